@@ -1,0 +1,59 @@
+"""Every error this project raises, as one tree.
+
+TraceforkError
+├── UsageError          a wrong reference, flag or value: the caller can mend it            exit 2
+│   └── UnknownRun      no run, or more than one, goes by that name
+├── StoreError          a store, WAL, segment or manifest that cannot be read or written    exit 2
+├── TapeError           a tape that cannot be read, or does not hold what it claims         exit 2
+│   └── TruncatedBody   a body is missing bytes or does not match its digest
+├── Drift               a replay differs from its tape                                      exit 1
+└── AgentFailed         the agent could not be imported, crashed, or ran out of time        exit 3
+
+A message says what happened, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class TraceforkError(Exception):
+    """The root of the tree: catch it to catch all of them."""
+
+    exit_status = 3
+
+
+class UsageError(TraceforkError):
+    """The caller named something that does not exist or does not fit."""
+
+    exit_status = 2
+
+
+class UnknownRun(UsageError):
+    """No run, or more than one, goes by that name."""
+
+
+class StoreError(TraceforkError):
+    """A file of the store cannot be read or written; the message names it."""
+
+    exit_status = 2
+
+
+class TapeError(TraceforkError):
+    """A tape cannot be read, or does not hold what it claims."""
+
+    exit_status = 2
+
+
+class TruncatedBody(TapeError):
+    """A body lacks bytes or does not match its digest, so the run cannot be replayed."""
+
+
+class Drift(TraceforkError):
+    """A replay differs from its tape; the message is the explanation."""
+
+    exit_status = 1
+
+
+class AgentFailed(TraceforkError):
+    """The agent could not be started, crashed, or ran out of time."""
+
+    exit_status = 3
