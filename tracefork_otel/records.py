@@ -25,7 +25,7 @@ class ProcessStarted:
     via: str
     """How it was reached: `sitecustomize`, `instrument`, `entry_point`, `backend`; `absent` if it was not."""
     launch_id: str | None = None
-    """Trace id of the command that started it (from TRACEPARENT), so that its processes are found together."""
+    """Trace id of the command that started it (from TRACEPARENT): its processes are found together by it."""
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])
     """JSON-able: versions, host name, what is missing."""
 
