@@ -1,0 +1,60 @@
+"""What an exchange cost, by the price list that the `genai-prices` package carries; nothing is fetched."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+# OTel's provider names where the price list has another one.
+_PRICE_NAMES = MappingProxyType(
+    {
+        "azure.ai.openai": "azure",
+        "azure.ai.inference": "azure",
+        "mistral_ai": "mistral",
+        "x_ai": "x-ai",
+        "gcp.gemini": "google",
+        "gcp.vertex_ai": "google",
+        "gcp.gen_ai": "google",
+        "aws.bedrock": "aws",
+    }
+)
+
+
+def cost_usd(
+    provider: str,
+    model: str,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    cached_tokens: int = 0,
+    cache_write_tokens: int = 0,
+    cache_write_1h_tokens: int = 0,
+    at: datetime | None,
+) -> float | None:
+    """Return the price in USD at that time (None: now), None where the model or the counts are not known.
+
+    `input_tokens` is all input, the cached tokens and the cache writes among them, as in `Facts`; a time
+    without a zone is UTC.
+    """
+    # Imported here: it takes 0.14 s and an HTTP client, which commands that price nothing should not pay.
+    from genai_prices import Usage, calc_price
+
+    if at is not None and at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    counts = {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cache_read_tokens": cached_tokens,
+        "cache_write_tokens": cache_write_tokens,
+        "cache_write_1h_tokens": cache_write_1h_tokens,
+    }
+    try:
+        price = calc_price(
+            Usage(**{name: tokens for name, tokens in counts.items() if tokens}),
+            model,
+            provider_id=_PRICE_NAMES.get(provider, provider),
+            genai_request_timestamp=at,
+        )
+    except (LookupError, ValueError):
+        return None
+    return float(price.total_price)

@@ -1,0 +1,69 @@
+"""OpenAI's formats, Chat Completions and Responses: at its own host, on Azure, and at all who copy them."""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from tracefork_backend.providers import _openai_chat, _openai_responses
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tracefork_backend.providers._facts import Message, Reply
+
+NAME = "openai"
+HOSTS: Mapping[str, str] = MappingProxyType(
+    {
+        "api.openai.com": "openai",
+        ".api.openai.com": "openai",
+        ".openai.azure.com": "azure.ai.openai",
+        ".cognitiveservices.azure.com": "azure.ai.openai",
+        ".services.ai.azure.com": "azure.ai.inference",
+        "openrouter.ai": "openrouter",
+        "api.groq.com": "groq",
+        "api.deepseek.com": "deepseek",
+        "api.mistral.ai": "mistral_ai",
+        "api.x.ai": "x_ai",
+        "api.perplexity.ai": "perplexity",
+        "api.together.xyz": "together",
+        "api.fireworks.ai": "fireworks",
+        "generativelanguage.googleapis.com": "gcp.gemini",
+        "api.anthropic.com": "anthropic",
+    }
+)
+
+_DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
+
+
+def operation(path: str) -> str | None:
+    """Return "chat" for the paths that generate; stored responses, models and embeddings do not."""
+    return "chat" if path.endswith("/chat/completions") or _is_responses(path) else None
+
+
+def path_model(path: str) -> str | None:
+    """Return the deployment in an Azure path, None elsewhere."""
+    found = _DEPLOYMENT.search(path)
+    return found[1] if found else None
+
+
+def request_messages(request: dict[str, Any]) -> tuple[Message, ...]:
+    """Return the request as messages; which of the two formats it is shows in its keys."""
+    form = _openai_chat if "messages" in request else _openai_responses
+    return form.request_messages(request)
+
+
+def reply(path: str, response: dict[str, Any]) -> Reply:
+    """Return what a whole JSON response says."""
+    return (_openai_responses if _is_responses(path) else _openai_chat).reply(response)
+
+
+def streamed_reply(path: str, body: bytes) -> Reply:
+    """Return what a stream says, as far as it goes."""
+    return (_openai_responses if _is_responses(path) else _openai_chat).streamed_reply(body)
+
+
+def _is_responses(path: str) -> bool:
+    """Return whether the path creates a response in the Responses format."""
+    return path.endswith("/responses")
