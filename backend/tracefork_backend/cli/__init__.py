@@ -1,1 +1,50 @@
-def main() -> None: ...
+"""The command line: one file per verb, each thin over the Python API."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tracefork_otel._errors import TraceforkError
+
+USAGE = 2
+"""Exit status of bad usage or input; 1 is a finding, 3 a failure of the agent, the model or the machine."""
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        import typer  # noqa: F401
+    except ImportError:
+        sys.exit(
+            'error: the command line needs the backend extra: pip install "tracefork-otel[backend]"',
+        )
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    from typer.exceptions import Abort, Exit, TyperException
+
+    from .app import app
+
+    try:
+        status = app(arguments, standalone_mode=False, prog_name="tracefork-otel")
+        sys.stdout.flush()
+    except TraceforkError as error:
+        return _fail(str(error), error.exit_status)
+    except TyperException as error:
+        return _fail(error.format_message(), USAGE)
+    except Exit as leave:
+        return leave.exit_code
+    except (Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has left: not an error, and stdout must not be flushed again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return status

@@ -1,0 +1,40 @@
+"""Options that several verbs share, each defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+StoreOption: TypeAlias = Annotated[
+    Path,
+    typer.Option("--store", envvar="TRACEFORK_STORE", help="The store's directory.", show_default=True),
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+RunArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN", help="`last`, `last~2`, a unique prefix of a run id, or a tape file.")
+]
+AgentOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--agent", metavar="PKG.MOD:FN", help="Start this function instead of what was recorded."),
+]
+MatchOption: TypeAlias = Annotated[
+    str, typer.Option("--match", help="Compare request bodies `exact` (byte for byte) or as parsed `json`.")
+]
+IgnoreOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", metavar="PATH", help="Leave this JSON path out of the comparison. Repeatable."),
+]
+TimingOption: TypeAlias = Annotated[
+    str, typer.Option("--timing", help="`recorded` waits as long as the recording did, chunk by chunk.")
+]
+TimeoutOption: TypeAlias = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="End the agent after this long.")
+]
+AllowHostOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="HOST", help="Let the agent connect to this host. Repeatable."),
+]
+
+STORE = Path(".tracefork")

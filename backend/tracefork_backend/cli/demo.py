@@ -1,0 +1,65 @@
+"""`demo`: record an agent that fails, read it, replay it and query it, with no key and no network."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+
+from tracefork_otel._errors import AgentFailed
+
+from ._options import STORE, StoreOption
+
+QUERY = (
+    "select step, model, input_tokens, output_tokens, cost_usd from exchanges "
+    "where run_id = (select run_id from runs order by started_at desc limit 1)"
+)
+
+
+def demo(store: StoreOption = STORE) -> None:
+    """Record a booking agent twice against a scripted model server, then list, show, replay and query it."""
+    agent = shlex.quote(str(_example("booking_agent.py")))
+    python = shlex.quote(sys.executable)
+    started = time.monotonic()
+    for says, command, expected in (
+        (
+            "An agent books a flight. Nothing in its code knows of us:",
+            f"run -- {python} {agent} --city Tokyo",
+            {0},
+        ),
+        (
+            "The same agent, another city. This one goes wrong:",
+            f"run -- {python} {agent} --city Osaka",
+            {0, 1},
+        ),
+        ("Both runs are in the store:", "ls", {0}),
+        ("The steps of the one that failed:", "show last", {0}),
+        ("One exchange of it, as it went over the wire (start):", "show last@0 | head -n 24", {0}),
+        ("Run it again. No server is there any more; every byte comes from the tape:", "replay last", {0}),
+        ("Everything is SQL:", f"sql {shlex.quote(QUERY)}", {0}),
+    ):
+        print(f"\n# {says}\n$ tracefork-otel {command}", flush=True)
+        status = _tracefork(command, store)
+        if status not in expected:
+            raise AgentFailed(f"the demo's command `tracefork-otel {command}` ended with status {status}")
+    took = time.monotonic() - started
+    print(f"\nDone in {took:.0f} s; the runs are in {store}. Next: tracefork-otel show last@3")
+
+
+def _tracefork(command: str, store: Path) -> int:
+    """The exit status of one of our commands, typed as a person would type it, its output on our own."""
+    verb, _, rest = command.partition(" ")
+    ours = shlex.join([sys.executable, "-m", "tracefork_backend.cli", verb, "--store", str(store)])
+    program = f"{ours} {rest}"
+    return subprocess.run(["/bin/sh", "-c", program], check=False).returncode
+
+
+def _example(name: str) -> Path:
+    """The example agent of that name: beside the package where it is installed, in the checkout else."""
+    packaged = Path(str(resources.files("tracefork_backend"))) / "examples" / name
+    if packaged.is_file():
+        return packaged
+    return Path(str(resources.files("tracefork_backend"))).parents[1] / "examples" / name

@@ -1,0 +1,33 @@
+"""`doctor`: what is whole, what was lost, and why a run is not replayable."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ._options import STORE, JsonOption, StoreOption
+from ._output import print_json
+
+FINDING = 1
+
+
+def doctor(
+    store: StoreOption = STORE,
+    compact: Annotated[bool, typer.Option("--compact", help="Merge the segments into one first.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Check every file and every digest; exit 1 if something is damaged or was lost."""
+    from ..store import doctor as examine
+    from ..store import open_store
+
+    if compact:
+        with open_store(store) as opened:
+            opened.compact()
+    report = examine(store)
+    if as_json:
+        print_json({**asdict(report), "healthy": report.healthy})
+    else:
+        print("\n".join(report.lines()))
+    return 0 if report.healthy else FINDING

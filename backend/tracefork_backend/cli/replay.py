@@ -1,0 +1,96 @@
+"""`replay`: run the agent again on its tape, with no network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from ._options import (
+    STORE,
+    AgentOption,
+    AllowHostOption,
+    IgnoreOption,
+    JsonOption,
+    MatchOption,
+    RunArgument,
+    StoreOption,
+    TimeoutOption,
+    TimingOption,
+)
+from ._output import print_json
+
+if TYPE_CHECKING:
+    from ..replay import ReplayResult
+    from ..store import Store
+
+FINDING = 1
+MATCHES = ("exact", "json")
+TIMINGS = ("none", "recorded")
+
+
+def replay(
+    ref: RunArgument = "last",
+    store: StoreOption = STORE,
+    agent: AgentOption = None,
+    match: MatchOption = "exact",
+    ignore: IgnoreOption = None,
+    timing: TimingOption = "none",
+    timeout: TimeoutOption = 600.0,
+    allow_host: AllowHostOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run the agent again, served from the tape; exit 0 if bit-exact, 1 with the drift explained."""
+    from ..store import open_store
+
+    with open_store(store) as opened:
+        result = replay_ref(
+            opened,
+            ref,
+            agent=agent,
+            match=match,
+            ignore=tuple(ignore or ()),
+            timing=timing,
+            timeout=timeout,
+            allow_hosts=tuple(allow_host or ()),
+        )
+    if as_json:
+        print_json({**asdict(result), "passed": result.passed})
+    else:
+        print("\n".join(result.receipt))
+    return 0 if result.passed else FINDING
+
+
+def replay_ref(
+    opened: Store,
+    ref: str,
+    *,
+    agent: str | None,
+    match: str,
+    ignore: tuple[str, ...],
+    timing: str = "none",
+    timeout: float,
+    allow_hosts: tuple[str, ...],
+) -> ReplayResult:
+    """The result of replaying a run of the store, or the tape file of that path."""
+    from tracefork_otel.tape import Tape
+
+    from tracefork_otel._errors import UsageError
+
+    from ..replay import replay as replay_tape
+
+    for option, value, allowed in (("--match", match, MATCHES), ("--timing", timing, TIMINGS)):
+        if value not in allowed:
+            raise UsageError(f"{option} {value}: use {' or '.join(allowed)}")
+    path = Path(ref)
+    source = Tape.load(path) if path.is_file() else opened.run(ref)
+    return replay_tape(
+        source,
+        agent=agent,
+        store=opened,
+        match=cast('Literal["exact", "json"]', match),
+        ignore=ignore,
+        timing=cast('Literal["none", "recorded"]', timing),
+        timeout=timeout,
+        allow_hosts=allow_hosts,
+    )

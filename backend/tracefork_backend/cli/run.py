@@ -1,0 +1,39 @@
+"""`run`: record any command, with no change to its code."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tracefork_otel._errors import UsageError
+
+from ._options import STORE, StoreOption
+from ._output import say
+
+
+def run(
+    context: typer.Context,
+    store: StoreOption = STORE,
+    provider: Annotated[
+        bool,
+        typer.Option(
+            "--provider", help="Set a global TracerProvider, for an agent that sets none of its own."
+        ),
+    ] = False,
+) -> int:
+    """Run a command and record every model call of its processes: run -- python agent.py"""
+    from ..runner import record
+
+    command = list(context.args)
+    if not command:
+        raise UsageError("no command to run: tracefork-otel run -- python agent.py")
+    recorded = record(store, command, provider=provider)
+    for problem in recorded.problems:
+        say(f"tracefork-otel: {problem}")
+    for recorded_run in recorded.runs:
+        say(
+            f"tracefork-otel: run {recorded_run.run_id[:8]} recorded, {recorded_run.steps} "
+            f"step{'' if recorded_run.steps == 1 else 's'}: tracefork-otel show {recorded_run.run_id[:8]}"
+        )
+    return recorded.exit_status

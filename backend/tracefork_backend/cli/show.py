@@ -1,0 +1,217 @@
+"""`show`: one run as a list of steps, or one step with both bodies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tracefork_otel._errors import UsageError
+
+from ._options import STORE, JsonOption, StoreOption
+from ._output import cell, console, duration, money, print_json, table
+
+if TYPE_CHECKING:
+    from tracefork_otel.exchange import Exchange, Headers
+
+    from ..providers import Facts
+    from ..store import Run, Store
+
+STEP_COLUMNS = (
+    "step, span_id, started_at, duration_ms, ttfb_ms, method, url, provider, operation, model, status_code, "
+    "outcome, streamed, input_tokens, output_tokens, cached_tokens, cost_usd, replayed, intervention"
+)
+
+
+def show(
+    ref: Annotated[
+        str, typer.Argument(metavar="RUN[@STEP]", help="`last`, `last@2`, a unique prefix …")
+    ] = "last",
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a run's steps, or one step's exchange with both bodies."""
+    from ..store import open_store, parse_ref
+
+    name, step = parse_ref(ref)
+    with open_store(store) as opened:
+        run = opened.run(name)
+        rows = opened.rows(
+            f"select {STEP_COLUMNS} from exchanges where run_id = $run_id order by step",
+            {"run_id": run.run_id},
+        )
+        if step is None:
+            _show_run(opened, run, rows, as_json)
+            return
+        if not 0 <= step < len(rows):
+            raise UsageError(f"run {run.run_id[:8]} has steps 0 to {len(rows) - 1}, none {step}")
+        _show_step(run.exchanges[step], rows[step], as_json)
+
+
+def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool) -> None:
+    summary = opened.rows("select * from runs where run_id = $run_id", {"run_id": run.run_id})[0]
+    if as_json:
+        print_json({**summary, "exchanges": rows, "incomplete": list(run.incomplete_reasons)})
+        return
+    out = console()
+    out.print(
+        f"run {run.run_id}  {summary['name']}  {summary['service']}  "
+        f"{summary['started_at']:%Y-%m-%d %H:%M:%S} UTC  {duration(summary['duration_ms'])}  {money(summary['cost_usd'])}  {summary['status']}"
+    )
+    if summary["command"] or summary["entrypoint"]:
+        out.print(f"started by  {_command_line(summary)}")
+    made = table(
+        "STEP", "WHAT", "IN", "OUT", "COST", "TIME", "FIRST BYTE", "STATUS",
+        right=("STEP", "IN", "OUT", "COST", "TIME", "FIRST BYTE"), grow=("WHAT",),
+    )  # fmt: skip
+    for row, exchange in zip(rows, run.exchanges, strict=True):
+        made.add_row(
+            str(row["step"]),
+            _what(row, exchange),
+            cell(row["input_tokens"]),
+            cell(row["output_tokens"]),
+            money(row["cost_usd"]),
+            duration(row["duration_ms"]),
+            duration(row["ttfb_ms"]),
+            _status(row, exchange),
+        )
+    out.print(made)
+    out.print(_closing_line(run))
+
+
+def _closing_line(run: Run) -> str:
+    whole = sum(1 for exchange in run.exchanges if exchange.damage is None)
+    line = f"{whole} of {len(run.exchanges)} exchanges whole"
+    if run.incomplete_reasons:
+        return line + "; incomplete: " + "; ".join(run.incomplete_reasons)
+    return line + f"; read one: tracefork-otel show {run.run_id[:8]}@0"
+
+
+def _command_line(summary: Mapping[str, Any]) -> str:
+    import shlex
+
+    if summary["entrypoint"]:
+        return str(summary["entrypoint"])
+    command = summary["command"]
+    words = json.loads(command) if isinstance(command, str) else command
+    return shlex.join(str(word) for word in words)
+
+
+def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
+    """The step in a few words: the model and what it answered, or the request line."""
+    facts = facts_of(exchange)
+    if facts is None:
+        return f"{row['method']} {row['url']}"
+    said: list[str] = []
+    for message in facts.reply:
+        if message.kind == "tool_use":
+            said.append(f"→ {message.name}({cell(message.content, 80)})")
+        elif message.kind == "text" and message.content.strip():
+            said.append(json.dumps(cell(message.content, 80), ensure_ascii=False))
+    return f"{row['model'] or facts.provider}  {' '.join(said)}".rstrip()
+
+
+def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
+    parts: list[str] = []
+    if row["status_code"] is not None and row["status_code"] >= 400:
+        parts.append(str(row["status_code"]))
+    if row["outcome"] != "complete":
+        parts.append(str(row["outcome"]))
+    if exchange.error_type:
+        parts.append(exchange.error_type.rpartition(".")[2])
+    if row["replayed"]:
+        parts.append("replayed")
+    if row["intervention"]:
+        parts.append(str(row["intervention"]))
+    if exchange.damage:
+        parts.append("damaged")
+    return " ".join(parts) or "ok"
+
+
+def facts_of(exchange: Exchange) -> Facts | None:
+    """What the provider's module reads from an exchange, or None where no provider is recognised."""
+    from ..providers import decode_body, facts
+
+    response = exchange.response
+    body = None if response is None else decode_body(response.body, response.header("content-encoding"))
+    return facts(
+        exchange.request.method,
+        exchange.request.url,
+        request=exchange.request.body,
+        response=body,
+        content_type=None if response is None else response.header("content-type"),
+    )
+
+
+def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> None:
+    from ..providers import decode_body
+
+    request, response = exchange.request, exchange.response
+    decoded = None if response is None else decode_body(response.body, response.header("content-encoding"))
+    if as_json:
+        print_json(
+            {
+                **row,
+                "request_headers": request.headers,
+                "request": _text(request.body),
+                "response_headers": None if response is None else response.headers,
+                "response": None
+                if response is None
+                else _text(response.body if decoded is None else decoded),
+                "error": exchange.error_message,
+            }
+        )
+        return
+    out = console()
+    print_line = lambda line="": out.print(line, markup=False, soft_wrap=True)  # noqa: E731
+    print_line(f"step {row['step']}  {_what(row, exchange)}")
+    print_line(f"{request.method} {request.url}")
+    for line in _header_lines(request.headers):
+        print_line(line)
+    print_line()
+    print_line(_pretty(request.body))
+    print_line()
+    if response is None:
+        print_line(f"no response: {exchange.error_type or exchange.outcome}: {exchange.error_message or ''}")
+        return
+    print_line(
+        f"{response.http_version} {response.status}  {exchange.outcome}, {len(response.body)} bytes in "
+        f"{len(response.chunk_sizes)} chunks, first byte after {duration(row['ttfb_ms']) or 'no time'}, "
+        f"whole after {duration(row['duration_ms']) or 'no time'}"
+    )
+    for line in _header_lines(response.headers):
+        print_line(line)
+    print_line()
+    print_line(_pretty(response.body if decoded is None else decoded))
+    if exchange.error_type:
+        print_line(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
+    if exchange.damage:
+        print_line(f"damaged: {exchange.damage}")
+
+
+def _header_lines(headers: Headers) -> Iterator[str]:
+    for name, value in headers:
+        yield f"  {name}: {value}"
+
+
+def _text(body: bytes) -> object:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+def _pretty(body: bytes) -> str:
+    """A body as a person reads it: JSON indented, other text as it is, bytes as a count and their start."""
+    if not body:
+        return "(empty body)"
+    try:
+        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    except ValueError:
+        pass
+    try:
+        return body.decode().rstrip("\n")
+    except UnicodeDecodeError:
+        return f"({len(body)} bytes, not text: {body[:32].hex(' ')} …)"
