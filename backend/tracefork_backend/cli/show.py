@@ -58,7 +58,8 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
     out = console()
     out.print(
         f"run {run.run_id}  {summary['name']}  {summary['service']}  "
-        f"{summary['started_at']:%Y-%m-%d %H:%M:%S} UTC  {duration(summary['duration_ms'])}  {money(summary['cost_usd'])}  {summary['status']}"
+        f"{summary['started_at']:%Y-%m-%d %H:%M:%S} UTC  {duration(summary['duration_ms'])}  "
+        f"{money(summary['cost_usd'])}  {summary['status']}"
     )
     if summary["command"] or summary["entrypoint"]:
         out.print(f"started by  {_command_line(summary)}")
