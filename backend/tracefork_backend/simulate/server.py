@@ -1,0 +1,205 @@
+"""The model server: routes each request to a behaviour or a raw route, and remembers what came in."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import random
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+from . import answers, raw
+from .answers import DIALECTS, Dialect
+from .listen import HOST, Listener, bind
+from .model import Behaviour, Call, Ids, Reply
+from .wire import Answer, Send, write
+
+_COUNT_TOKENS = "/v1/messages/count_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A request as it came in."""
+
+    method: str
+    path: str
+    """With the query."""
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The first value of the header, or None."""
+        return next((value for key, value in self.headers if key == name.lower()), None)
+
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+def echo(call: Call) -> Reply:
+    """Repeats the last message."""
+    return Reply(text=call.last or "(nothing)")
+
+
+class ModelServer:
+    """A model server in this process, on a thread of its own; a context manager."""
+
+    def __init__(
+        self,
+        behaviour: Behaviour = echo,
+        *,
+        seed: int | None = None,
+        port: int = 0,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """The port is bound (a free one by default), but nothing is answered before `start`."""
+        self.behaviour = behaviour
+        self.requests: list[Recorded] = []
+        self.errors: list[Exception] = []
+        """What the behaviour raised; the client was told by a status 500 that asks not to be retried."""
+        self._seed = seed
+        self._seen: Counter[bytes] = Counter()
+        self._calls = 0
+        self._socket = listener or bind(port)
+        self.port: int = self._socket.getsockname()[1]
+        self._listener = Listener(self._app)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL as the Anthropic SDK wants it."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def openai_url(self) -> str:
+        """The base URL as the OpenAI SDK wants it."""
+        return f"{self.url}/v1"
+
+    def start(self) -> Self:
+        """The server answers requests."""
+        self._thread = threading.Thread(target=self._run, name=f"model-server-{self.port}", daemon=True)
+        self._thread.start()
+        self._listener.ready.wait()
+        return self
+
+    def close(self) -> None:
+        """The port is free, the thread has ended, and answers that were still running are cut off."""
+        self._listener.stop()
+        if self._thread is not None:
+            self._thread.join()
+        self._socket.close()
+
+    def serve(self, *, grace_s: float) -> None:
+        """Serves on the calling thread until `stop`, and then gives running answers `grace_s` to end."""
+        self._listener.grace_s = grace_s
+        self._run()
+        self._socket.close()
+
+    def stop(self) -> None:
+        """`serve` returns soon; may be called from any thread and from a signal handler."""
+        self._listener.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            self._listener.run(sockets=[self._socket])
+        finally:
+            self._listener.ready.set()
+
+    async def _app(self, scope: Mapping[str, Any], receive: Callable[[], Any], send: Send) -> None:
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        query = scope["query_string"].decode("latin-1")
+        path = scope["raw_path"].decode("latin-1")
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        request = Recorded(scope["method"], f"{path}?{query}" if query else path, headers, body)
+        self.requests.append(request)
+        answer = await self._answer(request, scope["path"], dict(parse_qsl(query)))
+        client = tuple(scope["client"])
+        await write(answer, send, lambda: self._listener.hang_up(client))
+
+    async def _answer(self, request: Recorded, path: str, query: Mapping[str, str]) -> Answer:
+        if path.startswith("/raw/"):
+            found = raw.answer(
+                path,
+                query,
+                content_type=request.header("content-type"),
+                body=request.body,
+                seed=self._seed or 0,
+            )
+            return found or Answer(status=404)
+        rng = self._random(request)
+        ids = Ids(rng, seeded=self._seed is not None)
+        if path == _COUNT_TOKENS:
+            return answers.token_count(request.body, ids)
+        if path not in DIALECTS:
+            return answers.not_found(path, ids)
+        return await self._model_answer(DIALECTS[path], request, rng, ids)
+
+    async def _model_answer(
+        self, dialect: Dialect, request: Recorded, rng: random.Random, ids: Ids
+    ) -> Answer:
+        if request.method != "POST":
+            return answers.failure(dialect, Reply(status=405, text="Method Not Allowed"), ids)
+        try:
+            body = request.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            return answers.failure(dialect, Reply(status=400, text="The request body is not valid JSON"), ids)
+        problem = dialect.wire.check(body)
+        if problem is not None:
+            return answers.failure(dialect, Reply(status=400, text=problem), ids)
+        try:
+            reply = await self._reply(dialect, body, request, rng)
+        except Exception as error:
+            self.errors.append(error)
+            told = f"the behaviour raised {type(error).__name__}: {error}"
+            refused = Reply(status=500, text=told, headers=(("x-should-retry", "false"),))
+            return answers.failure(dialect, refused, ids)
+        return answers.answer(dialect, body, reply, length=len(request.body), ids=ids)
+
+    async def _reply(
+        self, dialect: Dialect, body: Mapping[str, Any], request: Recorded, rng: random.Random
+    ) -> Reply:
+        said = dialect.wire.read(body)
+        index, self._calls = self._calls, self._calls + 1
+        call = Call(
+            provider=dialect.provider,
+            operation=dialect.operation,
+            index=index,
+            body=body,
+            system=said.system,
+            messages=said.messages,
+            tool_uses=said.tool_uses,
+            tool_results=said.tool_results,
+            tools=said.tools,
+            headers=dict(request.headers),
+            rng=rng,
+        )
+        reply = self.behaviour(call)
+        return await reply if inspect.isawaitable(reply) else reply
+
+    def _random(self, request: Recorded) -> random.Random:
+        if self._seed is None:
+            return random.Random()
+        digest = hashlib.sha256(request.path.encode() + b"\0" + request.body).digest()
+        nth, self._seen[digest] = self._seen[digest], self._seen[digest] + 1
+        return random.Random(f"{self._seed}:{digest.hex()}:{nth}")
