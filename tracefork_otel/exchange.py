@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal, TypeAlias
@@ -102,5 +102,7 @@ class Exchange:
     """`UNSET`, `OK` or `ERROR`."""
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])
     """JSON-able span attributes."""
+    links: Sequence[Mapping[str, object]] = ()
+    """Span links, each `{"trace_id", "span_id", "attributes"}`."""
     damage: str | None = None
     """Why a body is not whole (a digest that does not match, missing chunks), or None."""

@@ -51,6 +51,8 @@ class SpanRecord:
     """Each `{"name", "time_ns", "attributes"}`."""
     links: Sequence[Mapping[str, object]] = ()
     """Each `{"trace_id", "span_id", "attributes"}`."""
+    process_id: str = ""
+    """The process that recorded it; filled in by whoever reads the WAL or the segment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +101,13 @@ class Note:
     time_ns: int
     trace_id: str | None = None
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])
+    process_id: str = ""
+    """The process that recorded it; filled in by whoever reads the WAL or the segment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotated:
-    """The process goes on in another WAL; the exchanges named here were carried over to it while open."""
+    """The process goes on in another WAL; the exchanges and spans named here were carried over to it while open."""
 
     to: str
     carried: tuple[str, ...] = ()
