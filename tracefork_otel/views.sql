@@ -1,0 +1,305 @@
+-- The views of a tracefork store, for any DuckDB >= 2.0:   duckdb -init .tracefork/views.sql
+-- The file in a store begins with a line that sets `tracefork_store` to the store's directory.
+-- Names that begin with _ are the files as they are; everything else is the contract of docs/sql.md.
+-- Times are UTC TIMESTAMP, durations milliseconds, money US dollars.
+
+SET parquet_metadata_cache = true;
+
+SET VARIABLE tracefork_segments = (
+    SELECT segments
+    FROM read_json(getvariable('tracefork_store') || '/MANIFEST.json',
+                   columns = {segments: 'STRUCT(id VARCHAR, facts INTEGER)[]'}, maximum_object_size = 268435456)
+);
+
+-- >8 -- The backend's own connection begins here, with segments that it chose itself.
+
+CREATE TABLE IF NOT EXISTS _live_exchanges (
+    filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, parent_span_id VARCHAR, process_id VARCHAR, seq INTEGER,
+    started_ns BIGINT, ended_ns BIGINT, method VARCHAR, url VARCHAR, request_headers VARCHAR, status_code SMALLINT,
+    http_version VARCHAR, response_headers VARCHAR, outcome VARCHAR, error_type VARCHAR, error_message VARCHAR,
+    name VARCHAR, service VARCHAR, span_status VARCHAR, attributes VARCHAR, links VARCHAR, replayed BOOLEAN,
+    intervention VARCHAR, served_span_id VARCHAR, request_sha256 BLOB, request_length BIGINT,
+    request_parts INTEGER[], response_sha256 BLOB, response_length BIGINT, response_parts INTEGER[],
+    chunk_sizes INTEGER[], chunk_offsets_us BIGINT[]
+);
+CREATE TABLE IF NOT EXISTS _live_spans (
+    filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, parent_span_id VARCHAR, process_id VARCHAR, name VARCHAR, kind VARCHAR,
+    started_ns BIGINT, ended_ns BIGINT, status VARCHAR, status_message VARCHAR, service VARCHAR, scope VARCHAR,
+    attributes VARCHAR, events VARCHAR, links VARCHAR
+);
+CREATE TABLE IF NOT EXISTS _live_chunks (filename VARCHAR, no INTEGER, text VARCHAR, data BLOB);
+CREATE TABLE IF NOT EXISTS _live_facts (
+    filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, provider VARCHAR, operation VARCHAR, model VARCHAR, response_model VARCHAR,
+    finish_reason VARCHAR, input_tokens BIGINT, output_tokens BIGINT, cached_tokens BIGINT, cost_usd DOUBLE,
+    streamed BOOLEAN, response_text VARCHAR, reply STRUCT(kind VARCHAR, name VARCHAR, content VARCHAR)[]
+);
+-- Processes that still write: what they have not ended is running, what others have not ended was killed.
+CREATE TABLE IF NOT EXISTS _live_processes (process_id VARCHAR);
+
+-- read_parquet() refuses an empty list, so a store without segments gets another statement.
+CREATE OR REPLACE MACRO _scan(files, empty) AS CASE
+    WHEN len(files) = 0 THEN 'SELECT * FROM ' || empty || ' WHERE false'
+    ELSE 'SELECT * FROM read_parquet(['
+        || array_to_string(list_transform(files, lambda f: '''' || replace(f, '''', '''''') || ''''), ', ')
+        || '], filename = true)'
+END;
+CREATE OR REPLACE MACRO _files(segments, ending) AS list_transform(
+    segments, lambda s: getvariable('tracefork_store') || '/segments/' || s.id || ending
+);
+SET VARIABLE tracefork_scan_exchanges = _scan(
+    _files(getvariable('tracefork_segments'), '.exchanges.parquet'), '_live_exchanges');
+SET VARIABLE tracefork_scan_spans = _scan(_files(getvariable('tracefork_segments'), '.spans.parquet'), '_live_spans');
+SET VARIABLE tracefork_scan_chunks = _scan(
+    _files(getvariable('tracefork_segments'), '.chunks.parquet'), '_live_chunks');
+SET VARIABLE tracefork_scan_facts = _scan(
+    _files(list_filter(getvariable('tracefork_segments'), lambda s: s.facts IS NOT NULL), '.facts.parquet'),
+    '_live_facts');
+
+-- A filename is worth its first part only: the segment's id, which its four files share.
+CREATE OR REPLACE VIEW _exchanges AS
+SELECT split_part(parse_filename(filename), '.', 1) AS segment, * EXCLUDE (filename)
+FROM (FROM query(getvariable('tracefork_scan_exchanges')) UNION ALL BY NAME FROM _live_exchanges);
+
+CREATE OR REPLACE VIEW _spans AS
+SELECT * EXCLUDE (filename)
+FROM (FROM query(getvariable('tracefork_scan_spans')) UNION ALL BY NAME FROM _live_spans);
+
+CREATE OR REPLACE VIEW _chunks AS
+SELECT split_part(parse_filename(filename), '.', 1) AS segment, no, text, data
+FROM (FROM query(getvariable('tracefork_scan_chunks')) UNION ALL BY NAME FROM _live_chunks);
+
+CREATE OR REPLACE VIEW _facts AS
+SELECT * EXCLUDE (filename)
+FROM (FROM query(getvariable('tracefork_scan_facts')) UNION ALL BY NAME FROM _live_facts);
+
+CREATE OR REPLACE MACRO _at(ns) AS make_timestamp(ns // 1000);
+CREATE OR REPLACE MACRO _ms(start_ns, end_ns) AS (end_ns - start_ns) / 1e6;
+CREATE OR REPLACE MACRO _attribute(attributes, key) AS json_extract_string(attributes, '$."' || key || '"');
+
+CREATE OR REPLACE MACRO _event(events, wanted) AS json_extract_string(
+    list_filter(CAST(events::JSON AS JSON[]), lambda e: e->>'$.name' = wanted)[1], '$.attributes."tracefork.body"'
+);
+
+-- A step is an exchange's place in its run: by start, ties by span id.
+CREATE OR REPLACE VIEW _steps AS
+SELECT *, CAST(row_number() OVER (PARTITION BY trace_id ORDER BY started_ns, span_id) - 1 AS INTEGER) AS step
+FROM _exchanges;
+
+CREATE OR REPLACE VIEW exchanges AS
+SELECT
+    e.trace_id AS run_id,
+    e.step,
+    e.span_id,
+    e.parent_span_id,
+    _at(e.started_ns) AS started_at,
+    _ms(e.started_ns, e.ended_ns) AS duration_ms,
+    e.chunk_offsets_us[1] / 1e3 AS ttfb_ms,
+    e.method,
+    e.url,
+    coalesce(f.provider, _attribute(e.attributes, 'gen_ai.provider.name')) AS provider,
+    coalesce(f.operation, _attribute(e.attributes, 'gen_ai.operation.name')) AS operation,
+    coalesce(f.model, _attribute(e.attributes, 'gen_ai.request.model')) AS model,
+    e.status_code,
+    e.outcome,
+    coalesce(f.streamed, e.response_headers ILIKE '%text/event-stream%', false) AS streamed,
+    f.input_tokens,
+    f.output_tokens,
+    f.cached_tokens,
+    f.cost_usd,
+    e.request_length,
+    lower(hex(e.request_sha256)) AS request_sha256,
+    e.response_length,
+    lower(hex(e.response_sha256)) AS response_sha256,
+    e.replayed,
+    e.intervention
+FROM _steps e
+LEFT JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id;
+
+-- Every span of every trace, the exchanges among them.
+CREATE OR REPLACE VIEW spans AS
+SELECT
+    trace_id, span_id, parent_span_id, name, kind, _at(started_ns) AS started_at, _at(ended_ns) AS ended_at,
+    status, service, scope, attributes::JSON AS attributes, events::JSON AS events, links::JSON AS links
+FROM _spans
+WHERE kind NOT IN ('process', 'note')
+UNION ALL
+SELECT
+    trace_id, span_id, parent_span_id, name, 'INTERNAL', _at(started_ns), _at(ended_ns),
+    span_status, service, 'tracefork_otel', attributes::JSON, '[]'::JSON, links::JSON
+FROM _exchanges;
+
+-- Bodies byte for byte: the chunks from first to last of each pair in the body's parts, in order.
+CREATE OR REPLACE MACRO _chunk_numbers(parts) AS flatten(list_transform(
+    range(1, len(parts), 2), lambda i: CAST(range(parts[i], parts[i + 1] + 1) AS INTEGER[])
+));
+
+CREATE OR REPLACE VIEW _pieces AS
+SELECT p.trace_id, p.step, p.place, p.place <= p.request_count AS of_request, c.text, c.data
+FROM (
+    SELECT
+        segment, trace_id, step, request_count,
+        unnest(numbers) AS no,
+        generate_subscripts(numbers, 1) AS place
+    FROM (
+        SELECT
+            segment, trace_id, step,
+            coalesce(len(_chunk_numbers(request_parts)), 0) AS request_count,
+            list_concat(_chunk_numbers(request_parts), _chunk_numbers(response_parts)) AS numbers
+        FROM _steps
+    )
+) p
+JOIN _chunks c ON c.segment = p.segment AND c.no = p.no;
+
+-- string_agg() makes text of a BLOB, so bytes that are not text go through hex.
+CREATE OR REPLACE VIEW _bodies AS
+SELECT
+    trace_id,
+    step,
+    string_agg(text, '' ORDER BY place) FILTER (WHERE of_request) AS request_text,
+    string_agg(text, '' ORDER BY place) FILTER (WHERE NOT of_request) AS response_text,
+    unhex(string_agg(hex(coalesce(data, encode(text))), '' ORDER BY place) FILTER (WHERE of_request))
+        AS request_bytes,
+    unhex(string_agg(hex(coalesce(data, encode(text))), '' ORDER BY place) FILTER (WHERE NOT of_request))
+        AS response_bytes,
+    count(data) FILTER (WHERE of_request) AS request_binary,
+    count(data) FILTER (WHERE NOT of_request) AS response_binary
+FROM _pieces
+GROUP BY trace_id, step;
+
+CREATE OR REPLACE VIEW bodies AS
+SELECT
+    e.trace_id AS run_id,
+    e.step,
+    CASE WHEN e.request_length = 0 THEN '' WHEN b.request_binary = 0 THEN b.request_text END AS request,
+    CASE
+        WHEN f.response_text IS NOT NULL THEN f.response_text
+        WHEN e.response_length = 0 THEN ''
+        WHEN b.response_binary = 0 THEN b.response_text
+    END AS response,
+    CASE WHEN e.request_length = 0 THEN ''::BLOB ELSE b.request_bytes END AS request_bytes,
+    CASE WHEN e.response_length = 0 THEN ''::BLOB ELSE b.response_bytes END AS response_bytes
+FROM _steps e
+LEFT JOIN _bodies b ON b.trace_id = e.trace_id AND b.step = e.step
+LEFT JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id;
+
+-- Spans that say how a run began: its root, what stands under a root of another service, an agent's function.
+CREATE OR REPLACE VIEW _heads AS
+SELECT *
+FROM _spans
+WHERE kind NOT IN ('process', 'note')
+    AND (parent_span_id IS NULL OR kind IN ('SERVER', 'CONSUMER') OR starts_with(name, 'invoke_agent '));
+
+CREATE OR REPLACE VIEW _starts AS
+SELECT
+    trace_id,
+    arg_min(struct_pack(name, service, kind, started_ns, ended_ns, status, attributes),
+            struct_pack(remote := parent_span_id IS NOT NULL, started_ns, span_id)) AS root,
+    arg_min(attributes, started_ns) FILTER (WHERE attributes LIKE '%"tracefork.entrypoint"%') AS agent_attributes
+FROM _heads
+GROUP BY trace_id;
+
+-- The command that started a run's processes, where it is not the run's own root that says so.
+CREATE OR REPLACE VIEW _commands AS
+SELECT e.trace_id, min(_attribute(h.attributes, 'tracefork.command')) AS command
+FROM (SELECT DISTINCT trace_id, process_id FROM _exchanges) e
+JOIN (SELECT process_id, trace_id FROM _spans WHERE kind = 'process' AND trace_id <> '') p
+    ON p.process_id = e.process_id
+JOIN (SELECT trace_id, attributes FROM _spans WHERE parent_span_id IS NULL AND kind NOT IN ('process', 'note')) h
+    ON h.trace_id = p.trace_id
+WHERE p.trace_id <> e.trace_id
+GROUP BY e.trace_id;
+
+-- Notes that make a run incomplete: on the run itself, or on a process that made exchanges of it.
+CREATE OR REPLACE VIEW _losses AS
+SELECT e.trace_id, count(*) AS losses
+FROM (SELECT DISTINCT trace_id, process_id FROM _exchanges) e
+JOIN (SELECT process_id, trace_id FROM _spans WHERE kind = 'note' AND name IN ('lost', 'incomplete')) n
+    ON n.process_id = e.process_id AND (n.trace_id = '' OR n.trace_id = e.trace_id)
+GROUP BY e.trace_id;
+
+CREATE OR REPLACE VIEW _totals AS
+SELECT
+    e.trace_id,
+    count(*) AS steps,
+    min(e.started_ns) AS started_ns,
+    max(coalesce(e.ended_ns, e.started_ns)) AS ended_ns,
+    sum(f.input_tokens)::BIGINT AS input_tokens,
+    sum(f.output_tokens)::BIGINT AS output_tokens,
+    sum(f.cost_usd) AS cost_usd,
+    count(*) FILTER (WHERE e.outcome = 'in_flight') AS open,
+    bool_or(e.replayed) AS replayed,
+    bool_or(l.process_id IS NOT NULL) AS live,
+    arg_max(e.span_status, e.started_ns) AS last_status,
+    arg_min(e.name, e.started_ns) AS first_name,
+    arg_min(e.service, e.started_ns) AS service
+FROM _exchanges e
+LEFT JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id
+LEFT JOIN _live_processes l ON l.process_id = e.process_id
+GROUP BY e.trace_id;
+
+-- status: running (a process of it still writes), killed (it ended while something was open), error (the root
+-- span, or without one the last exchange, says so, or the command's exit status is not 0), else ok.
+CREATE OR REPLACE VIEW runs AS
+SELECT
+    t.trace_id AS run_id,
+    coalesce(nullif(r.root.name, ''), t.first_name) AS name,
+    coalesce(nullif(r.root.service, ''), t.service) AS service,
+    coalesce(_attribute(r.root.attributes, 'tracefork.run.kind'), CASE WHEN t.replayed THEN 'replay' ELSE 'record' END)
+        AS kind,
+    _at(least(t.started_ns, r.root.started_ns)) AS started_at,
+    _ms(least(t.started_ns, r.root.started_ns), greatest(t.ended_ns, r.root.ended_ns)) AS duration_ms,
+    t.steps,
+    t.input_tokens,
+    t.output_tokens,
+    t.cost_usd,
+    CASE
+        WHEN t.live AND (t.open > 0 OR r.root IS NULL OR r.root.ended_ns IS NULL) THEN 'running'
+        WHEN t.open > 0 OR (r.root IS NOT NULL AND r.root.ended_ns IS NULL) THEN 'killed'
+        WHEN coalesce(r.root.status, t.last_status) = 'ERROR' THEN 'error'
+        WHEN _attribute(r.root.attributes, 'tracefork.exit_status') <> '0' THEN 'error'
+        ELSE 'ok'
+    END AS status,
+    NULL::BOOLEAN AS outcome,
+    t.open = 0 AND coalesce(o.losses, 0) = 0 AS complete,
+    _attribute(r.root.attributes, 'tracefork.parent.run_id') AS parent_run_id,
+    TRY_CAST(_attribute(r.root.attributes, 'tracefork.fork.step') AS INTEGER) AS fork_step,
+    _attribute(r.root.attributes, 'tracefork.experiment.id') AS experiment_id,
+    _attribute(r.agent_attributes, 'tracefork.entrypoint') AS entrypoint,
+    coalesce(_attribute(r.root.attributes, 'tracefork.command'), c.command) AS command
+FROM _totals t
+LEFT JOIN _starts r ON r.trace_id = t.trace_id
+LEFT JOIN _losses o ON o.trace_id = t.trace_id
+LEFT JOIN _commands c ON c.trace_id = t.trace_id;
+
+CREATE OR REPLACE VIEW tools AS
+SELECT
+    s.trace_id AS run_id,
+    s.span_id,
+    e.step AS step_before,
+    coalesce(_attribute(s.attributes, 'gen_ai.tool.name'), substr(s.name, len('execute_tool ') + 1)) AS name,
+    coalesce(
+        _attribute(s.attributes, 'gen_ai.tool.call.arguments'), _event(s.events, 'tracefork.tool.arguments')
+    ) AS arguments,
+    coalesce(_attribute(s.attributes, 'gen_ai.tool.call.result'), _event(s.events, 'tracefork.tool.result')) AS result,
+    CASE
+        WHEN s.status = 'ERROR' THEN coalesce(
+            nullif(s.status_message, ''), _attribute(s.attributes, 'error.type'), 'error')
+    END AS error,
+    _ms(s.started_ns, s.ended_ns) AS duration_ms,
+    coalesce(_attribute(s.attributes, 'tracefork.replayed') = 'true', false) AS replayed
+FROM (SELECT * FROM _spans WHERE starts_with(name, 'execute_tool ') AND kind NOT IN ('process', 'note')) s
+ASOF LEFT JOIN _steps e ON e.trace_id = s.trace_id AND e.started_ns <= s.started_ns;
+
+CREATE OR REPLACE VIEW draws AS
+SELECT
+    NULL::VARCHAR AS run_id, NULL::INTEGER AS position, NULL::VARCHAR AS source, NULL::VARCHAR AS site,
+    NULL::VARCHAR AS value
+WHERE false;
+
+CREATE OR REPLACE VIEW forks AS
+SELECT
+    NULL::VARCHAR AS run_id, NULL::VARCHAR AS parent_run_id, NULL::INTEGER AS step, NULL::VARCHAR AS intervention,
+    NULL::VARCHAR AS tail, NULL::BOOLEAN AS outcome, NULL::INTEGER AS reconverged_at,
+    NULL::INTEGER AS calls_replayed, NULL::INTEGER AS calls_live, NULL::INTEGER AS calls_memo,
+    NULL::DOUBLE AS cost_usd, NULL::TIMESTAMP AS created_at
+WHERE false;
