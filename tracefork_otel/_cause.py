@@ -1,0 +1,170 @@
+"""Guesses why two values of a request differ, from where they stand and how they look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast
+
+Cause: TypeAlias = Literal[
+    "clock",
+    "id",
+    "random",
+    "prompt",
+    "tool_result",
+    "model",
+    "parameter",
+    "missing",
+    "extra",
+    "order",
+    "agent_error",
+]
+
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*"
+_CLOCK = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:\s*(?:Z|UTC|[+-]\d\d:?\d\d))?"
+    r"|\b\d{8}T\d{6}(?:\.\d+)?Z?"
+    rf"|\b(?:{_DAY},?\s+)?\d{{1,2}}(?:st|nd|rd|th)?\s+{_MONTH}\.?,?\s+\d{{4}}\b"
+    rf"|\b(?:{_DAY},?\s+)?{_MONTH}\.?\s+\d{{1,2}}(?:st|nd|rd|th)?(?:,?\s+\d\d:\d\d(?::\d\d)?)?(?:,?\s+\d{{4}}\b)?"
+    rf"|\b{_DAY}\b"
+    r"|\b\d{1,2}/\d{1,2}/\d{2,4}\b"
+    r"|\b\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s*[AaPp]\.?[Mm]\b\.?)?(?:\s*(?:Z|UTC|[+-]\d\d:?\d\d))?"
+    # Epoch seconds to nanoseconds, of the years 2001 to 2033 (a 1, then up to 2 billion seconds).
+    r"|(?<![\w.])(?:1\d{9}|20\d{8})(?:\d{3}|\d{6}|\d{9})?(?:\.\d+)?(?!\w)"
+)
+_ID = re.compile(
+    r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
+    r"|\b(?=[a-fA-F]{0,64}\d)(?=\d{0,64}[a-fA-F])[0-9a-fA-F]{6,128}\b"
+    # A prefix and a random part (toolu_01Ab…, call_x9…, req-7f…), or a long run of letters and digits.
+    r"|\b[A-Za-z]{2,12}[_-](?=[A-Za-z]{0,64}\d)[A-Za-z0-9]{6,64}\b"
+    r"|\b(?=[A-Za-z_-]{0,64}\d)(?=[0-9_-]{0,64}[A-Za-z])[A-Za-z0-9_-]{16,128}\b"
+)
+# A number of four digits or more, or with three decimals or more: the kind that a program puts in.
+_RANDOM = re.compile(r"[-+]?\d+\.\d{3,}(?:[eE][-+]?\d+)?|(?<![\w.])[-+]?\d{4,}(?![\w.])")
+
+_LOOKS: tuple[tuple[Cause, re.Pattern[str]], ...] = (("clock", _CLOCK), ("id", _ID), ("random", _RANDOM))
+
+_PROMPT_MEMBERS = frozenset(("system", "messages", "input", "instructions", "prompt", "contents"))
+_FREE_MEMBERS = _PROMPT_MEMBERS | {"seed", "metadata", "user"}
+_MODEL_MEMBERS = frozenset(("model", "deployment"))
+_TOOL_ROLES = frozenset(("tool", "function"))
+_TOOL_RESULT_TYPES = frozenset(("tool_result", "function_call_output", "custom_tool_call_output"))
+
+_WIDTH = 80
+_CONTEXT = 24
+
+# What is looked at on both sides of the differing part, so that a date of which one digit differs is seen
+# whole; and the size above which that part is no clock or id any more, whatever it holds.
+_MARGIN = 64
+_LONGEST = 32 * 1024
+
+
+def cause_of(path: Sequence[str | int], recorded: Any, got: Any, recorded_body: Any, got_body: Any) -> Cause:
+    """The likeliest cause of this difference: the values' look first, then the place in the body."""
+    top = path[0] if path else ""
+    if top in _MODEL_MEMBERS:
+        return "model"
+    left, right = _text(recorded), _text(got)
+    if left is not None and right is not None:
+        look = _look(*_around(left, right))
+        # A number that is a parameter (max_tokens, a budget) looks random but is somebody's choice.
+        chosen = not isinstance(got, str) and top not in _FREE_MEMBERS
+        if look and not (look == "random" and chosen):
+            return look
+    if any(_is_tool_result(body, path) for body in (recorded_body, got_body)):
+        return "tool_result"
+    return "prompt" if top in _PROMPT_MEMBERS else "parameter"
+
+
+def shorten(recorded: str, got: str) -> tuple[str, str]:
+    """Both values, cut to about 80 characters around the place where they part."""
+    if max(len(recorded), len(got)) <= _WIDTH:
+        return recorded, got
+    start = max(0, common_prefix(recorded, got) - _CONTEXT)
+    return _window(recorded, start), _window(got, start)
+
+
+def common_prefix(a: str | bytes, b: str | bytes) -> int:
+    """The number of leading characters or bytes that both have in common."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _around(left: str, right: str) -> tuple[str, str]:
+    """Both texts without their common beginning and end, but for a margin; two words if that is long."""
+    start = common_prefix(left, right)
+    end = min(common_prefix(left[::-1], right[::-1]), min(len(left), len(right)) - start)
+    if max(len(left), len(right)) - start - end > _LONGEST:
+        return "left", "right"
+    start, end = max(0, start - _MARGIN), max(0, end - _MARGIN)
+    return left[start : len(left) - end], right[start : len(right) - end]
+
+
+def _window(text: str, start: int) -> str:
+    end = start + _WIDTH
+    return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return repr(value)
+    return None
+
+
+def _look(left: str, right: str) -> Cause | None:
+    """How the parts look in which the two texts differ, the first of them if they look differently."""
+    sides: list[list[tuple[Cause, str]]] = []
+    rests: list[str] = []
+    for text in (left, right):
+        taken: list[tuple[int, Cause, str]] = []
+        for cause, pattern in _LOOKS:
+            for match in pattern.finditer(text):
+                taken.append((match.start(), cause, match[0]))
+            # The same length keeps the positions of what the next pattern takes.
+            text = pattern.sub(lambda match: "\0" * len(match[0]), text)
+        sides.append([(cause, value) for _, cause, value in sorted(taken)])
+        rests.append(re.sub("\0+", "\0", text))
+    if rests[0] != rests[1]:
+        return None
+    return next((a[0] for a, b in zip(*sides, strict=False) if a != b), None)
+
+
+def _is_tool_result(body: Any, path: Sequence[str | int]) -> bool:
+    """Whether the path goes through a tool's result: by role in a chat, by type in a list of blocks."""
+    value: Any = body
+    for token in path:
+        if isinstance(value, dict):
+            members = cast("Mapping[str | int, Any]", value)
+            value = members.get(token)
+        elif isinstance(value, list) and isinstance(token, int):
+            elements = cast("list[Any]", value)
+            value = elements[token] if token < len(elements) else None
+        else:
+            return False
+        if isinstance(value, dict):
+            members = cast("Mapping[str, Any]", value)
+            if members.get("role") in _TOOL_ROLES or members.get("type") in _TOOL_RESULT_TYPES:
+                return True
+            if _wraps_tool_results(members):
+                return True
+    return False
+
+
+def _wraps_tool_results(message: Mapping[str, Any]) -> bool:
+    """A message that appears whole on one side only counts by what all of its blocks are."""
+    blocks = message.get("content")
+    if not isinstance(blocks, list) or not blocks:
+        return False
+    return all(
+        isinstance(block, dict) and cast("Mapping[str, Any]", block).get("type") in _TOOL_RESULT_TYPES
+        for block in cast("list[Any]", blocks)
+    )
