@@ -6,12 +6,13 @@ import json
 import re
 from typing import Any
 
-# A request with more keys of the wanted name than this is parsed whole, which is then the cheaper way.
-MAX_CANDIDATES = 16
+# How far from the start, and at least from the end, a key is looked for before the whole is parsed: counting
+# brackets costs more per byte than parsing, so it pays only where it can leave most bytes out.
+NEAR = 4096
 # The store's token columns are 64-bit.
 MAX_COUNT = 2**63 - 1
 
-_VALUE = re.compile(rb'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*"|.)', re.DOTALL)
+_VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 
 
 def loads(data: bytes | str) -> Any:
@@ -76,40 +77,46 @@ def clean(text: str) -> str:
 
 
 def top_level_string(body: bytes, key: str) -> str | None:
-    """Return the string at a key of the outermost object, parsing the rest only where it must.
+    """Return the string at a key of the outermost object of valid JSON, parsing the rest only where it must.
 
-    In valid JSON the bytes `"key"` with no backslash before them are a whole string token, so only the depth
-    of each such key has to be known; escaped and nested keys therefore never answer for the outermost one.
+    In valid JSON the bytes `"key"` with no backslash before them are a whole string token, so only the depth of
+    each such key has to be known, and brackets count from the end as well as from the start: clients put short
+    keys before or after the long ones. Of keys that stand there twice, either answers.
     """
-    found, certain = _scan(body, b'"' + key.encode() + b'"')
-    if certain:
-        return found
-    return string(mapping(loads(body)).get(key))
+    token = b'"' + key.encode() + b'"'
+    found = _from_front(body, token) or _from_back(body, token)
+    return string(loads(found) if found is not None else mapping(loads(body)).get(key))
 
 
-def _scan(body: bytes, token: bytes) -> tuple[str | None, bool]:
-    """Return the value at the last outermost token, and whether the scan can answer for a full parse."""
-    found, seen, start, depth, candidates = None, False, 0, 0, 0
-    while (at := body.find(token, start)) >= 0:
-        candidates += 1
-        if candidates > MAX_CANDIDATES:
-            return None, False
-        end = at + len(token)
-        value = _VALUE.match(body, end)
-        if body[at - 1 : at] == b"\\" or value is None:
-            # The end of a longer string, or a value and not a key: its closing quote still has to be counted.
-            step = _depth_change(body[start:end])
-        else:
-            before = _depth_change(body[start:at])
-            if before is not None and depth + before == 1:
-                text = value[1]
-                found, seen = (string(loads(text)) if text.startswith(b'"') else None), True
-            step = before
-        if step is None:
-            return None, False
-        depth += step
-        start = end
-    return found, seen
+def _from_front(body: bytes, token: bytes) -> bytes | None:
+    """Return the string after the outermost token near the start, None where that is not certain."""
+    start, depth, seek = 0, 0, 0
+    while (at := body.find(token, seek, NEAR)) >= 0:
+        change = _depth_change(body[start:at])
+        if change is None:
+            return None
+        depth += change
+        value = _VALUE.match(body, at + len(token))
+        if depth == 1 and value is not None:
+            return value[1]
+        start, seek = at, at + 1
+    return None
+
+
+def _from_back(body: bytes, token: bytes) -> bytes | None:
+    """Return the string after the last outermost token, None where that is not certain or not near the end."""
+    end, depth = len(body), 0
+    floor = min(len(body) // 2, len(body) - NEAR)
+    while (at := body.rfind(token, max(floor, 0), end)) >= 0:
+        change = _depth_change(body[at:end])
+        if change is None or body[at - 1 : at] == b"\\":
+            return None
+        depth -= change
+        value = _VALUE.match(body, at + len(token))
+        if depth == 1 and value is not None:
+            return value[1]
+        end = at
+    return None
 
 
 def _depth_change(part: bytes) -> int | None:
