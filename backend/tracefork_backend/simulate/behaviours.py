@@ -170,7 +170,7 @@ _KNOWN: dict[str, Behaviour] = {
 
 
 def load(name: str) -> Behaviour:
-    """The behaviour of that name: one of this module's, or `pkg.mod:function` as the working directory sees it."""
+    """The behaviour of that name: one of this module's, or `pkg.mod:function` in the working directory."""
     module_name, colon, function = name.partition(":")
     if not colon:
         if name not in _KNOWN:

@@ -18,7 +18,8 @@ HOST = "127.0.0.1"
 _KEEP_ALIVE_S = 120
 # How often uvicorn's Date header is renewed.
 _DATE_S = 1.0
-_DRAIN_S = 0.01
+# How often the server looks whether connections and answers have ended.
+_DRAIN_S = 0.001
 
 
 def bind(port: int = 0, *, tries: int = 1, shared: bool = False) -> socket.socket:
@@ -96,7 +97,7 @@ class Listener(uvicorn.Server):
             self.transports[client].close()
         # uvicorn complains about an unfinished answer, unless it knows by then that the connection is gone.
         while client in self.transports:
-            await asyncio.sleep(0)
+            await asyncio.sleep(_DRAIN_S)
 
     def stop(self) -> None:
         """The server ends soon; may be called from any thread and from a signal handler."""

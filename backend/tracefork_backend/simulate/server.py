@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import inspect
 import json
@@ -131,9 +133,11 @@ class ModelServer:
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         request = Recorded(scope["method"], f"{path}?{query}" if query else path, headers, body)
         self.requests.append(request)
-        answer = await self._answer(request, scope["path"], dict(parse_qsl(query)))
         client = tuple(scope["client"])
-        await write(answer, send, lambda: self._listener.hang_up(client))
+        # An answer that the server's end cuts off is no error of the app, which is what uvicorn would report.
+        with contextlib.suppress(asyncio.CancelledError):
+            answer = await self._answer(request, scope["path"], dict(parse_qsl(query)))
+            await write(answer, send, lambda: self._listener.hang_up(client))
 
     async def _answer(self, request: Recorded, path: str, query: Mapping[str, str]) -> Answer:
         if path.startswith("/raw/"):
