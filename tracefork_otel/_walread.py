@@ -1,0 +1,261 @@
+"""Reading WALs: records with their bodies restored, and what they tell when joined."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+from zlib import crc32
+
+from . import _walformat as form
+from ._errors import StoreError
+from .exchange import Exchange
+from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
+
+NAME = re.compile(r"(?P<process>.+)-(?P<index>\d+)\.wal")
+"""The name of a WAL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalContents:
+    """What a WAL holds."""
+
+    path: Path
+    process_id: str
+    index: int
+    process: ProcessStarted | None
+    """None if the file was torn before its first record was whole."""
+    records: list[Record]
+    """All whole records in order, the first one among them."""
+    torn_bytes: int = 0
+    """Bytes after the last whole record: a write that the process did not live to acknowledge."""
+    rotated: Rotated | None = None
+    damage: tuple[str, ...] = ()
+    """Each record that was written whole and cannot be read any more, by its place."""
+    lost_bodies: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Exchanges (by span id) whose request body hung on a damaged record, and why."""
+
+
+Keep: TypeAlias = Callable[[ExchangeStarted | ExchangeEnded, str, bytes], bytes]
+
+
+def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
+    """The records of a WAL; `keep(record, "request" | "response", body)` says what stays of each body.
+
+    Raises StoreError naming the file if it is no WAL.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
+    name = NAME.fullmatch(path.name)
+    if name is None or not (data.startswith(form.MAGIC) or form.MAGIC.startswith(data)):
+        raise StoreError(f"{path}: this is not a WAL of tracefork-otel; move it out of the store")
+    records: list[Record] = []
+    damage: list[str] = []
+    lost: dict[str, str] = {}
+    slots: dict[int, bytes] = {}
+    torn = 0
+    for at, end, header, bodies in _frames(data):
+        if header is None:
+            if end == len(data) and _is_torn(data, at):
+                torn = end - at
+                break
+            damage.append(f"{path.name}: {end - at} bytes from byte {at} on do not match their checksum")
+            slots.clear()
+            continue
+        try:
+            record, without_body = form.decode(header, bodies, slots)
+        except (KeyError, TypeError, ValueError) as error:
+            damage.append(f"{path.name}: the record at byte {at} has an unknown form ({error!r})")
+            continue
+        if without_body:
+            lost[record.span_id] = f"the request body hung on a damaged record of {path.name}"  # type: ignore[union-attr]
+        records.append(record if keep is None else _kept(record, keep))
+    process = next((record for record in records if isinstance(record, ProcessStarted)), None)
+    return WalContents(
+        path=path,
+        process_id=name["process"],
+        index=int(name["index"]),
+        process=process,
+        records=records,
+        torn_bytes=torn or (len(data) if len(data) < len(form.MAGIC) else 0),
+        rotated=next((record for record in reversed(records) if isinstance(record, Rotated)), None),
+        damage=tuple(damage),
+        lost_bodies=lost,
+    )
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, int, dict[str, object] | None, memoryview]]:
+    view = memoryview(data)
+    at, size = len(form.MAGIC), len(data)
+    while at < size:
+        found = _record_at(view, at)
+        if found is not None:
+            end, header_end = found
+            header = json.loads(data[at + form.FRAME.size + form.HEADER.size : header_end])
+            yield at, end, header, view[header_end:end]
+            at = end
+            continue
+        end = _next_record(data, view, at)
+        yield at, end, None, view[at:end]
+        at = end
+
+
+def _record_at(view: memoryview, at: int) -> tuple[int, int] | None:
+    """Where the record ends and where its header does; None if there is no whole record."""
+    start = at + form.FRAME.size
+    if start > len(view):
+        return None
+    length, crc = form.FRAME.unpack_from(view, at)
+    end = start + length
+    if length < form.HEADER.size or end > len(view) or crc32(view[start:end]) != crc:
+        return None
+    header_end = start + form.HEADER.size + form.HEADER.unpack_from(view, start)[0]
+    return (end, header_end) if header_end <= end else None
+
+
+def _next_record(data: bytes, view: memoryview, at: int) -> int:
+    before = form.FRAME.size + form.HEADER.size
+    found = data.find(form.FIRST_KEY, at + before + 1)
+    while found >= 0:
+        if _record_at(view, found - before) is not None:
+            return found - before
+        found = data.find(form.FIRST_KEY, found + 1)
+    return len(data)
+
+
+def _is_torn(data: bytes, at: int) -> bool:
+    """Whether what begins at `at` never was a whole record, as against one that changed later."""
+    if len(data) - at < form.FRAME.size:
+        return True
+    length, _ = form.FRAME.unpack_from(data, at)
+    return at + form.FRAME.size + length > len(data) or not data[at:].strip(b"\0")
+
+
+def _kept(record: Record, keep: Keep) -> Record:
+    if isinstance(record, ExchangeStarted):
+        body = keep(record, "request", record.request.body)
+        return replace(record, request=replace(record.request, body=body))
+    if isinstance(record, ExchangeEnded):
+        if record.response is not None:
+            body = keep(record, "response", record.response.body)
+            record = replace(record, response=replace(record.response, body=body))
+        if record.request_body is not None:
+            record = replace(record, request_body=keep(record, "request", record.request_body))
+    return record
+
+
+def exchanges_of(
+    contents: Sequence[WalContents],
+) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
+    """What the WALs tell, each exchange and span once, in order of trace and start.
+
+    An exchange without its end is `in_flight`; one that was carried over to a WAL which is not among `contents` is
+    left to that WAL. A process is told by its first WAL alone.
+    """
+    names = {content.path.name for content in contents}
+    joined = _Joined()
+    for content in sorted(contents, key=lambda content: (content.process_id, content.index)):
+        left = (
+            set(content.rotated.carried)
+            if content.rotated and content.rotated.to not in names
+            else set[str]()
+        )
+        joined.add(content, left)
+    return joined.result()
+
+
+class _Joined:
+    def __init__(self) -> None:
+        self._started: dict[tuple[str, str], ExchangeStarted] = {}
+        self._ended: dict[tuple[str, str], ExchangeEnded] = {}
+        self._damage: dict[tuple[str, str], str] = {}
+        self._spans: dict[tuple[str, str], SpanRecord] = {}
+        self._processes: dict[str, ProcessStarted] = {}
+        self._notes: list[Note] = []
+
+    def add(self, content: WalContents, left: set[str]) -> None:
+        """The records of one WAL are in, but for starts of what `left` names."""
+        process = content.process_id
+        for record in content.records:
+            if isinstance(record, ExchangeStarted):
+                key = (process, record.span_id)
+                if record.span_id not in left and key not in self._started:
+                    self._started[key] = record
+                    if record.span_id in content.lost_bodies:
+                        self._damage[key] = content.lost_bodies[record.span_id]
+            elif isinstance(record, ExchangeEnded):
+                self._ended[process, record.span_id] = record
+            elif isinstance(record, SpanRecord):
+                key = (process, record.span_id)
+                if record.ended_ns is not None or (record.span_id not in left and key not in self._spans):
+                    self._spans[key] = replace(record, process_id=process)
+            elif isinstance(record, ProcessStarted):
+                if content.index == 0:
+                    self._processes[record.process_id] = record
+            elif isinstance(record, Note):
+                self._notes.append(replace(record, process_id=process))
+        at = content.process.started_ns if content.process else 0
+        for why in content.damage:
+            note = Note(kind="lost", time_ns=at, process_id=process, attributes={"why": why, "count": 1})
+            self._notes.append(note)
+
+    def result(self) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
+        """Everything joined, and a note for each end without its start."""
+        for (process, span_id), ended in self._ended.items():
+            if (process, span_id) not in self._started:
+                why = f"the start record of exchange {span_id} is missing"
+                attributes = {"why": why, "count": 1, "span_id": span_id}
+                note = Note(kind="lost", time_ns=ended.ended_ns, process_id=process, attributes=attributes)
+                self._notes.append(note)
+        exchanges = [self._exchange(key, started) for key, started in self._started.items()]
+        exchanges.sort(key=lambda exchange: (exchange.trace_id, exchange.started_ns, exchange.span_id))
+        spans = [span for key, span in self._spans.items() if key not in self._started]
+        spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
+        return exchanges, spans, list(self._processes.values()), self._notes
+
+    def _exchange(self, key: tuple[str, str], started: ExchangeStarted) -> Exchange:
+        exchange = Exchange(
+            trace_id=started.trace_id,
+            span_id=started.span_id,
+            parent_span_id=started.parent_span_id,
+            process_id=key[0],
+            seq=started.seq,
+            started_ns=started.started_ns,
+            ended_ns=None,
+            request=started.request,
+            name=started.name,
+            service=started.service,
+            replayed=started.replayed,
+            damage=self._damage.get(key),
+        )
+        ended = self._ended.get(key)
+        if ended is None:
+            if started.request_complete:
+                return exchange
+            return replace(exchange, damage=exchange.damage or "the request was still being sent")
+        request = started.request
+        if ended.request_body is not None:
+            request = replace(request, body=ended.request_body)
+        return replace(
+            exchange,
+            ended_ns=ended.ended_ns,
+            request=request,
+            response=ended.response,
+            outcome=ended.outcome,
+            error_type=ended.error_type,
+            error_message=ended.error_message,
+            replayed=started.replayed or ended.replayed,
+            intervention=ended.intervention,
+            served_span_id=ended.served_span_id,
+            name=ended.name or started.name,
+            span_status=ended.span_status,
+            attributes=ended.attributes,
+            links=ended.links,
+            damage=exchange.damage if ended.request_body is None else None,
+        )

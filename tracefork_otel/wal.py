@@ -1,0 +1,276 @@
+"""The write-ahead log: one file per process, one `write()` per record, so that kill -9 loses nothing acknowledged.
+
+A file is a magic line and records `u32 length, u32 crc32, payload`; a payload is `u32 header length`, a JSON header
+and raw body bytes. A request body is a delta against an earlier body of the same file. The process holds an flock on
+its file: when the lock is gone, the process is, and the file can be sealed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from . import _walformat as form
+from ._delta import Recent
+from ._errors import StoreError
+from ._walread import NAME, Keep, WalContents, exchanges_of, read_wal
+from .records import ExchangeEnded, ExchangeStarted, ProcessStarted, Record, Rotated, SpanRecord
+
+__all__ = [
+    "ROTATE_BYTES",
+    "Keep",
+    "Wal",
+    "WalContents",
+    "exchanges_of",
+    "is_live",
+    "process_of",
+    "read_wal",
+    "take",
+    "wal_files",
+]
+
+ROTATE_BYTES = 64 * 1024 * 1024
+_MAX_RECORD = 0x7FFFF000
+"""Linux writes no more than this in one call."""
+_RETRY_BYTES = 1024 * 1024
+"""After a rotation that failed, the file grows by this much before the next attempt."""
+_ATTEMPTS = 5
+
+_open_wals: weakref.WeakSet[Wal] = weakref.WeakSet()
+
+
+class Wal:
+    """The WAL of this process; the first append makes the file, and the lock on it lasts as long as the process."""
+
+    def __init__(
+        self,
+        store: Path,
+        process: ProcessStarted,
+        *,
+        sync: Literal["never", "exchange"] = "never",
+        rotate_bytes: int = ROTATE_BYTES,
+        on_rotated: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.lost = 0
+        """Records that could not be written."""
+        self._store = Path(store)
+        self._process = process
+        self._sync = sync == "exchange"
+        self._rotate_bytes = rotate_bytes
+        self._rotate_at = rotate_bytes
+        self._on_rotated = on_rotated
+        self._lock = threading.Lock()
+        self._index = 0
+        self._fd = -1
+        self._end = 0
+        self._recent = Recent()
+        self._open: dict[str, ExchangeStarted | SpanRecord] = {}
+        """Start records whose end has not come, by span id: a rotation carries them over."""
+        self._closed: str | None = None
+        _open_wals.add(self)
+
+    @property
+    def path(self) -> Path:
+        """The file that the next record goes to."""
+        return self._path(self._index)
+
+    def append(self, record: Record) -> None:
+        """The record is in the file and outlives the process; raises StoreError if it is not."""
+        rotated = None
+        with self._lock:
+            if self._closed is not None:
+                raise StoreError(f"{self.path}: nothing is appended, {self._closed}")
+            try:
+                self._ready()
+                self._end += self._write(self._fd, record, self._recent, self._end)
+            except (OSError, ValueError, TypeError, RecursionError) as error:
+                self.lost += 1
+                raise StoreError(f"{self.path}: a record could not be written: {error}") from error
+            self._follow(record)
+            if self._sync and isinstance(record, ExchangeEnded):
+                os.fdatasync(self._fd)
+            if self._end >= self._rotate_at:
+                rotated = self._rotate()
+        if rotated is not None and self._on_rotated is not None:
+            self._on_rotated(rotated)
+
+    def close(self) -> None:
+        """The lock is gone and the file can be sealed; a later append raises StoreError."""
+        with self._lock:
+            self._closed = self._closed or "the WAL is closed"
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+        _open_wals.discard(self)
+
+    def reset_after_fork(self) -> None:
+        """In a forked child, the parent's file is forgotten and its lock is left to the parent alone."""
+        # The parent may have forked while another thread of it held the lock, which nobody would release here.
+        self._lock = threading.Lock()
+        self._closed = "the WAL belongs to the parent process: make a new one in the child"
+        if self._fd >= 0:
+            # Closing (never unlocking) keeps the parent's lock, and lets it go when the parent dies.
+            os.close(self._fd)
+            self._fd = -1
+        self._recent, self._open = Recent(), {}
+        _open_wals.discard(self)
+
+    def _path(self, index: int) -> Path:
+        return self._store / "wal" / f"{self._process.process_id}-{index}.wal"
+
+    def _ready(self) -> None:
+        if self._fd >= 0:
+            if os.fstat(self._fd).st_nlink:
+                return
+            # Somebody removed the store's files while the process runs: go on in a new one.
+            os.close(self._fd)
+            self._fd = -1
+            self._index += 1
+        self._recent = Recent()
+        self._fd, self._end = self._create(self._index, tuple(self._open.values()), self._recent)
+        self._rotate_at = self._rotate_bytes
+
+    def _create(self, index: int, carried: Sequence[Record], recent: Recent) -> tuple[int, int]:
+        path = self._path(index)
+        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead process.
+        hidden = path.with_name(f".{path.name}.tmp")
+        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            end = _write_all(fd, [form.MAGIC], 0)
+            for record in (self._process, *carried):
+                end += self._write(fd, record, recent, end)
+            os.rename(hidden, path)
+        except BaseException:
+            os.unlink(hidden)
+            os.close(fd)
+            raise
+        return fd, end
+
+    def _write(self, fd: int, record: Record, recent: Recent, end: int) -> int:
+        if isinstance(record, ExchangeStarted):
+            body = record.request.body
+            delta = recent.choose(body, record.trace_id)
+            middle = body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body
+            written = _write_all(
+                fd, form.frame(form.start_header(record, delta, len(middle)), (middle,)), end
+            )
+            recent.keep(delta, body, record.trace_id)
+            return written
+        if isinstance(record, ExchangeEnded):
+            bodies = [record.response.body] if record.response is not None else []
+            if record.request_body is not None:
+                bodies.append(record.request_body)
+            return _write_all(fd, form.frame(form.end_header(record), bodies), end)
+        return _write_all(fd, form.frame(form.other_header(record)), end)
+
+    def _follow(self, record: Record) -> None:
+        if isinstance(record, ExchangeStarted) or (
+            isinstance(record, SpanRecord) and record.ended_ns is None
+        ):
+            self._open[record.span_id] = record
+        elif isinstance(record, ExchangeEnded | SpanRecord):
+            self._open.pop(record.span_id, None)
+
+    def _rotate(self) -> Path | None:
+        """The path of the file that ended, or None if it goes on because a new one could not be made."""
+        recent, old = Recent(), self.path
+        try:
+            fd, end = self._create(self._index + 1, tuple(self._open.values()), recent)
+        except OSError:
+            self._rotate_at = self._end + _RETRY_BYTES
+            return None
+        new = self._path(self._index + 1)
+        try:
+            self._write(self._fd, Rotated(to=new.name, carried=tuple(self._open)), self._recent, self._end)
+        except OSError:
+            os.unlink(new)
+            os.close(fd)
+            self._rotate_at = self._end + _RETRY_BYTES
+            return None
+        os.close(self._fd)
+        self._fd, self._end, self._recent = fd, end, recent
+        self._index += 1
+        # What is carried over can alone be more than `rotate_bytes`.
+        self._rotate_at = max(self._rotate_bytes, 2 * end)
+        return old
+
+
+def _write_all(fd: int, buffers: list[bytes], end: int) -> int:
+    size = sum(map(len, buffers))
+    if size > _MAX_RECORD:
+        raise ValueError(f"a record of {size} bytes is more than one write takes")
+    try:
+        written = os.writev(fd, buffers)
+        if written != size:
+            raise OSError(f"only {written} of {size} bytes were written: is the disk full?")
+    except OSError:
+        # Without this, the next record would follow a torn one.
+        os.ftruncate(fd, end)
+        raise
+    return size
+
+
+def _forget_all() -> None:
+    for wal in list(_open_wals):
+        wal.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def wal_files(store: Path) -> list[Path]:
+    """The WALs of a store, those of one process together and in order."""
+    named = [(match, path) for path in (store / "wal").glob("*.wal") if (match := NAME.fullmatch(path.name))]
+    return [
+        path for match, path in sorted(named, key=lambda item: (item[0]["process"], int(item[0]["index"])))
+    ]
+
+
+def process_of(path: Path) -> str:
+    """The process that wrote a WAL, by the file's name."""
+    match = NAME.fullmatch(path.name)
+    return match["process"] if match else path.stem
+
+
+def is_live(path: Path) -> bool:
+    """Whether somebody holds the lock of a WAL: its process, or who is sealing it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def take(path: Path) -> int | None:
+    """A descriptor that holds the lock of a WAL nobody else holds, until it is closed; else None."""
+    fd = -1
+    # A reader that asks `is_live` holds the lock for some microseconds: that is no reason to give up.
+    for _ in range(_ATTEMPTS):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd < 0 else fd
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            time.sleep(0.002)
+            continue
+        if os.fstat(fd).st_nlink:
+            return fd
+        break  # It was sealed and removed between the two calls.
+    os.close(fd)
+    return None
