@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # OTel's provider names where the price list has another one.
 _PRICE_NAMES = MappingProxyType(
@@ -39,8 +42,6 @@ def cost_usd(
     # Imported here: it takes 0.14 s and an HTTP client, which commands that price nothing should not pay.
     from genai_prices import Usage, calc_price
 
-    if at is not None and at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
     counts = {
         "input_tokens": input_tokens,
         "output_tokens": output_tokens,

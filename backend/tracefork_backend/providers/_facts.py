@@ -104,7 +104,7 @@ class ProviderModule(Protocol):
 
     @property
     def HOSTS(self) -> Mapping[str, str]:
-        """The hosts that speak this format, each with its provider name; with `.` or `-` first is an ending."""
+        """The hosts that speak this format, each with its provider name; `.` or `-` begins an ending."""
         ...
 
     def operation(self, path: str) -> str | None:

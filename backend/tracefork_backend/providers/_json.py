@@ -79,9 +79,9 @@ def clean(text: str) -> str:
 def top_level_string(body: bytes, key: str) -> str | None:
     """Return the string at a key of the outermost object of valid JSON, parsing the rest only where it must.
 
-    In valid JSON the bytes `"key"` with no backslash before them are a whole string token, so only the depth of
-    each such key has to be known, and brackets count from the end as well as from the start: clients put short
-    keys before or after the long ones. Of keys that stand there twice, either answers.
+    In valid JSON the bytes `"key"` with no backslash before them are a whole string token, so only the depth
+    of each such key has to be known, and brackets count from the end as well as from the start: clients put
+    short keys before or after the long ones. Of keys that stand there twice, either answers.
     """
     token = b'"' + key.encode() + b'"'
     found = _from_front(body, token) or _from_back(body, token)
@@ -104,7 +104,7 @@ def _from_front(body: bytes, token: bytes) -> bytes | None:
 
 
 def _from_back(body: bytes, token: bytes) -> bytes | None:
-    """Return the string after the last outermost token, None where that is not certain or not near the end."""
+    """Return the string after the last outermost token, None where it is not certain or far from the end."""
     end, depth = len(body), 0
     floor = min(len(body) // 2, len(body) - NEAR)
     while (at := body.rfind(token, max(floor, 0), end)) >= 0:
