@@ -1,0 +1,109 @@
+"""The one line: `TraceforkInstrumentor().instrument()`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+from . import _launch, _session
+from ._errors import UsageError
+from ._imports import when_imported
+from ._settings import Settings
+
+_STOCK = {"httpx2": "HTTPX2ClientInstrumentor", "httpx": "HTTPXClientInstrumentor"}
+
+
+class TraceforkInstrumentor(BaseInstrumentor):
+    """Turns recording on and off in this process; also found by `opentelemetry-instrument`."""
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """None: whichever clients are installed are captured."""
+        return ()
+
+    def instrument(
+        self,
+        *,
+        store: str | Path | None = None,
+        tracer_provider: Any = None,
+        http_spans: bool | None = None,
+        event_body_limit: int | None = None,
+        redact_headers: Iterable[str] | None = None,
+        redact_params: Iterable[str] | None = None,
+        **others: Any,
+    ) -> None:
+        """Every HTTP exchange of this process is recorded from now on, in clients old and new.
+
+        An argument that is not given comes from the environment (see the settings). In a process that
+        `tracefork-otel run` or a replay started, mode and store are theirs, whatever is given here.
+        """
+        given = {
+            "store": None if store is None else Path(store),
+            "http_spans": http_spans,
+            "event_body_limit": event_body_limit,
+            "redact_headers": None if redact_headers is None else tuple(redact_headers),
+            "redact_params": None if redact_params is None else tuple(redact_params),
+        }
+        super().instrument(
+            tracer_provider=tracer_provider,
+            given={name: value for name, value in given.items() if value is not None},
+            **others,
+        )
+
+    def _instrument(self, **kwargs: Any) -> None:
+        tracer_provider = kwargs.pop("tracer_provider", None)
+        given: dict[str, Any] = kwargs.pop("given", {})
+        via: str = kwargs.pop("via", "instrument")
+        sink = kwargs.pop("sink", None)
+        if kwargs:
+            raise UsageError(f"instrument() has no argument {', '.join(sorted(kwargs))}: see its docstring")
+        session = _session.current
+        if session is None:
+            session = _launch.boot(via, replace(Settings.from_env(), **given), sink=sink)
+        else:
+            session.adjust({name: value for name, value in given.items() if name != "store"})
+        if session is None:
+            return
+        from . import _root
+
+        _root.use_provider(tracer_provider)
+        if session.settings.http_spans and session.settings.mode == "record":
+            for name in _STOCK:
+                if find_spec(name) is not None:
+                    when_imported(name, _stock_on)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        from . import _root
+
+        _stock_off()
+        _root.use_provider(None)
+        _launch.shut()
+
+
+_turned_on: list[Any] = []
+
+
+def _stock_on(module: ModuleType) -> None:
+    from opentelemetry.instrumentation import httpx as stock
+
+    cls = getattr(stock, _STOCK.get(module.__name__, ""), None)
+    if cls is None:
+        return
+    instrumentor = cls()
+    if not instrumentor.is_instrumented_by_opentelemetry:
+        from . import _root
+
+        instrumentor.instrument(tracer_provider=_root.given_provider(), skip_dep_check=True)
+        _turned_on.append(instrumentor)
+
+
+def _stock_off() -> None:
+    while _turned_on:
+        instrumentor = _turned_on.pop()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()

@@ -1,0 +1,162 @@
+"""Which provider a span of ours goes to, and the root span of a process that has none of its own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable
+from time import time_ns
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from . import __version__, _session, _spans
+from . import _private_names as names
+
+if TYPE_CHECKING:
+    from ._session import Session
+    from ._spans import OwnSpan, Parent
+
+
+class Root:
+    """The root span of this process, made when the first exchange comes that has no parent."""
+
+    def __init__(self) -> None:
+        self.span: OwnSpan | None = None
+        self.pid = 0
+        self.lock = threading.Lock()
+
+
+_root = Root()
+_adopt_lock = threading.Lock()
+_adopted: list[Any] = []
+"""A handful at most (one, in a program); kept alive, as not every provider can be referred to weakly."""
+_given_provider: Any = None
+"""The provider that `instrument(tracer_provider=…)` named."""
+
+
+def use_provider(provider: Any) -> None:
+    """Spans of ours go to this provider; None means the global one, whenever it comes."""
+    global _given_provider
+    _given_provider = provider
+    if provider is not None:
+        adopt(provider)
+
+
+def given_provider() -> Any:
+    """The provider that `use_provider` named, or None."""
+    return _given_provider
+
+
+def adopt(provider: Any) -> bool:
+    """Whether the provider feeds our processor; it is added once."""
+    add = getattr(provider, "add_span_processor", None)
+    if add is None:
+        return False
+    with _adopt_lock:
+        if not any(known is provider for known in _adopted):
+            from ._processor import TraceforkSpanProcessor
+
+            add(TraceforkSpanProcessor())
+            _adopted.append(provider)
+    return True
+
+
+def adopted() -> list[Any]:
+    """The providers that feed our processor."""
+    with _adopt_lock:
+        return list(_adopted)
+
+
+def provider() -> Any:
+    """The provider that spans of ours go to, or None where there is none that would tell us of them."""
+    chosen = _given_provider if _given_provider is not None else getattr(trace, names.GLOBAL_PROVIDER, None)
+    if chosen is None:
+        return None
+    if adopt(chosen):
+        return chosen
+    _spans.warn_once(
+        "foreign",
+        "the global TracerProvider (%s) takes no span processors: exchanges are stored, other spans are not",
+        type(chosen).__name__,
+    )
+    return None
+
+
+def tracer() -> trace.Tracer | None:
+    """The tracer for spans of ours, or None where no provider records them."""
+    chosen = provider()
+    return None if chosen is None else chosen.get_tracer(_spans.SCOPE, __version__)
+
+
+def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
+    """What a new exchange is a child of (the process's root, if nothing else), and who records its span."""
+    chosen = tracer()
+    parent = _spans.current_parent(session)
+    if parent is None:
+        parent = _spans.under(_root_span(session, chosen))
+    return parent, chosen
+
+
+def _root_span(session: Session, chosen: trace.Tracer | None) -> OwnSpan:
+    span = _root.span
+    if span is not None and not span.ended:
+        return span
+    with _root.lock:
+        if _root.span is None or _root.span.ended:
+            attributes: dict[str, Any] = {"process.pid": os.getpid(), "tracefork.root": True}
+            span = _spans.start(
+                session, chosen, _session.program(), _spans.remote_parent(session), attributes, time_ns()
+            )
+            if span.sdk is None:
+                span.record(session, extras=session.run_attributes())
+            _root.span, _root.pid = span, os.getpid()
+            # Registered after the SDK's own hook, so it runs before the provider's shutdown.
+            atexit.unregister(_end_at_exit)
+            atexit.register(_end_at_exit)
+        return _root.span
+
+
+def enter(session: Session, name: str, attributes: dict[str, Any]) -> tuple[OwnSpan, Callable[[], None]]:
+    """A span of ours is open and current here, until the returned function is called."""
+    chosen = tracer()
+    parent = _spans.current_parent(session) or _spans.remote_parent(session)
+    span = _spans.start(session, chosen, name, parent, attributes, time_ns())
+    if span.sdk is None:
+        if parent.span is None or parent.span.is_remote:
+            span.record(session, extras=session.run_attributes())
+        return span, _spans.make_current(span)
+    token = otel_context.attach(trace.set_span_in_context(span.sdk))
+    return span, lambda: otel_context.detach(token)
+
+
+def end_root(how: str) -> None:
+    """The root that this process made is ended; an exception that nobody caught makes it an error."""
+    span, session = _root.span, _session.current
+    if span is None or session is None or _root.pid != os.getpid() or span.ended:
+        return
+    span.attributes["tracefork.end"] = how
+    error = getattr(sys, "last_value", None)
+    if error is not None:
+        span.attributes["exception.type"] = type(error).__name__
+        span.attributes["exception.message"] = str(error)
+    span.end(session, error=error)
+
+
+def _end_at_exit() -> None:
+    session = _session.current
+    if session is not None:
+        session.flush()
+    end_root("atexit")
+
+
+def _after_fork_in_child() -> None:
+    # The child's exchanges stay under the parent's root, which only the parent ends.
+    _root.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

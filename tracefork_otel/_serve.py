@@ -1,0 +1,268 @@
+"""The seam's other side: a request is answered from a tape, and nothing of it reaches the network."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from time import perf_counter_ns
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from . import _private_names as names
+from ._exchange import LiveExchange
+from .exchange import Exchange, Request
+
+if TYPE_CHECKING:
+    from ._session import Session
+    from ._settings import Settings
+    from ._stream import Tees
+    from .player import Answer, Player
+
+LOG = logging.getLogger("tracefork_otel")
+GRACE_S = 1.0
+"""A call that was cancelled hangs for as long as it did in the recording and this much more, so that whatever
+cancelled it then (a timeout, a sibling's failure) does it again."""
+
+
+class Unplayable:
+    """Stands in for a player whose tape cannot be read: every request fails, none goes over the network."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def answer(self, request: Request) -> Answer:
+        """Raises what is wrong with the tape."""
+        from ._errors import TapeError
+
+        raise TapeError(self.why)
+
+
+def load_player(settings: Settings) -> Player | Unplayable:
+    """The player of the tape that the settings name, or one that refuses every request."""
+    from .player import Player, claims_beside
+    from .tape import Tape
+
+    try:
+        if settings.tape is None:
+            raise ValueError("TRACEFORK_MODE=replay needs TRACEFORK_TAPE, the tape file to replay")
+        match = "json" if settings.ignore else settings.match
+        tape = Tape.load(settings.tape)
+        return Player(tape, match=match, ignore=settings.ignore, claim=claims_beside(settings.tape))
+    except Exception as error:
+        LOG.error("tracefork: no request will be answered: %s", error)
+        return Unplayable(str(error))
+
+
+def send(session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any) -> Any:
+    """The recorded response, or the recorded error, or a transport error that explains the drift."""
+    from . import _seam
+
+    body, complete = _seam.known_body(module, request)
+    exchange, transport = _staged(session, module, request, body if complete else request.read())
+    token = _seam.attach(exchange)
+    try:
+        response = original(_Stage(client, transport), request)
+    except BaseException as error:
+        exchange.fail(error)
+        raise
+    finally:
+        _seam.restore(request, token)
+    return _seam.received(exchange, tees, response, None)
+
+
+async def asend(
+    session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any
+) -> Any:
+    """The same for an asynchronous client."""
+    from . import _seam
+
+    body, complete = _seam.known_body(module, request)
+    exchange, transport = _staged(session, module, request, body if complete else await request.aread())
+    token = _seam.attach(exchange)
+    try:
+        response = await original(_Stage(client, transport), request)
+    except BaseException as error:
+        exchange.fail(error)
+        raise
+    finally:
+        _seam.restore(request, token)
+    return _seam.received(exchange, tees, response, None)
+
+
+def _staged(
+    session: Session, module: ModuleType, request: Any, body: bytes
+) -> tuple[LiveExchange, _Transport]:
+    """An open exchange and the transport that answers it; a transport error where the tape has no answer."""
+    from . import _seam
+
+    value = _seam.value_of(session, request, body)
+    player = session.player
+    assert player is not None
+    drift: str | None = None
+    served: Exchange | None = None
+    try:
+        answer = player.answer(value)
+        served = getattr(answer, "exchange", None)
+        if served is None:
+            drift, why = answer.explanation.to_json(), answer.explanation.text()  # type: ignore[union-attr]
+        else:
+            why = ""
+    except Exception as error:
+        session.lost("answer of a tape", error)
+        why = f"the tape gave no answer: {error}"
+    exchange = _seam.start(session, request, value, replayed=served is not None)
+    exchange.served_span_id = None if served is None else served.span_id
+    exchange.begin(complete=True)
+    if served is not None:
+        return exchange, _Transport(module, exchange, served, waits=session.settings.timing == "recorded")
+    if drift is not None:
+        exchange.attributes["tracefork.drift"] = drift
+    exchange.error_type = "tracefork_otel.Drift"
+    # A class of the client's own, so that SDKs handle it as they handle a connection that failed.
+    error = module.ConnectError(f"tracefork replay: {why}", request=request)
+    exchange.fail(error)
+    raise error
+
+
+class _Stage:
+    """The client as its own method sees it, but for the transport: all else that the method does stays."""
+
+    def __init__(self, client: Any, transport: _Transport) -> None:
+        self._client = client
+        setattr(self, names.TRANSPORT_FOR_URL, lambda url: transport)
+
+    @property
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return type(self._client)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+@dataclass(slots=True)
+class _Transport:
+    """Answers one request with one recorded exchange."""
+
+    module: ModuleType
+    exchange: LiveExchange
+    recorded: Exchange
+    waits: bool
+
+    def handle_request(self, request: Any) -> Any:
+        """The recorded response; raises the recorded error where there was none."""
+        if self.recorded.response is None:
+            time.sleep(self.left_until_the_end() if self.waits else 0)
+            raise self.error(request)
+        return self.response(request)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """The same for an asynchronous client."""
+        if self.recorded.response is None:
+            if self.recorded.outcome == "cancelled":
+                await self.hang()
+            await _sleep(self.left_until_the_end() if self.waits else 0)
+            raise self.error(request)
+        return self.response(request)
+
+    def response(self, request: Any) -> Any:
+        """The recorded head, and a stream that gives the recorded chunks."""
+        recorded = self.recorded.response
+        assert recorded is not None
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded.headers]
+        return self.module.Response(
+            recorded.status,
+            headers=headers,
+            stream=_playback_class(self.module)(self, request),
+            extensions={"http_version": recorded.http_version.encode("ascii", "replace")},
+        )
+
+    def chunks(self) -> Iterator[tuple[float, bytes]]:
+        """Each recorded chunk, and how many seconds from now it is due."""
+        response = self.recorded.response
+        assert response is not None
+        offsets = response.chunk_offsets_us if self.waits else ()
+        # What came in over OTLP without its cuts is served in one piece.
+        pieces = response.chunks() or ((response.body,) if response.body else ())
+        for number, piece in enumerate(pieces):
+            due_ns = offsets[number] * 1000 if number < len(offsets) else 0
+            yield max(0.0, (self.exchange.started + due_ns - perf_counter_ns()) / 1e9), piece
+
+    def left_until_the_end(self) -> float:
+        """Seconds until the recorded exchange was over, counted from this one's start."""
+        length_ns = (self.recorded.ended_ns or self.recorded.started_ns) - self.recorded.started_ns
+        return max(0.0, (self.exchange.started + length_ns - perf_counter_ns()) / 1e9)
+
+    async def hang(self) -> None:
+        """Waits to be cancelled again; raises the cancellation itself if nobody does."""
+        await _sleep(self.left_until_the_end() + GRACE_S)
+        raise asyncio.CancelledError
+
+    def error(self, request: Any) -> BaseException:
+        """The recorded error, of the client library's own class."""
+        module, recorded = self.module, self.recorded
+        home, _, name = (recorded.error_type or "").rpartition(".")
+        message = recorded.error_message or ""
+        cls = getattr(module, name, None)
+        if isinstance(cls, type) and issubclass(cls, module.RequestError):
+            return cls(message, request=request)
+        cls = getattr(builtins, name, None) if home == "builtins" else None
+        if isinstance(cls, type) and issubclass(cls, OSError | RuntimeError | ValueError | EOFError):
+            return cls(message)
+        fallback = module.ConnectError if recorded.response is None else module.ReadError
+        what = message or f"the recording of this exchange ends here ({recorded.outcome})"
+        return fallback(f"{recorded.error_type}: {what}" if recorded.error_type else what, request=request)
+
+    @property
+    def ends_well(self) -> bool:
+        """Whether the recorded body was read to its end."""
+        return self.recorded.outcome == "complete"
+
+
+@functools.cache
+def _playback_class(module: ModuleType) -> type[Any]:
+    class Playback(module.SyncByteStream, module.AsyncByteStream):
+        """The recorded body in its recorded cuts, and its recorded end."""
+
+        def __init__(self, transport: _Transport, request: Any) -> None:
+            self._transport = transport
+            self._request = request
+
+        def __iter__(self) -> Iterator[bytes]:
+            transport = self._transport
+            for wait, chunk in transport.chunks():
+                if wait:
+                    time.sleep(wait)
+                yield chunk
+            if not transport.ends_well:
+                raise transport.error(self._request)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            transport = self._transport
+            for wait, chunk in transport.chunks():
+                if wait:
+                    await _sleep(wait)
+                yield chunk
+            if transport.recorded.outcome == "cancelled":
+                await transport.hang()
+            if not transport.ends_well:
+                raise transport.error(self._request)
+
+        def close(self) -> None:
+            """Nothing is held open."""
+
+        async def aclose(self) -> None:
+            """Nothing is held open."""
+
+    return Playback
+
+
+async def _sleep(seconds: float) -> None:
+    if seconds > 0:
+        import anyio  # both client libraries bring it; it also serves agents that run on trio
+
+        await anyio.sleep(seconds)

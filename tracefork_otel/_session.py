@@ -1,0 +1,295 @@
+"""What one process records, and into which WAL: one session a process, made anew in a forked child."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import redact
+from .records import Note, ProcessStarted, Record
+
+if TYPE_CHECKING:
+    from ._exchange import LiveExchange
+    from ._settings import Settings
+    from .exchange import Request
+    from .player import Answer
+
+LOG = logging.getLogger("tracefork_otel")
+
+
+class Sink(Protocol):
+    """Where records go: a `Wal`, or anything else with `append`."""
+
+    def append(self, record: Record) -> None:
+        """The record is safe when this returns."""
+        ...
+
+
+class Answers(Protocol):
+    """Where answers come from in a replay: a `Player`, or anything else with `answer`."""
+
+    def answer(self, request: Request) -> Answer:
+        """The recorded exchange that answers the request, or why none does."""
+        ...
+
+
+class Session:
+    """Settings, WAL, open exchanges and losses of this process; no method raises into the application."""
+
+    def __init__(
+        self, settings: Settings, *, via: str, launched: bool = False, sink: Sink | None = None
+    ) -> None:
+        """`launched` says that the environment is ours: a `run`, a replay or a fork started this process."""
+        self.settings = settings
+        self.via = via
+        self.launched = launched
+        self.redactor = redact.Redactor(settings.redact_headers, settings.redact_params)
+        self.remote = _remote_parent() if launched else None
+        """(trace id, span id, flags) of the command that started this process, or None."""
+        self.service = _service_name()
+        self.player: Answers | None = None
+        self.sealer: Callable[[Path], None] | None = None
+        self._given = sink
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self.pid = os.getpid()
+        self.process_id = f"{self.pid}-{os.urandom(4).hex()}"
+        self.open: dict[int, LiveExchange] = {}
+        """Open exchanges by span id."""
+        self.abandoned: SimpleQueue[tuple[LiveExchange, int]] = SimpleQueue()
+        self._seq = itertools.count()
+        self._sink: Sink | None = self._given
+        self._sink_lock = threading.Lock()
+        self._losses: dict[str, int] = {}
+        self._unreported = 0
+        self._extras: dict[str, object] | None = None
+
+    def after_fork(self) -> None:
+        """This forked child has a WAL, a number and a lock of its own, and nothing open."""
+        inherited = self._sink
+        if inherited is not None and hasattr(inherited, "reset_after_fork"):
+            inherited.reset_after_fork()  # pyright: ignore[reportAttributeAccessIssue]
+        self._fresh()
+
+    def adjust(self, changes: Mapping[str, Any]) -> None:
+        """The given settings replace the present ones; the store and the mode stay."""
+        self.settings = replace(self.settings, **changes)
+        self.redactor = redact.Redactor(self.settings.redact_headers, self.settings.redact_params)
+
+    def next_seq(self) -> int:
+        """The next exchange's place in this process."""
+        return next(self._seq)
+
+    def append(self, record: Record) -> None:
+        """The record is in the WAL, or its loss is counted and logged."""
+        try:
+            sink = self._sink or self._open()
+            sink.append(record)
+        except Exception as error:
+            self.lost(type(record).__name__, error)
+            return
+        if self._unreported:
+            self._report()
+
+    def _open(self) -> Sink:
+        with self._sink_lock:
+            if self._sink is None:
+                from .wal import Wal
+
+                self._sink = Wal(
+                    self.settings.store,
+                    self.process(),
+                    sync=self.settings.sync,
+                    rotate_bytes=self.settings.rotate_bytes,
+                    on_rotated=self.sealer,
+                )
+            return self._sink
+
+    def process(self) -> ProcessStarted:
+        """How this process describes itself at the head of its WAL."""
+        trace = self.remote
+        return ProcessStarted(
+            process_id=self.process_id,
+            pid=self.pid,
+            ppid=os.getppid(),
+            started_ns=time_ns(),
+            executable=sys.executable,
+            argv=redact.arguments(sys.orig_argv),
+            cwd=_cwd(),
+            mode=self.settings.mode,
+            via=self.via,
+            launch_id=f"{trace[0]:032x}" if trace else None,
+            attributes={
+                "host": os.uname().nodename,
+                "python": sys.version.split()[0],
+                "service": self.service,
+            },
+        )
+
+    def lost(self, where: str, error: BaseException) -> None:
+        """The loss is counted, logged once for its kind, and noted in the WAL when that can be written."""
+        kind = f"{where}: {type(error).__name__}"
+        count = self._losses.get(kind, 0) + 1
+        self._losses[kind] = count
+        self._unreported += 1
+        if count == 1:
+            LOG.warning(
+                "tracefork could not record (%s): %s. The application goes on; the run is marked incomplete.",
+                where,
+                error,
+            )
+
+    def _report(self) -> None:
+        pending, self._unreported = self._unreported, 0
+        sink = self._sink
+        if not pending or sink is None:
+            return
+        why = "; ".join(f"{kind} x{count}" for kind, count in self._losses.items())
+        try:
+            sink.append(Note(kind="lost", time_ns=time_ns(), attributes={"count": pending, "why": why}))
+        except Exception:
+            self._unreported += pending
+
+    def note(self, kind: str, attributes: Mapping[str, object], trace_id: str | None = None) -> None:
+        """The note is in the WAL."""
+        self.append(Note(kind=kind, time_ns=time_ns(), trace_id=trace_id, attributes=attributes))
+
+    def reap(self) -> None:
+        """Exchanges whose response was dropped unread are ended, with the time at which they were dropped."""
+        with suppress(Empty):
+            while True:
+                exchange, when = self.abandoned.get_nowait()
+                exchange.finish("abandoned", ended_ns=when)
+
+    def flush(self) -> None:
+        """What is known so far is in the WAL."""
+        self.reap()
+        self._report()
+
+    def close(self) -> None:
+        """The WAL is closed and can be sealed by anyone."""
+        self.flush()
+        sink = self._sink
+        if sink is not None and hasattr(sink, "close"):
+            with suppress(Exception):
+                sink.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def run_attributes(self) -> dict[str, object]:
+        """How this process was started, for the store's record of a root span alone: no exporter sees it."""
+        if self._extras is None:
+            kept, withheld = redact.environment(os.environ)
+            self._extras = {
+                "tracefork.command": json.dumps(redact.arguments((sys.executable, *sys.orig_argv[1:]))),
+                "tracefork.cwd": _cwd(),
+                "tracefork.environment": json.dumps(kept, sort_keys=True),
+                "tracefork.environment.withheld": list(withheld),
+                "tracefork.run.kind": self.settings.mode,
+                "tracefork.versions": json.dumps(_versions(), sort_keys=True),
+            }
+            commit = git_commit(Path(_cwd()))
+            if commit is not None:
+                self._extras["tracefork.git.commit"] = commit
+        return self._extras
+
+
+current: Session | None = None
+"""The session of this process, or None where nothing is recorded."""
+
+
+def program() -> str:
+    """The short name of what this interpreter runs: a script's or a module's name."""
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m":
+            return next(words, "python")
+        if word == "-c":
+            return "python -c"
+        if word in ("-W", "-X", "--check-hash-based-pycs"):
+            next(words, None)
+        elif not word.startswith("-"):
+            return os.path.basename(word)
+        elif word.startswith("-m"):
+            return word[2:]
+    return "python"
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit that is checked out in the folder or above it, read from files, or None."""
+    with suppress(OSError, ValueError):
+        for place in (folder, *folder.parents):
+            git = place / ".git"
+            if not git.exists():
+                continue
+            if git.is_file():
+                git = (place / git.read_text().removeprefix("gitdir:").strip()).resolve()
+            head = (git / "HEAD").read_text().strip()
+            if not head.startswith("ref: "):
+                return head or None
+            common = git / "commondir"
+            shared = (git / common.read_text().strip()).resolve() if common.exists() else git
+            name = head[5:]
+            if (shared / name).exists():
+                return (shared / name).read_text().strip() or None
+            for line in (shared / "packed-refs").read_text().splitlines():
+                if line.endswith(f" {name}"):
+                    return line.split()[0]
+            return None
+    return None
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _service_name() -> str:
+    named = os.environ.get("OTEL_SERVICE_NAME")
+    if named:
+        return named
+    for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        key, _, value = pair.partition("=")
+        if key.strip() == "service.name" and value.strip():
+            return value.strip()
+    return program()
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {"python": sys.version.split()[0]}
+    for name in ("tracefork_otel", "anthropic", "openai", "httpx", "httpx2", "langgraph", "pydantic_ai"):
+        module: Any = sys.modules.get(name)
+        version = getattr(module, "__version__", None)
+        if isinstance(version, str):
+            found[name] = version
+    return found
+
+
+def _remote_parent() -> tuple[int, int, int] | None:
+    parts = os.environ.get("TRACEPARENT", "").split("-")
+    with suppress(ValueError, IndexError):
+        trace, span, flags = int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)
+        if trace and span:
+            return trace, span, flags
+    return None
+
+
+def _after_fork_in_child() -> None:
+    if current is not None:
+        current.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
