@@ -4,6 +4,7 @@
 -- Times are UTC TIMESTAMP, durations milliseconds, money US dollars.
 
 SET parquet_metadata_cache = true;
+SET TimeZone = 'UTC'; -- so that started_at compares with now() as it should
 
 SET VARIABLE tracefork_segments = (
     SELECT segments
@@ -20,7 +21,7 @@ CREATE TABLE IF NOT EXISTS _live_exchanges (
     name VARCHAR, service VARCHAR, span_status VARCHAR, attributes VARCHAR, links VARCHAR, replayed BOOLEAN,
     intervention VARCHAR, served_span_id VARCHAR, request_sha256 BLOB, request_length BIGINT,
     request_parts INTEGER[], response_sha256 BLOB, response_length BIGINT, response_parts INTEGER[],
-    chunk_sizes INTEGER[], chunk_offsets_us BIGINT[]
+    chunk_sizes INTEGER[], chunk_offsets_us BIGINT[], damage VARCHAR
 );
 CREATE TABLE IF NOT EXISTS _live_spans (
     filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, parent_span_id VARCHAR, process_id VARCHAR, name VARCHAR, kind VARCHAR,
@@ -31,7 +32,7 @@ CREATE TABLE IF NOT EXISTS _live_chunks (filename VARCHAR, no INTEGER, text VARC
 CREATE TABLE IF NOT EXISTS _live_facts (
     filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, provider VARCHAR, operation VARCHAR, model VARCHAR, response_model VARCHAR,
     finish_reason VARCHAR, input_tokens BIGINT, output_tokens BIGINT, cached_tokens BIGINT, cost_usd DOUBLE,
-    streamed BOOLEAN, response_text VARCHAR, reply STRUCT(kind VARCHAR, name VARCHAR, content VARCHAR)[]
+    streamed BOOLEAN, response_text VARCHAR, reply STRUCT(role VARCHAR, kind VARCHAR, name VARCHAR, content VARCHAR)[]
 );
 -- Processes that still write: what they have not ended is running, what others have not ended was killed.
 CREATE TABLE IF NOT EXISTS _live_processes (process_id VARCHAR);
@@ -227,6 +228,7 @@ SELECT
     sum(f.output_tokens)::BIGINT AS output_tokens,
     sum(f.cost_usd) AS cost_usd,
     count(*) FILTER (WHERE e.outcome = 'in_flight') AS open,
+    count(e.damage) AS damaged,
     bool_or(e.replayed) AS replayed,
     bool_or(l.process_id IS NOT NULL) AS live,
     arg_max(e.span_status, e.started_ns) AS last_status,
@@ -260,7 +262,7 @@ SELECT
         ELSE 'ok'
     END AS status,
     NULL::BOOLEAN AS outcome,
-    t.open = 0 AND coalesce(o.losses, 0) = 0 AS complete,
+    t.open = 0 AND t.damaged = 0 AND coalesce(o.losses, 0) = 0 AS complete,
     _attribute(r.root.attributes, 'tracefork.parent.run_id') AS parent_run_id,
     TRY_CAST(_attribute(r.root.attributes, 'tracefork.fork.step') AS INTEGER) AS fork_step,
     _attribute(r.root.attributes, 'tracefork.experiment.id') AS experiment_id,

@@ -1,0 +1,237 @@
+"""An open store: its runs, and SQL over its views."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import duckdb
+
+from tracefork_otel import manifest, segment, wal
+from tracefork_otel._errors import StoreError, UnknownRun, UsageError
+from tracefork_otel._settings import DEFAULT_STORE
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.records import Note
+
+from . import _connection, _facts, _guard, _live
+from ._statements import statement
+from .run import MIN_PREFIX, Kind, Run, back_of, prefix_of
+
+Params: TypeAlias = Mapping[str, object] | Sequence[object] | None
+COMPACT_AT = 100
+"""Segments from which on they are merged: each costs every query a file to open."""
+NEAR = 5
+"""At most this many runs are named where one is not found."""
+
+
+class Store:
+    """The runs of a directory; every question sees what was written up to it, by whichever process."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self.writable = writable
+        """Whether dead processes' WALs are sealed; else they are read as they are."""
+        self._lock = threading.Lock()
+        self._known: _live.Facts = {}
+        self._snapshot: _connection.Snapshot | None = None
+        self._kept: tuple[str, ...] = ()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The database is let go; a later question opens it again."""
+        with self._lock:
+            self._snapshot = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Files of the store that cannot be read, and why; everything else can be asked for."""
+        snapshot = self._current()
+        return tuple(dict.fromkeys((*self._kept, *snapshot.problems)))
+
+    def sql(self, query: str, params: Params = None) -> duckdb.DuckDBPyRelation:
+        """The query's answer; raises UsageError if it is anything but one SELECT over the views.
+
+        Parameters are `$name` or `?`. The relation is evaluated when it is read.
+        """
+        cursor = self._current().cursor()
+        _guard.check(cursor, query)
+        try:
+            return cursor.sql(query, params=params)
+        except duckdb.Error as error:
+            raise UsageError(f"the query failed: {_guard.first_line(error)}") from error
+
+    def rows(self, query: str, params: Params = None) -> list[dict[str, Any]]:
+        """The rows of the query's answer by column; raises UsageError as `sql` does, or if reading fails."""
+        relation = self.sql(query, params)
+        try:
+            return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+        except duckdb.Error as error:
+            raise UsageError(f"the query failed: {_guard.first_line(error)}") from error
+
+    def run(self, ref: str) -> Run:
+        """The run that goes by that name: `last`, `last~2`, a unique prefix of its id; raises UnknownRun."""
+        back, prefix = back_of(ref), prefix_of(ref)
+        if back is not None:
+            found = self._ask("run_back", back=back)
+            if not found:
+                raise UnknownRun(f"no run {ref!r} in {self.path}{self._near(ref)}")
+            return Run.of_row(found[0], self)
+        if prefix is None or len(prefix) < MIN_PREFIX:
+            how = f"write last, last~2, or at least {MIN_PREFIX} digits of a run id"
+            raise UnknownRun(f"{ref!r} names no run: {how}{self._near(ref)}")
+        found = self._ask("run_by_prefix", prefix=prefix)
+        if not found:
+            raise UnknownRun(f"no run {ref!r} in {self.path}{self._near(prefix)}")
+        if len(found) > 1:
+            raise UnknownRun(f"{ref!r} is more than one run: {_listed(found)}; write more digits")
+        return Run.of_row(found[0], self)
+
+    def runs(self, kind: Kind | None = None, *, limit: int = 1000) -> list[Run]:
+        """The newest runs, of one kind or of all, newest first."""
+        found = self._ask("runs_of_kind", kind=kind, limit=limit) if kind else self._ask("runs", limit=limit)
+        return [Run.of_row(row, self) for row in found]
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether a run of exactly this id is in the store."""
+        return self._value("has_run", run_id=run_id)
+
+    def losses(self) -> int:
+        """How many records processes could not write."""
+        return self._value("losses")
+
+    def exchanges(self, run_id: str) -> tuple[Exchange, ...]:
+        """The exchanges of a run in step order, their digests checked."""
+        try:
+            return self._exchanges(self._current(), run_id)
+        except StoreError:
+            # A segment was merged into another one after the snapshot was taken: its rows are elsewhere now.
+            return self._exchanges(self._current(anew=True), run_id)
+
+    def _exchanges(self, snapshot: _connection.Snapshot, run_id: str) -> tuple[Exchange, ...]:
+        found = _live.exchanges(snapshot.live.wals, run_id)
+        for entry in snapshot.entries:
+            if entry.may_hold(run_id):
+                found += segment.read_exchanges(self.path, entry, trace_ids={run_id})
+        return tuple(sorted(found, key=lambda exchange: (exchange.started_ns, exchange.span_id)))
+
+    def notes(self, run_id: str) -> tuple[Note, ...]:
+        """The notes on a run and on the processes that made it."""
+        return tuple(
+            Note(
+                kind=row["name"],
+                time_ns=row["started_ns"],
+                trace_id=row["trace_id"] or None,
+                attributes=json.loads(row["attributes"]),
+                process_id=row["process_id"],
+            )
+            for row in self._ask("notes_of_run", run_id=run_id)
+        )
+
+    def launch_of(self, run_id: str) -> str | None:
+        """The trace id of the command that started the run's processes, None if nobody said."""
+        return next((row["trace_id"] for row in self._ask("launch_of_run", run_id=run_id)), None)
+
+    def runs_of_launch(self, launch_id: str) -> tuple[str, ...]:
+        """The ids of all runs that one command's processes made, in order of their start."""
+        return tuple(row["trace_id"] for row in self._ask("runs_of_launch", launch_id=launch_id))
+
+    def start_attributes(self, run_id: str, launch_id: str | None) -> dict[str, Any]:
+        """The attributes that say how a run began; the run's own root goes before its launch's."""
+        merged: dict[str, Any] = {}
+        for trace_id in dict.fromkeys(filter(None, (run_id, launch_id))):
+            for row in self._ask("heads_of_run", run_id=trace_id):
+                for name, value in json.loads(row["attributes"]).items():
+                    if value is not None:
+                        merged.setdefault(name, value)
+        return merged
+
+    def compact(self) -> str | None:
+        """All segments are one; its id, or None if there was nothing to merge."""
+        from ._compact import compact
+
+        return compact(self.path)
+
+    def _near(self, ref: str) -> str:
+        runs = self._ask("runs", limit=1000)
+        if not runs:
+            return "; it has no runs yet: record one with `tracefork-otel run -- python agent.py`"
+        ids = [row["run_id"] for row in runs]
+        close = difflib.get_close_matches(ref, [run_id[: max(len(ref), 8)] for run_id in ids], NEAR, 0.5)
+        near = [row for row in runs if any(row["run_id"].startswith(prefix) for prefix in close)]
+        return f"; near it: {_listed((near or runs)[:NEAR])}"
+
+    def _value(self, name: str, **params: object) -> Any:
+        ((value,),) = (row.values() for row in self._ask(name, **params))
+        return value
+
+    def _ask(self, name: str, **params: object) -> list[dict[str, Any]]:
+        try:
+            cursor = self._current().cursor().execute(statement(name), params or None)
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        except duckdb.Error as error:
+            raise StoreError(
+                f"{self.path}: the store cannot be read: {_guard.first_line(error)}; see `doctor`"
+            ) from error
+
+    def _current(self, *, anew: bool = False) -> _connection.Snapshot:
+        with self._lock:
+            state = _connection.state_of(self.path)
+            if self._snapshot is None or anew or self._snapshot.state != state:
+                if self.writable:
+                    self._kept = _settle(self.path)
+                self._snapshot = _connection.take(self.path, self._known)
+            return self._snapshot
+
+
+def _settle(path: Path) -> tuple[str, ...]:
+    """What dead processes left is sealed, and segments have facts; says what could not be done, and why."""
+    problems: list[str] = []
+    try:
+        if any(not wal.is_live(file) for file in wal.wal_files(path)):
+            problems += segment.seal_dead(path).problems
+        problems += _facts.ensure(path)
+        if not (path / manifest.VIEWS).exists():
+            manifest.commit(path)
+        if len(manifest.load(path).segments) > COMPACT_AT:
+            from ._compact import compact
+
+            compact(path)
+    except StoreError as error:
+        problems.append(str(error))
+    return tuple(problems)
+
+
+def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{row['run_id'][:12]} ({row['name']})" for row in rows[:NEAR])
+
+
+def open_store(path: str | Path = DEFAULT_STORE) -> Store:
+    """The store in that directory; one that does not exist is a store without runs, and is not made.
+
+    What dead processes left is sealed unless the directory is read-only. Raises StoreError if it is no store.
+    """
+    if str(path).startswith(("s3://", "gs://", "http://", "https://")):
+        raise UsageError(f"{path}: only local directories can be opened as a store")
+    directory = Path(path).absolute()
+    if directory.exists() and not directory.is_dir():
+        raise StoreError(f"{directory}: this is a file; a store is a directory")
+    exists = (directory / manifest.FILE).exists() or (directory / "wal").is_dir()
+    store = Store(directory, writable=exists and os.access(directory, os.W_OK | os.X_OK))
+    manifest.load(directory)
+    if exists:
+        store._current()
+    return store

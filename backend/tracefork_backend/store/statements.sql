@@ -1,0 +1,76 @@
+-- The backend's own queries; each begins with a line that names it. Parameters are named.
+
+-- :parse
+SELECT json_serialize_sql($query)
+-- :columns_of_files
+SELECT file_name, list(name) FROM parquet_schema($files) WHERE num_children IS NULL GROUP BY file_name
+-- :settings
+SET parquet_metadata_cache = true; SET GLOBAL TimeZone = 'UTC'
+-- :set_store
+SET VARIABLE tracefork_store = $store
+-- :set_segments
+SET VARIABLE tracefork_segments = $segments::STRUCT(id VARCHAR, facts INTEGER)[]
+-- :get_scans
+SELECT
+    getvariable('tracefork_scan_exchanges'), getvariable('tracefork_scan_spans'),
+    getvariable('tracefork_scan_chunks'), getvariable('tracefork_scan_facts')
+-- :set_scan_exchanges
+SET VARIABLE tracefork_scan_exchanges = $scan
+-- :set_scan_spans
+SET VARIABLE tracefork_scan_spans = $scan
+-- :set_scan_chunks
+SET VARIABLE tracefork_scan_chunks = $scan
+-- :set_scan_facts
+SET VARIABLE tracefork_scan_facts = $scan
+-- :fill_exchanges
+INSERT INTO _live_exchanges BY NAME SELECT 'live' AS filename, * FROM arriving
+-- :fill_spans
+INSERT INTO _live_spans BY NAME SELECT 'live' AS filename, * FROM arriving
+-- :fill_chunks
+INSERT INTO _live_chunks BY NAME SELECT 'live' AS filename, * FROM arriving
+-- :fill_facts
+INSERT INTO _live_facts BY NAME SELECT 'live' AS filename, * FROM arriving
+-- :fill_processes
+INSERT INTO _live_processes SELECT unnest($processes::VARCHAR[])
+-- :read_only
+BEGIN TRANSACTION READ ONLY
+-- :run_by_prefix
+SELECT * FROM runs WHERE run_id >= $prefix AND run_id < $prefix || 'g' ORDER BY run_id LIMIT 5
+-- :run_by_id
+SELECT * FROM runs WHERE run_id = $run_id
+-- :run_back
+SELECT * FROM runs WHERE kind IN ('record', 'fork') ORDER BY started_at DESC, run_id LIMIT 1 OFFSET $back
+-- :runs
+SELECT * FROM runs ORDER BY started_at DESC, run_id LIMIT $limit
+-- :runs_of_kind
+SELECT * FROM runs WHERE kind = $kind ORDER BY started_at DESC, run_id LIMIT $limit
+-- :has_run
+SELECT count(*) > 0 FROM _exchanges WHERE trace_id = $run_id
+-- :heads_of_run
+SELECT h.attributes
+FROM _heads h
+WHERE h.trace_id = $run_id
+ORDER BY h.parent_span_id IS NOT NULL, h.started_ns
+-- :launch_of_run
+SELECT DISTINCT p.trace_id
+FROM (SELECT DISTINCT process_id FROM _exchanges WHERE trace_id = $run_id) e
+JOIN (SELECT process_id, trace_id FROM _spans WHERE kind = 'process' AND trace_id <> '') p
+    ON p.process_id = e.process_id
+ORDER BY p.trace_id
+-- :runs_of_launch
+SELECT e.trace_id
+FROM (SELECT trace_id, process_id, min(started_ns) AS started_ns FROM _exchanges GROUP BY ALL) e
+JOIN (SELECT DISTINCT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id) p
+    ON p.process_id = e.process_id
+GROUP BY e.trace_id
+ORDER BY min(e.started_ns), e.trace_id
+-- :notes_of_run
+SELECT n.name, n.started_ns, n.trace_id, n.attributes, n.process_id
+FROM (SELECT * FROM _spans WHERE kind = 'note') n
+WHERE n.trace_id = $run_id
+    OR (n.trace_id = '' AND n.process_id IN (SELECT process_id FROM _exchanges WHERE trace_id = $run_id))
+ORDER BY n.started_ns
+-- :losses
+SELECT coalesce(sum(coalesce(TRY_CAST(json_extract_string(attributes, '$.count') AS BIGINT), 1)), 0)
+FROM _spans
+WHERE kind = 'note' AND name = 'lost'
