@@ -111,7 +111,7 @@ def _manifest(tape: Tape, chunks: int) -> dict[str, Any]:
         },
         "notes": [
             {"kind": note.kind, "time_ns": note.time_ns, "trace_id": note.trace_id}
-            | {"attributes": dict(note.attributes)}
+            | {"attributes": dict(note.attributes), "process_id": note.process_id}
             for note in tape.notes
         ],
     }

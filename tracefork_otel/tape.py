@@ -52,6 +52,28 @@ class HowStarted:
     exit_status: int | None = None
     """How the recorded process ended; 128+n for signal n."""
 
+    def attributes(self) -> dict[str, object]:
+        """The attributes of a root span that say this; what is not known is left out."""
+        found: dict[str, object] = {}
+        for key, value in (
+            ("tracefork.command", self.command),
+            ("tracefork.environment", dict(sorted(self.environment.items()))),
+            ("tracefork.arguments", self.arguments),
+            ("tracefork.versions", dict(sorted(self.versions.items()))),
+        ):
+            if value:
+                found[key] = json.dumps(value)
+        for key, value in (
+            ("tracefork.cwd", self.cwd),
+            ("tracefork.environment.withheld", list(self.withheld) or None),
+            ("tracefork.entrypoint", self.entrypoint),
+            ("tracefork.git.commit", self.git_commit),
+            ("tracefork.exit_status", self.exit_status),
+        ):
+            if value is not None:
+                found[key] = value
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tape:

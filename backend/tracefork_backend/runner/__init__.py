@@ -1,0 +1,21 @@
+"""Agents started: a command recorded in the foreground, or any command supervised. The only subprocesses."""
+
+from __future__ import annotations
+
+from .environment import executable, given_back, traced, working_directory
+from .recording import Recorded, RecordedRun, record, write_spans
+from .supervise import Finished, Output, run_command
+
+__all__ = [
+    "Finished",
+    "Output",
+    "Recorded",
+    "RecordedRun",
+    "executable",
+    "given_back",
+    "record",
+    "run_command",
+    "traced",
+    "working_directory",
+    "write_spans",
+]

@@ -1,0 +1,183 @@
+"""A process of its own around one command: it alone is the parent of all that the command leaves behind.
+
+Started by path, with `-I -S`, by `supervise.py`; standard library only. It talks to its director over the
+socket whose number is its first argument: one JSON line in (what to start), JSON lines out (`started` or
+`failed`, then `ended`). When the socket closes, however the director died, the whole tree is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+# What the command left running may end by itself once its parent is gone, as multiprocessing's tracker does.
+_SETTLE_S = 0.3
+# A tree that forks faster than it is killed is given up after this long, and reported as left.
+_KILL_S = 10.0
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _descendants() -> list[int]:
+    """The living processes below this one; orphans are among them, as this process is a subreaper."""
+    children: dict[int, list[int]] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with contextlib.suppress(OSError):
+                    with open(f"/proc/{name}/stat", "rb") as file:
+                        raw = file.read()
+                    state, parent = raw[raw.rindex(b")") + 2 :].split()[:2]
+                    if state != b"Z":
+                        children.setdefault(int(parent), []).append(int(name))
+    found, queue = list[int](), [os.getpid()]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+class Supervisor:
+    """One command and the tree below it."""
+
+    def __init__(self, director: socket.socket) -> None:
+        self.director = director
+        self.child: subprocess.Popen[bytes] | None = None
+        self.status: int | None = None
+        self.wake_r, wake_w = os.pipe()
+        os.set_blocking(wake_w, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+
+    def say(self, **message: object) -> None:
+        """The director, if it still lives, gets the message."""
+        with contextlib.suppress(OSError):
+            self.director.sendall(json.dumps(message).encode() + b"\n")
+
+    def start(self, spec: dict, stdin: int, stdout: int, stderr: int) -> bool:
+        """The command runs in a session of its own; False, and said why, if it cannot be started."""
+        try:
+            self.child = subprocess.Popen(
+                spec["argv"],
+                env=spec["env"],
+                cwd=spec["cwd"],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                # Were this process killed, nobody would end the command. It has one thread, so this is safe.
+                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+            )
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            self.say(failed=str(error))
+            return False
+        for descriptor in (stdin, stdout, stderr):
+            os.close(descriptor)
+        self.say(started=self.child.pid)
+        return True
+
+    def reap(self) -> None:
+        """Every process that ended below is waited for; the command's status is kept."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if self.child and pid == self.child.pid:
+                    self.status = os.waitstatus_to_exitcode(status)
+                    self.child.returncode = self.status
+
+    def wait(self, seconds: float | None) -> bool:
+        """Sleeps until something happens; True if the director wants the tree ended, or is gone."""
+        ready, _, _ = select.select([self.wake_r, self.director], [], [], seconds)
+        if self.wake_r in ready:
+            os.read(self.wake_r, 4096)
+        return self.director in ready
+
+    def run(self, timeout: float | None) -> str:
+        """Why the command ended: `exit`, `timeout` or `stopped`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self.reap()
+            if self.status is not None:
+                return "exit"
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return "timeout"
+            if self.wait(left):
+                return "stopped"
+
+    def settle(self, seconds: float) -> list[int]:
+        """The processes that are still there after at most so many seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.reap()
+            below = _descendants()
+            if self.status is None and self.child and self.child.pid not in below:
+                below = [*below, self.child.pid]  # without /proc at least the command itself is seen
+            left = deadline - time.monotonic()
+            if not below or left <= 0:
+                return below
+            # Only direct children wake us, not those below them.
+            time.sleep(min(left, 0.02))
+
+    def signal_all(self, number: int) -> None:
+        """Every process of the tree has been sent the signal."""
+        targets = _descendants()
+        if not targets and self.child and self.status is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.child.pid, number)
+        for pid in targets:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+
+    def end(self, reason: str, grace: float) -> tuple[int, list[int]]:
+        """How many processes had to be ended after the command's own exit, and which are still there."""
+        left = self.settle(_SETTLE_S) if reason == "exit" else _descendants() or [0]
+        if not left:
+            return 0, []
+        ended = len(left) if reason == "exit" else 0
+        self.signal_all(signal.SIGTERM)
+        remaining = self.settle(grace)
+        deadline = time.monotonic() + _KILL_S
+        while remaining and time.monotonic() < deadline:
+            self.signal_all(signal.SIGKILL)
+            remaining = self.settle(0.1)
+        return ended, remaining
+
+
+def main() -> None:
+    """The command was started, has ended with all that it started, and the director knows how."""
+    control, stdin, stdout, stderr = (int(word) for word in sys.argv[1:5])
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    director = socket.socket(fileno=control)
+    with director.makefile("rb") as orders:
+        line = orders.readline()
+    if not line:
+        return
+    spec = json.loads(line)
+    supervisor = Supervisor(director)
+    if not supervisor.start(spec, stdin, stdout, stderr):
+        return
+    reason = supervisor.run(spec["timeout"])
+    ended, remaining = supervisor.end(reason, spec["grace"])
+    supervisor.say(ended=supervisor.status, reason=reason, swept=ended, remaining=remaining)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The environment that an agent is started with: recorded, and given back on a replay."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tracefork_otel
+from tracefork_otel.tape import HowStarted
+
+BOOT = Path(tracefork_otel.__file__).parent / "_boot"
+"""The folder whose sitecustomize starts the recording; first on PYTHONPATH."""
+
+DUMMY = "tracefork-replay"
+"""Value of a withheld variable on a replay, so that an SDK that insists on a key can be constructed."""
+
+# What belongs to the machine and the terminal of the replay, not to the recording.
+_LOCAL = re.compile(
+    r"PATH|HOME|PWD|OLDPWD|SHLVL|_|SHELL|USER|LOGNAME|HOSTNAME|TMPDIR|TMP|TEMP|LINES|COLUMNS|LS_COLORS|COLORTERM"
+    r"|DISPLAY|VIRTUAL_ENV(?:_.*)?|PYTHONHOME|PYTHONPATH|TRACEPARENT|TRACESTATE|NO_COLOR|FORCE_COLOR"
+    r"|(?:TERM|SSH|XDG|WAYLAND|DBUS|CONDA|LD|DYLD|PYTEST|COV|TRACEFORK|OTEL_EXPORTER)(?:_.*)?"
+)
+
+
+def traced(
+    base: Mapping[str, str],
+    *,
+    mode: Literal["record", "replay"],
+    store: Path,
+    trace_id: str,
+    span_id: str,
+    settings: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The environment in which every Python process records into the store, below that span."""
+    env = {
+        name: value
+        for name, value in base.items()
+        # A replay inherits none of the settings of who asks for it; a recording keeps what the user set.
+        if mode == "record" or not name.startswith("TRACEFORK_")
+    }
+    env.pop("TRACESTATE", None)
+    others = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry and not is_boot(entry)]
+    return env | {
+        "TRACEFORK_MODE": mode,
+        "TRACEFORK_STORE": str(store.absolute()),
+        "TRACEPARENT": f"00-{trace_id}-{span_id}-01",
+        "PYTHONPATH": os.pathsep.join([str(BOOT), *others]),
+        **(settings or {}),
+    }
+
+
+def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
+    """This machine's environment with the recorded values in it, and a dummy for each unset secret."""
+    env = dict(base)
+    env.update({name: value for name, value in start.environment.items() if not _LOCAL.fullmatch(name)})
+    entries = [
+        entry
+        for entry in start.environment.get("PYTHONPATH", "").split(os.pathsep)
+        if entry and not is_boot(entry) and Path(entry).exists()
+    ]
+    entries += [
+        entry for entry in base.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", *entries)
+    ]
+    if entries:
+        env["PYTHONPATH"] = os.pathsep.join(entries)
+    for name in start.withheld:
+        if not _LOCAL.fullmatch(name):
+            env.setdefault(name, DUMMY)
+    return env
+
+
+def is_boot(entry: str) -> bool:
+    """Whether this entry of PYTHONPATH is a boot folder of ours, of whichever installation."""
+    return Path(entry).parts[-2:] == BOOT.parts[-2:]
+
+
+def working_directory(start: HowStarted, *, portable: bool) -> Path:
+    """Where to start the agent: as recorded, or here if that folder is not on this machine.
+
+    A tape file is `portable`: it is played against the checkout in which it is called, if the files that its
+    command names are there too.
+    """
+    here = Path.cwd()
+    recorded = Path(start.cwd) if start.cwd else here
+    if not recorded.is_dir():
+        return here
+    if portable and start.command:
+        named = [
+            word for word in start.command if (recorded / word).is_file() and not Path(word).is_absolute()
+        ]
+        if named and all((here / word).is_file() for word in named):
+            return here
+    return recorded
+
+
+def executable(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command with its interpreter where it is on this machine, if the recorded path is not here."""
+    first = argv[0]
+    if not os.path.isabs(first) or os.path.exists(first):
+        return tuple(argv)
+    name = os.path.basename(first)
+    found = shutil.which(name) or (sys.executable if name.startswith("python") else first)
+    return (found, *argv[1:])

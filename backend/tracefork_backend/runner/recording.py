@@ -1,0 +1,211 @@
+"""A command run in the foreground, as if typed, while every Python process of it records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import tracefork_otel
+from tracefork_otel import redact
+from tracefork_otel._errors import AgentFailed, StoreError, UsageError
+from tracefork_otel._session import git_commit
+from tracefork_otel.records import ProcessStarted, SpanRecord
+from tracefork_otel.tape import HowStarted
+from tracefork_otel.wal import Wal
+
+from ..store import Store, open_store
+from .environment import traced
+from .reach import has_client, program_of, reached, short_name, why_nothing
+from .supervise import exit_status
+
+SCOPE = "tracefork"
+_NOTHING_CAPTURED = AgentFailed.exit_status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRun:
+    """A run that the command made."""
+
+    run_id: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What came of a recorded command."""
+
+    exit_status: int
+    """The command's own; 3 if it was 0 and nothing could be captured."""
+    launch_id: str
+    runs: tuple[RecordedRun, ...]
+    problems: tuple[str, ...]
+    """What is missing from the recording, each with the line that mends it."""
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The ids of the runs, in order of their start."""
+        return tuple(run.run_id for run in self.runs)
+
+
+def record(store: str | Path, argv: Sequence[str], *, provider: bool = False) -> Recorded:
+    """The command has run on our terminal, and what its processes exchanged is in the store, sealed.
+
+    Raises UsageError if there is no such command.
+    """
+    directory = Path(store).absolute()
+    launch = _Launch(directory, tuple(argv), secrets.token_hex(16), secrets.token_hex(8), time.time_ns())
+    settings = {"TRACEFORK_PROVIDER": "1"} if provider else {}
+    env = traced(
+        os.environ,
+        mode="record",
+        store=directory,
+        trace_id=launch.trace_id,
+        span_id=launch.span_id,
+        settings=settings,
+    )
+    status = run_inherited(argv, env)
+    ended_ns = time.time_ns()
+    processes, absent = reached(directory, launch.trace_id)
+    try:
+        runs, problems = launch.settle(status, ended_ns)
+    except StoreError as error:
+        runs, problems = (), [f"{error}; nothing of this command was stored"]
+    if not runs and not problems:
+        problems = [why_nothing(argv, processes, absent)]
+        if status == 0 and not (processes and has_client(processes)):
+            status = _NOTHING_CAPTURED
+    return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    store: Path
+    argv: tuple[str, ...]
+    trace_id: str
+    span_id: str
+    started_ns: int
+
+    def settle(self, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
+        """The command's own span is written if its processes exchanged anything, and all is sealed."""
+        with open_store(self.store) as opened:
+            run_ids = opened.runs_of_launch(self.trace_id)
+            if not run_ids:
+                return (), []
+            self._write_root(status, ended_ns)
+            runs = tuple(
+                RecordedRun(run_id=run_id, steps=opened.run(run_id).steps) for run_id in run_ids
+            )  # the store sees the new WAL, and seals it
+            return runs, _losses(opened, run_ids)
+
+    def _write_root(self, status: int, ended_ns: int) -> None:
+        argv = redact.arguments(self.argv)
+        kept, withheld = redact.environment(os.environ)
+        start = HowStarted(
+            command=argv,
+            cwd=os.getcwd(),
+            environment=kept,
+            withheld=withheld,
+            git_commit=git_commit(Path.cwd()),
+            versions={"tracefork_otel": tracefork_otel.__version__},
+            exit_status=status,
+        )
+        root = SpanRecord(
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            parent_span_id=None,
+            name=short_name(argv),
+            kind="INTERNAL",
+            started_ns=self.started_ns,
+            ended_ns=ended_ns,
+            status="ERROR" if status else "UNSET",
+            status_message=f"exit status {status}" if status else None,
+            service=os.environ.get("OTEL_SERVICE_NAME") or program_of(argv),
+            scope=SCOPE,
+            attributes={**start.attributes(), "tracefork.run.kind": "record"},
+        )
+        write_spans(self.store, self.trace_id, [root])
+
+
+def write_spans(store: Path, launch_id: str, spans: Sequence[SpanRecord], *, mode: str = "record") -> None:
+    """The spans are in the store, in a WAL of the backend's own."""
+    wal = Wal(
+        store,
+        ProcessStarted(
+            process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
+            pid=os.getpid(),
+            ppid=os.getppid(),
+            started_ns=time.time_ns(),
+            executable=sys.executable,
+            argv=(),
+            cwd="",
+            mode=mode,
+            via="backend",
+            launch_id=launch_id,
+        ),
+    )
+    try:
+        for span in spans:
+            wal.append(span)
+    finally:
+        wal.close()
+
+
+def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for run_id in run_ids:
+        for note in store.notes(run_id):
+            if note.kind in ("lost", "incomplete"):
+                why = note.attributes.get("why", "unknown")
+                found[f"run {run_id[:8]} is incomplete: {why}"] = None
+    return list(found)
+
+
+def run_inherited(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """The exit status of a command that had our terminal, streams and process group."""
+    with _signals_passed_on() as children:
+        try:
+            child = subprocess.Popen(list(argv), env=dict(env))
+        except FileNotFoundError as error:
+            raise UsageError(f"no such command or folder: {error.filename or argv[0]}") from error
+        except OSError as error:
+            raise UsageError(f"cannot start {argv[0]!r}: {error.strerror or error}") from error
+        children.append(child)
+        return exit_status(child.wait())
+
+
+@contextlib.contextmanager
+def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Ctrl-C reaches the command from the terminal, and we wait; what ends us alone is passed on to it."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def wait_on(number: int, frame: FrameType | None) -> None:
+        """A handler, not SIG_IGN: what is ignored stays ignored in the command."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            with contextlib.suppress(OSError):
+                child.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield children
+        return
+    handlers = {signal.SIGINT: wait_on, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if before[number] is not signal.SIG_IGN:  # under nohup, SIGHUP stays ignored
+            signal.signal(number, handler)
+    try:
+        yield children
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
