@@ -1,0 +1,27 @@
+"""Which step lost the run: a search that asks for forks, and statistics that hold at any stopping time."""
+
+from __future__ import annotations
+
+from .drive import Spent, run
+from .estimate import Estimate, estimate
+from .findings import Drop, Effect, Findings, SetFinding
+from .plan import Mode, Plan
+from .search import Search
+from .trials import Phase, Role, TrialRequest
+
+__all__ = [
+    "Drop",
+    "Effect",
+    "Estimate",
+    "Findings",
+    "Mode",
+    "Phase",
+    "Plan",
+    "Role",
+    "Search",
+    "SetFinding",
+    "Spent",
+    "TrialRequest",
+    "estimate",
+    "run",
+]

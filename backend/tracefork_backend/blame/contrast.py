@@ -1,0 +1,135 @@
+"""A treatment arm against its control: the e-value, the interval, and what undefined trials leave open."""
+
+from __future__ import annotations
+
+import math
+
+from .statistics import LOG_MAX_FACTOR, PairedDifferences, TwoByTwo, chance_of_effect, rate_bounds
+from .tasks import Task, until
+from .trials import Arm
+
+# Pairs asked for at once: enough to keep a few workers busy, few enough to waste little when the answer comes.
+_MOST_PAIRS = 4
+
+# Attempts to complete a pair per outcome wanted, where undefined outcomes are left out.
+_MOST_ATTEMPTS = 3
+
+
+class Contrast:
+    """Block t is the t-th trial of each arm; trials drawn before the control existed are paired with it later.
+
+    Read at its worst, an undefined treatment did not flip and an undefined control did when the claim is that the
+    effect is large, and the other way round when the claim is that it is small. So e-value and interval hold
+    whatever made trials undefined.
+    """
+
+    __slots__ = ("blocks", "control", "high", "low", "test", "treatment", "worst")
+
+    def __init__(self, treatment: Arm, control: Arm | None, *, worst: bool = True) -> None:
+        self.treatment = treatment
+        self.control = control
+        """None: nothing is left to re-run after the step, so the outcome cannot change."""
+        self.worst = worst
+        self.blocks = 0
+        self.test = TwoByTwo()
+        self.low = PairedDifferences()
+        self.high = PairedDifferences()
+
+    def fold(self) -> None:
+        """Bring the statistics up to the last complete block.
+
+        Called when both arms are level, so that the moment of reading never depends on half of a block.
+        """
+        worst = self.worst
+        treated = self.treatment.outcomes if worst else self.treatment.defined
+        end = len(treated)
+        controls = None
+        if self.control is not None:
+            controls = self.control.outcomes if worst else self.control.defined
+            end = min(end, len(controls))
+        for block in range(self.blocks, end):
+            x, y = treated[block], controls[block] if controls is not None else False
+            low_x, low_y = x is True, y is not False
+            self.test.update(low_x, low_y)
+            self.low.update(low_x, low_y)
+            self.high.update(x is not False, y is True)
+        self.blocks = max(self.blocks, end)
+
+    def level(self) -> Task[None]:
+        """Draw what the shorter arm lacks, then fold."""
+        if self.control is not None:
+            if self.worst:
+                top = max(len(self.treatment.outcomes), len(self.control.outcomes))
+                yield from until((self.treatment, top), (self.control, top))
+            else:
+                yield from self._level_defined()
+        self.fold()
+
+    def _level_defined(self) -> Task[None]:
+        assert self.control is not None
+        top = max(len(self.treatment.defined), len(self.control.defined))
+        for arm in (self.treatment, self.control):
+            limit = _MOST_ATTEMPTS * top + len(arm.outcomes)
+            while len(arm.defined) < top and len(arm.outcomes) < limit:
+                yield from until((arm, len(arm.outcomes) + top - len(arm.defined)))
+
+    def draw(self, log_threshold: float, *, most: int = _MOST_PAIRS) -> Task[None]:
+        """Draw as many blocks as could at the soonest decide, then fold."""
+        pairs = max(1, min(most, int((log_threshold - self.test.log_e) / LOG_MAX_FACTOR) + 1))
+        wants = [(self.treatment, len(self.treatment.outcomes) + pairs)]
+        if self.control is not None:
+            wants.append((self.control, len(self.control.outcomes) + pairs))
+        yield from until(*wants)
+        yield from self.level()
+
+    @property
+    def log_e(self) -> float:
+        """The log e-value against "no effect" over the complete blocks."""
+        return self.test.log_e
+
+    @property
+    def log_e_defined(self) -> float:
+        """What the log e-value would be if undefined trials had nothing to do with flips."""
+        if not self.worst:
+            return self.test.log_e
+        test = TwoByTwo()
+        controls = self.control.defined if self.control is not None else [False] * len(self.treatment.defined)
+        for x, y in zip(self.treatment.defined, controls, strict=False):
+            test.update(x, y)
+        return test.log_e
+
+    def excludes_zero(self, *, level: float) -> bool:
+        """Tell whether `interval(level=level)` lies above 0, without working it out."""
+        return self.low.log_e(0.0) > -math.log((1 - level) / 2)
+
+    def interval(self, *, level: float) -> tuple[float, float]:
+        """Return bounds of the effect that hold together at `level`, at any look and whatever was undefined."""
+        alpha = (1 - level) / 2
+        return self.low.lower(alpha=alpha), self.high.upper(alpha=alpha)
+
+    @property
+    def effect(self) -> float | None:
+        """The difference of the two flip rates over the outcomes that could be graded."""
+        treated = self.treatment.rate
+        control = self.control.rate if self.control is not None else 0.0
+        return None if treated is None or control is None else treated - control
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and greatest effect that the undefined trials leave possible for the trials drawn."""
+        arm = self.treatment
+        low, high = rate_bounds(flips=arm.flips, defined=len(arm.defined), undefined=arm.undefined)
+        if self.control is None:
+            return low, high
+        arm = self.control
+        control_low, control_high = rate_bounds(
+            flips=arm.flips, defined=len(arm.defined), undefined=arm.undefined
+        )
+        return low - control_high, high - control_low
+
+    def chance(self, effect: float) -> float:
+        """Return about how likely it is that the effect is at least this large; for spending, not for blaming."""
+        control = None if self.control is None else (self.control.flips, len(self.control.defined))
+        return chance_of_effect(
+            effect, treatment=(self.treatment.flips, len(self.treatment.defined)), control=control
+        )

@@ -1,0 +1,106 @@
+"""Before anything is spent: what would this experiment cost, and how likely is it to reach a verdict?"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from .drive import run
+from .plan import Plan
+from .search import Search
+from .trials import TrialRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What simulated experiments came to, if one step has the assumed effect."""
+
+    simulations: int
+    effect: float
+    """The effect that was assumed."""
+    forks_mean: float
+    forks_median: int
+    forks_p95: int
+    cost_mean: float
+    cost_median: float
+    cost_p95: float
+    chance: float
+    """Share of simulated experiments that certified something within the budget."""
+    chance_right: float
+    """Share that put the planted step first."""
+    null_forks_mean: float
+    """Forks where no step has an effect."""
+    null_cost_mean: float
+
+
+def estimate(
+    plan: Plan,
+    *,
+    effect: float = 0.7,
+    controls: tuple[int, int] = (0, 0),
+    budget: float | None = None,
+    simulations: int = 200,
+    seed: int = 0,
+) -> Estimate:
+    """Simulate the search itself on runs with one cause of that effect at a random step.
+
+    The baseline is drawn anew for each from what `controls` (flips, trials) leave likely; without controls it is
+    taken to be small, about 1 in 20. Costs are in the unit of `plan.costs`; so is the budget.
+    """
+    rng = random.Random(seed)
+    flips, trials = controls
+    spent: list[tuple[int, float]] = []
+    nulls: list[tuple[int, float]] = []
+    certified = right = 0
+    # An agent may turn out deterministic, which is cheaper; that is not counted on.
+    plan = replace(plan, deterministic="never")
+    places = range(plan.steps) if _by_value(plan) else plan.tested
+    for index in range(simulations):
+        # Beta(½, 9½) before the first control: its mean is 0.05.
+        baseline = rng.betavariate(flips + 0.5, trials - flips + (0.5 if trials else 9.5))
+        cause = rng.choice(places) if places else -1
+        result = run(Search(plan), _sampler(rng, plan, cause, effect, baseline), budget=budget)
+        spent.append((result.trials, result.cost))
+        certified += bool(result.findings.certified)
+        right += result.findings.top == cause
+        if index % 4 == 0:
+            null = run(Search(plan), _sampler(rng, plan, -1, 0.0, baseline), budget=budget)
+            nulls.append((null.trials, null.cost))
+    forks = sorted(trial for trial, _ in spent)
+    costs = sorted(cost for _, cost in spent)
+    return Estimate(
+        simulations=simulations,
+        effect=effect,
+        forks_mean=sum(forks) / simulations,
+        forks_median=forks[simulations // 2],
+        forks_p95=forks[int(0.95 * (simulations - 1))],
+        cost_mean=sum(costs) / simulations,
+        cost_median=costs[simulations // 2],
+        cost_p95=costs[int(0.95 * (simulations - 1))],
+        chance=certified / simulations,
+        chance_right=right / simulations,
+        null_forks_mean=sum(trial for trial, _ in nulls) / len(nulls),
+        null_cost_mean=sum(cost for _, cost in nulls) / len(nulls),
+    )
+
+
+def _by_value(plan: Plan) -> bool:
+    return plan.mode == "value" or (plan.mode == "auto" and plan.natural)
+
+
+def _sampler(rng: random.Random, plan: Plan, cause: int, effect: float, baseline: float):
+    """Return a sampler of a run with one cause; in value mode the cause is where the drop is."""
+    if _by_value(plan):
+        # Before the drop's step is kept a re-run flips with effect + baseline, after it with baseline, at the end never.
+        def value(request: TrialRequest) -> bool:
+            rate = baseline + (effect if request.kept <= cause else 0.0)
+            return rng.random() < min(1.0, rate)
+
+        return value
+    # An intervention flips on top of the noise, so that the difference of the two rates is the effect.
+    own = min(1.0, effect / (1 - baseline)) if baseline < 1 else 0.0
+
+    def intervened(request: TrialRequest) -> bool:
+        return rng.random() < baseline or (cause in request.altered and rng.random() < own)
+
+    return intervened

@@ -1,0 +1,57 @@
+"""The search by intervention: controls, screening, confirmation, sets, roots."""
+
+from __future__ import annotations
+
+from .confirm import confirm
+from .roots import label_roots
+from .screen import screen
+from .sets import find_sets
+from .state import State
+from .tasks import Task, together, until
+
+
+def intervene(state: State) -> Task[None]:
+    """Search after the controls have been measured; the state then holds the answer."""
+    if state.deterministic and not (yield from _one_fork_each(state)):
+        state.deterministic = False
+    if not state.deterministic:
+        groups = yield from screen(state)
+        yield from confirm(state, state.candidates)
+        if groups and state.plan.sets:
+            alone = yield from find_sets(state, groups)
+            state.candidates += [step for step in alone if step not in state.candidates]
+            yield from confirm(state, alone)
+        yield from label_roots(state)
+    found = state.certified or any(found.verdict == "certified" for found in state.sets)
+    state.stop_reason = "certified" if found else "none_found"
+
+
+def _one_fork_each(state: State) -> Task[bool]:
+    """Fork each step once, those that flip once more; False if the two differ, so the agent is not deterministic."""
+    state.phase = "screen"
+    arms = {step: state.ledger.alter((step,)) for step in state.tested}
+    yield from together([until((arm, 1)) for arm in arms.values()])
+    flipped = [step for step, arm in arms.items() if arm.outcomes[0]]
+    yield from together([until((arms[step], 2)) for step in flipped])
+    if any(arms[step].outcomes[1] is not True or len(arms[step].tails) > 1 for step in flipped):
+        return False
+    for step, arm in arms.items():
+        if arm.outcomes[0] is None:
+            state.closed[step] = ("not_intervenable", "its fork could not be graded")
+        elif not arm.outcomes[0]:
+            state.closed[step] = (
+                "screened_out",
+                "its fork came out as the run did, and the agent is deterministic",
+            )
+    state.certified.update(flipped)
+    if flipped:
+        state.roots.add(flipped[0])
+        return True
+    rest = tuple(step for step in state.tested if state.closed[step][0] == "screened_out")
+    if len(rest) > 1 and state.plan.sets:
+        whole = state.ledger.alter(rest)
+        yield from until((whole, 1))
+        if whole.outcomes[0]:
+            alone = yield from find_sets(state, [rest])
+            state.certified.update(alone)
+    return True

@@ -1,0 +1,153 @@
+"""Trials as the search asks for them, and the arms that collect their outcomes in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Role = Literal["treatment", "control", "group", "conditional", "value"]
+Phase = Literal["control", "screen", "confirm", "interact", "conditional", "value", "fixed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRequest:
+    """One fork to run: keep `kept` recorded responses, alter `altered`, run everything else live."""
+
+    trial_id: str
+    """`{arm_id}#{replicate}`: the same in every run of the same plan, so a recorded outcome finds its place again."""
+    arm_id: str
+    role: Role
+    steps: tuple[int, ...]
+    """The steps that the arm is about."""
+    altered: tuple[int, ...]
+    """Where the intervention is made; none in a control."""
+    kept: int
+    """How many leading responses are the recorded ones."""
+    replicate: int
+    """Trials of one replicate may share what is common to them; two replicates share nothing."""
+    phase: Phase
+
+
+class _Waiting:
+    """Marks the place of an outcome that has not arrived."""
+
+
+_WAITING: Final = _Waiting()
+
+
+class Arm:
+    """The trials of one set of steps in one role; outcomes count from the front, whatever order they arrive in."""
+
+    __slots__ = (
+        "_slots",
+        "altered",
+        "arm_id",
+        "defined",
+        "flips",
+        "issued",
+        "kept",
+        "outcomes",
+        "role",
+        "steps",
+        "tails",
+    )
+
+    def __init__(
+        self, arm_id: str, role: Role, *, steps: tuple[int, ...], altered: tuple[int, ...], kept: int
+    ) -> None:
+        self.arm_id = arm_id
+        self.role: Role = role
+        self.steps = steps
+        self.altered = altered
+        self.kept = kept
+        self.issued = 0
+        self.outcomes: list[bool | None] = []
+        """True: flipped. False: did not. None: could not be graded."""
+        self.defined: list[bool] = []
+        self.flips = 0
+        self.tails: set[str] = set()
+        """Digests of what the forks answered, as far as the runner gave them; "" among them: one it did not."""
+        self._slots: dict[int, bool | None] = {}
+
+    def request(self, phase: Phase) -> TrialRequest:
+        """Return the next trial of this arm, now counted as issued."""
+        replicate = self.issued
+        self.issued += 1
+        return TrialRequest(
+            trial_id=f"{self.arm_id}#{replicate}",
+            arm_id=self.arm_id,
+            role=self.role,
+            steps=self.steps,
+            altered=self.altered,
+            kept=self.kept,
+            replicate=replicate,
+            phase=phase,
+        )
+
+    def record(self, replicate: int, outcome: bool | None, tail: str) -> None:
+        """Put an outcome in its place; it counts once all before it have arrived."""
+        self.tails.add(tail)
+        if replicate != len(self.outcomes):
+            self._slots[replicate] = outcome
+            return
+        self._append(outcome)
+        while self._slots and (late := self._slots.pop(len(self.outcomes), _WAITING)) is not _WAITING:
+            assert not isinstance(late, _Waiting)
+            self._append(late)
+
+    def _append(self, outcome: bool | None) -> None:
+        self.outcomes.append(outcome)
+        if outcome is not None:
+            self.defined.append(outcome)
+            self.flips += outcome
+
+    @property
+    def undefined(self) -> int:
+        """How many outcomes could not be graded."""
+        return len(self.outcomes) - len(self.defined)
+
+    @property
+    def rate(self) -> float | None:
+        """The share of flips among the outcomes that could be graded, None before the first."""
+        return self.flips / len(self.defined) if self.defined else None
+
+
+class Ledger:
+    """All arms of one experiment, by id."""
+
+    def __init__(self) -> None:
+        self.arms: dict[str, Arm] = {}
+
+    def _arm(
+        self, arm_id: str, role: Role, *, steps: tuple[int, ...], altered: tuple[int, ...], kept: int
+    ) -> Arm:
+        arm = self.arms.get(arm_id)
+        if arm is None:
+            arm = self.arms[arm_id] = Arm(arm_id, role, steps=steps, altered=altered, kept=kept)
+        return arm
+
+    def keep(self, step: int, role: Role = "control") -> Arm:
+        """Return the arm that keeps the responses up to `step` (-1: none) and re-runs what follows."""
+        steps = (step,) if step >= 0 else ()
+        return self._arm(f"keep:{step}", role, steps=steps, altered=(), kept=step + 1)
+
+    def alter(self, steps: tuple[int, ...], *, use: str = "", role: Role | None = None) -> Arm:
+        """Return the arm that intervenes at all `steps`; `use` names one whose trials serve one purpose only."""
+        return self._arm(
+            f"alter:{'+'.join(map(str, steps))}{use and '/' + use}",
+            role or ("treatment" if len(steps) == 1 else "group"),
+            steps=steps,
+            altered=steps,
+            kept=steps[0],
+        )
+
+    def without(self, steps: tuple[int, ...], dropped: int, *, use: str) -> Arm:
+        """Return the control of one member of a set: the same start and tail, `dropped` left as it would be.
+
+        Where the dropped step is the first, its recorded response is kept, so that both arms re-run the same calls.
+        """
+        rest = tuple(step for step in steps if step != dropped)
+        kept = steps[0] + 1 if dropped == steps[0] else steps[0]
+        return self._arm(
+            f"alter:{'+'.join(map(str, rest))}/{use}-{dropped}", "group", steps=steps, altered=rest, kept=kept
+        )

@@ -1,0 +1,195 @@
+"""Where a stochastic run was lost: the drop of V(i) = P(flip | responses up to i kept), found by bisection.
+
+A redraw of step i is the arm that keeps i - 1, so one arm per prefix serves as treatment of one step and control of
+the step before. V after the last step is 0: nothing is left to differ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .bisection import Grid, locate
+from .contrast import Contrast
+from .findings import Drop
+from .state import State
+from .tasks import Task, until
+from .trials import Arm
+
+# Full re-runs before the curve is searched: up to 16 for the first two flips; none in 16 means V < 0.17 at 95 %.
+_FIRST = 4
+_MOST_FIRST = 16
+_FLIPS_WANTED = 2
+
+# Probes of one prefix at a time: two keep two workers busy for a tenth more forks than one.
+_PROBES = 2
+
+# The posterior probability at which a step is put to the test, and limits of the search (research 3.6).
+_SURE = 0.9
+_MOST_SCREENING = 400
+_TRIES = 3
+
+# Pairs of one test, and when it is given up: a drop this large is unlikely.
+_MOST_PAIRS = 80
+_LEAST_PAIRS = 12
+_WORTH = 0.15
+_UNLIKELY = 0.05
+
+# A loss this large that a certified drop leaves unexplained is searched for another one.
+_UNEXPLAINED = 0.2
+
+# Prefixes with fewer graded trials do not count as measured.
+_MEASURED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Steps `after + 1` to `last`, across which V falls."""
+
+    after: int
+    last: int
+
+
+def value(state: State) -> Task[None]:
+    """Search the V curve; the state then holds contrasts, the certified steps and the likely ones."""
+    state.phase = "value"
+    state.tested = tuple(range(state.plan.steps))
+    first = prefix(state, -1)
+    assert first is not None
+    if state.baseline is None:
+        state.baseline = first
+    yield from until((first, _FIRST))
+    while first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
+        yield from until((first, len(first.outcomes) + 2))
+    if not first.flips:
+        state.stop_reason = "systematic" if first.defined else "aborted"
+        return
+    spans = [_Span(-1, state.plan.steps - 1)]
+    while spans:
+        span = spans.pop()
+        step = yield from _search(state, span)
+        if step is not None:
+            spans += [
+                part
+                for part in (_Span(span.after, step - 1), _Span(step, span.last))
+                if part.last > part.after and _loss_chance(state, part) > 0.5
+            ]
+    found = [step for step in state.certified if _drop_at(state, step) > 0]
+    if found:
+        state.roots.add(max(found, key=lambda step: (_drop_at(state, step), -step)))
+    state.stop_reason = "certified" if state.certified else "none_found"
+
+
+def prefix(state: State, step: int) -> Arm | None:
+    """Return the arm that keeps the responses up to `step`; None at the last step, after which nothing can differ."""
+    return None if step >= state.plan.steps - 1 else state.ledger.keep(step, role="value")
+
+
+def drop_contrast(state: State, step: int) -> Contrast:
+    """Return the contrast of keeping everything before `step` against keeping the step too."""
+    found = state.contrasts.get(step)
+    if found is None:
+        before = prefix(state, step - 1)
+        assert before is not None
+        worst = state.plan.undefined == "worst"
+        found = state.contrasts[step] = Contrast(before, prefix(state, step), worst=worst)
+    return found
+
+
+def _drop_at(state: State, step: int) -> float:
+    return drop_contrast(state, step).effect or 0.0
+
+
+def _loss_chance(state: State, span: _Span) -> float:
+    """Return about how likely it is that V falls by `_UNEXPLAINED` over the span, by what has been drawn."""
+    before = prefix(state, span.after)
+    assert before is not None
+    return Contrast(before, prefix(state, span.last)).chance(_UNEXPLAINED)
+
+
+def _search(state: State, span: _Span) -> Task[int | None]:
+    """Return the certified step of a span, or None; what looked likeliest is filed either way."""
+    threshold = math.log(state.plan.steps / state.plan.alpha)
+    tried: set[int] = set()
+    drawn = 0
+    grid = Grid.whole() if span.last == state.plan.steps - 1 else Grid.above(_rate(state, span.last))
+    while True:
+        counts = _counts(state, span)
+        place = locate(grid, counts, first=span.after + 1, last=span.last, excluded=tried)
+        if place.chance < _SURE and drawn < _MOST_SCREENING:
+            arm = prefix(state, place.probe)
+            assert arm is not None
+            yield from until((arm, len(arm.outcomes) + _PROBES))
+            drawn += _PROBES
+            if len(arm.outcomes) >= 2 * _MOST_SCREENING or (
+                not arm.defined and len(arm.outcomes) >= _MOST_FIRST
+            ):
+                return None
+            continue
+        tried.add(place.step)
+        certified = yield from _certify(state, place.step, threshold)
+        if certified:
+            return place.step
+        best = locate(grid, _counts(state, span), first=span.after + 1, last=span.last, excluded=set())
+        if best.step in tried or len(tried) >= _TRIES or drawn >= _MOST_SCREENING:
+            state.likely.append(best.step)
+            state.closed[best.step] = (
+                "inconclusive",
+                f"likely the place (chance {best.chance:.2f}), but the drop is not certified",
+            )
+            return None
+
+
+def _certify(state: State, step: int, threshold: float) -> Task[bool]:
+    """Test that keeping this step lowers V.
+
+    Every trial of both prefixes counts: the bound of alpha / steps holds for all steps at once, whichever is chosen.
+    """
+    contrast = drop_contrast(state, step)
+    yield from contrast.level()
+    while True:
+        if contrast.log_e >= threshold and contrast.excludes_zero(level=1 - state.plan.alpha):
+            state.certified.add(step)
+            return True
+        if contrast.blocks >= _LEAST_PAIRS and contrast.chance(_WORTH) < _UNLIKELY:
+            return False
+        if contrast.blocks >= _MOST_PAIRS or len(contrast.treatment.outcomes) >= 3 * _MOST_PAIRS:
+            return False
+        yield from contrast.draw(threshold)
+
+
+def _rate(state: State, step: int) -> float:
+    arm = prefix(state, step)
+    return 0.0 if arm is None else arm.rate or 0.0
+
+
+def _counts(state: State, span: _Span) -> list[tuple[int, int, int]]:
+    """Return (prefix, flips, others) of the prefixes of a span that have been drawn, in order."""
+    counts: list[tuple[int, int, int]] = []
+    for step in range(span.after, min(span.last, state.plan.steps - 1)):
+        arm = state.ledger.arms.get(f"keep:{step}")
+        if arm is not None and arm.defined:
+            counts.append((step, arm.flips, len(arm.defined) - arm.flips))
+    return counts
+
+
+def drops(state: State) -> tuple[Drop, ...]:
+    """Return how the whole loss divides over the measured prefixes; the parts add up to it exactly."""
+    measured: list[tuple[int, float, int]] = []
+    for step in range(-1, state.plan.steps - 1):
+        arm = state.ledger.arms.get(f"keep:{step}")
+        if arm is not None and arm.rate is not None and (len(arm.defined) >= _MEASURED or step == -1):
+            measured.append((step, arm.rate, len(arm.defined)))
+    if not measured or measured[0][0] != -1:
+        return ()
+    measured.append((state.plan.steps - 1, 0.0, 0))
+    return tuple(
+        Drop(
+            first=before[0] + 1,
+            last=after[0],
+            drop=before[1] - after[1],
+            n_before=before[2],
+            n_after=after[2],
+        )
+        for before, after in zip(measured, measured[1:], strict=False)
+    )
