@@ -1,0 +1,67 @@
+"""Fixtures that tests of both packages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from recorded import Recorded, read_store
+
+from tracefork_backend.simulate import ModelServer
+from tracefork_otel import TraceforkInstrumentor
+
+
+class Capture:
+    """The recorder of this process, turned on and off by a test."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+
+    def on(self, **settings: Any) -> None:
+        """Recording is on; the stock HTTP spans are off unless asked for."""
+        TraceforkInstrumentor().instrument(**{"store": self.store, "http_spans": False, **settings})
+
+    def off(self) -> None:
+        """Recording is off."""
+        if TraceforkInstrumentor().is_instrumented_by_opentelemetry:
+            TraceforkInstrumentor().uninstrument()
+
+    def read(self) -> Recorded:
+        """Recording is off, and this is what the store holds."""
+        self.off()
+        return read_store(self.store)
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Iterator[Capture]:
+    """A recorder with a store of its own, off at first and off again at the end."""
+    recorder = Capture(tmp_path / "store")
+    yield recorder
+    recorder.off()
+
+
+@pytest.fixture(scope="session")
+def raw() -> Iterator[str]:
+    """The base URL of the awkward HTTP routes, one server for all tests of a worker."""
+    with ModelServer() as server:
+        yield f"{server.url}/raw"
+
+
+@pytest.fixture
+def exported() -> InMemorySpanExporter:
+    """What the user's own exporter received."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exported: InMemorySpanExporter) -> Iterator[TracerProvider]:
+    """A tracer provider of the user's own, which exports into `exported`."""
+    made = TracerProvider(shutdown_on_exit=False)
+    made.add_span_processor(SimpleSpanProcessor(exported))
+    yield made
+    made.shutdown()

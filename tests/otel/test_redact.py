@@ -1,0 +1,149 @@
+"""Secrets are replaced in headers, URLs, command lines and environments, and nothing else is."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from conftest import Capture
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from recorded import fetch
+
+from tracefork_otel.redact import REDACTED, Redactor, arguments, environment
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "proxy-authorization",
+        "X-API-Key",
+        "api-key",
+        "x-goog-api-key",
+        "Cookie",
+        "x-my-secret",
+        "x-session-token",
+        "x_access_key",
+        "Ocp-Apim-Subscription-Key",
+        "x-db-password",
+    ],
+)
+def test_secret_request_headers(name: str) -> None:
+    """The value of a header whose name says that it is secret is replaced, the name stays as it was written."""
+    lines = Redactor().request_headers([(name.encode(), b"s3cret"), (b"Accept", b"*/*")])
+    assert lines == ((name, REDACTED), ("Accept", "*/*"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anthropic-ratelimit-tokens-remaining",
+        "x-ratelimit-limit-tokens",
+        "idempotency-key",
+        "sec-websocket-key",
+        "anthropic-version",
+        "www-authenticate",
+        "request-id",
+        "retry-after",
+    ],
+)
+def test_harmless_headers_stay(name: str) -> None:
+    """Headers that merely sound alike keep their values, in both directions."""
+    raw = [(name.encode(), b"7")]
+    assert Redactor().request_headers(raw) == Redactor().response_headers(raw) == ((name, "7"),)
+
+
+def test_a_responses_page_token_stays() -> None:
+    """A response header that steers the agent is kept, since a replay gives it back; a cookie is not."""
+    raw = [(b"x-next-page-token", b"p2"), (b"set-cookie", b"session=1")]
+    assert Redactor().response_headers(raw) == (("x-next-page-token", "p2"), ("set-cookie", REDACTED))
+
+
+def test_headers_of_the_user() -> None:
+    """Header names and parameters that the user names are secret too."""
+    redactor = Redactor(headers=["X-Tenant"], params=["Ticket"])
+    assert redactor.request_headers([(b"x-tenant", b"a")]) == (("x-tenant", REDACTED),)
+    assert redactor.url("https://h/p?ticket=1&q=2") == "https://h/p?ticket=REDACTED&q=2"
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://h/p?key=AIza1", "https://h/p?key=REDACTED"),
+        ("https://h/p?a=1&api_key=x&b=2", "https://h/p?a=1&api_key=REDACTED&b=2"),
+        ("https://h/p?API-Key=x#access_token=y", "https://h/p?API-Key=REDACTED#access_token=REDACTED"),
+        ("https://h/p?X-Amz-Signature=x;sig=1", "https://h/p?X-Amz-Signature=REDACTED;sig=REDACTED"),
+        ("https://h/p?acc%65ss_token=x", "https://h/p?acc%65ss_token=REDACTED"),
+        ("https://user:pass@h:8/p", "https://REDACTED@h:8/p"),
+        ("https://user@h/p?m=a@b", "https://REDACTED@h/p?m=a@b"),
+        ("https://h/p@q?monkey=1&tokens=2&keyword=3", "https://h/p@q?monkey=1&tokens=2&keyword=3"),
+        ("https://h/p?next=/a?key=1", "https://h/p?next=/a?key=REDACTED"),
+    ],
+)
+def test_urls(url: str, kept: str) -> None:
+    """User information and secret parameters are replaced, the rest of the URL is as it was."""
+    assert Redactor().url(url) == kept
+    assert Redactor().url(kept) == kept
+
+
+def test_environment_leaves_secrets_out() -> None:
+    """Variables that look secret by name or by value are withheld by name; the others are kept."""
+    kept, withheld = environment(
+        {
+            "HOME": "/home/a",
+            "OPENAI_API_KEY": "x",
+            "DB_PASSWORD": "x",
+            "GITHUB_TOKEN": "x",
+            "PLAIN": "sk-ant-REDACTED",
+            "DATABASE_URL": "postgres://user:pass@db/x",
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=x",
+        }
+    )
+    assert kept == {"HOME": "/home/a"}
+    assert "HOME" not in withheld
+    assert len(withheld) == 6
+
+
+def test_arguments_leave_secrets_out() -> None:
+    """Values of secret options, and words that look like keys, are replaced on a command line."""
+    argv = ["a.py", "--api-key", "v", "--token=v", "--city", "Tokyo", "sk-ant-abcdefghijklmnopqrstuvwx"]
+    assert arguments(argv) == (
+        "a.py",
+        "--api-key",
+        REDACTED,
+        f"--token={REDACTED}",
+        "--city",
+        "Tokyo",
+        REDACTED,
+    )
+
+
+def test_nothing_secret_leaves_the_process(
+    capture: Capture, provider: TracerProvider, exported: InMemorySpanExporter, raw: str
+) -> None:
+    """Neither the store's bytes nor the user's exporter get the secrets of a request; the server does."""
+    capture.on(tracer_provider=provider, http_spans=True, redact_headers=["x-tenant"])
+    secrets = ["s3cret-header", "s3cret-key", "s3cret-param", "s3cret-user", "s3cret-tenant", "s3cret-cookie"]
+    url = raw.replace("http://", "http://s3cret-user:s3cret-user@")
+    fetch(
+        httpx2,
+        "sync",
+        "POST",
+        f"{url}/echo?key=s3cret-param&q=seen",
+        content=b"body",
+        headers={
+            "authorization": "Bearer s3cret-header",
+            "x-api-key": "s3cret-key",
+            "x-tenant": "s3cret-tenant",
+            "cookie": "a=s3cret-cookie",
+        },
+    )
+    recorded = capture.read()
+    written = b"".join(path.read_bytes() for path in capture.store.rglob("*") if path.is_file())
+    ours = [
+        span for span in exported.get_finished_spans() if (span.attributes or {}).get("tracefork.exchange")
+    ]
+    shown = " ".join(span.to_json() for span in ours)
+    assert [secret for secret in secrets if secret.encode() in written or secret in shown] == []
+    assert recorded.only().request.url.endswith("/raw/echo?key=REDACTED&q=seen")
+    assert "q=seen" in shown
