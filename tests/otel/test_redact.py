@@ -94,7 +94,7 @@ def test_environment_leaves_secrets_out() -> None:
             "OPENAI_API_KEY": "x",
             "DB_PASSWORD": "x",
             "GITHUB_TOKEN": "x",
-            "PLAIN": "sk-ant-REDACTED",
+            "PLAIN": "sk-" + "a1b2" * 6,
             "DATABASE_URL": "postgres://user:pass@db/x",
             "OTEL_EXPORTER_OTLP_HEADERS": "authorization=x",
         }
@@ -106,7 +106,7 @@ def test_environment_leaves_secrets_out() -> None:
 
 def test_arguments_leave_secrets_out() -> None:
     """Values of secret options, and words that look like keys, are replaced on a command line."""
-    argv = ["a.py", "--api-key", "v", "--token=v", "--city", "Tokyo", "sk-ant-abcdefghijklmnopqrstuvwx"]
+    argv = ["a.py", "--api-key", "v", "--token=v", "--city", "Tokyo", "sk-" + "a1b2" * 6]
     assert arguments(argv) == (
         "a.py",
         "--api-key",
