@@ -1,4 +1,4 @@
-"""Two-ended deltas: a body as the prefix and the suffix that it shares with an earlier one, and what is new between.
+"""Two-ended deltas: a body as what it shares with an earlier one at both ends, and what is new between.
 
 Standard library only, and fast enough for the application's thread: a 110 KB body costs some 20 µs.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Slices are compared by memcmp, so a block should be large; but a slice is a copy, so it should stay in cache.
+# Slices are compared by memcmp, so a block should be large; but a slice is a copy, so it should stay in
+# cache.
 _BLOCK = 64 * 1024
 # The first block is small: two bodies of different conversations mostly differ early.
 _FIRST = 1024
@@ -75,7 +76,7 @@ def restore(base: bytes, prefix: int, suffix: int, middle: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """How a body differs from the one in slot `base` (-1: from nothing), and the slot that it takes (-1: none)."""
+    """How a body differs from the one in slot `base` (-1: nothing), and the slot that it takes (-1: none)."""
 
     base: int
     prefix: int

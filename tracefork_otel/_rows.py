@@ -134,7 +134,8 @@ def read_storing(
 ) -> tuple[list[WalContents], dict[tuple[str, str, str], StoredBody]]:
     """The WALs without their bodies, which are stored in `rows`, by process, span id and side.
 
-    So no more than a few bodies are in memory at once: restored from their deltas, those of one WAL can be gigabytes.
+    So no more than a few bodies are in memory at once: restored from their deltas, those of one WAL can be
+    gigabytes.
     """
     contents: list[WalContents] = []
     bodies: dict[tuple[str, str, str], StoredBody] = {}

@@ -48,13 +48,11 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
     Raises StoreError naming the file if it is no WAL.
     """
     path = Path(path)
+    process_id, index = check(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
-    name = NAME.fullmatch(path.name)
-    if name is None or not (data.startswith(form.MAGIC) or form.MAGIC.startswith(data)):
-        raise StoreError(f"{path}: this is not a WAL of tracefork-otel; move it out of the store")
     records: list[Record] = []
     damage: list[str] = []
     lost: dict[str, str] = {}
@@ -79,8 +77,8 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
     process = next((record for record in records if isinstance(record, ProcessStarted)), None)
     return WalContents(
         path=path,
-        process_id=name["process"],
-        index=int(name["index"]),
+        process_id=process_id,
+        index=index,
         process=process,
         records=records,
         torn_bytes=torn or (len(data) if len(data) < len(form.MAGIC) else 0),
@@ -88,6 +86,19 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
         damage=tuple(damage),
         lost_bodies=lost,
     )
+
+
+def check(path: Path) -> tuple[str, int]:
+    """The process and the index of a WAL; raises StoreError naming the file if it is none."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(form.MAGIC))
+    except OSError as error:
+        raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
+    name = NAME.fullmatch(path.name)
+    if name is None or not form.MAGIC.startswith(start):
+        raise StoreError(f"{path}: this is not a WAL of tracefork-otel; move it out of the store")
+    return name["process"], int(name["index"])
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, int, dict[str, object] | None, memoryview]]:
@@ -155,8 +166,8 @@ def exchanges_of(
 ) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
     """What the WALs tell, each exchange and span once, in order of trace and start.
 
-    An exchange without its end is `in_flight`; one that was carried over to a WAL which is not among `contents` is
-    left to that WAL. A process is told by its first WAL alone.
+    An exchange without its end is `in_flight`; one that was carried over to a WAL which is not among
+    `contents` is left to that WAL. A process is told by its first WAL alone.
     """
     names = {content.path.name for content in contents}
     joined = _Joined()

@@ -1,8 +1,8 @@
-"""Bodies as numbered chunks, each stored once: a conversation that repeats its history costs only its new text.
+"""Bodies as numbered chunks, each stored once: a conversation that repeats itself costs its new text only.
 
-A body is compared with an earlier one of its conversation; what both share keeps its chunks, and only the new middle is
-cut: in front of messages and of the keys around them, and by its content where no such place comes. Nothing
-depends on the body being JSON: any bytes are the concatenation of their chunks.
+A body is compared with an earlier one of its conversation; what both share keeps its chunks, and only the new
+middle is cut: in front of messages and of the keys around them, and by its content where no such place comes.
+Nothing depends on the body being JSON: any bytes are the concatenation of their chunks.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import accumulate, pairwise
+from typing import TypeAlias
 
 from ._delta import Delta, Recent
 
 # Places where the wire formats of model providers begin something that later requests repeat or drop whole.
 _STRUCTURE = re.compile(
     rb'[\[,]\s*\{\s*"(?:role|parts)"'  # a message: Anthropic, OpenAI chat, Gemini
-    rb'|[\[,]\s*\{\s*"type"\s*:\s*"(?:message|reasoning|[a-z_]+_call(?:_output)?)"'  # an item: OpenAI Responses
+    rb'|[\[,]\s*\{\s*"type"\s*:\s*"(?:message|reasoning|[a-z_]+_call(?:_output)?)"'  # OpenAI Responses
     rb'|(?<="\}),\s*\{\s*"content"'  # a message with its keys sorted
     rb'|\]\s*,\s*"(?:model|system|tools|tool_choice|messages|temperature|max_tokens|stream|metadata|thinking'
     rb'|stop_sequences|top_p|generationConfig|store|input|instructions)"'
@@ -27,13 +28,20 @@ _STRUCTURE = re.compile(
 LARGEST = 16 * 1024
 """A longer piece is cut by its content, so that a change inside it costs a part of it."""
 _SMALLEST = 1024
-# About every four kilobytes of text, base64 or random bytes: three bytes of rare enough low halves in a row. A search by
-# the regex engine is the fastest rolling hash that the standard library has.
+# About every four kilobytes of text, base64 or random bytes: three bytes of rare enough low halves in a row.
+# A search by the regex engine is the fastest rolling hash that the standard library has.
 _CONTENT = re.compile(
     b"".join(b"[" + b"".join(b"\\x%x%x" % (high, low) for high in range(16)) + b"]" for low in (3, 0, 7))
 )
 # More conversations than this may interleave in one segment only at the price of cutting whole bodies again.
 _SLOTS = 16
+
+# A response and the request that repeats its text must not be further apart than zstd finds repetitions, so
+# the requests and responses of a conversation alternate in stretches of this many bytes.
+_REACH = 256 * 1024
+
+_Place: TypeAlias = tuple[int, int, bool, int]
+"""Where a chunk goes: its conversation, the stretch of it, whether a response brought it, its line."""
 
 
 def cut(body: bytes) -> list[bytes]:
@@ -69,8 +77,9 @@ class Chunks:
     def __init__(self) -> None:
         self._data: list[bytes] = []
         self._numbers: dict[bytes, int] = {}
-        self._places: list[tuple[int, int, bool]] = []
-        """Of each chunk: its conversation, its line in it, whether a response brought it."""
+        self._places: list[_Place] = []
+        self._sizes: dict[int, int] = {}
+        """Bytes of all chunks of a conversation."""
         self._conversations: dict[str, int] = {}
         self._recent = Recent(_SLOTS)
         self._known: dict[int, tuple[list[int], list[int], int]] = {}
@@ -85,7 +94,7 @@ class Chunks:
         else:
             self._lines += 1
             line = self._lines
-        place = (self._conversation(conversation), line, False)
+        place = self._place(conversation, line, response=False)
         if delta.base < 0:
             numbers = [self._number(piece, place) for piece in cut(body)]
         else:
@@ -98,29 +107,26 @@ class Chunks:
 
     def add_alone(self, body: bytes, conversation: str) -> list[int]:
         """As `add`, for a body that nothing will repeat from its start, such as a response."""
-        place = (self._conversation(conversation), 0, True)
+        place = self._place(conversation, 0, response=True)
         return [self._number(piece, place) for piece in cut(body)]
 
     def settle(self) -> tuple[list[bytes], list[int]]:
         """The chunks in their final order, and the final number of each number that `add` gave.
 
-        What follows each other in a conversation gets numbers that do, so that a body is a few runs of numbers, however
-        many conversations and responses came in between.
+        What follows each other in a conversation gets numbers that do, so that a body is a few runs of
+        numbers, however many conversations and responses came in between.
         """
-        order = sorted(range(len(self._data)), key=self._final)
+        order = sorted(range(len(self._data)), key=self._places.__getitem__)
         final = [0] * len(order)
         for number, old in enumerate(order):
             final[old] = number
         return [self._data[old] for old in order], final
 
-    def _final(self, number: int) -> tuple[int, bool, int, int]:
-        conversation, line, response = self._places[number]
-        return (conversation, response, line, number)
+    def _place(self, conversation: str, line: int, *, response: bool) -> _Place:
+        number = self._conversations.setdefault(conversation, len(self._conversations))
+        return number, self._sizes.get(number, 0) // _REACH, response, line
 
-    def _conversation(self, name: str) -> int:
-        return self._conversations.setdefault(name, len(self._conversations))
-
-    def _against(self, body: bytes, delta: Delta, place: tuple[int, int, bool]) -> list[int]:
+    def _against(self, body: bytes, delta: Delta, place: _Place) -> list[int]:
         prefix, suffix = delta.prefix, delta.suffix
         numbers, ends, _ = self._known[delta.base]
         kept = bisect_right(ends, prefix)
@@ -132,13 +138,14 @@ class Chunks:
         middle = [self._number(piece, place) for piece in cut(body[start : len(body) - tail])]
         return numbers[:kept] + middle + numbers[rest:]
 
-    def _number(self, piece: bytes, place: tuple[int, int, bool]) -> int:
+    def _number(self, piece: bytes, place: _Place) -> int:
         key = blake2b(piece, digest_size=16).digest()
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._data)
             self._data.append(piece)
             self._places.append(place)
+            self._sizes[place[0]] = self._sizes.get(place[0], 0) + len(piece)
         return number
 
 

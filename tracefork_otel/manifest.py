@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ FILE = "MANIFEST.json"
 VIEWS = "views.sql"
 KINDS = ("spans", "exchanges", "chunks", "facts")
 GRACE_NS = 10 * 60 * 1_000_000_000
-"""For this long a segment that was replaced stays on disk: a reader may have its name from an older manifest."""
+"""So long a segment that was replaced stays on disk: a reader may know it from an older manifest."""
 TRACES = 64
 """A segment of no more traces than this lists them, so that a run is found without opening every segment."""
 TRACE_DIGITS = 12
@@ -84,13 +85,13 @@ class Manifest:
 
 
 def load(store: Path) -> Manifest:
-    """The current manifest, an empty one if the store has none; raises StoreError naming a file that is not one."""
+    """The current manifest, empty if the store has none; raises StoreError naming a file that is not one."""
     path = Path(store) / FILE
     try:
         data = json.loads(path.read_bytes())
         if data["format"] != FORMAT:
             raise StoreError(
-                f"{path}: the store has format {data['format']}, this version reads {FORMAT}: upgrade tracefork-otel"
+                f"{path}: format {data['format']} is not {FORMAT}, which this version reads: upgrade tracefork-otel"
             )
         return Manifest(
             version=data["version"],
@@ -116,15 +117,17 @@ def commit(
 ) -> Manifest:
     """The new manifest is in place and on disk, with views.sql beside it.
 
-    Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions of facts files.
-    Raises StoreError, and changes nothing, if a segment to remove or to change is not live any more.
+    Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions of facts
+    files. Raises StoreError, and changes nothing, if a segment to remove or to change is not live any more.
     """
     store = Path(store)
     try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(store):
             manifest = _next(store, load(store), add, frozenset(remove), facts or {}, time.time_ns())
-            _write(store / FILE, json.dumps(_plain(manifest), separators=(",", ":")).encode())
             _refresh_views(store)
+            # Last: what fails before it has changed nothing that a reader sees.
+            _write(store / FILE, json.dumps(_plain(manifest), separators=(",", ":")).encode())
             return manifest
     except OSError as error:
         raise StoreError(
@@ -189,14 +192,29 @@ def _on_disk(store: Path, wal: str) -> bool:
     return (store / "wal" / wal).exists()
 
 
+_in_process = threading.Lock()
+
+
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    fd = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+    # A record lock, as against the flock of WALs: a child forked meanwhile by another thread does not inherit
+    # it, and so cannot keep it for the rest of its life. Such locks do not part threads, hence the second
+    # one.
+    with _in_process:
+        fd = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _reset_lock() -> None:
+    global _in_process
+    _in_process = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_reset_lock)
 
 
 def _write(path: Path, data: bytes) -> None:

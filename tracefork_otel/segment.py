@@ -1,8 +1,8 @@
 """Segments: the immutable Parquet files that WALs become. The only module that uses pyarrow.
 
-pyarrow is imported inside functions, which run in a background thread or in the backend: its import costs too much
-for the application's thread. Arrays are made from buffers, because `pa.array(list)` imports pandas (up to two seconds) where
-pandas is installed.
+pyarrow is imported inside functions, which run in a background thread or in the backend: its import costs too
+much for the application's thread. Arrays are made from buffers, because `pa.array(list)` imports pandas (up
+to two seconds) where pandas is installed.
 """
 
 from __future__ import annotations
@@ -11,32 +11,53 @@ import os
 import secrets
 import time
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate, chain, groupby
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _rows, manifest, wal
+from . import _rows
 from ._errors import StoreError
 from .exchange import Exchange
 from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, sync_directory
 from .records import Note, ProcessStarted, SpanRecord
+from .sealing import SealReport, merge, seal, seal_dead
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROW_GROUP = {"exchanges": 10_000, "spans": 10_000, "chunks": 4_096}
-"""Rows of a row group: what a reader of one run decodes at least."""
-_LEVEL = {"exchanges": 9, "spans": 9, "chunks": 9}
-"""zstd levels by measurement: higher ones gain under 3 % and halve the speed of sealing."""
+__all__ = [
+    "ROW_GROUP",
+    "SealReport",
+    "SegmentTables",
+    "encode",
+    "iter_exchanges",
+    "merge",
+    "new_id",
+    "read_exchanges",
+    "read_records",
+    "read_spans",
+    "schema",
+    "seal",
+    "seal_dead",
+    "tables_of",
+    "write_segment",
+]
+
+ROW_GROUP = {"exchanges": 4_096, "spans": 10_000, "chunks": 4_096}
+"""Rows of a row group: what a reader of one run decodes at least; of chunks also what zstd sees together."""
+_LEVEL = 12
+"""zstd, by measurement on files of ids, headers and JSON."""
+_CHUNK_LEVEL, _LARGE_CHUNK_LEVEL, _LARGE = 16, 9, 8 * 1024 * 1024
+"""16 saves another 4 % of text at 5 MB/s of it: worth it until sealing takes more than a second or two."""
 # One page for a row group of chunks: zstd finds repetitions within a page only.
 _PAGE_BYTES = 8 * 1024 * 1024
 _STATISTICS = {"exchanges": ["trace_id", "started_ns"], "spans": ["trace_id", "started_ns"], "chunks": ["no"]}
 _DICTIONARY = {
     "exchanges": [
         "trace_id",
-        "parent_span_id",
         "process_id",
         "method",
         "url",
@@ -53,7 +74,6 @@ _DICTIONARY = {
     ],
     "spans": [
         "trace_id",
-        "parent_span_id",
         "process_id",
         "name",
         "kind",
@@ -205,7 +225,7 @@ def new_id() -> str:
 
 
 def write_segment(store: Path, tables: SegmentTables, segment_id: str) -> SegmentEntry:
-    """The segment's files are whole and on disk, but in no manifest; raises StoreError if they could not be written."""
+    """The segment's files are whole and on disk, but in no manifest; raises StoreError if they are not."""
     directory = Path(store) / "segments"
     written: list[Path] = []
     try:
@@ -254,13 +274,16 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> None:
     import pyarrow.parquet as pq
 
     temporary = path.with_name(f".{path.name}.tmp")
+    level = _LEVEL
+    if kind == "chunks":
+        level = _CHUNK_LEVEL if table.nbytes <= _LARGE else _LARGE_CHUNK_LEVEL
     try:
         pq.write_table(
             table,
             temporary,
             row_group_size=ROW_GROUP[kind],
             compression="zstd",
-            compression_level=_LEVEL[kind],
+            compression_level=level,
             use_dictionary=_DICTIONARY[kind],
             column_encoding=_ENCODING[kind],
             write_statistics=cast("Any", _STATISTICS[kind]),
@@ -283,27 +306,25 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> None:
         raise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentContents:
-    """Everything in a segment but its facts."""
-
-    exchanges: list[Exchange]
-    spans: list[SpanRecord]
-    processes: list[ProcessStarted]
-    notes: list[Note]
-
-
 def read_exchanges(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
 ) -> list[Exchange]:
     """The exchanges of a segment with their bodies, in order of trace and start.
 
-    A body that is not what was recorded leaves `damage` on its exchange, naming the file; a file that cannot be read at
-    all raises StoreError.
+    A body that is not what was recorded leaves `damage` on its exchange, naming the file; a file that cannot
+    be read at all raises StoreError.
     """
+    return list(iter_exchanges(store, entry, trace_ids=trace_ids))
+
+
+def iter_exchanges(
+    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
+) -> Iterator[Exchange]:
+    """As `read_exchanges`, with the bodies of one exchange in memory at a time."""
     rows = _read_rows(entry.file(store, "exchanges"), trace_ids)
     chunks = _ChunkFile(entry.file(store, "chunks"), rows)
-    return [_rows.exchange_of(row, chunks.body, chunks.name) for row in rows]
+    for row in rows:
+        yield _rows.exchange_of(row, chunks.body, chunks.name)
 
 
 def read_spans(
@@ -331,16 +352,21 @@ def _read_rows(path: Path, trace_ids: Collection[str] | None) -> list[dict[str, 
     try:
         with _opened(path) as file:
             for group in range(file.metadata.num_row_groups):
-                statistics = file.metadata.row_group(group).column(0).statistics
-                if wanted is not None and statistics is not None and statistics.has_min_max:
-                    if not any(statistics.min <= trace_id <= statistics.max for trace_id in wanted):
-                        continue
+                if wanted is not None and not _may_hold(file.metadata.row_group(group), wanted):
+                    continue
                 table = file.read_row_group(group)
                 for part in _parts(table, wanted):
                     rows.extend(part.to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path}: the file of the segment cannot be read: {error}; see `doctor`") from error
     return rows
+
+
+def _may_hold(group: Any, wanted: frozenset[str]) -> bool:
+    statistics = group.column(0).statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    return any(statistics.min <= trace_id <= statistics.max for trace_id in wanted)
 
 
 def _parts(table: pa.Table, wanted: frozenset[str] | None) -> Iterator[pa.Table]:
@@ -371,40 +397,50 @@ class _ChunkFile:
 
         self.name = path.name
         self._groups: dict[int, Callable[[int, int], bytes]] = {}
+        self._starts: list[int] = [0]
+        """The first chunk of each row group, and the number of all chunks."""
         self._broken: dict[int, str] = {}
-        size = ROW_GROUP["chunks"]
-        needed: set[int] = set()
-        for row in rows:
-            for parts in (row["request_parts"], row["response_parts"] or ()):
-                for first, last in zip(parts[::2], parts[1::2], strict=True):
-                    needed.update(range(first // size, last // size + 1))
-        if not needed:
-            return
+        self._unread = ""
         try:
             file = _opened(path)
         except (OSError, pa.ArrowException) as error:
-            self._broken = dict.fromkeys(needed, f"{path.name} cannot be read: {error}")
+            self._unread = f"{path.name} cannot be read: {error}"
             return
         with file:
-            for group in sorted(needed):
+            groups = range(file.metadata.num_row_groups)
+            self._starts += accumulate(file.metadata.row_group(group).num_rows for group in groups)
+            for group in sorted({group for row in rows for group, _, _ in self._pieces(_parts_of(row))}):
                 try:
                     self._groups[group] = _slicer(file.read_row_group(group, columns=["text", "data"]))
                 except (OSError, IndexError, ValueError, pa.ArrowException) as error:
-                    self._broken[group] = (
-                        f"chunks from {group * size} on in {path.name} cannot be read: {error}"
-                    )
+                    self._broken[group] = f"chunks {self._starts[group]} and on of {path.name}: {error}"
 
     def body(self, parts: Sequence[int]) -> bytes:
         """The body of these runs of chunks; raises LookupError saying what is missing."""
-        size = ROW_GROUP["chunks"]
+        if self._unread:
+            raise LookupError(self._unread)
+        if parts and max(parts) >= self._starts[-1]:
+            raise LookupError(f"{self.name} holds no chunk {max(parts)}")
         pieces: list[bytes] = []
-        for first, last in zip(parts[::2], parts[1::2], strict=True):
-            for group in range(first // size, last // size + 1):
-                if group in self._broken:
-                    raise LookupError(self._broken[group])
-                start = max(first - group * size, 0)
-                pieces.append(self._groups[group](start, min(last - group * size, size - 1)))
+        for group, first, last in self._pieces(parts):
+            if group in self._broken:
+                raise LookupError(self._broken[group])
+            pieces.append(self._groups[group](first, last))
         return b"".join(pieces)
+
+    def _pieces(self, parts: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """The runs within row groups: the group, and the first and last of its chunks."""
+        for first, last in zip(parts[::2], parts[1::2], strict=True):
+            at = first
+            while at <= last and at < self._starts[-1]:
+                group = bisect_right(self._starts, at) - 1
+                end = min(last, self._starts[group + 1] - 1)
+                yield group, at - self._starts[group], end - self._starts[group]
+                at = end + 1
+
+
+def _parts_of(row: dict[str, Any]) -> list[int]:
+    return [*row["request_parts"], *(row["response_parts"] or ())]
 
 
 def _slicer(table: pa.Table) -> Callable[[int, int], bytes]:
@@ -422,8 +458,6 @@ def _slicer(table: pa.Table) -> Callable[[int, int], bytes]:
     valid = [] if all_text else text.is_valid().to_pylist()
 
     def piece(first: int, last: int) -> bytes:
-        if last + 1 >= len(text_ends):
-            raise LookupError(f"chunk {last} of a row group of {len(text_ends) - 1} is missing")
         if all_text:
             return memoryview(text_bytes)[text_ends[first] : text_ends[last + 1]].tobytes()
         return b"".join(
@@ -434,87 +468,3 @@ def _slicer(table: pa.Table) -> Callable[[int, int], bytes]:
         )
 
     return piece
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealReport:
-    """What became of the WALs of a store."""
-
-    sealed: tuple[str, ...] = ()
-    """Ids of the segments made."""
-    live: tuple[str, ...] = ()
-    """Names of WALs whose process runs, or that somebody else is sealing."""
-    problems: tuple[str, ...] = ()
-    """Why a WAL was left as it is: one message each, naming the file."""
-
-
-def seal(store: Path, wals: Sequence[Path]) -> str | None:
-    """The records of the WALs (all of one process) are in a committed segment, once, and the WALs are gone.
-
-    Returns the segment's id; None if there was nothing to store, or somebody holds a lock. On StoreError the WALs are
-    as they were.
-    """
-    store = Path(store)
-    held: list[tuple[Path, int]] = []
-    try:
-        for path in wals:
-            fd = wal.take(path)
-            if fd is not None:
-                held.append((path, fd))
-            elif path.exists():
-                return None
-        stored = manifest.load(store).wals
-        fresh = [path for path, _ in held if path.name not in stored]
-        entry = _sealed(store, fresh) if fresh else None
-        for path, _ in held:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{store}: the WALs could not be sealed, they are kept: {error}") from error
-    finally:
-        for _, fd in held:
-            os.close(fd)
-    return entry.id if entry else None
-
-
-def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
-    rows = _rows.Rows()
-    contents, bodies = _rows.read_storing(paths, rows)
-    exchanges, spans, processes, notes = wal.exchanges_of(contents)
-    if not (exchanges or spans or processes or notes):
-        return None
-    for exchange in exchanges:
-        key = exchange.process_id, exchange.span_id
-        rows.exchange(exchange, bodies.get((*key, "request")), bodies.get((*key, "response")))
-    rows.others(spans, processes, notes)
-    segment_id = new_id()
-    entry = write_segment(store, tables_of(rows), segment_id)
-    entry = replace(entry, wals=tuple(path.name for path in paths))
-    try:
-        manifest.commit(store, add=[entry])
-    except StoreError:
-        for kind in manifest.KINDS:
-            entry.file(store, kind).unlink(missing_ok=True)
-        raise
-    return entry
-
-
-def seal_dead(store: Path) -> SealReport:
-    """What processes that are gone left is sealed, and so are the finished WALs of those that live."""
-    store = Path(store)
-    sealed: list[str] = []
-    live: list[str] = []
-    problems: list[str] = []
-    for _, group in groupby(wal.wal_files(store), key=wal.process_of):
-        paths = list(group)
-        running = [path for path in paths if wal.is_live(path)]
-        live.extend(path.name for path in running)
-        # Together if all are finished: an exchange that one of them started can end in the next.
-        for batch in [[path] for path in paths if path not in running] if running else [paths]:
-            try:
-                segment_id = seal(store, batch)
-            except StoreError as error:
-                problems.append(str(error))
-                continue
-            if segment_id is not None:
-                sealed.append(segment_id)
-    return SealReport(sealed=tuple(sealed), live=tuple(live), problems=tuple(problems))

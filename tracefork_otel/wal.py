@@ -1,8 +1,8 @@
-"""The write-ahead log: one file per process, one `write()` per record, so that kill -9 loses nothing acknowledged.
+"""The write-ahead log: one `write()` per record, so that kill -9 loses nothing acknowledged.
 
-A file is a magic line and records `u32 length, u32 crc32, payload`; a payload is `u32 header length`, a JSON header
-and raw body bytes. A request body is a delta against an earlier body of the same file. The process holds an flock on
-its file: when the lock is gone, the process is, and the file can be sealed.
+A file is a magic line and records `u32 length, u32 crc32, payload`; a payload is `u32 header length`, a JSON
+header and raw body bytes. A request body is a delta against an earlier body of the same file. The process
+holds an flock on its file: when the lock is gone, the process is, and the file can be sealed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from . import _walformat as form
-from ._delta import Recent
+from ._delta import Delta, Recent
 from ._errors import StoreError
-from ._walread import NAME, Keep, WalContents, exchanges_of, read_wal
+from ._walread import NAME, Keep, WalContents, check, exchanges_of, read_wal
 from .records import ExchangeEnded, ExchangeStarted, ProcessStarted, Record, Rotated, SpanRecord
 
 __all__ = [
@@ -27,8 +27,10 @@ __all__ = [
     "Keep",
     "Wal",
     "WalContents",
+    "check",
     "exchanges_of",
     "is_live",
+    "let_go",
     "process_of",
     "read_wal",
     "take",
@@ -46,7 +48,7 @@ _open_wals: weakref.WeakSet[Wal] = weakref.WeakSet()
 
 
 class Wal:
-    """The WAL of this process; the first append makes the file, and the lock on it lasts as long as the process."""
+    """The WAL of this process; the first append makes the file, whose lock lasts as long as the process."""
 
     def __init__(
         self,
@@ -59,13 +61,16 @@ class Wal:
     ) -> None:
         self.lost = 0
         """Records that could not be written."""
-        self._store = Path(store)
+        # Absolute, for the process may change its directory.
+        self._store = Path(os.path.abspath(store))
         self._process = process
         self._sync = sync == "exchange"
         self._rotate_bytes = rotate_bytes
         self._rotate_at = rotate_bytes
         self._on_rotated = on_rotated
-        self._lock = threading.Lock()
+        # A signal handler can append while its own thread is in `append`: `_busy` tells.
+        self._lock = threading.RLock()
+        self._busy = False
         self._index = 0
         self._fd = -1
         self._end = 0
@@ -86,16 +91,20 @@ class Wal:
         with self._lock:
             if self._closed is not None:
                 raise StoreError(f"{self.path}: nothing is appended, {self._closed}")
+            nested, self._busy = self._busy, True
             try:
                 self._ready()
-                self._end += self._write(self._fd, record, self._recent, self._end)
+                written = self._write(self._fd, record, _NoBases() if nested else self._recent, self._end)
+                self._end += written
+                self._follow(record)
+                if self._sync and isinstance(record, ExchangeEnded):
+                    os.fdatasync(self._fd)
             except (OSError, ValueError, TypeError, RecursionError) as error:
                 self.lost += 1
                 raise StoreError(f"{self.path}: a record could not be written: {error}") from error
-            self._follow(record)
-            if self._sync and isinstance(record, ExchangeEnded):
-                os.fdatasync(self._fd)
-            if self._end >= self._rotate_at:
+            finally:
+                self._busy = nested
+            if self._end >= self._rotate_at and not nested:
                 rotated = self._rotate()
         if rotated is not None and self._on_rotated is not None:
             self._on_rotated(rotated)
@@ -104,22 +113,23 @@ class Wal:
         """The lock is gone and the file can be sealed; a later append raises StoreError."""
         with self._lock:
             self._closed = self._closed or "the WAL is closed"
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._close_file()
         _open_wals.discard(self)
 
     def reset_after_fork(self) -> None:
         """In a forked child, the parent's file is forgotten and its lock is left to the parent alone."""
-        # The parent may have forked while another thread of it held the lock, which nobody would release here.
-        self._lock = threading.Lock()
+        # The thread of the parent that held the lock does not exist here and would never release it.
+        self._lock, self._busy = threading.RLock(), False
         self._closed = "the WAL belongs to the parent process: make a new one in the child"
-        if self._fd >= 0:
-            # Closing (never unlocking) keeps the parent's lock, and lets it go when the parent dies.
-            os.close(self._fd)
-            self._fd = -1
+        # Closing (never unlocking) keeps the parent's lock, and lets it go when the parent dies.
+        self._close_file()
         self._recent, self._open = Recent(), {}
         _open_wals.discard(self)
+
+    def _close_file(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _path(self, index: int) -> Path:
         return self._store / "wal" / f"{self._process.process_id}-{index}.wal"
@@ -128,10 +138,10 @@ class Wal:
         if self._fd >= 0:
             if os.fstat(self._fd).st_nlink:
                 return
-            # Somebody removed the store's files while the process runs: go on in a new one.
-            os.close(self._fd)
-            self._fd = -1
-            self._index += 1
+            # Somebody removed the store's files while the process runs: go on in a new one. The name of a WAL
+            # that a manifest holds must not come back, or its records would be taken for sealed.
+            self._close_file()
+            self._index = self._index + 1 if (self._store / "MANIFEST.json").exists() else 0
         self._recent = Recent()
         self._fd, self._end = self._create(self._index, tuple(self._open.values()), self._recent)
         self._rotate_at = self._rotate_bytes
@@ -140,7 +150,8 @@ class Wal:
         path = self._path(index)
         self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead process.
+        # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead
+        # process.
         hidden = path.with_name(f".{path.name}.tmp")
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -219,12 +230,52 @@ def _write_all(fd: int, buffers: list[bytes], end: int) -> int:
     return size
 
 
-def _forget_all() -> None:
-    for wal in list(_open_wals):
+class _NoBases(Recent):
+    """For a record that a signal handler appends in the middle of another: the slots may be half changed."""
+
+    def choose(self, body: bytes, conversation: str) -> Delta:
+        """Always the body whole, and in no slot."""
+        return Delta(-1, 0, 0, -1)
+
+
+_fork_guard = threading.RLock()
+_taken: set[int] = set()
+"""Descriptors that hold the lock of a WAL which is being sealed."""
+
+
+_paused: list[Wal] = []
+
+
+def _before_fork() -> None:
+    # A fork in the middle of an append or of opening a file would give the child a descriptor that nobody
+    # knows of, and with it the lock, for as long as the child lives.
+    _fork_guard.acquire()
+    _paused[:] = _open_wals
+    for wal in _paused:
+        wal._lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for wal in _paused:
+        wal._lock.release()
+    _paused.clear()
+    _fork_guard.release()
+
+
+def _after_fork_in_child() -> None:
+    global _fork_guard
+    for wal in _paused:
         wal.reset_after_fork()
+    for fd in _taken:
+        os.close(fd)
+    _paused.clear()
+    _taken.clear()
+    _fork_guard = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
 
 
 def wal_files(store: Path) -> list[Path]:
@@ -243,34 +294,44 @@ def process_of(path: Path) -> str:
 
 def is_live(path: Path) -> bool:
     """Whether somebody holds the lock of a WAL: its process, or who is sealing it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
+    with _fork_guard:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
     return False
 
 
 def take(path: Path) -> int | None:
-    """A descriptor that holds the lock of a WAL nobody else holds, until it is closed; else None."""
-    fd = -1
+    """A descriptor that holds the lock of a WAL nobody else holds, until it is let go; else None."""
+    with _fork_guard:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        _taken.add(fd)
     # A reader that asks `is_live` holds the lock for some microseconds: that is no reason to give up.
     for _ in range(_ATTEMPTS):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd < 0 else fd
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return None
         except BlockingIOError:
             time.sleep(0.002)
             continue
         if os.fstat(fd).st_nlink:
             return fd
         break  # It was sealed and removed between the two calls.
-    os.close(fd)
+    let_go(fd)
     return None
+
+
+def let_go(fd: int) -> None:
+    """The lock that `take` gave is free."""
+    with _fork_guard:
+        _taken.discard(fd)
+        os.close(fd)
