@@ -1,0 +1,81 @@
+"""A recorded run made into a tape: its exchanges in step order, and how its agent was started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from tracefork_otel._errors import TruncatedBody, UsageError
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.records import Note
+from tracefork_otel.tape import HowStarted, Tape
+
+from .store import Run, Store
+from .store.run import how_started
+
+_KEPT_NOTES = ("lost", "incomplete")
+
+
+def reconstruct(store: Store, run: Run) -> Tape:
+    """The tape of a run, and of all other runs of the command that made it: the replay repeats the command.
+
+    Raises TruncatedBody naming the step whose bytes are not whole, and UsageError while the run goes on.
+    """
+    run_ids = (run.run_id,)
+    start = run.start
+    launched = run.launch_id is not None and _of_launch(store, run.launch_id)
+    if launched:
+        start = launched
+        run_ids = tuple(dict.fromkeys((run.run_id, *store.runs_of_launch(str(run.launch_id)))))
+    elif start.entrypoint:
+        start = _by_entrypoint(start, run)
+    exchanges: list[Exchange] = []
+    notes: list[Note] = []
+    for run_id in run_ids:
+        exchanges += run.exchanges if run_id == run.run_id else store.exchanges(run_id)
+        for note in store.notes(run_id):
+            if note.kind in _KEPT_NOTES and note not in notes:
+                notes.append(note)
+    return Tape(
+        run_id=run.run_id,
+        name=run.name,
+        exchanges=tuple(_whole(exchanges, run)),
+        start=start,
+        notes=tuple(notes),
+    )
+
+
+def _of_launch(store: Store, launch_id: str) -> HowStarted | None:
+    """How the command started, if the span that says so is there."""
+    start = how_started(store.start_attributes(launch_id, None))
+    return start if start.command else None
+
+
+def _by_entrypoint(start: HowStarted, run: Run) -> HowStarted:
+    """The start of a run that is one call of an agent function: a replay makes that call, no more."""
+    environment = dict(start.environment)
+    script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
+    if script:  # the agent's module may be the script itself, found only in its own folder
+        folder = str((Path(start.cwd or ".") / script).parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, environment.get("PYTHONPATH"))))
+    status = {"ok": 0, "error": 1}.get(run.status)
+    return replace(start, command=None, environment=environment, exit_status=status)
+
+
+def _whole(exchanges: Iterable[Exchange], run: Run) -> Iterable[Exchange]:
+    for step, exchange in enumerate(exchanges):
+        if exchange.damage:
+            raise TruncatedBody(
+                f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.request.method} "
+                f"{exchange.request.url}): {exchange.damage}; see `tracefork-otel doctor`"
+            )
+        if exchange.outcome == "in_flight" and run.status == "running":
+            raise UsageError(f"run {run.run_id[:8]} still goes on: step {step} is open; wait until it ended")
+        response = exchange.response
+        if response is not None and response.body and not response.chunk_sizes:
+            # It came without its cuts (by OTLP): it is played back in one piece, and the tape says so.
+            response = replace(response, chunk_sizes=(len(response.body),), chunk_offsets_us=(0,))
+            exchange = replace(exchange, response=response)
+        yield exchange
