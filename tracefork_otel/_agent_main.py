@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
     boot("agent")
     try:
         function = find(argv[0])
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        _show(error)
         return NOT_STARTED
     code = getattr(function, "__code__", None)
     if code is None or code.co_filename != _agent.__file__:  # not decorated: its result is to be recorded too
@@ -59,10 +59,22 @@ def main(argv: list[str]) -> int:
         call(function, arguments)
     except SystemExit:
         raise
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        _show(error)
         return 1
     return 0
+
+
+def _show(error: BaseException) -> None:
+    """The error is on stderr with its traceback, less the frames that led from here to the agent's code."""
+    frame = error.__traceback__
+    while frame is not None and _is_way_in(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    traceback.print_exception(error.with_traceback(frame))
+
+
+def _is_way_in(file: str) -> bool:
+    return os.path.dirname(file) == os.path.dirname(__file__) or "importlib" in file or "asyncio" in file
 
 
 if __name__ == "__main__":

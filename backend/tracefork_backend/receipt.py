@@ -11,7 +11,7 @@ from tracefork_otel.match import Cause, Explanation
 from tracefork_otel.records import Note
 from tracefork_otel.tape import Tape, digest_of
 
-# Statuses above this mean that a signal ended the process: who killed the recorded agent does not kill this one.
+# Statuses above this mean that a signal ended the process: who killed the recorded agent is not here now.
 _SIGNALLED = 128
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from tracefork_otel._errors import TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Note
 from tracefork_otel.tape import HowStarted, Tape
 
+from .runner import with_script_folder
 from .store import Run, Store
 from .store.run import how_started
 
@@ -55,11 +54,7 @@ def _of_launch(store: Store, launch_id: str) -> HowStarted | None:
 
 def _by_entrypoint(start: HowStarted, run: Run) -> HowStarted:
     """The start of a run that is one call of an agent function: a replay makes that call, no more."""
-    environment = dict(start.environment)
-    script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
-    if script:  # the agent's module may be the script itself, found only in its own folder
-        folder = str((Path(start.cwd or ".") / script).parent)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, environment.get("PYTHONPATH"))))
+    environment = with_script_folder(start).environment
     status = {"ok": 0, "error": 1}.get(run.status)
     return replace(start, command=None, environment=environment, exit_status=status)
 

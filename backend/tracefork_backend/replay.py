@@ -22,12 +22,20 @@ from tracefork_otel._settings import Settings
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.match import parse_paths
 from tracefork_otel.records import Note, ProcessStarted, SpanRecord
-from tracefork_otel.tape import Tape
+from tracefork_otel.tape import HowStarted, Tape
 from tracefork_otel.wal import exchanges_of, read_wal, wal_files
 
 from .receipt import DriftReport, Leak, ReplayResult, compare, crashed
 from .reconstruct import reconstruct
-from .runner import executable, given_back, run_command, traced, working_directory, write_spans
+from .runner import (
+    executable,
+    given_back,
+    run_command,
+    traced,
+    with_script_folder,
+    working_directory,
+    write_spans,
+)
 from .runner.in_place import call, playing
 from .runner.reach import reached, why_nothing
 from .store import Run, Store
@@ -81,11 +89,16 @@ def replay(
         attempt = _Attempt(tape, space, settings, portable=isinstance(source, Tape))
         ended = attempt.in_place(agent) if callable(agent) else attempt.in_process(agent, timeout)
         found = attempt.collect(ended)
-        result = replace(found, kept=store is not None, exact=match == "exact" and not ignore)
+        result = replace(found, kept=_keeps(store), exact=match == "exact" and not ignore)
         attempt.write_root(result)
-        if store is not None:
+        if store is not None and _keeps(store):
             space.keep(store)
     return result
+
+
+def _keeps(store: Store | None) -> bool:
+    """Whether there is a store to keep the replay in; one that does not exist yet is not made for it."""
+    return store is not None and store.writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +128,7 @@ class _Workspace:
 @contextlib.contextmanager
 def _workspace(store: Store | None) -> Iterator[_Workspace]:
     # Beside the store's own files, so that what was recorded can be moved there.
-    within = store.path if store is not None and store.writable else None
+    within = store.path if store is not None and _keeps(store) else None
     folder = Path(tempfile.mkdtemp(prefix=".replay-", dir=within))
     try:
         yield _Workspace(folder)
@@ -164,6 +177,7 @@ class _Attempt:
         if entrypoint is not None:
             argv = (sys.executable, "-m", "tracefork_otel._agent_main", entrypoint)
             stdin = json.dumps(start.arguments).encode()
+            start = with_script_folder(start)
         elif start.command:
             argv = executable(start.command)
         else:
@@ -173,7 +187,7 @@ class _Attempt:
             )
         finished = run_command(
             argv,
-            env=self._environment(),
+            env=self._environment(start),
             cwd=working_directory(start, portable=self.portable),
             timeout=timeout,
             stdin=stdin,
@@ -185,10 +199,10 @@ class _Attempt:
             timed_out=timeout if finished.reason == "timeout" else None,
         )
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, start: HowStarted) -> dict[str, str]:
         settings = self.settings
         return traced(
-            given_back(self.tape.start, os.environ),
+            given_back(start, os.environ),
             mode="replay",
             store=settings.store,
             trace_id=self.trace_id,

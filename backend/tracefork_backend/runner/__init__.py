@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .environment import executable, given_back, traced, working_directory
+from .environment import executable, given_back, traced, with_script_folder, working_directory
 from .recording import Recorded, RecordedRun, record, write_spans
 from .supervise import Finished, Output, run_command
 
@@ -16,6 +16,7 @@ __all__ = [
     "record",
     "run_command",
     "traced",
+    "with_script_folder",
     "working_directory",
     "write_spans",
 ]

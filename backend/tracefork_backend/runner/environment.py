@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +73,16 @@ def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
         if not _LOCAL.fullmatch(name):
             env.setdefault(name, DUMMY)
     return env
+
+
+def with_script_folder(start: HowStarted) -> HowStarted:
+    """The start with its script's folder on PYTHONPATH: the agent's module may be found only there."""
+    script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
+    if script is None:
+        return start
+    folder = str((Path(start.cwd or ".") / script).parent)
+    path = os.pathsep.join(filter(None, (folder, start.environment.get("PYTHONPATH"))))
+    return replace(start, environment={**start.environment, "PYTHONPATH": path})
 
 
 def is_boot(entry: str) -> bool:
