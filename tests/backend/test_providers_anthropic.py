@@ -265,7 +265,7 @@ def test_the_request_reads_as_messages_system_first() -> None:
         ("assistant", "thinking", None, "A tool knows."),
         ("assistant", "redacted_thinking", None, ""),
         ("assistant", "text", None, "Let me look."),
-        ("assistant", "tool_use", "weather", '{"city": "Paris", "model": "nested"}'),
+        ("assistant", "tool_use", "weather", '{"city":"Paris","model":"nested"}'),
         ("user", "tool_result", "weather", "18 °C\n[image/png, 12 base64 characters]"),
         ("user", "tool_result", "toolu_gone", "lost call"),
         ("user", "image", None, "https://example.org/cat.png"),

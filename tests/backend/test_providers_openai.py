@@ -379,7 +379,7 @@ def test_a_whole_response_reads_as_the_sdk_parses_it() -> None:
     same_as_response(found, final)
     assert told(found) == [
         ("thinking", None, "**Height** asked."),
-        ("tool_use", "web_search", '{"type": "search", "query": "Mont Blanc height"}'),
+        ("tool_use", "web_search", '{"type":"search","query":"Mont Blanc height"}'),
         ("text", None, "Höhe: 4808 m."),
         ("refusal", None, "I won't climb it."),
         ("tool_use", "book", '{"hut": "Goûter"}'),
@@ -460,7 +460,7 @@ def test_a_responses_request_reads_as_messages() -> None:
         ("tool", "tool_result", "gone", "lost"),
         ("assistant", "text", None, "4808 m"),
         ("user", "image", None, "https://example.org/peak.png"),
-        ("user", "other", None, '{"type": "item_reference", "id": "msg_9"}'),
+        ("user", "other", None, '{"type":"item_reference","id":"msg_9"}'),
     ]
     bare = providers.request_messages("openai", b'{"model": "m", "input": "hi"}')
     assert [(m.role, m.content) for m in bare] == [("user", "hi")]

@@ -30,9 +30,9 @@ def loads(data: bytes | str) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Return the value as compact-enough JSON that people read, empty where it nests too deep."""
+    """Return the value as compact JSON, empty where it nests too deep."""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         return ""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,13 +18,15 @@ from tracefork_otel.manifest import SegmentEntry
 from . import _facts, _live
 from ._guard import first_line
 from ._live import Live
-from ._statements import statement, views
+from ._statements import messages, statement, views
 
 SCANS = ("exchanges", "spans", "chunks", "facts")
 PARQUET = b"PAR1"
 """How every Parquet file begins and ends."""
 ATTEMPTS = 20
 """Readings of a store whose WALs are sealed at that very moment, before giving up."""
+_ASKS_FOR_MESSAGES = re.compile(r"messages|_blocks|_requests|show|tables|views|columns|schema", re.IGNORECASE)
+"""Queries that mean `messages`, or may mean it, such as those that list the views."""
 State: TypeAlias = tuple[Any, ...]
 """Equal for two moments between which nothing was written, sealed or ended."""
 
@@ -41,13 +44,18 @@ class Snapshot:
     database: duckdb.DuckDBPyConnection
     scans: Mapping[str, str]
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection of its own to the views, in a read-only transaction."""
+    _done: set[str] = field(default_factory=set[str])
+
+    def cursor(self, query: str = "") -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the views that the query needs, in a read-only transaction."""
         # A result owns its connection until it is read to the end, so each query gets its own. The views read
         # the names of the files from variables, which belong to a connection.
         cursor = self.database.cursor()
         for name, scan in self.scans.items():
             cursor.execute(statement(f"set_scan_{name}"), {"scan": scan})
+        if "messages" not in self._done and _ASKS_FOR_MESSAGES.search(query):
+            cursor.execute(messages())
+            self._done.add("messages")
         cursor.execute(statement("read_only"))
         return cursor
 
@@ -122,7 +130,7 @@ def _fill(
     database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[SegmentEntry], live: Live
 ) -> None:
     """The live tables hold the tails, and the facts of segments that could not be given any."""
-    rows = [_facts.table_of(live.facts)]
+    rows = [_facts.table_of(live.facts)] if live.facts else []
     for entry in entries:
         if entry.facts is None:
             try:

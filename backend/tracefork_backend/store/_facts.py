@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Grows when what is read from the same bytes changes: older facts files are then written anew."""
-BATCH_BYTES = 64 * 1024 * 1024
-"""Body bytes that are in memory at a time."""
 
 
 def facts_of(exchange: Exchange) -> dict[str, Any] | None:
@@ -141,37 +139,11 @@ def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
     )
 
 
-def batches(store: Path, entry: SegmentEntry) -> Iterator[list[Exchange]]:
-    """The segment's exchanges in order, whole traces at a time, as many as fit in memory."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = entry.file(store, "exchanges")
-    try:
-        sizes = pq.read_table(path, columns=["trace_id", "request_length", "response_length"])
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path}: the file of the segment cannot be read: {error}; see `doctor`") from error
-    wanted: dict[str, None] = {}
-    waiting = 0
-    for trace_id, asked, answered in zip(*(column.to_pylist() for column in sizes.columns), strict=True):
-        if waiting > BATCH_BYTES and trace_id not in wanted:
-            yield segment.read_exchanges(store, entry, trace_ids=wanted.keys())
-            wanted, waiting = {}, 0
-        wanted[trace_id] = None
-        waiting += asked + (answered or 0)
-    if wanted:
-        yield segment.read_exchanges(store, entry, trace_ids=wanted.keys())
-
-
 def compute(store: Path, entry: SegmentEntry) -> pa.Table:
     """The facts of a segment, read from its bodies; raises StoreError if it cannot be read."""
-    import pyarrow as pa
-
-    parts = [
-        table_of(row for exchange in batch if (row := facts_of(exchange)) is not None)
-        for batch in batches(store, entry)
-    ]
-    return pa.concat_tables(parts) if parts else schema().empty_table()
+    return table_of(
+        row for exchange in segment.iter_exchanges(store, entry) if (row := facts_of(exchange)) is not None
+    )
 
 
 def write(path: Path, table: pa.Table) -> None:

@@ -7,8 +7,8 @@ from functools import cache
 from importlib import resources
 
 _NAMED = re.compile(r"^-- :(\w+)$", re.MULTILINE)
-BACKEND_MARK = "-- >8 --"
-"""In views.sql: what stands before it finds the segments by MANIFEST.json, which a plain DuckDB has to."""
+MARK = "-- >8 --"
+"""Cuts views.sql in three: what finds the segments (here they are given), the views, and `messages`."""
 
 
 @cache
@@ -25,7 +25,17 @@ def statement(name: str) -> str:
 
 
 @cache
-def views() -> str:
-    """What defines the views once `tracefork_store` and `tracefork_segments` are set."""
+def _views() -> list[str]:
     text = resources.files("tracefork_otel").joinpath("views.sql").read_text("utf-8")
-    return text.partition(BACKEND_MARK)[2].partition("\n")[2]
+    # The rest of the mark's own line is a comment.
+    return [f"--{part}" for part in text.split(MARK)]
+
+
+def views() -> str:
+    """What defines all views but `messages` once `tracefork_store` and `tracefork_segments` are set."""
+    return _views()[1]
+
+
+def messages() -> str:
+    """What defines the view `messages` beside the others."""
+    return _views()[2]

@@ -66,7 +66,7 @@ class Store:
 
         Parameters are `$name` or `?`. The relation is evaluated when it is read.
         """
-        cursor = self._current().cursor()
+        cursor = self._current().cursor(query)
         _guard.check(cursor, query)
         try:
             return cursor.sql(query, params=params)
