@@ -23,7 +23,7 @@ _STRUCTURE = re.compile(
     rb'|(?<="\}),\s*\{\s*"content"'  # a message with its keys sorted
     rb'|\]\s*,\s*"(?:model|system|tools|tool_choice|messages|temperature|max_tokens|stream|metadata|thinking'
     rb'|stop_sequences|top_p|generationConfig|store|input|instructions)"'
-    rb'|,\s*"(?:model|system|tools|messages|input|instructions)"\s*:'
+    rb'|,\s*"(?:model|system|tools|messages|instructions)"\s*:|,\s*"input"\s*:\s*\['
 )
 LARGEST = 16 * 1024
 """A longer piece is cut by its content, so that a change inside it costs a part of it."""
@@ -76,7 +76,8 @@ class Chunks:
 
     def __init__(self) -> None:
         self._data: list[bytes] = []
-        self._numbers: dict[bytes, int] = {}
+        # Requests and responses apart: a piece that both hold would tear the runs of one of them.
+        self._numbers: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
         self._places: list[_Place] = []
         self._sizes: dict[int, int] = {}
         """Bytes of all chunks of a conversation."""
@@ -140,9 +141,10 @@ class Chunks:
 
     def _number(self, piece: bytes, place: _Place) -> int:
         key = blake2b(piece, digest_size=16).digest()
-        number = self._numbers.get(key)
+        numbers = self._numbers[place[2]]
+        number = numbers.get(key)
         if number is None:
-            number = self._numbers[key] = len(self._data)
+            number = numbers[key] = len(self._data)
             self._data.append(piece)
             self._places.append(place)
             self._sizes[place[0]] = self._sizes.get(place[0], 0) + len(piece)

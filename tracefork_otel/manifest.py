@@ -91,7 +91,7 @@ def load(store: Path) -> Manifest:
         data = json.loads(path.read_bytes())
         if data["format"] != FORMAT:
             raise StoreError(
-                f"{path}: format {data['format']} is not {FORMAT}, which this version reads: upgrade tracefork-otel"
+                f"{path}: format {data['format']} is newer than {FORMAT}: upgrade tracefork-otel"
             )
         return Manifest(
             version=data["version"],

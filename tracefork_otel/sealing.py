@@ -48,8 +48,12 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
         entry = _sealed(store, fresh) if fresh else None
         for path in held:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{store}: WALs could not be sealed and are kept: {error}") from error
+    except StoreError:
+        raise
+    except Exception as error:
+        # Whatever a record holds that a segment cannot: other WALs must not wait for it.
+        names = ", ".join(path.name for path in wals)
+        raise StoreError(f"{store}: {names} could not be sealed and stay as they are: {error!r}") from error
     finally:
         for fd in held.values():
             wal.let_go(fd)
