@@ -7,11 +7,12 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 # Rates before and after the drop that are held possible (research 3.6); a drop is at least _LEAST_DROP.
-_HIGH = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
-_LOW = (0.005, 0.02, 0.05, 0.1, 0.15, 0.2)
+_HIGH = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+_LOW = (0.005, 0.05, 0.12, 0.2)
 _LEAST_DROP = 0.1
 
-# A step that was tested in vain keeps this share of its prior, so it can come back if everything else is worse.
+# A step that was tested in vain keeps this share of its prior, so it can come back if everything else is
+# worse.
 _DISCOUNT = 1e-6
 
 
@@ -59,8 +60,8 @@ def locate(
     """Return the posterior's place of the drop among steps `first` to `last`.
 
     Model: V is high before the drop's step is kept and low after it, each step alike likely. `counts` are
-    (prefix, flips, others), prefixes ascending from `first` - 1. Between two probed prefixes all steps are equally
-    likely, so the work grows with the probed prefixes, not with the steps.
+    (prefix, flips, others), prefixes ascending from `first` - 1. Between two probed prefixes all steps are
+    equally likely, so the work grows with the probed prefixes, not with the steps.
     """
     segments = _segments(grid, counts, first, last)
     masses: list[tuple[int, int, float]] = []
@@ -80,7 +81,7 @@ def locate(
 def _segments(
     grid: Grid, counts: Sequence[tuple[int, int, int]], first: int, last: int
 ) -> list[tuple[int, int, float]]:
-    """Return runs of steps that the counts cannot tell apart, each with the likelihood of one of its steps."""
+    """Return runs of steps that the counts cannot tell apart, with the likelihood of one of their steps."""
     # The drop at r makes prefixes below r high: segment k has the first k counted prefixes high.
     edges = [first] + [prefix + 1 for prefix, _, _ in counts if first <= prefix + 1 <= last] + [last + 1]
     high_before_first = sum(1 for prefix, _, _ in counts if prefix + 1 <= first)
@@ -103,14 +104,15 @@ def _segments(
 
 
 def _probe(masses: Sequence[tuple[int, int, float]], half: float, first: int, last: int) -> int:
-    """Return the prefix that splits the posterior most evenly: kept, it is high if the drop comes after it."""
+    """Return the prefix that splits the posterior most evenly: it is high if the drop comes after it."""
     below = 0.0
     for begin, end, mass in masses:
         if below + mass >= half:
             share = mass / (end - begin + 1)
             inside = (half - below) / share if share > 0 else 0.0
             middle = begin + min(int(inside), end - begin)
-            # Probing `middle` has P(drop ≤ middle) below it, probing the one before leaves the middle step above.
+            # Probing `middle` has P(drop ≤ middle) below it, probing the one before leaves the middle step
+            # above.
             upper = below + share * (middle - begin + 1)
             nearer = middle if abs(upper - half) <= abs(upper - share - half) else middle - 1
             return min(max(nearer, first - 1), last - 1)

@@ -12,6 +12,9 @@ from .tasks import Task
 MOST_PAIRS = 60
 LEAST_PAIRS = 6
 
+# Forks of one arm, lost ones included, after which a test is given up.
+MOST_ATTEMPTS = 2 * MOST_PAIRS
+
 # A candidate is minor once an effect this large is less likely than _UNLIKELY. No error rate depends on it.
 _DECISIVE = 0.4
 _UNLIKELY = 0.05
@@ -23,7 +26,6 @@ def confirm(state: State, candidates: list[int]) -> Task[None]:
     open_steps = [step for step in candidates if step not in state.certified]
     for step in open_steps:
         state.closed.pop(step, None)
-    level = 1 - state.plan.alpha
     # Enough for a step that stands alone; steps that stand together need less.
     threshold = math.log(len(state.tested) / state.singles_alpha)
     while open_steps:
@@ -34,8 +36,8 @@ def confirm(state: State, candidates: list[int]) -> Task[None]:
         else:
             yield from contrast.draw(threshold)
         for sure in state.rejected():
-            if sure in open_steps and state.contrasts[sure].excludes_zero(level=level):
-                state.certified.add(sure)
+            state.certified.add(sure)
+            if sure in open_steps:
                 open_steps.remove(sure)
         if step in open_steps and _give_up(state, step, contrast):
             open_steps.remove(step)
@@ -58,7 +60,7 @@ def _give_up(state: State, step: int, contrast: Contrast) -> bool:
             f"an effect of {_DECISIVE} or more is unlikely after {contrast.blocks} pairs",
         )
         return True
-    if contrast.blocks < MOST_PAIRS and len(arm.outcomes) < 2 * MOST_PAIRS:
+    if contrast.blocks < MOST_PAIRS and contrast.attempts < MOST_ATTEMPTS:
         return False
     reason = f"not settled after {contrast.blocks} pairs"
     if arm.undefined or (contrast.control is not None and contrast.control.undefined):

@@ -8,7 +8,8 @@ from .statistics import LOG_MAX_FACTOR, PairedDifferences, TwoByTwo, chance_of_e
 from .tasks import Task, until
 from .trials import Arm
 
-# Pairs asked for at once: enough to keep a few workers busy, few enough to waste little when the answer comes.
+# Pairs asked for at once: enough to keep a few workers busy, few enough to waste little when the answer
+# comes.
 _MOST_PAIRS = 4
 
 # Attempts to complete a pair per outcome wanted, where undefined outcomes are left out.
@@ -16,11 +17,12 @@ _MOST_ATTEMPTS = 3
 
 
 class Contrast:
-    """Block t is the t-th trial of each arm; trials drawn before the control existed are paired with it later.
+    """Block t is the t-th trial of each arm; trials drawn before the control existed are paired with it
+    later.
 
-    Read at its worst, an undefined treatment did not flip and an undefined control did when the claim is that the
-    effect is large, and the other way round when the claim is that it is small. So e-value and interval hold
-    whatever made trials undefined.
+    Read at its worst, an undefined treatment did not flip and an undefined control did when the claim is
+    that the effect is large, and the other way round when the claim is that it is small. So e-value and
+    interval hold whatever made trials undefined.
     """
 
     __slots__ = ("blocks", "control", "high", "low", "test", "treatment", "worst")
@@ -56,31 +58,33 @@ class Contrast:
         self.blocks = max(self.blocks, end)
 
     def level(self) -> Task[None]:
-        """Draw what the shorter arm lacks, then fold."""
-        if self.control is not None:
-            if self.worst:
-                top = max(len(self.treatment.outcomes), len(self.control.outcomes))
-                yield from until((self.treatment, top), (self.control, top))
-            else:
-                yield from self._level_defined()
-        self.fold()
-
-    def _level_defined(self) -> Task[None]:
-        assert self.control is not None
-        top = max(len(self.treatment.defined), len(self.control.defined))
-        for arm in (self.treatment, self.control):
-            limit = _MOST_ATTEMPTS * top + len(arm.outcomes)
-            while len(arm.defined) < top and len(arm.outcomes) < limit:
-                yield from until((arm, len(arm.outcomes) + top - len(arm.defined)))
+        """Draw the controls that the treatments drawn so far lack, then fold."""
+        yield from self._reach(len(self.treatment.outcomes if self.worst else self.treatment.defined))
 
     def draw(self, log_threshold: float, *, most: int = _MOST_PAIRS) -> Task[None]:
-        """Draw as many blocks as could at the soonest decide, then fold."""
-        pairs = max(1, min(most, int((log_threshold - self.test.log_e) / LOG_MAX_FACTOR) + 1))
-        wants = [(self.treatment, len(self.treatment.outcomes) + pairs)]
-        if self.control is not None:
-            wants.append((self.control, len(self.control.outcomes) + pairs))
-        yield from until(*wants)
-        yield from self.level()
+        """Draw as many more blocks as could at the soonest decide, then fold."""
+        pairs = (
+            int((log_threshold - self.test.log_e) / LOG_MAX_FACTOR) + 1 if log_threshold < math.inf else most
+        )
+        yield from self._reach(self.blocks + max(1, min(most, pairs)))
+
+    def _reach(self, blocks: int) -> Task[None]:
+        arms = [self.treatment] if self.control is None else [self.treatment, self.control]
+        if self.worst:
+            yield from until(*((arm, blocks) for arm in arms))
+        else:
+            for arm in arms:
+                limit = len(arm.outcomes) + _MOST_ATTEMPTS * max(1, blocks - len(arm.defined))
+                while len(arm.defined) < blocks and len(arm.outcomes) < limit:
+                    yield from until((arm, len(arm.outcomes) + blocks - len(arm.defined)))
+        self.fold()
+
+    @property
+    def attempts(self) -> int:
+        """The trials of the longer arm, graded or not: what limits a test whose forks are often lost."""
+        return max(
+            len(self.treatment.outcomes), len(self.control.outcomes) if self.control is not None else 0
+        )
 
     @property
     def log_e(self) -> float:
@@ -103,7 +107,9 @@ class Contrast:
         return self.low.log_e(0.0) > -math.log((1 - level) / 2)
 
     def interval(self, *, level: float) -> tuple[float, float]:
-        """Return bounds of the effect that hold together at `level`, at any look and whatever was undefined."""
+        """Return bounds of the effect that hold together at `level`, at any look and whatever was
+        undefined.
+        """
         alpha = (1 - level) / 2
         return self.low.lower(alpha=alpha), self.high.upper(alpha=alpha)
 
@@ -128,7 +134,9 @@ class Contrast:
         return low - control_high, high - control_low
 
     def chance(self, effect: float) -> float:
-        """Return about how likely it is that the effect is at least this large; for spending, not for blaming."""
+        """Return about how likely it is that the effect is at least this large; for spending, not for
+        blaming.
+        """
         control = None if self.control is None else (self.control.flips, len(self.control.defined))
         return chance_of_effect(
             effect, treatment=(self.treatment.flips, len(self.treatment.defined)), control=control

@@ -5,12 +5,13 @@ from __future__ import annotations
 from .state import State
 from .tasks import Task, until
 
-# Enough to see that a run is stable; eight more where it is not, to know how unstable (research: 14 controls put
-# the baseline within 0.1).
+# Enough to see that a run is stable; eight more where it is not, to know how unstable (research: 14
+# controls put the baseline within 0.1).
 _FIRST = 6
 _MORE = 8
 
-# Above this the recorded outcome is not the usual one, and no step's effect can reach what screening looks for.
+# Above this the recorded outcome is not the usual one, and no step's effect can reach what screening looks
+# for.
 _UNSTABLE = 0.55
 
 # Screening takes a rate this far above the baseline for noise, and one a further _GAP up for a cause.
@@ -22,7 +23,8 @@ def controls(state: State) -> Task[bool]:
     """Measure the baseline and set the screening rates; False if it already ends the experiment."""
     state.phase = "control"
     first = state.tested[0] if state.tested else 0
-    arm = state.baseline = state.ledger.keep(first)
+    # An arm of its own: it decides what is screened, so it must not serve again as the control of that step.
+    arm = state.baseline = state.ledger.keep(first, use="baseline")
     yield from until((arm, _FIRST))
     if arm.flips or arm.undefined:
         yield from until((arm, _FIRST + _MORE))
@@ -43,10 +45,13 @@ def controls(state: State) -> Task[bool]:
 
 
 def remeasure(state: State, trials: int) -> Task[None]:
-    """Draw more controls and set the screening rates anew."""
+    """Draw more controls, twice as many if some flip, and set the screening rates anew."""
     arm = state.baseline
     assert arm is not None
-    yield from until((arm, len(arm.outcomes) + trials))
+    start = len(arm.outcomes)
+    yield from until((arm, start + trials))
+    if arm.flips:
+        yield from until((arm, start + 2 * trials))
     set_rates(state)
 
 

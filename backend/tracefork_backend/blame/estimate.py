@@ -44,8 +44,8 @@ def estimate(
 ) -> Estimate:
     """Simulate the search itself on runs with one cause of that effect at a random step.
 
-    The baseline is drawn anew for each from what `controls` (flips, trials) leave likely; without controls it is
-    taken to be small, about 1 in 20. Costs are in the unit of `plan.costs`; so is the budget.
+    The baseline is drawn anew for each from what `controls` (flips, trials) leave likely; without controls
+    it is taken to be small, about 1 in 20. Costs are in the unit of `plan.costs`; so is the budget.
     """
     rng = random.Random(seed)
     flips, trials = controls
@@ -91,7 +91,8 @@ def _by_value(plan: Plan) -> bool:
 def _sampler(rng: random.Random, plan: Plan, cause: int, effect: float, baseline: float):
     """Return a sampler of a run with one cause; in value mode the cause is where the drop is."""
     if _by_value(plan):
-        # Before the drop's step is kept a re-run flips with effect + baseline, after it with baseline, at the end never.
+        # Before the drop's step is kept a re-run flips with effect + baseline, after it with baseline, at
+        # the end never.
         def value(request: TrialRequest) -> bool:
             rate = baseline + (effect if request.kept <= cause else 0.0)
             return rng.random() < min(1.0, rate)

@@ -54,7 +54,9 @@ class SetFinding:
 
     steps: tuple[int, ...]
     kind: Literal["and", "or"]
-    """`and`: only breaking all of them breaks the run. `or`: each broke it, so only mending all of them mends it."""
+    """`and`: only breaking all of them breaks the run. `or`: each broke it, so only mending all of them
+    mends it.
+    """
     verdict: Verdict
     reason: str
     flip_rate: float | None
@@ -65,7 +67,7 @@ class SetFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """How much of the whole loss fell between two measured prefixes; all drops together are the whole loss."""
+    """How much of the whole loss fell between two measured prefixes; all drops add up to the whole loss."""
 
     first: int
     last: int

@@ -27,7 +27,9 @@ def intervene(state: State) -> Task[None]:
 
 
 def _one_fork_each(state: State) -> Task[bool]:
-    """Fork each step once, those that flip once more; False if the two differ, so the agent is not deterministic."""
+    """Fork each step once, those that flip once more; False if the two differ, so the agent is not
+    deterministic.
+    """
     state.phase = "screen"
     arms = {step: state.ledger.alter((step,)) for step in state.tested}
     yield from together([until((arm, 1)) for arm in arms.values()])

@@ -18,15 +18,21 @@ class Plan:
     """How many steps the recorded run has."""
     mode: Mode = "auto"
     natural: bool = False
-    """The intervention is a redraw of the step's own response: nothing else is there to try, so `auto` means `value`."""
+    """The intervention is a redraw of the step's own response: nothing else is there to try, so `auto`
+    means `value`.
+    """
     parent_failed: bool = True
     """The recorded run's outcome; a flip is the other one."""
     output: int | None = -1
-    """The step whose text is what gets graded, which an intervention would only rewrite; None: no such step."""
+    """The step whose text is what gets graded, which an intervention would only rewrite; None: no such
+    step.
+    """
     blocked: frozenset[int] = frozenset()
     """Steps at which the intervention cannot be made."""
     costs: tuple[float, ...] = ()
-    """Price of a fork by how many recorded responses it keeps, 0 to `steps`; left out, one for each live call."""
+    """Price of a fork by how many recorded responses it keeps, 0 to `steps`; left out, one for each live
+    call.
+    """
     weights: tuple[float, ...] = ()
     """A guess made before the experiment of how likely each step is the cause; left out, all alike."""
     alpha: float = 0.05
@@ -35,15 +41,21 @@ class Plan:
     k: int = 10
     """Forks per step in `fixed` mode."""
     deterministic: Literal["auto", "assume", "never"] = "auto"
-    """Whether one fork may stand for all: when unchanged re-runs were byte-identical, when the user says so, or never."""
+    """Whether one fork may stand for all: when unchanged re-runs were byte-identical, when the user says
+    so, or never.
+    """
     undefined: Literal["worst", "ignore"] = "worst"
-    """How the test reads a trial without an outcome: as the worst for its claim, or not at all (if unrelated to flips)."""
+    """How the test reads a trial without an outcome: as the worst for its claim, or not at all (if
+    unrelated to flips).
+    """
     sets: bool = True
     """Look for steps that only flip the run together."""
     roots: bool = True
     """Spend forks to tell a root from the steps that echo it."""
     repair: bool = False
-    """The intervention mends a step instead of breaking it: steps that must be mended together are each a cause."""
+    """The intervention mends a step instead of breaking it: steps that must be mended together are each a
+    cause.
+    """
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -216,12 +216,14 @@ def _message(state: State, found: Findings) -> str:
         )
     elif reason == "unstable":
         message = (
-            f"unchanged re-runs flip in {found.baseline_flips} of {found.baseline_trials}: the recorded outcome is "
-            "not the usual one, so no single step can be shown to cause it; try value mode"
+            f"unchanged re-runs flip in {found.baseline_flips} of {found.baseline_trials}: the recorded "
+            "outcome is not the usual one, so no single step can be shown to cause it; try value mode"
         )
     elif reason == "aborted":
         message = "no fork could be graded: check the oracle and the agent"
     elif reason == "none_found":
+        if not state.tested:
+            return "no step can be tried: the only one is the output, or the intervention fits none"
         message = "no step is certified" + (
             f"; likeliest is step {found.top}"
             if found.top is not None

@@ -8,7 +8,8 @@ from .contrast import Contrast
 from .state import State
 from .tasks import Task
 
-# A step counts as decisive if its effect is at least this share of the largest: a faint one upstream is no root.
+# A step counts as decisive if its effect is at least this share of the largest: a faint one upstream is no
+# root.
 _DECISIVE_SHARE = 0.5
 
 # Where the root alone flips so often, nothing later could add to it, so asking is money lost.
@@ -25,7 +26,9 @@ _LEAST_PAIRS = 6
 
 
 def label_roots(state: State) -> Task[None]:
-    """Mark the earliest decisive certified step as root, and later ones as its echo or as roots of their own."""
+    """Mark the earliest decisive certified step as root, and later ones as its echo or as roots of their
+    own.
+    """
     state.phase = "conditional"
     if not state.certified:
         return
@@ -49,7 +52,7 @@ def label_roots(state: State) -> Task[None]:
 
 def _adds(test: Contrast) -> Task[bool | None]:
     """Tell whether the second intervention adds to the first; None if it stays open."""
-    while test.blocks < _PAIRS:
+    while test.blocks < _PAIRS and test.attempts < 2 * _PAIRS:
         yield from test.draw(_LOG_THRESHOLD)
         if test.log_e >= _LOG_THRESHOLD:
             return True

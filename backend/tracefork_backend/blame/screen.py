@@ -1,4 +1,6 @@
-"""Which steps are worth a closer look; nothing is blamed here, so errors cost money or recall, never an innocent."""
+"""Which steps are worth a closer look; nothing is blamed here, so errors cost money or recall, never an
+innocent.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from .trials import Arm
 # Up to so many steps each is tested alone; above, halving finds one cause with fewer forks.
 _SINGLES = 12
 
-# Wald's error rates and cut-off of one test (research 3.3); the first group's miss cannot be made good, so it is rarer.
+# Wald's error rates and cut-off of one test (research 3.3); the first group's miss cannot be made good, so
+# it is rarer.
 _FALSE_POSITIVE = 0.02
 _FALSE_NEGATIVE = 0.03
 _FIRST_FALSE_NEGATIVE = 0.01
@@ -24,7 +27,7 @@ _UNDEFINED_LIMIT = 4
 
 # So many positive groups without a step to show for it suggest that the baseline was underestimated.
 _SUSPICIOUS = 4
-_RECHECK_TRIALS = 16
+_RECHECK_TRIALS = 8
 
 # Steps named by the prior that are tested before the halving starts.
 _PRIOR_FIRST = 3
@@ -142,13 +145,19 @@ def _halve(state: State, steps: tuple[int, ...]) -> Task[list[tuple[int, ...]]]:
             else:
                 live.append(group)
         positives += len(live)
-        # Many live branches: the effects are dense, and halving only repeats what single tests will find.
-        if len(state.candidates) + len(live) > max(4, len(steps) // 4):
-            yield from _singles(state, [step for group in live for step in group])
-            return joint
-        if positives >= _SUSPICIOUS and not rechecked and not state.candidates and _noisy(state):
+        # Many live branches: either the baseline was underestimated, or the effects are dense. Halving
+        # would only repeat what single tests find, but on a noisy agent the baseline is worth asking first.
+        dense = len(state.candidates) + len(live) > max(4, len(steps) // 4)
+        branched = (
+            len(live) > len({parent for parent in parents if parent in productive})
+            or positives >= _SUSPICIOUS
+        )
+        if (dense or branched) and not rechecked and not state.candidates:
             rechecked = True
             yield from remeasure(state, _RECHECK_TRIALS)
+        elif dense:
+            yield from _singles(state, [step for group in live for step in group])
+            return joint
         parents, level = [], []
         for group in live:
             middle = len(group) // 2
@@ -157,15 +166,11 @@ def _halve(state: State, steps: tuple[int, ...]) -> Task[list[tuple[int, ...]]]:
     return joint
 
 
-def _noisy(state: State) -> bool:
-    return state.baseline is not None and state.baseline.flips > 0
-
-
 def _drop(state: State, group: tuple[int, ...]) -> None:
     arm = state.ledger.alter(group)
     for step in group:
         state.closed[step] = (
             "screened_out",
-            f"changing steps {group[0]} to {group[-1]} together flipped {arm.flips} of {len(arm.defined)} forks, "
-            f"nearer to noise ({state.low:.2f}) than to a cause ({state.high:.2f})",
+            f"changing steps {group[0]} to {group[-1]} together flipped {arm.flips} of {len(arm.defined)} "
+            f"forks, nearer to noise ({state.low:.2f}) than to a cause ({state.high:.2f})",
         )

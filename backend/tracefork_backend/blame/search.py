@@ -1,7 +1,7 @@
 """The search as a state machine: it asks for trials, is told their outcomes, and has an answer at any time.
 
-It runs nothing and draws nothing at random. So the caller may run trials at the same time and report them in any
-order, and a search that was interrupted is rebuilt by reporting its recorded trials to a new one.
+It runs nothing and draws nothing at random. So the caller may run trials at the same time and report them
+in any order, and a search that was interrupted is rebuilt by reporting its recorded trials to a new one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from .tasks import Task, Wants
 from .trials import Arm, Phase, TrialRequest
 from .value import value
 
-# A failed run whose unchanged re-runs succeed this often was lost by chance, so where it was lost is asked instead.
+# A failed run whose unchanged re-runs succeed this often was lost by chance, so where it was lost is asked
+# instead.
 _STOCHASTIC = 0.25
 
 
@@ -56,7 +57,9 @@ class Search:
         return self._state.deterministic
 
     def next_batch(self, room: int) -> Sequence[TrialRequest]:
-        """Return at most `room` trials to run now; none while the search waits for others, or when it is done."""
+        """Return at most `room` trials to run now; none while the search waits for others, or when it is
+        done.
+        """
         batch: list[TrialRequest] = []
         while self._queue and len(batch) < room:
             batch.append(self._queue.popleft())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from .confirm import MOST_PAIRS
+from .confirm import MOST_ATTEMPTS, MOST_PAIRS
 from .contrast import Contrast
+from .controls import remeasure
 from .findings import SetFinding
 from .screen import screen_arm
 from .state import SINGLES_SHARE, State
@@ -14,6 +15,9 @@ from .tasks import Task, together
 # One wrong answer among some twenty loses a member, so shrinking asks more of each test than screening does.
 _FALSE_POSITIVE = 0.005
 _FALSE_NEGATIVE = 0.01
+
+# Controls drawn before shrinking, twice as many if some flip.
+_RECHECK_TRIALS = 8
 
 # A set of more members than this is reported as a group: what it says about single steps is next to nothing.
 _MOST_MEMBERS = 6
@@ -29,12 +33,32 @@ def find_sets(state: State, groups: list[tuple[int, ...]]) -> Task[list[int]]:
     alone: list[int] = []
     for index, group in enumerate(groups):
         state.phase = "interact"
+        if not (yield from _holds(state, group)):
+            continue
         members = yield from _shrink(state, group)
         if len(members) == 1:
             alone.append(members[0])
         elif members not in {found.steps for found in state.sets}:
             yield from _certify(state, members, index + 1)
     return alone
+
+
+def _holds(state: State, group: tuple[int, ...]) -> Task[bool]:
+    """Test the group again with fresh forks and a better baseline: shrinking a group of noise never ends."""
+    if not state.deterministic:
+        yield from remeasure(state, _RECHECK_TRIALS)
+    return bool((yield from _flips(state, group)))
+
+
+def _flips(state: State, group: tuple[int, ...]) -> Task[bool | None]:
+    return (
+        yield from screen_arm(
+            state,
+            state.ledger.alter(group, use="shrink", role="group"),
+            false_positive=_FALSE_POSITIVE,
+            false_negative=_FALSE_NEGATIVE,
+        )
+    )
 
 
 def _shrink(state: State, group: tuple[int, ...]) -> Task[tuple[int, ...]]:
@@ -47,12 +71,7 @@ def _shrink(state: State, group: tuple[int, ...]) -> Task[tuple[int, ...]]:
             rest = group[:start] + group[start + size :]
             if not rest:
                 continue
-            positive = yield from screen_arm(
-                state,
-                state.ledger.alter(rest, use="shrink", role="group"),
-                false_positive=_FALSE_POSITIVE,
-                false_negative=_FALSE_NEGATIVE,
-            )
+            positive = yield from _flips(state, rest)
             if positive:
                 group = rest
                 chunks = max(2, min(chunks - 1, len(group)))
@@ -65,7 +84,9 @@ def _shrink(state: State, group: tuple[int, ...]) -> Task[tuple[int, ...]]:
 
 
 def _set_alpha(state: State, order: int) -> float:
-    """Return the share of the n-th set: shares fall with the square, so any number of sets stays within the whole."""
+    """Return the share of the n-th set: shares fall with the square, so any number of sets stays within the
+    whole.
+    """
     whole = state.plan.alpha * (1 - SINGLES_SHARE)
     return whole * 6 / math.pi**2 / order**2
 
@@ -117,7 +138,7 @@ def _certify(state: State, members: tuple[int, ...], order: int) -> Task[None]:
 
 def _needed(test: Contrast, threshold: float) -> Task[bool]:
     while test.log_e < threshold:
-        if test.blocks >= MOST_PAIRS:
+        if test.blocks >= MOST_PAIRS or test.attempts >= MOST_ATTEMPTS:
             return False
         if test.blocks >= _LEAST_PAIRS and test.chance(_MATTERS) < _UNLIKELY:
             return False

@@ -10,8 +10,9 @@ from .plan import Plan
 from .statistics import e_bh
 from .trials import Arm, Ledger, Phase
 
-# The part of alpha that goes to single steps; the rest is for sets, most of it for the first. So looking for sets
-# costs single steps a threshold only 1.33 times higher, and P(any innocent blamed) stays within alpha.
+# The part of alpha that goes to single steps; the rest is for sets, most of it for the first. So looking
+# for sets costs single steps a threshold only 1.33 times higher, and P(any innocent blamed) stays within
+# alpha.
 SINGLES_SHARE = 0.75
 
 
@@ -74,6 +75,20 @@ class State:
         return [self.plan.weights[s] for s in self.tested] if self.plan.weights else None
 
     def rejected(self) -> set[int]:
-        """Return the tested steps that e-BH rejects now."""
-        found = e_bh(self.log_e(), alpha=self.singles_alpha, weights=self.weights())
-        return {self.tested[index] for index in found}
+        """Return the tested steps that e-BH rejects now and whose interval lies above 0.
+
+        A step whose interval does not, counts as no evidence: so the rejected steps are closed all at once,
+        their e-values stay as they are, and no later trial can take a verdict back. By e-BH the expected
+        share of innocents among them is at most alpha, and where no step is a cause so is the chance of
+        any.
+        """
+        level = 1 - self.plan.alpha
+        log_e = [
+            contrast.log_e
+            if (contrast := self.contrasts.get(step)) is not None
+            and contrast.log_e > 0
+            and contrast.excludes_zero(level=level)
+            else 0.0
+            for step in self.tested
+        ]
+        return {self.tested[i] for i in e_bh(log_e, alpha=self.singles_alpha, weights=self.weights())}

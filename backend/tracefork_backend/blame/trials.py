@@ -14,7 +14,9 @@ class TrialRequest:
     """One fork to run: keep `kept` recorded responses, alter `altered`, run everything else live."""
 
     trial_id: str
-    """`{arm_id}#{replicate}`: the same in every run of the same plan, so a recorded outcome finds its place again."""
+    """`{arm_id}#{replicate}`: the same in every run of the same plan, so a recorded outcome finds its place
+    again.
+    """
     arm_id: str
     role: Role
     steps: tuple[int, ...]
@@ -36,7 +38,9 @@ _WAITING: Final = _Waiting()
 
 
 class Arm:
-    """The trials of one set of steps in one role; outcomes count from the front, whatever order they arrive in."""
+    """The trials of one set of steps in one role; outcomes count from the front, whatever order they arrive
+    in.
+    """
 
     __slots__ = (
         "_slots",
@@ -66,7 +70,9 @@ class Arm:
         self.defined: list[bool] = []
         self.flips = 0
         self.tails: set[str] = set()
-        """Digests of what the forks answered, as far as the runner gave them; "" among them: one it did not."""
+        """Digests of what the forks answered, as far as the runner gave them; "" among them: one it did
+        not.
+        """
         self._slots: dict[int, bool | None] = {}
 
     def request(self, phase: Phase) -> TrialRequest:
@@ -126,13 +132,15 @@ class Ledger:
             arm = self.arms[arm_id] = Arm(arm_id, role, steps=steps, altered=altered, kept=kept)
         return arm
 
-    def keep(self, step: int, role: Role = "control") -> Arm:
+    def keep(self, step: int, *, use: str = "", role: Role = "control") -> Arm:
         """Return the arm that keeps the responses up to `step` (-1: none) and re-runs what follows."""
         steps = (step,) if step >= 0 else ()
-        return self._arm(f"keep:{step}", role, steps=steps, altered=(), kept=step + 1)
+        return self._arm(f"keep:{step}{use and '/' + use}", role, steps=steps, altered=(), kept=step + 1)
 
     def alter(self, steps: tuple[int, ...], *, use: str = "", role: Role | None = None) -> Arm:
-        """Return the arm that intervenes at all `steps`; `use` names one whose trials serve one purpose only."""
+        """Return the arm that intervenes at all `steps`; `use` names one whose trials serve one purpose
+        only.
+        """
         return self._arm(
             f"alter:{'+'.join(map(str, steps))}{use and '/' + use}",
             role or ("treatment" if len(steps) == 1 else "group"),
@@ -142,9 +150,11 @@ class Ledger:
         )
 
     def without(self, steps: tuple[int, ...], dropped: int, *, use: str) -> Arm:
-        """Return the control of one member of a set: the same start and tail, `dropped` left as it would be.
+        """Return the control of one member of a set: the same start and tail, `dropped` left as it would
+        be.
 
-        Where the dropped step is the first, its recorded response is kept, so that both arms re-run the same calls.
+        Where the dropped step is the first, its recorded response is kept, so that both arms re-run the
+        same calls.
         """
         rest = tuple(step for step in steps if step != dropped)
         kept = steps[0] + 1 if dropped == steps[0] else steps[0]

@@ -1,11 +1,12 @@
 """Where a stochastic run was lost: the drop of V(i) = P(flip | responses up to i kept), found by bisection.
 
-A redraw of step i is the arm that keeps i - 1, so one arm per prefix serves as treatment of one step and control of
-the step before. V after the last step is 0: nothing is left to differ.
+A redraw of step i is the arm that keeps i - 1, so one arm per prefix serves as treatment of one step and
+control of the step before. V after the last step is 0: nothing is left to differ.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -16,7 +17,8 @@ from .state import State
 from .tasks import Task, until
 from .trials import Arm
 
-# Full re-runs before the curve is searched: up to 16 for the first two flips; none in 16 means V < 0.17 at 95 %.
+# Full re-runs before the curve is searched: up to 16 for the first two flips; none in 16 means V < 0.17 at
+# 95 %.
 _FIRST = 4
 _MOST_FIRST = 16
 _FLIPS_WANTED = 2
@@ -26,11 +28,12 @@ _PROBES = 2
 
 # The posterior probability at which a step is put to the test, and limits of the search (research 3.6).
 _SURE = 0.9
-_MOST_SCREENING = 400
+_MOST_SCREENING = 300
 _TRIES = 3
 
 # Pairs of one test, and when it is given up: a drop this large is unlikely.
 _MOST_PAIRS = 80
+_MOST_ATTEMPTS = 3 * _MOST_PAIRS
 _LEAST_PAIRS = 12
 _WORTH = 0.15
 _UNLIKELY = 0.05
@@ -61,7 +64,7 @@ def value(state: State) -> Task[None]:
     yield from until((first, _FIRST))
     while first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
         yield from until((first, len(first.outcomes) + 2))
-    if not first.flips:
+    if not first.flips and not (yield from _rescued_later(state)):
         state.stop_reason = "systematic" if first.defined else "aborted"
         return
     spans = [_Span(-1, state.plan.steps - 1)]
@@ -80,8 +83,18 @@ def value(state: State) -> Task[None]:
     state.stop_reason = "certified" if state.certified else "none_found"
 
 
+def _rescued_later(state: State) -> Task[bool]:
+    """Tell whether some re-run flips that keeps a quarter, a half or three quarters of the responses."""
+    places = {state.plan.steps * quarter // 4 - 1 for quarter in (1, 2, 3)}
+    arms = [arm for place in sorted(places - {-1}) if (arm := prefix(state, place)) is not None]
+    yield from until(*((arm, _FIRST) for arm in arms))
+    return any(arm.flips for arm in arms)
+
+
 def prefix(state: State, step: int) -> Arm | None:
-    """Return the arm that keeps the responses up to `step`; None at the last step, after which nothing can differ."""
+    """Return the arm that keeps the responses up to `step`; None at the last step, after which nothing can
+    differ.
+    """
     return None if step >= state.plan.steps - 1 else state.ledger.keep(step, role="value")
 
 
@@ -143,17 +156,18 @@ def _search(state: State, span: _Span) -> Task[int | None]:
 def _certify(state: State, step: int, threshold: float) -> Task[bool]:
     """Test that keeping this step lowers V.
 
-    Every trial of both prefixes counts: the bound of alpha / steps holds for all steps at once, whichever is chosen.
+    Every trial of both prefixes counts: the bound of alpha / steps holds for all steps at once, whichever
+    is chosen.
     """
     contrast = drop_contrast(state, step)
-    yield from contrast.level()
+    contrast.fold()
     while True:
         if contrast.log_e >= threshold and contrast.excludes_zero(level=1 - state.plan.alpha):
             state.certified.add(step)
             return True
         if contrast.blocks >= _LEAST_PAIRS and contrast.chance(_WORTH) < _UNLIKELY:
             return False
-        if contrast.blocks >= _MOST_PAIRS or len(contrast.treatment.outcomes) >= 3 * _MOST_PAIRS:
+        if contrast.blocks >= _MOST_PAIRS or contrast.attempts >= _MOST_ATTEMPTS:
             return False
         yield from contrast.draw(threshold)
 
@@ -191,5 +205,5 @@ def drops(state: State) -> tuple[Drop, ...]:
             n_before=before[2],
             n_after=after[2],
         )
-        for before, after in zip(measured, measured[1:], strict=False)
+        for before, after in itertools.pairwise(measured)
     )

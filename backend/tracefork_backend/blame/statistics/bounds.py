@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 def rate_bounds(*, flips: int, defined: int, undefined: int) -> tuple[float, float]:
-    """Return the lowest and highest rate that the undefined trials leave possible (Manski 1990), (0, 1) if there are none.
+    """Return the lowest and highest rate that the undefined trials leave possible (Manski 1990), (0, 1) if
+    there are none.
 
     Guarantee: the rate over all trials lies within, whatever made trials undefined.
     """

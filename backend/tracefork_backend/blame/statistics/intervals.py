@@ -10,10 +10,11 @@ _HALVINGS = 50
 
 
 def wilson(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval (Wilson 1927), whose coverage is about `level` if `trials` was fixed in advance.
+    """Return Wilson's score interval (Wilson 1927), whose coverage is about `level` if `trials` was fixed
+    in advance.
 
-    It is not valid under repeated looks: over 200 looks all of them hold in only half to two thirds of runs.
-    Zero trials give (0, 1).
+    It is not valid under repeated looks: over 200 looks all of them hold in only half to two thirds of
+    runs. Zero trials give (0, 1).
     """
     if trials == 0:
         return 0.0, 1.0
@@ -33,7 +34,8 @@ def _log_beta(a: float, b: float) -> float:
 
 
 def beta_mixture_log_e(successes: int, trials: int, rate: float) -> float:
-    """Return the log e-value against `rate` of the Beta(½, ½) mixture (Robbins 1970), a martingale if it is true.
+    """Return the log e-value against `rate` of the Beta(½, ½) mixture (Robbins 1970), a martingale if it is
+    true.
 
     By Ville's inequality the chance that it ever passes log(1/α) is at most α.
     """
@@ -50,7 +52,8 @@ def beta_mixture_log_e(successes: int, trials: int, rate: float) -> float:
 
 
 def beta_mixture_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the rates that the Beta mixture has not rejected: they hold the true one at all looks at once with chance `level`.
+    """Return the rates that the Beta mixture has not rejected: they hold the true one at all looks at once
+    with chance `level`.
 
     So it may be read after every trial and the experiment stopped by what it says (Darling & Robbins 1967).
     """

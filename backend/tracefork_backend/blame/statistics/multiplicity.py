@@ -21,8 +21,8 @@ def _ranked(log_e: Sequence[float], weights: Sequence[float] | None) -> list[tup
 def e_bh(log_e: Sequence[float], *, alpha: float, weights: Sequence[float] | None = None) -> frozenset[int]:
     """Return the positions that e-BH rejects (Wang & Ramdas 2022): the k largest with e ≥ n/(αk).
 
-    Guarantee: the expected share of true hypotheses among them is at most `alpha` whatever the dependence; where
-    all are true, so is the chance of any. Weights (scaled to mean 1, fixed before the data) keep it.
+    Guarantee: the expected share of true hypotheses among them is at most `alpha` whatever the dependence;
+    where all are true, so is the chance of any. Weights (scaled to mean 1, fixed before the data) keep it.
     """
     ranked = _ranked(log_e, weights)
     count = len(ranked)

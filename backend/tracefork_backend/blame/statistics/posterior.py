@@ -14,10 +14,11 @@ def _moments(successes: int, trials: int) -> tuple[float, float]:
 def chance_of_effect(
     at_least: float, *, treatment: tuple[int, int], control: tuple[int, int] | None
 ) -> float:
-    """Return about P(effect ≥ `at_least`) given (flips, trials) of both arms; `control=None` means it never flips.
+    """Return about P(effect ≥ `at_least`) given (flips, trials) of both arms; `control=None` means it never
+    flips.
 
-    Normal approximation to the difference of two Jeffreys posteriors: within 0.03 of the exact value from 6 trials
-    on, at a hundredth of the price. No guarantee rests on it.
+    Normal approximation to the difference of two Jeffreys posteriors: within 0.03 of the exact value from 6
+    trials on, at a hundredth of the price. No guarantee rests on it.
     """
     mean, variance = _moments(*treatment)
     if control is not None:

@@ -6,10 +6,12 @@ import math
 
 
 class Sprt:
-    """Wald's sequential probability ratio test (Wald 1945) of rate ≥ `high` against rate ≤ `low`, cut off at `cap`.
+    """Wald's sequential probability ratio test (Wald 1945) of rate ≥ `high` against rate ≤ `low`, cut off
+    at `cap`.
 
-    Guarantee without the cap: a rate ≤ low passes with chance ≤ about `false_positive`, a rate ≥ high fails with
-    chance ≤ about `false_negative`. At the cap the sign of the log ratio decides, which has no guarantee.
+    Guarantee without the cap: a rate ≤ low passes with chance ≤ about `false_positive`, a rate ≥ high fails
+    with chance ≤ about `false_negative`. At the cap the sign of the log ratio decides, which has no
+    guarantee.
     """
 
     __slots__ = ("_accept", "_down", "_reject", "_up", "cap", "log_ratio", "trials")

@@ -12,14 +12,17 @@ LOG_MAX_FACTOR = math.log(4)
 
 
 class TwoByTwo:
-    """The one-sided safe test of P(flip | treatment) ≤ P(flip | control) over blocks of one trial of each arm.
+    """The one-sided safe test of P(flip | treatment) ≤ P(flip | control) over blocks of one trial of each
+    arm.
 
-    Source: Turner, Ly & Grünwald, "Generic E-variables for exact sequential k-sample tests" (arXiv 2106.02693).
-    Guarantee: if the hypothesis is true, `exp(log_e)` has mean ≤ 1 at every stopping time, and the chance that it
-    ever reaches 1/α is at most α. Blocks must be independent of each other; bets use earlier blocks only.
+    Source: Turner, Ly & Grünwald, "Generic E-variables for exact sequential k-sample tests" (arXiv
+    2106.02693).
+    Guarantee: if the hypothesis is true, `exp(log_e)` has mean ≤ 1 at every stopping time, and the chance
+    that it ever reaches 1/α is at most α. Blocks must be independent of each other; bets use earlier blocks
+    only.
 
-    Why it holds for every q ≤ c: with m = (a+b)/2 and d = (a-m)/(m(1-m)) ≥ 0 the factor's mean is
-    (1 + (q-m)d)(1 - (c-m)d) ≤ (1 + (c-m)d)(1 - (c-m)d) ≤ 1.
+    Why it holds for every q ≤ c: with m = (a+b)/2 and d = (a-m)/(m(1-m)) ≥ 0 the factor's mean is (1 +
+    (q-m)d)(1 - (c-m)d) ≤ (1 + (c-m)d)(1 - (c-m)d) ≤ 1.
     """
 
     __slots__ = ("blocks", "control_flips", "log_e", "treatment_flips")
