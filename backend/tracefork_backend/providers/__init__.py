@@ -1,22 +1,24 @@
-"""Wire formats read into facts: which model, what it said, how many tokens.
+"""Wire formats read into facts (which model, what it said, how many tokens), and interventions written.
 
 One file per provider knows its format; adding a provider is adding a file and naming it in `MODULES`.
-What no module recognises stays plain HTTP. Every function here is pure and raises on no body.
+What no module recognises stays plain HTTP. Every function here is pure; those that read raise on no body, and
+those that write raise UsageError where the format has no place for what they were given.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-from tracefork_backend.providers import anthropic, openai
 from tracefork_backend.providers._body import decode_body
+from tracefork_backend.providers._encode import (
+    encode_body,
+    encode_error,
+    encode_reply,
+    recorded_body,
+    system_edit,
+)
 from tracefork_backend.providers._facts import Facts, Kind, Message, ProviderModule, Reply
 from tracefork_backend.providers._json import clean, loads, top_level_string
+from tracefork_backend.providers._modules import MODULES, module_named, named, place, recognise
 from tracefork_backend.providers._sse import is_sse, sse_events
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "MODULES",
@@ -25,29 +27,16 @@ __all__ = [
     "Message",
     "ProviderModule",
     "decode_body",
+    "encode_body",
+    "encode_error",
+    "encode_reply",
     "facts",
     "recognise",
+    "recorded_body",
     "request_messages",
     "sse_events",
+    "system_edit",
 ]
-
-# Where several modules know a host and the path does not decide, the first one answers.
-MODULES: tuple[ProviderModule, ...] = (openai, anthropic)
-
-
-def recognise(method: str, url: str) -> ProviderModule | None:
-    """Return the module that reads this endpoint's bodies, None where no provider is known.
-
-    The path decides where it names a format, because hosts serve one another's formats (and local servers and
-    gateways have hosts of their own); the host decides for a provider's other endpoints.
-    """
-    host, path = _place(url)
-    for module in MODULES:
-        if method.upper() == "POST" and module.operation(path) is not None:
-            return module
-    known = [module for module in MODULES if _named(host, module.HOSTS) is not None]
-    own = [module for module in known if _named(host, module.HOSTS) == module.NAME]
-    return next(iter([*own, *known]), None)
 
 
 def request_messages(provider: ProviderModule | str | None, body: bytes) -> tuple[Message, ...]:
@@ -55,7 +44,7 @@ def request_messages(provider: ProviderModule | str | None, body: bytes) -> tupl
 
     `provider` is what `recognise` returned, or a provider's name where only that is known.
     """
-    module = _module_named(provider) if isinstance(provider, str) else provider
+    module = module_named(provider) if isinstance(provider, str) else provider
     request = loads(body) if module is not None else None
     return module.request_messages(request) if module is not None and isinstance(request, dict) else ()
 
@@ -71,11 +60,11 @@ def facts(
     module = recognise(method, url)
     if module is None:
         return None
-    host, path = _place(url)
+    host, path = place(url)
     operation = module.operation(path) if method.upper() == "POST" else None
     if operation is None:
         return None
-    provider = _named(host, module.HOSTS)
+    provider = named(host, module.HOSTS)
     model = top_level_string(request, "model") or module.path_model(path)
     if provider is None and model is None:
         return None
@@ -109,29 +98,6 @@ def _read(
         return module.streamed_reply(path, response), True
     whole = loads(response)
     return (module.reply(path, whole) if isinstance(whole, dict) else Reply()), False
-
-
-def _place(url: str) -> tuple[str, str]:
-    """Return a URL's lower-case host and its path without a trailing slash, empty where it is no URL."""
-    try:
-        parts = urlsplit(url)
-        return (parts.hostname or "").lower(), parts.path.rstrip("/")
-    except ValueError:
-        return "", ""
-
-
-def _named(host: str, hosts: Mapping[str, str]) -> str | None:
-    """Return the name under which the host stands in the table, by itself or by its ending."""
-    if host in hosts:
-        return hosts[host]
-    return next((name for end, name in hosts.items() if end[0] in ".-" and host.endswith(end)), None)
-
-
-def _module_named(name: str) -> ProviderModule | None:
-    """Return the module of this name, else the first with a host of this name."""
-    own = [module for module in MODULES if name == module.NAME]
-    known = [module for module in MODULES if name in module.HOSTS.values()]
-    return next(iter([*own, *known]), None)
 
 
 def _cleaned(text: str | None) -> str | None:

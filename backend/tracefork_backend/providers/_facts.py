@@ -10,6 +10,8 @@ from tracefork_backend.providers._json import clean
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tracefork_backend.providers._writing import WireForm
+
 Kind = Literal[
     "text",
     "thinking",
@@ -93,8 +95,7 @@ class Facts:
 class ProviderModule(Protocol):
     """What one provider's file offers; every function is pure and takes any JSON without raising.
 
-    Only what reading needs stands here. Writing an intervention in the wire format joins as further functions
-    of the same file, so that one file stays everything that knows the format.
+    What writes an intervention in the wire format stands in a file beside it, which `form` returns.
     """
 
     @property
@@ -113,6 +114,10 @@ class ProviderModule(Protocol):
 
     def path_model(self, path: str) -> str | None:
         """Return the model that the path names, None where the body names it."""
+        ...
+
+    def form(self, path: str) -> WireForm:
+        """Return what writes replies for this path; called only where `operation` knows the path."""
         ...
 
     def request_messages(self, request: dict[str, Any]) -> tuple[Message, ...]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tracefork_backend.providers import _anthropic_writing
 from tracefork_backend.providers._facts import Message, Reply, Usage, message, plain_text
 from tracefork_backend.providers._json import count, dumps, loads, mapping, mappings, string
 from tracefork_backend.providers._sse import sse_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tracefork_backend.providers._writing import WireForm
 
 NAME = "anthropic"
 HOSTS: Mapping[str, str] = MappingProxyType(
@@ -41,6 +44,11 @@ def path_model(path: str) -> str | None:
     """Return the model in a Vertex AI path, None elsewhere."""
     found = _VERTEX.search(path)
     return found[1] if found and found[1] != "count-tokens" else None
+
+
+def form(path: str) -> WireForm:
+    """Return what writes replies for this path."""
+    return _anthropic_writing
 
 
 def request_messages(request: dict[str, Any]) -> tuple[Message, ...]:

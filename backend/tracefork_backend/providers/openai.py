@@ -6,12 +6,18 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tracefork_backend.providers import _openai_chat, _openai_responses
+from tracefork_backend.providers import (
+    _openai_chat,
+    _openai_chat_writing,
+    _openai_responses,
+    _openai_responses_writing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tracefork_backend.providers._facts import Message, Reply
+    from tracefork_backend.providers._writing import WireForm
 
 NAME = "openai"
 HOSTS: Mapping[str, str] = MappingProxyType(
@@ -46,6 +52,11 @@ def path_model(path: str) -> str | None:
     """Return the deployment in an Azure path, None elsewhere."""
     found = _DEPLOYMENT.search(path)
     return found[1] if found else None
+
+
+def form(path: str) -> WireForm:
+    """Return what writes replies for this path."""
+    return _openai_responses_writing if _is_responses(path) else _openai_chat_writing
 
 
 def request_messages(request: dict[str, Any]) -> tuple[Message, ...]:
