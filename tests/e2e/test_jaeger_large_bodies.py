@@ -1,4 +1,4 @@
-"""A user's own telemetry beside bodies of 0.9 MB: a gRPC message of over 4 MiB would lose every span in it."""
+"""A user's own telemetry beside bodies of 0.9 MB: over gRPC, 4 MiB in one message would lose every span."""
 
 from __future__ import annotations
 

@@ -39,6 +39,17 @@ _REASON_LENGTH = 300
 _MANY = 1_000_000
 """More attributes or links than a span of ours has: the user's limits are meant for the agent's spans."""
 
+_GRPC_PORT = ":4317"
+"""Of every collector's gRPC, which answers HTTP with nothing that says so."""
+_KNOWN = (
+    ("Connection refused", "connection refused"),
+    ("Name or service not known", "no such host"),
+    ("NameResolutionError", "no such host"),
+    ("due to timeout", f"no answer in {_EXPORT_S:.0f} s"),
+    ("DEADLINE_EXCEEDED", f"no answer in {_EXPORT_S:.0f} s"),
+)
+"""What exporters say at length, in short."""
+
 _HTTP = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry-exporter-otlp-proto-http")
 _GRPC = ("opentelemetry.exporter.otlp.proto.grpc.trace_exporter", "opentelemetry-exporter-otlp-proto-grpc")
 
@@ -107,7 +118,7 @@ class Outbox:
             spans = "1 span" if lost == 1 else f"{lost} spans"
             self._warn(
                 f"{spans} did not reach the collector at {self._endpoint}, the store has them all the same: "
-                f"{self._reason or 'no reason was given'}"
+                f"{self._reason or 'it did not take them'}{self._hint()}"
             )
 
     def _run(self) -> None:
@@ -151,7 +162,13 @@ class Outbox:
         return record is not None
 
     def _failed(self, reason: str) -> None:
-        self._reason = self._reason or reason[:_REASON_LENGTH]
+        short = next((plain for words, plain in _KNOWN if words in reason), reason[:_REASON_LENGTH])
+        self._reason = self._reason or short
+
+    def _hint(self) -> str:
+        if _GRPC_PORT in (self._endpoint or "") and not speaks_grpc():
+            return "; that is the port for gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or use 4318"
+        return ""
 
 
 def _exporter() -> SpanExporter:
