@@ -87,7 +87,7 @@ def end_header(record: ExchangeEnded) -> dict[str, object]:
         header["request"] = len(record.request_body)
     if record.error_type is not None or record.error_message is not None:
         header["error"] = (record.error_type, record.error_message)
-    if record.replayed or record.served_span_id or record.intervention:
+    if record.replayed or record.served_span_id is not None or record.intervention is not None:
         header["served"] = (record.replayed, record.served_span_id, record.intervention)
     if record.attributes:
         header["attributes"] = record.attributes
@@ -130,7 +130,7 @@ def decode(header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes]) 
     if kind == "response":
         return _decode_end(header, bodies), False
     known = {name: header[name] for name, _ in _FIELDS[kind] if name in header}
-    for name in ("argv", "carried"):
+    for name in ("argv", "carried", "events", "links"):
         if name in known:
             known[name] = tuple(known[name])
     return _CLASSES[kind](**known), False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -172,11 +172,8 @@ def exchanges_of(
     names = {content.path.name for content in contents}
     joined = _Joined()
     for content in sorted(contents, key=lambda content: (content.process_id, content.index)):
-        left = (
-            set(content.rotated.carried)
-            if content.rotated and content.rotated.to not in names
-            else set[str]()
-        )
+        goes_on = content.rotated is not None and content.rotated.to not in names
+        left = content.rotated.carried if content.rotated is not None and goes_on else ()
         joined.add(content, left)
     return joined.result()
 
@@ -190,31 +187,35 @@ class _Joined:
         self._processes: dict[str, ProcessStarted] = {}
         self._notes: list[Note] = []
 
-    def add(self, content: WalContents, left: set[str]) -> None:
-        """The records of one WAL are in, but for starts of what `left` names."""
+    def add(self, content: WalContents, left: Collection[str]) -> None:
+        """The records of one WAL are in; what `left` names is not, for another WAL tells it."""
         process = content.process_id
         for record in content.records:
             if isinstance(record, ExchangeStarted):
-                key = (process, record.span_id)
-                if record.span_id not in left and key not in self._started:
-                    self._started[key] = record
-                    if record.span_id in content.lost_bodies:
-                        self._damage[key] = content.lost_bodies[record.span_id]
+                if self._started.setdefault((process, record.span_id), record) is record:
+                    self._note_damage(process, record.span_id, content)
             elif isinstance(record, ExchangeEnded):
                 self._ended[process, record.span_id] = record
             elif isinstance(record, SpanRecord):
                 key = (process, record.span_id)
-                if record.ended_ns is not None or (record.span_id not in left and key not in self._spans):
+                if record.ended_ns is not None or key not in self._spans:
                     self._spans[key] = replace(record, process_id=process)
             elif isinstance(record, ProcessStarted):
                 if content.index == 0:
                     self._processes[record.process_id] = record
             elif isinstance(record, Note):
                 self._notes.append(replace(record, process_id=process))
+        for span_id in left:
+            self._started.pop((process, span_id), None)
+            self._spans.pop((process, span_id), None)
         at = content.process.started_ns if content.process else 0
         for why in content.damage:
             note = Note(kind="lost", time_ns=at, process_id=process, attributes={"why": why, "count": 1})
             self._notes.append(note)
+
+    def _note_damage(self, process: str, span_id: str, content: WalContents) -> None:
+        if span_id in content.lost_bodies:
+            self._damage[process, span_id] = content.lost_bodies[span_id]
 
     def result(self) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
         """Everything joined, and a note for each end without its start."""

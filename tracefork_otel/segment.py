@@ -50,8 +50,8 @@ ROW_GROUP = {"exchanges": 4_096, "spans": 10_000, "chunks": 4_096}
 """Rows of a row group: what a reader of one run decodes at least; of chunks also what zstd sees together."""
 _LEVEL = 12
 """zstd, by measurement on files of ids, headers and JSON."""
-_CHUNK_LEVEL, _LARGE_CHUNK_LEVEL, _LARGE = 16, 9, 8 * 1024 * 1024
-"""16 saves another 4 % of text at 5 MB/s of it: worth it until sealing takes more than a second or two."""
+_CHUNK_LEVEL, _LARGE_CHUNK_LEVEL, _LARGE = 16, 9, 4 * 1024 * 1024
+"""16 saves another 4 % of text at 5 MB/s of it: worth it until sealing takes a second."""
 # One page for a row group of chunks: zstd finds repetitions within a page only.
 _PAGE_BYTES = 8 * 1024 * 1024
 _STATISTICS = {"exchanges": ["trace_id", "started_ns"], "spans": ["trace_id", "started_ns"], "chunks": ["no"]}

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -68,9 +68,12 @@ class Wal:
         self._rotate_bytes = rotate_bytes
         self._rotate_at = rotate_bytes
         self._on_rotated = on_rotated
-        # A signal handler can append while its own thread is in `append`: `_busy` tells.
+        # A signal handler can append while its own thread is in `append`: `_busy` tells. While the file
+        # changes, its records wait for the new one.
         self._lock = threading.RLock()
         self._busy = False
+        self._moving = False
+        self._waiting: list[Record] = []
         self._index = 0
         self._fd = -1
         self._end = 0
@@ -91,23 +94,33 @@ class Wal:
         with self._lock:
             if self._closed is not None:
                 raise StoreError(f"{self.path}: nothing is appended, {self._closed}")
+            if self._moving:
+                self._waiting.append(record)
+                return
             nested, self._busy = self._busy, True
             try:
                 self._ready()
-                written = self._write(self._fd, record, _NoBases() if nested else self._recent, self._end)
-                self._end += written
-                self._follow(record)
-                if self._sync and isinstance(record, ExchangeEnded):
-                    os.fdatasync(self._fd)
+                while self._waiting and not nested:
+                    self._put(self._waiting.pop(0), self._recent)
+                self._put(record, _NoBases() if nested else self._recent)
+                if self._end >= self._rotate_at and not nested:
+                    rotated = self._rotate()
             except (OSError, ValueError, TypeError, RecursionError) as error:
                 self.lost += 1
                 raise StoreError(f"{self.path}: a record could not be written: {error}") from error
             finally:
                 self._busy = nested
-            if self._end >= self._rotate_at and not nested:
-                rotated = self._rotate()
+            if self._waiting and not nested:
+                self.append(self._waiting.pop(0))
         if rotated is not None and self._on_rotated is not None:
             self._on_rotated(rotated)
+
+    def _put(self, record: Record, recent: Recent) -> None:
+        written = self._write(self._fd, record, recent, self._end)
+        self._end += written
+        self._follow(record)
+        if self._sync and isinstance(record, ExchangeEnded):
+            os.fdatasync(self._fd)
 
     def close(self) -> None:
         """The lock is gone and the file can be sealed; a later append raises StoreError."""
@@ -143,11 +156,15 @@ class Wal:
             self._close_file()
             self._index = self._index + 1 if (self._store / "MANIFEST.json").exists() else 0
         self._recent = Recent()
-        self._fd, self._end = self._create(self._index, tuple(self._open.values()), self._recent)
+        self._moving = True
+        try:
+            self._fd, self._end = self._create(self.path, self._recent)
+        finally:
+            self._moving = False
         self._rotate_at = self._rotate_bytes
 
-    def _create(self, index: int, carried: Sequence[Record], recent: Recent) -> tuple[int, int]:
-        path = self._path(index)
+    def _create(self, path: Path, recent: Recent) -> tuple[int, int]:
+        """A new file that holds the lock, the process and what is open, and the size of it."""
         self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead
@@ -157,7 +174,7 @@ class Wal:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             end = _write_all(fd, [form.MAGIC], 0)
-            for record in (self._process, *carried):
+            for record in (self._process, *self._open.values()):
                 end += self._write(fd, record, recent, end)
             os.rename(hidden, path)
         except BaseException:
@@ -193,20 +210,21 @@ class Wal:
 
     def _rotate(self) -> Path | None:
         """The path of the file that ended, or None if it goes on because a new one could not be made."""
-        recent, old = Recent(), self.path
+        recent, old, new = Recent(), self.path, self._path(self._index + 1)
+        self._moving = True
         try:
-            fd, end = self._create(self._index + 1, tuple(self._open.values()), recent)
+            fd, end = self._create(new, recent)
+            try:
+                self._write(self._fd, Rotated(to=new.name, carried=tuple(self._open)), recent, self._end)
+            except OSError:
+                os.unlink(new)
+                os.close(fd)
+                raise
         except OSError:
             self._rotate_at = self._end + _RETRY_BYTES
             return None
-        new = self._path(self._index + 1)
-        try:
-            self._write(self._fd, Rotated(to=new.name, carried=tuple(self._open)), self._recent, self._end)
-        except OSError:
-            os.unlink(new)
-            os.close(fd)
-            self._rotate_at = self._end + _RETRY_BYTES
-            return None
+        finally:
+            self._moving = False
         os.close(self._fd)
         self._fd, self._end, self._recent = fd, end, recent
         self._index += 1
