@@ -9,7 +9,6 @@ from pathlib import Path
 
 import duckdb
 import pytest
-
 from e2e.command import EXAMPLES, Typed, tracefork
 
 BOOKING = EXAMPLES / "booking_agent.py"

@@ -11,8 +11,6 @@ from tracefork_otel._errors import UsageError
 from ._options import STORE, StoreOption
 from ._output import say
 
-NOTHING_CAPTURED = 3
-
 
 def run(
     context: typer.Context,
@@ -38,4 +36,4 @@ def run(
             f"tracefork-otel: run {recorded_run.run_id[:8]} recorded, {recorded_run.steps} "
             f"step{'' if recorded_run.steps == 1 else 's'}: tracefork-otel show {recorded_run.run_id[:8]}"
         )
-    return recorded.exit_status or (0 if recorded.runs else NOTHING_CAPTURED)
+    return recorded.exit_status
