@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tracefork_otel._errors import Drift
 from tracefork_otel.exchange import Exchange
@@ -63,10 +63,13 @@ class ReplayResult:
     expected_exit_status: int | None = None
     result: object = None
     """What the agent function returned: the object itself in place, else its text."""
+    stdout: str = ""
     stderr: str = ""
+    """The beginning and the end of both, if the agent had a process of its own; else of its error."""
     kept: bool = True
     """Whether the replay is a run of the store."""
-    extra: dict[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the tape; none of it fails the replay."""
 
     @property
     def passed(self) -> bool:
@@ -81,7 +84,7 @@ class ReplayResult:
         verdict = "equal" if same else "not equal" if self.exact else "not compared"
         lines = [
             f"{self.matched} of {self.total} exchanges served from the tape, 0 bytes from the network"
-            if not self.leaks
+            if not (self.leaks or self.problems)
             else f"{self.matched} of {self.total} exchanges served from the tape",
             f"digest  {self.replay_digest}",
             f"tape    {self.tape_digest}  {verdict}",
@@ -100,6 +103,7 @@ class ReplayResult:
             for leak in self.leaks
         ]
         lines += [f"problem {problem}" for problem in self.problems]
+        lines += [f"note    {note}" for note in self.notes]
         if self.passed:
             return (*lines, "PASS    bit-exact" if self.exact else "PASS    equal in what was compared")
         return (*lines, f"FAIL    {self._failure()}")
@@ -158,7 +162,9 @@ def compare(
         "replay_digest": digest_of(served[step] for step in sorted(served)),
         "exit_status": exit_status,
         "expected_exit_status": tape.start.exit_status,
-        "stderr": stderr,
+        "notes": tuple(
+            f"the recording is incomplete: {note.attributes.get('why', note.kind)}" for note in tape.notes
+        ),
     }
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from tracefork_otel._errors import TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Note
 from tracefork_otel.tape import HowStarted, Tape
 
-from .runner import with_script_folder
 from .store import Run, Store
 from .store.run import how_started
 
@@ -57,6 +58,16 @@ def _by_entrypoint(start: HowStarted, run: Run) -> HowStarted:
     environment = with_script_folder(start).environment
     status = {"ok": 0, "error": 1}.get(run.status)
     return replace(start, command=None, environment=environment, exit_status=status)
+
+
+def with_script_folder(start: HowStarted) -> HowStarted:
+    """The start with its script's folder on PYTHONPATH: the agent's module may be found only there."""
+    script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
+    if script is None:
+        return start
+    folder = str((Path(start.cwd or ".") / script).parent)
+    path = os.pathsep.join(filter(None, (folder, start.environment.get("PYTHONPATH"))))
+    return replace(start, environment={**start.environment, "PYTHONPATH": path})
 
 
 def _whole(exchanges: Iterable[Exchange], run: Run) -> Iterable[Exchange]:

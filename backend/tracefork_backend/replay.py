@@ -26,13 +26,13 @@ from tracefork_otel.tape import HowStarted, Tape
 from tracefork_otel.wal import exchanges_of, read_wal, wal_files
 
 from .receipt import DriftReport, Leak, ReplayResult, compare, crashed
-from .reconstruct import reconstruct
+from .reconstruct import reconstruct, with_script_folder
 from .runner import (
     executable,
     given_back,
+    kept_settings,
     run_command,
     traced,
-    with_script_folder,
     working_directory,
     write_spans,
 )
@@ -76,7 +76,9 @@ def replay(
     with _workspace(store) as space:
         (space.tape.parent / (space.tape.name + ".claims")).mkdir()
         tape.dump(space.tape)
-        settings = Settings(
+        kept = Settings.from_env(kept_settings(tape.start))
+        settings = replace(
+            kept,
             mode="replay",
             store=space.store,
             tape=space.tape,
@@ -141,6 +143,7 @@ class _Ended:
     """How the agent ended."""
 
     exit_status: int | None
+    stdout: str = ""
     stderr: str = ""
     result: object = None
     argv: tuple[str, ...] | None = None
@@ -194,6 +197,7 @@ class _Attempt:
         )
         return _Ended(
             exit_status=finished.exit_status,
+            stdout=finished.stdout.text(),
             stderr=finished.stderr.text(),
             argv=argv,
             timed_out=timeout if finished.reason == "timeout" else None,
@@ -214,6 +218,7 @@ class _Attempt:
                 "TRACEFORK_TIMING": settings.timing,
                 "TRACEFORK_ALLOW_HOSTS": ",".join(settings.allow_hosts),
                 "TRACEFORK_SEAL": "0",
+                **kept_settings(start),
             },
         )
 
@@ -227,6 +232,8 @@ class _Attempt:
         return ReplayResult(
             run_id=self.tape.run_id,
             replay_run_id=self.trace_id,
+            stdout=ended.stdout,
+            stderr=ended.stderr,
             result=ended.result if ended.argv is None else _recorded_result(spans),
             **fields,
         )

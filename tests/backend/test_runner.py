@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tracefork_backend.runner import environment, given_back, run_command, traced, working_directory
-from tracefork_backend.runner.environment import BOOT, DUMMY, executable, with_script_folder
+from tracefork_backend.reconstruct import with_script_folder
+from tracefork_backend.runner import given_back, run_command, traced, working_directory
+from tracefork_backend.runner.environment import BOOT, DUMMY, executable
 from tracefork_backend.runner.reach import isolating_option, program_of, short_name, why_nothing
 from tracefork_backend.runner.supervise import OUTPUT_HEAD, OUTPUT_TAIL
 
@@ -157,6 +158,20 @@ def test_a_director_that_dies_takes_its_command_along(tmp_path: Path, number: in
     assert until(lambda: not alive(pid))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent-death signal is Linux's")
+def test_a_supervisor_that_is_killed_takes_its_command_along() -> None:
+    """Whoever kills the process in between ends the command, and the caller is told."""
+    pids: list[int] = []
+
+    def kill(name: str, data: bytes) -> None:
+        pids.extend(map(int, data.split()))
+        os.kill(pids[1], signal.SIGKILL)
+
+    with pytest.raises(AgentFailed, match="supervisor"):
+        run_command(["/bin/sh", "-c", "echo $$ $PPID; exec sleep 300"], on_output=kill)
+    assert until(lambda: not alive(pids[0]))
+
+
 def test_many_at_once_from_threads_that_end() -> None:
     """Concurrent calls from several threads each get the status of their own command."""
     statuses: dict[int, int] = {}
@@ -237,7 +252,7 @@ def test_the_script_folder_is_importable() -> None:
     """An agent's function in a script is found in that script's folder."""
     start = HowStarted(command=("python", "app/agent.py"), cwd="/srv", environment={"PYTHONPATH": "/lib"})
     assert with_script_folder(start).environment["PYTHONPATH"] == f"/srv/app{os.pathsep}/lib"
-    assert environment.with_script_folder(HowStarted()) == HowStarted()
+    assert with_script_folder(HowStarted()) == HowStarted()
 
 
 # --- why nothing was captured ---

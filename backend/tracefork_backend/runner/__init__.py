@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .environment import executable, given_back, traced, with_script_folder, working_directory
+from .environment import executable, given_back, kept_settings, traced, working_directory
 from .recording import Recorded, RecordedRun, record, write_spans
 from .supervise import Finished, Output, run_command
 
@@ -13,10 +13,10 @@ __all__ = [
     "RecordedRun",
     "executable",
     "given_back",
+    "kept_settings",
     "record",
     "run_command",
     "traced",
-    "with_script_folder",
     "working_directory",
     "write_spans",
 ]

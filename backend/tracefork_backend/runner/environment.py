@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,8 @@ BOOT = Path(tracefork_otel.__file__).parent / "_boot"
 
 DUMMY = "tracefork-replay"
 """Value of a withheld variable on a replay, so that an SDK that insists on a key can be constructed."""
+
+_KEPT_SETTINGS = ("TRACEFORK_REDACT_HEADERS", "TRACEFORK_REDACT_PARAMS")
 
 # What belongs to the machine and the terminal of the replay, not to the recording.
 _LOCAL = re.compile(
@@ -75,19 +76,14 @@ def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
-def with_script_folder(start: HowStarted) -> HowStarted:
-    """The start with its script's folder on PYTHONPATH: the agent's module may be found only there."""
-    script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
-    if script is None:
-        return start
-    folder = str((Path(start.cwd or ".") / script).parent)
-    path = os.pathsep.join(filter(None, (folder, start.environment.get("PYTHONPATH"))))
-    return replace(start, environment={**start.environment, "PYTHONPATH": path})
-
-
 def is_boot(entry: str) -> bool:
     """Whether this entry of PYTHONPATH is a boot folder of ours, of whichever installation."""
     return Path(entry).parts[-2:] == BOOT.parts[-2:]
+
+
+def kept_settings(start: HowStarted) -> dict[str, str]:
+    """The recorded settings that a replay needs too: what was redacted then has to be redacted to match."""
+    return {name: start.environment[name] for name in _KEPT_SETTINGS if name in start.environment}
 
 
 def working_directory(start: HowStarted, *, portable: bool) -> Path:

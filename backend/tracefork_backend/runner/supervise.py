@@ -171,7 +171,6 @@ class _Supervised:
                 stdin=subprocess.DEVNULL,
                 # A session of its own: the terminal's Ctrl-C is ours to pass on, in our own way.
                 start_new_session=True,
-                env={},
             )
         self._selector.register(self._socket, selectors.EVENT_READ, "report")
         stack.callback(self._leave)
