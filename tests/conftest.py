@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recorded import Recorded, read_store
-
 from tracefork_backend.simulate import ModelServer
+
 from tracefork_otel import TraceforkInstrumentor
 
 

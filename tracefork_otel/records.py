@@ -23,7 +23,7 @@ class ProcessStarted:
     cwd: str
     mode: str
     via: str
-    """How it was reached: `sitecustomize`, `instrument`, `entry_point`, `backend`; `absent` if it was not."""
+    """How it was reached: `sitecustomize`, `instrument`, `entry_point`, `exporter`, `backend`; or `absent`."""
     launch_id: str | None = None
     """Trace id of the command that started it (from TRACEPARENT): its processes are found together by it."""
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])

@@ -22,6 +22,7 @@ def h2_server() -> Iterator[str]:
     thread = threading.Thread(target=_serve, args=(listener,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.shutdown(socket.SHUT_RDWR)  # `close` alone does not wake the accepting thread
     listener.close()
     thread.join(5)
 

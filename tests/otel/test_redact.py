@@ -29,7 +29,7 @@ from tracefork_otel.redact import REDACTED, Redactor, arguments, environment
     ],
 )
 def test_secret_request_headers(name: str) -> None:
-    """The value of a header whose name says that it is secret is replaced, the name stays as it was written."""
+    """The value of a header whose name says that it is secret is replaced, the name stays as written."""
     lines = Redactor().request_headers([(name.encode(), b"s3cret"), (b"Accept", b"*/*")])
     assert lines == ((name, REDACTED), ("Accept", "*/*"))
 

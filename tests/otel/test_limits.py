@@ -1,0 +1,128 @@
+"""What recording costs the application: no delay of a stream, no second body, little time per call."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import httpx2
+import pytest
+from conftest import Capture
+from recorded import read_store, run_python
+
+from tracefork_otel import manifest
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """The awkward routes in a process of their own: client and server share no interpreter lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tracefork_backend.simulate"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip().removeprefix("listening on ")
+    yield f"{url}/raw"
+    process.terminate()
+    process.wait(10)
+
+
+def test_the_first_byte_of_a_stream_is_not_delayed(capture: Capture, elsewhere: str) -> None:
+    """The first of 44 events 20 ms apart arrives within 5 ms of when it arrives without us; so does the last."""
+    url = f"{elsewhere}/sse?events=44&delay_ms=20"
+    first: dict[bool, list[float]] = {False: [], True: []}
+    last: dict[bool, list[float]] = {False: [], True: []}
+    with httpx2.Client() as client:
+        client.get(f"{elsewhere}/empty")
+        for number in range(6):
+            captured = number % 2 == 1
+            if captured:
+                capture.on()
+            begun = time.perf_counter()
+            with client.stream("GET", url) as response:
+                chunks = response.iter_raw()
+                next(chunks)
+                first[captured].append(time.perf_counter() - begun)
+                assert sum(1 for _ in chunks) == 43
+                last[captured].append(time.perf_counter() - begun)
+            capture.off()
+    assert abs(median(first[True]) - median(first[False])) < 0.005
+    assert median(last[True]) - median(last[False]) < 0.1
+    assert len(read_store(capture.store).exchanges) == 3
+
+
+def test_a_call_costs_little_time(capture: Capture) -> None:
+    """A JSON call through a mock transport costs a fraction of a millisecond more than without us."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 1000}]})
+    answer = httpx2.MockTransport(lambda request: httpx2.Response(200, json={"text": "y" * 800}))
+
+    def typical() -> float:
+        taken: list[float] = []
+        with httpx2.Client(transport=answer) as client:
+            for _ in range(400):
+                begun = time.perf_counter()
+                client.post("http://mock.test/v1/messages", content=body)
+                taken.append(time.perf_counter() - begun)
+        return median(taken)
+
+    bare = typical()
+    capture.on()
+    captured = typical()
+    # About 0.1 ms on an idle machine; the limit leaves room for a busy one.
+    assert captured - bare < 0.0005
+
+
+def test_an_ended_exchange_holds_no_body(capture: Capture, raw: str) -> None:
+    """A response that the application keeps does not keep a second copy of its body in us."""
+    from tracefork_otel import _session
+
+    capture.on()
+    with httpx2.Client() as client:
+        kept = [client.get(f"{raw}/bytes/100000") for _ in range(3)]
+        for response in kept:
+            exchange = response.stream._exchange  # type: ignore[attr-defined]
+            assert exchange.done
+            assert not exchange.chunks
+    assert _session.current is not None
+    assert not _session.current.open
+
+
+def test_full_wals_are_sealed_in_the_background(tmp_path: Path, raw: str) -> None:
+    """A process that outgrows its WAL goes on in another, and the full ones become segments while it runs."""
+    code = f"""
+from tracefork_otel import TraceforkInstrumentor
+TraceforkInstrumentor().instrument(http_spans=False)
+import httpx2, os, pathlib, time
+with httpx2.Client() as client:
+    for number in range(12):
+        client.post("{raw}/echo", content=os.urandom(20_000))
+store = pathlib.Path(os.environ["TRACEFORK_STORE"])
+deadline = time.monotonic() + 30
+while len(list((store / "wal").glob("*.wal"))) > 1 and time.monotonic() < deadline:
+    time.sleep(0.05)
+"""
+    run_python(code, store=tmp_path, TRACEFORK_ROTATE_BYTES="100000")
+    sealed = manifest.load(tmp_path).segments
+    left = read_store(tmp_path).exchanges
+    assert len(sealed) >= 2
+    assert sum(segment.exchanges for segment in sealed) + len(left) == 12
+
+
+def test_a_slow_machine_still_leaves(tmp_path: Path, raw: str) -> None:
+    """A process that ends right after a rotation ends well, and nothing of it is lost."""
+    code = f"""
+from tracefork_otel import TraceforkInstrumentor
+TraceforkInstrumentor().instrument(http_spans=False)
+import httpx2, os
+with httpx2.Client() as client:
+    for number in range(12):
+        client.post("{raw}/echo", content=os.urandom(20_000))
+"""
+    done = run_python(code, store=tmp_path, TRACEFORK_ROTATE_BYTES="100000")
+    assert done.stderr == ""
+    sealed = manifest.load(tmp_path).segments
+    assert sum(segment.exchanges for segment in sealed) + len(read_store(tmp_path).exchanges) == 12
