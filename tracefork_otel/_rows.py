@@ -335,11 +335,13 @@ def to_json(value: object) -> str:
         return "{}" if isinstance(value, Mapping) else "[]"
     try:
         text = _encode(value)
+    except ValueError:
+        value = _finite(value)
+        text = _encode(value)
+    try:
         text.encode()
     except UnicodeEncodeError:
-        return _encode_ascii(value)
-    except ValueError:
-        return _encode(_finite(value))
+        text = _encode_ascii(value)
     return text
 
 
