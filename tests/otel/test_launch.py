@@ -260,7 +260,7 @@ tracer.start_span("escaped", context=Context()).end()
 
 
 def test_under_opentelemetry_instrument(tmp_path: Path, raw: str) -> None:
-    """Under `opentelemetry-instrument` our entry points turn us on; a span that comes twice is stored once."""
+    """Under `opentelemetry-instrument` entry points turn us on; a span that comes twice is stored once."""
     script = tmp_path / "agent.py"
     script.write_text(
         "from opentelemetry import trace\n"
@@ -285,7 +285,8 @@ def test_under_opentelemetry_instrument(tmp_path: Path, raw: str) -> None:
 def test_importing_the_package_is_cheap() -> None:
     """Importing the package imports nothing of OTel; the names appear when they are asked for."""
     code = (
-        "import sys, tracefork_otel as t; assert not [m for m in sys.modules if m.startswith('opentelemetry')];"
+        "import sys, tracefork_otel as t;"
+        "assert not [m for m in sys.modules if m.startswith('opentelemetry')];"
         "assert len(t.__all__) <= 25; [getattr(t, n) for n in t.__all__]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=60)

@@ -32,7 +32,7 @@ def elsewhere() -> Iterator[str]:
 
 
 def test_the_first_byte_of_a_stream_is_not_delayed(capture: Capture, elsewhere: str) -> None:
-    """The first of 44 events 20 ms apart arrives within 5 ms of when it arrives without us; so does the last."""
+    """The first of 44 events, 20 ms apart, arrives within 5 ms of its time without us; so does the last."""
     url = f"{elsewhere}/sse?events=44&delay_ms=20"
     first: dict[bool, list[float]] = {False: [], True: []}
     last: dict[bool, list[float]] = {False: [], True: []}
