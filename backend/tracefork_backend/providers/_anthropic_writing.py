@@ -109,7 +109,7 @@ def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: Ids) -> dict[s
         [Call(name=string(b.get("name")), given=old) for b, old in zip(blocks, olds, strict=True)]
     )
     usage = mapping(whole.get("usage"))
-    output = shifted(usage.get("output_tokens"), old=olds[chosen], new=given.spelled)
+    output = shifted(usage.get("output_tokens"), old=olds[chosen], new=given.spelled())
     return {
         **whole,
         "id": ids.base58("msg_01", 22),
@@ -126,6 +126,7 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
     recorded = [(name, data, mapping(loads(data))) for name, data in sse_events(body)]
     calls, olds = _streamed_calls([said for _, _, said in recorded])
     at = list(calls)[given.choose(list(calls.values()))]
+    spelled = given.spelled(olds[at])
     found: list[bytes] = []
     for name, data, said in recorded:
         kind, mine = said.get("type"), said.get("index") == at
@@ -136,13 +137,13 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
             opened = {**mapping(said.get("content_block")), "input": {}}
             found.append(event({**said, "content_block": opened}, name))
             found += [
-                _event("content_block_delta", index=at, delta=delta) for delta in _input_deltas(given.spelled)
+                _event("content_block_delta", index=at, delta=delta) for delta in _input_deltas(spelled)
             ]
         elif kind == "content_block_delta" and mine:
             continue
         elif kind == "message_delta":
             usage = mapping(said.get("usage"))
-            output = shifted(usage.get("output_tokens"), old=olds[at], new=given.spelled)
+            output = shifted(usage.get("output_tokens"), old=olds[at], new=spelled)
             found.append(event({**said, "usage": {**usage, "output_tokens": output}}, name))
         else:
             found.append(event(data, name))

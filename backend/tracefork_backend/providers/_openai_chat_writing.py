@@ -116,12 +116,12 @@ def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: Ids) -> dict[s
     function, key, _ = places[chosen]
     old = string(function.get(key)) or ""
     # The body was parsed for this call alone, so changing it in place changes nothing of the caller's.
-    function[key] = given.spelled
+    function[key] = spelled = given.spelled(old)
     usage = mapping(whole.get("usage"))
     return {
         **whole,
         "id": ids.base58("chatcmpl-", 29),
-        **({"usage": _shifted(usage, old, given.spelled)} if usage else {}),
+        **({"usage": _shifted(usage, old, spelled)} if usage else {}),
     }
 
 
@@ -131,6 +131,7 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
     calls = _streamed_calls([chunk for _, _, chunk in recorded])
     place = list(calls)[given.choose(list(calls.values()))]
     old, answer_id = calls[place].given, ids.base58("chatcmpl-", 29)
+    spelled = given.spelled(old)
     found: list[bytes] = []
     counted: dict[Any, int] = {}
     begun = False
@@ -141,7 +142,7 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
         if chunk.get("id"):
             chunk["id"] = answer_id
         if usage := mapping(chunk.get("usage")):
-            chunk["usage"] = _shifted(usage, old, given.spelled)
+            chunk["usage"] = _shifted(usage, old, spelled)
         mine = [one for one in _chunk_calls(chunk, counted) if one[0] == place]
         later: list[bytes] = []
         for _, choice, call in mine:
@@ -149,7 +150,7 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
                 _drop(choice, call)
             else:
                 begun = True
-                later = _restarted(chunk, choice, call, given)
+                later = _restarted(chunk, choice, call, spelled)
         if not mine or not _says_nothing(chunk):
             found.append(event(chunk, name))
         found += later
@@ -275,7 +276,7 @@ def _streamed_calls(chunks: list[dict[str, Any]]) -> dict[tuple[int, int], Call]
 
 
 def _restarted(
-    chunk: dict[str, Any], choice: dict[str, Any], call: dict[str, Any], given: ToolInput
+    chunk: dict[str, Any], choice: dict[str, Any], call: dict[str, Any], spelled: str
 ) -> list[bytes]:
     """Make the call's first delta begin the new input, and return the chunks that go on with it.
 
@@ -284,7 +285,7 @@ def _restarted(
     function, key, free = next(_functions({"tool_calls": [call], **call}))
     index = count(call.get("index"))
     at_once = bool(function.get(key)) or index is None or choice.get("finish_reason") is not None
-    function[key] = given.spelled if at_once else ""
+    function[key] = spelled if at_once else ""
     if at_once:
         return []
 
@@ -295,7 +296,7 @@ def _restarted(
 
     number = count(choice.get("index")) or 0
     base = without(chunk, "obfuscation")
-    return [event({**base, "choices": [_choice(number, going_on(piece))]}) for piece in deltas(given.spelled)]
+    return [event({**base, "choices": [_choice(number, going_on(piece))]}) for piece in deltas(spelled)]
 
 
 def _drop(choice: dict[str, Any], call: dict[str, Any]) -> None:

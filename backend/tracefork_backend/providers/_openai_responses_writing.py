@@ -128,7 +128,7 @@ def events(request: dict[str, Any], whole: dict[str, Any]) -> list[bytes]:
 def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: Ids) -> dict[str, Any]:
     """Return the response with a tool call's input replaced, its id new, the call's ids kept."""
     chosen, call = _chosen(whole, given)
-    return _edited(whole, chosen, call, given, ids.hex("resp_", 48))
+    return _edited(whole, chosen, call, given.spelled(call.given), ids.hex("resp_", 48))
 
 
 def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[bytes]:
@@ -140,7 +140,7 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
     chosen, call = _chosen(ended[-1], given)
     item = ended[-1]["output"][chosen]
     key, stem = _CALLS[item["type"]]
-    answer_id = ids.hex("resp_", 48)
+    answer_id, spelled = ids.hex("resp_", 48), given.spelled(call.given)
     said: list[tuple[str | None, bytes | dict[str, Any]]] = []
     begun = False
     for name, data, one in recorded:
@@ -149,16 +149,16 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
         if not one:
             said.append((name, data))
         elif isinstance(one.get("response"), dict):
-            response = _edited(one["response"], chosen, call, given, answer_id)
+            response = _edited(one["response"], chosen, call, spelled, answer_id)
             said.append((name, {**one, "response": response}))
         elif mine and kind == f"response.{stem}.delta":
-            pieces = [] if begun else deltas(given.spelled)
+            pieces = [] if begun else deltas(spelled)
             said += [(name, {**without(one, "obfuscation"), "delta": piece}) for piece in pieces]
             begun = True
         elif mine and kind == f"response.{stem}.done":
-            said.append((name, {**one, key: given.spelled}))
+            said.append((name, {**one, key: spelled}))
         elif mine and kind in ("response.output_item.added", "response.output_item.done"):
-            value = given.spelled if kind.endswith("done") else ""
+            value = spelled if kind.endswith("done") else ""
             said.append((name, {**one, "item": {**mapping(one.get("item")), key: value}}))
         else:
             said.append((name, one))
@@ -203,17 +203,15 @@ def _chosen(whole: dict[str, Any], given: ToolInput) -> tuple[int, Call]:
     return index, calls[index]
 
 
-def _edited(
-    whole: dict[str, Any], chosen: int, call: Call, given: ToolInput, answer_id: str
-) -> dict[str, Any]:
+def _edited(whole: dict[str, Any], chosen: int, call: Call, spelled: str, answer_id: str) -> dict[str, Any]:
     """Return a response under its new id, the input replaced where its output has come, usage adjusted."""
     output = list(whole.get("output") or [])
     if chosen < len(output):
         key = _CALLS[output[chosen]["type"]][0]
-        output[chosen] = {**output[chosen], key: given.spelled}
+        output[chosen] = {**output[chosen], key: spelled}
     usage = mapping(whole.get("usage"))
     if usage:
-        tokens_out = shifted(usage.get("output_tokens"), old=call.given, new=given.spelled)
+        tokens_out = shifted(usage.get("output_tokens"), old=call.given, new=spelled)
         total = (count(usage.get("input_tokens")) or 0) + tokens_out
         usage = {**usage, "output_tokens": tokens_out, "total_tokens": total}
     return {**whole, "id": answer_id, "output": output, "usage": usage or whole.get("usage")}

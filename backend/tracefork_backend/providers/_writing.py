@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracefork_backend.providers._json import count, mapping
+from tracefork_backend.providers._json import count, loads, mapping
 from tracefork_otel._errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,10 +84,19 @@ class ToolInput:
         if not call.free and not isinstance(self.value, dict):
             raise UsageError(f'the tool {call.name!r} takes a JSON object, such as \'{{"city": "Tokyo"}}\'')
 
-    @property
-    def spelled(self) -> str:
-        """The input as it goes on the wire where that is text: a string as it is, anything else as JSON."""
-        return self.value if isinstance(self.value, str) else compact(self.value)
+    def spelled(self, old: str = "") -> str:
+        """Return the input as it goes on the wire where that is text: as it is, or as JSON.
+
+        The JSON is spaced and escaped like the call's recorded input, so that the recorded value gives the
+        recorded bytes, and an agent that sends them back comes back to its recorded requests.
+        """
+        if isinstance(self.value, str):
+            return self.value
+        recorded = loads(old) if old else None
+        for spaced, escaped in ((False, False), (True, False), (False, True), (True, True)):
+            if recorded is not None and _dumps(recorded, spaced=spaced, escaped=escaped) == old:
+                return _dumps(self.value, spaced=spaced, escaped=escaped)
+        return compact(self.value)
 
 
 class WireForm(Protocol):
@@ -151,7 +160,13 @@ def deltas(text: str) -> list[str]:
 
 def compact(value: Any) -> str:
     """Return the value as JSON without spaces."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _dumps(value, spaced=False, escaped=False)
+
+
+def _dumps(value: Any, *, spaced: bool, escaped: bool) -> str:
+    """Return the value as JSON on one line."""
+    separators = (", ", ": ") if spaced else (",", ":")
+    return json.dumps(value, ensure_ascii=escaped, separators=separators, allow_nan=False)
 
 
 def event(data: Mapping[str, Any] | bytes, name: str | None = None) -> bytes:
