@@ -1,0 +1,61 @@
+"""What a benchmark prints and leaves behind: one line a figure, and `results/<name>.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    what: str
+    value: float
+    unit: str
+    target: float
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+def report(name: str, figures: Iterable[Figure]) -> None:
+    rows = list(figures)
+    for row in rows:
+        sign = "≥" if row.at_least else "≤"
+        print(
+            f"{'met ' if row.met else 'MISS'}  {row.what}: {row.value:,.3g} {row.unit} "
+            f"(target {sign} {row.target:,g}){'  ' + row.note if row.note else ''}"
+        )
+    RESULTS.mkdir(exist_ok=True)
+    document = {
+        "figures": [{**asdict(row), "met": row.met} for row in rows],
+        "machine": f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}",
+        "day": time.strftime("%Y-%m-%d"),
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def median_ms(call: Callable[[], object], repeats: int = 9) -> float:
+    """The median wall time of a call, milliseconds, after one call to warm up."""
+    call()
+    times: list[float] = []
+    for _ in range(repeats):
+        started = time.perf_counter_ns()
+        call()
+        times.append((time.perf_counter_ns() - started) / 1e6)
+    return statistics.median(times)
