@@ -125,7 +125,9 @@ def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:
             wal.check(path)
             readable.append(path)
         except StoreError as error:
-            problems.append(str(error))
+            # One that is gone was sealed by somebody else meanwhile.
+            if path.exists():
+                problems.append(str(error))
     return readable
 
 

@@ -163,7 +163,7 @@ def test_processes_and_threads_commit_at_once(tmp_path: Path) -> None:
 # Later Pythons warn of forking with threads, which is the very case.
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_forked_in_the_middle_of_a_commit_does_not_keep_the_lock(tmp_path: Path) -> None:
-    """A fork while another thread commits leaves the lock to the parent: commits do not wait for the child."""
+    """A fork while another thread commits leaves the lock to the parent; nobody waits for the child."""
     stop = threading.Event()
 
     def work() -> None:

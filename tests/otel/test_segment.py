@@ -14,17 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wal_samples import (
-    TRACE,
-    bodies,
-    exchange_records,
-    exchanges,
-    joined,
-    notes,
-    process,
-    spans,
-    write_conversation,
-)
+from wal_samples import TRACE, bodies, exchange_records, joined, process, write_conversation
+from wal_strategies import exchanges, notes, spans
 
 from tracefork_otel import manifest, segment
 from tracefork_otel._errors import StoreError
@@ -106,15 +97,17 @@ def test_what_is_not_text_becomes_text(tmp_path: Path) -> None:
     assert (read.error_message, read.attributes) == ("?!", {"x": "\ud800", "nan": "nan"})
 
 
-def test_rows_and_chunks_of_several_row_groups(tmp_path: Path) -> None:
-    """More rows and chunks than one row group holds are read as if there were one."""
+def test_rows_and_chunks_of_several_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows and chunks than one row group holds are read as if there were one, whatever its size was."""
+    monkeypatch.setattr(segment, "ROW_GROUP", {"exchanges": 70, "spans": 10, "chunks": 50})
     made = [
         joined(
             *exchange_records(number, b"%d " % number * 3, b"\xff%d" % number, trace_id=f"{number % 3:032x}")
         )
-        for number in range(9000)
+        for number in range(400)
     ]
     entry = write_segment(tmp_path, encode(made, [], [], []), segment.new_id())
+    monkeypatch.undo()
     assert pq.ParquetFile(entry.file(tmp_path, "chunks")).metadata.num_row_groups > 1
     assert pq.ParquetFile(entry.file(tmp_path, "exchanges")).metadata.num_row_groups > 1
     assert read_exchanges(tmp_path, entry) == sorted(made, key=order)
