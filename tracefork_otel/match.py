@@ -53,6 +53,7 @@ class Explanation:
         return (
             f"{where} differs from its tape at {self.path}{more} ({self.cause}): "
             f"recorded {self.recorded}, got {self.got}; {_ADVICE[self.cause]}"
+            + (f" '{self.path}'" if self.cause in _CHANCE else "")
         )
 
     def to_json(self) -> str:
@@ -65,10 +66,12 @@ class Explanation:
         return cls(**json.loads(text))
 
 
+_CHANCE = ("clock", "id", "random")
+
 _ADVICE: dict[Cause, str] = {
-    "clock": "record with --draws, keep the clock out of the prompt, or leave the path out with --ignore",
-    "id": "record with --draws, keep the id out of the prompt, or leave the path out with --ignore",
-    "random": "record with --draws, seed it, or leave the path out with --ignore",
+    "clock": "keep the clock out of the request, or leave this path out: --ignore",
+    "id": "keep the id out of the request, or leave this path out: --ignore",
+    "random": "seed it, or leave this path out: --ignore",
     "prompt": "the prompt changed: record anew if that is meant",
     "tool_result": "a tool returned something else: record anew, or serve its recorded result",
     "model": "another model is asked for: record anew if that is meant",

@@ -46,6 +46,9 @@ Agent: TypeAlias = str | Callable[..., Any]
 MatchMode: TypeAlias = Literal["exact", "json"]
 Timing: TypeAlias = Literal["none", "recorded"]
 
+# No replay takes a day: what is older was left by one that was killed.
+_STALE_S = 24 * 3600
+
 # The agent's own error is shown whole up to this length, its end if it is longer.
 _ERROR_LENGTH = 4000
 
@@ -131,6 +134,9 @@ class _Workspace:
 def _workspace(store: Store | None) -> Iterator[_Workspace]:
     # Beside the store's own files, so that what was recorded can be moved there.
     within = store.path if store is not None and _keeps(store) else None
+    for left in within.glob(".replay-*") if within else ():
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=".replay-", dir=within))
     try:
         yield _Workspace(folder)

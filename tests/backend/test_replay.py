@@ -386,6 +386,16 @@ def test_nothing_captured(desk: Desk, argv: list[str], status: int, says: str) -
     assert says in problem
 
 
+def test_a_store_that_cannot_be_written(desk: Desk) -> None:
+    """The agent runs to its end all the same, and the store is named."""
+    desk.write("print(say('a'))")
+    (desk.folder / "file").touch()
+    recorded = record(desk.folder / "file" / "store", [sys.executable, "agent.py"])
+    assert recorded.exit_status == 3
+    assert any("file" in problem for problem in recorded.problems)
+    assert len(desk.server.requests) == 1
+
+
 def test_a_command_that_is_none(desk: Desk) -> None:
     """A command that does not exist is the caller's error."""
     with pytest.raises(UsageError, match="no-such-program"):

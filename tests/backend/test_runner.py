@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tracefork_backend.reconstruct import with_script_folder
 from tracefork_backend.runner import given_back, run_command, traced, working_directory
-from tracefork_backend.runner.environment import BOOT, DUMMY, executable
+from tracefork_backend.runner.environment import BOOT, DUMMY, executable, recordable
 from tracefork_backend.runner.reach import isolating_option, program_of, short_name, why_nothing
 from tracefork_backend.runner.supervise import OUTPUT_HEAD, OUTPUT_TAIL
 
@@ -206,6 +206,19 @@ def test_the_traced_environment(tmp_path: Path) -> None:
     assert "TRACESTATE" not in env
     replaying = traced(base, mode="replay", store=tmp_path, trace_id="a" * 32, span_id="b" * 16)
     assert "TRACEFORK_REDACT_HEADERS" not in replaying
+
+
+def test_what_is_recorded_of_an_environment() -> None:
+    """Only what a replay gives back is recorded: not the machine's own variables, and no secret's value."""
+    environ = {
+        "CITY": "Osaka",
+        "PATH": "/x",
+        "HOME": "/x",
+        "PYTHONPATH": "/x",
+        "MY_API_KEY": "k",
+        "SSH_AUTH_KEY": "k",
+    }
+    assert recordable(environ) == ({"CITY": "Osaka", "PYTHONPATH": "/x"}, ("MY_API_KEY",))
 
 
 def test_the_recorded_environment_is_given_back() -> None:

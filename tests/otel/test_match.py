@@ -194,6 +194,8 @@ def test_explanation_round_trips_and_reads() -> None:
     assert Explanation.from_json(found.to_json()) == found
     for part in ("step 0", "POST", "messages[0].content", "a cat", "a dog", "prompt"):
         assert part in found.text()
+    stamped = drift(post(user("at 10:00:00")), post(user("at 10:00:01")))
+    assert stamped.text().endswith("--ignore 'messages[0].content'")
 
 
 def test_large_bodies_are_explained_quickly() -> None:

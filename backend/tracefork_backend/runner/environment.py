@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import tracefork_otel
+from tracefork_otel import redact
 from tracefork_otel.tape import HowStarted
 
 BOOT = Path(tracefork_otel.__file__).parent / "_boot"
@@ -79,6 +80,16 @@ def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
 def is_boot(entry: str) -> bool:
     """Whether this entry of PYTHONPATH is a boot folder of ours, of whichever installation."""
     return Path(entry).parts[-2:] == BOOT.parts[-2:]
+
+
+def recordable(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables that a replay gives back, and the names of those among them that look secret."""
+    kept, withheld = redact.environment(environ)
+    wanted = ("PYTHONPATH", *_KEPT_SETTINGS)
+    return (
+        {name: value for name, value in kept.items() if name in wanted or not _LOCAL.fullmatch(name)},
+        tuple(name for name in withheld if not _LOCAL.fullmatch(name)),
+    )
 
 
 def kept_settings(start: HowStarted) -> dict[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,16 @@ def why_nothing(
         f"nothing captured: no Python process was reached from {argv[0]!r}; if it starts Python with -I or "
         "a cleared environment, call tracefork_otel.TraceforkInstrumentor().instrument() in the agent"
     )
+
+
+def unwritable(store: Path) -> str | None:
+    """Why nothing can be written into this folder, or None if it can."""
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=store):
+            return None
+    except OSError as error:
+        return f"nothing captured: {store} cannot be written ({error.strerror}); name another with --store"
 
 
 def has_client(processes: Sequence[ProcessStarted]) -> bool:

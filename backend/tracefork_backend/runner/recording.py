@@ -24,8 +24,8 @@ from tracefork_otel.tape import HowStarted
 from tracefork_otel.wal import Wal
 
 from ..store import Store, open_store
-from .environment import traced
-from .reach import has_client, program_of, reached, short_name, why_nothing
+from .environment import recordable, traced
+from .reach import has_client, program_of, reached, short_name, unwritable, why_nothing
 from .supervise import exit_status
 
 SCOPE = "tracefork"
@@ -79,9 +79,9 @@ def record(store: str | Path, argv: Sequence[str], *, provider: bool = False) ->
     try:
         runs, problems = launch.settle(status, ended_ns)
     except StoreError as error:
-        runs, problems = (), [f"{error}; nothing of this command was stored"]
-    if not runs and not problems:
-        problems = [why_nothing(argv, processes, absent)]
+        runs, problems = (), [f"nothing captured: {error}"]
+    if not runs:
+        problems = problems or [unwritable(directory) or why_nothing(argv, processes, absent)]
         if status == 0 and not (processes and has_client(processes)):
             status = _NOTHING_CAPTURED
     return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
@@ -101,15 +101,19 @@ class _Launch:
             run_ids = opened.runs_of_launch(self.trace_id)
             if not run_ids:
                 return (), []
-            self._write_root(status, ended_ns)
+            problems: list[str] = []
+            try:
+                self._write_root(status, ended_ns)
+            except StoreError as error:
+                problems.append(f"how the command was started is not recorded: {error}")
             runs = tuple(
                 RecordedRun(run_id=run_id, steps=opened.run(run_id).steps) for run_id in run_ids
             )  # the store sees the new WAL, and seals it
-            return runs, _losses(opened, run_ids)
+            return runs, [*problems, *_losses(opened, run_ids)]
 
     def _write_root(self, status: int, ended_ns: int) -> None:
         argv = redact.arguments(self.argv)
-        kept, withheld = redact.environment(os.environ)
+        kept, withheld = recordable(os.environ)
         start = HowStarted(
             command=argv,
             cwd=os.getcwd(),
@@ -163,10 +167,14 @@ def write_spans(store: Path, launch_id: str, spans: Sequence[SpanRecord], *, mod
 def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for run_id in run_ids:
+        lost: dict[str, str] = {}
         for note in store.notes(run_id):
-            if note.kind in ("lost", "incomplete"):
-                why = note.attributes.get("why", "unknown")
-                found[f"run {run_id[:8]} is incomplete: {why}"] = None
+            why = f"run {run_id[:8]} is incomplete: {note.attributes.get('why', 'unknown')}"
+            if note.kind == "incomplete":
+                found[why] = None
+            elif note.kind == "lost":
+                lost[note.process_id] = why  # each such note tells all that its process lost so far
+        found.update(dict.fromkeys(lost.values()))
     return list(found)
 
 
