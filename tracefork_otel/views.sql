@@ -331,8 +331,8 @@ CREATE OR REPLACE MACRO _short_url(url) AS list_transform([url], lambda u: CASE
     ELSE _base64('data', u)
 END)[1];
 CREATE OR REPLACE MACRO _source(part) AS coalesce(
-    _base64(coalesce(_string(part, '$.source.media_type'), 'data'), _string(part, '$.source.data')),
-    _string(part, '$.source.url'), _string(part, '$.source.file_id'),
+    _base64(coalesce(_truthy(_string(part, '$.source.media_type')), 'data'), _string(part, '$.source.data')),
+    _truthy(_string(part, '$.source.url')), _truthy(_string(part, '$.source.file_id')),
     CASE WHEN json_type(part, '$.source') = 'OBJECT' THEN CAST(json_extract(part, '$.source') AS VARCHAR) END, '{}'
 );
 CREATE OR REPLACE MACRO _lines(texts) AS coalesce(array_to_string(texts, chr(10)), '');

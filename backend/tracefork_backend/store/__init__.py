@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from ._compact import compact, drop_before
+from ._doctor import DoctorReport, doctor
 from ._store import Store, open_store
 from .run import Kind, Run, parse_ref
 
-__all__ = ["Kind", "Run", "Store", "open_store", "parse_ref"]
+__all__ = [
+    "DoctorReport",
+    "Kind",
+    "Run",
+    "Store",
+    "compact",
+    "doctor",
+    "drop_before",
+    "open_store",
+    "parse_ref",
+]

@@ -13,19 +13,17 @@ from typing import Any, TypeAlias
 
 import duckdb
 
-from tracefork_otel import manifest, segment, wal
+from tracefork_otel import manifest, sealing, segment, wal
 from tracefork_otel._errors import StoreError, UnknownRun, UsageError
 from tracefork_otel._settings import DEFAULT_STORE
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Note
 
-from . import _connection, _facts, _guard, _live
+from . import _compact, _connection, _facts, _guard, _live
 from ._statements import statement
 from .run import MIN_PREFIX, Kind, Run, back_of, prefix_of
 
 Params: TypeAlias = Mapping[str, object] | Sequence[object] | None
-COMPACT_AT = 100
-"""Segments from which on they are merged: each costs every query a file to open."""
 NEAR = 5
 """At most this many runs are named where one is not found."""
 
@@ -85,14 +83,14 @@ class Store:
         """The run that goes by that name: `last`, `last~2`, a unique prefix of its id; raises UnknownRun."""
         back, prefix = back_of(ref), prefix_of(ref)
         if back is not None:
-            found = self._ask("run_back", back=back)
+            found = self.ask("run_back", back=back)
             if not found:
                 raise UnknownRun(f"no run {ref!r} in {self.path}{self._near(ref)}")
             return Run.of_row(found[0], self)
         if prefix is None or len(prefix) < MIN_PREFIX:
             how = f"write last, last~2, or at least {MIN_PREFIX} digits of a run id"
             raise UnknownRun(f"{ref!r} names no run: {how}{self._near(ref)}")
-        found = self._ask("run_by_prefix", prefix=prefix)
+        found = self.ask("run_by_prefix", prefix=prefix)
         if not found:
             raise UnknownRun(f"no run {ref!r} in {self.path}{self._near(prefix)}")
         if len(found) > 1:
@@ -101,7 +99,7 @@ class Store:
 
     def runs(self, kind: Kind | None = None, *, limit: int = 1000) -> list[Run]:
         """The newest runs, of one kind or of all, newest first."""
-        found = self._ask("runs_of_kind", kind=kind, limit=limit) if kind else self._ask("runs", limit=limit)
+        found = self.ask("runs_of_kind", kind=kind, limit=limit) if kind else self.ask("runs", limit=limit)
         return [Run.of_row(row, self) for row in found]
 
     def has_run(self, run_id: str) -> bool:
@@ -137,35 +135,38 @@ class Store:
                 attributes=json.loads(row["attributes"]),
                 process_id=row["process_id"],
             )
-            for row in self._ask("notes_of_run", run_id=run_id)
+            for row in self.ask("notes_of_run", run_id=run_id)
         )
 
     def launch_of(self, run_id: str) -> str | None:
         """The trace id of the command that started the run's processes, None if nobody said."""
-        return next((row["trace_id"] for row in self._ask("launch_of_run", run_id=run_id)), None)
+        return next((row["trace_id"] for row in self.ask("launch_of_run", run_id=run_id)), None)
 
     def runs_of_launch(self, launch_id: str) -> tuple[str, ...]:
         """The ids of all runs that one command's processes made, in order of their start."""
-        return tuple(row["trace_id"] for row in self._ask("runs_of_launch", launch_id=launch_id))
+        return tuple(row["trace_id"] for row in self.ask("runs_of_launch", launch_id=launch_id))
 
     def start_attributes(self, run_id: str, launch_id: str | None) -> dict[str, Any]:
         """The attributes that say how a run began; the run's own root goes before its launch's."""
         merged: dict[str, Any] = {}
         for trace_id in dict.fromkeys(filter(None, (run_id, launch_id))):
-            for row in self._ask("heads_of_run", run_id=trace_id):
+            for row in self.ask("heads_of_run", run_id=trace_id):
                 for name, value in json.loads(row["attributes"]).items():
                     if value is not None:
                         merged.setdefault(name, value)
         return merged
 
-    def compact(self) -> str | None:
-        """All segments are one; its id, or None if there was nothing to merge."""
-        from ._compact import compact
+    @property
+    def entries(self) -> tuple[manifest.SegmentEntry, ...]:
+        """The segments that can be read."""
+        return self._current().entries
 
-        return compact(self.path)
+    def compact(self) -> str | None:
+        """All segments are one; its id, or None if there were not two, or another process is merging."""
+        return _compact.compact(self.path)
 
     def _near(self, ref: str) -> str:
-        runs = self._ask("runs", limit=1000)
+        runs = self.ask("runs", limit=1000)
         if not runs:
             return "; it has no runs yet: record one with `tracefork-otel run -- python agent.py`"
         ids = [row["run_id"] for row in runs]
@@ -174,10 +175,11 @@ class Store:
         return f"; near it: {_listed((near or runs)[:NEAR])}"
 
     def _value(self, name: str, **params: object) -> Any:
-        ((value,),) = (row.values() for row in self._ask(name, **params))
+        ((value,),) = (row.values() for row in self.ask(name, **params))
         return value
 
-    def _ask(self, name: str, **params: object) -> list[dict[str, Any]]:
+    def ask(self, name: str, **params: object) -> list[dict[str, Any]]:
+        """The rows of one of the store's own queries (`statements.sql`)."""
         try:
             cursor = self._current().cursor().execute(statement(name), params or None)
             names = [column[0] for column in cursor.description or ()]
@@ -202,14 +204,12 @@ def _settle(path: Path) -> tuple[str, ...]:
     problems: list[str] = []
     try:
         if any(not wal.is_live(file) for file in wal.wal_files(path)):
-            problems += segment.seal_dead(path).problems
+            problems += sealing.seal_dead(path).problems
         problems += _facts.ensure(path)
         if not (path / manifest.VIEWS).exists():
             manifest.commit(path)
-        if len(manifest.load(path).segments) > COMPACT_AT:
-            from ._compact import compact
-
-            compact(path)
+        if len(manifest.load(path).segments) > _compact.LIMIT:
+            _compact.compact(path, bound=_compact.BOUND)
     except StoreError as error:
         problems.append(str(error))
     return tuple(problems)

@@ -74,3 +74,13 @@ ORDER BY n.started_ns
 SELECT coalesce(sum(coalesce(TRY_CAST(json_extract_string(attributes, '$.count') AS BIGINT), 1)), 0)
 FROM _spans
 WHERE kind = 'note' AND name = 'lost'
+-- :totals
+SELECT count(DISTINCT trace_id) AS runs, count(*) AS exchanges FROM _exchanges
+-- :live_damage
+SELECT span_id, damage FROM _live_exchanges WHERE damage IS NOT NULL
+-- :steps_of_spans
+SELECT trace_id AS run_id, step, span_id FROM _steps WHERE list_contains($spans::VARCHAR[], span_id) ORDER BY 1, 2
+-- :loss_notes
+SELECT name, process_id, attributes FROM _spans WHERE kind = 'note' AND name IN ('lost', 'incomplete') ORDER BY started_ns
+-- :recorded_runs
+SELECT run_id, name, status, entrypoint, command FROM runs WHERE kind IN ('record', 'fork') ORDER BY started_at, run_id
