@@ -39,6 +39,7 @@ class LiveExchange:
         "intervention",
         "name",
         "offsets",
+        "process_id",
         "replayed",
         "request",
         "request_parts",
@@ -74,6 +75,7 @@ class LiveExchange:
         self.attributes: dict[str, Any] = {}
         self.seen: ReadableSpan | None = None
         """The ended span as other processors left it."""
+        self.process_id = session.process_id
         self.started = perf_counter_ns()
         self._once = threading.Lock()
 
@@ -130,12 +132,20 @@ class LiveExchange:
         self, outcome: Outcome, error: BaseException | None = None, *, ended_ns: int | None = None
     ) -> None:
         """The exchange is ended and in the WAL; only the first call counts, and none raises."""
-        if not self._once.acquire(blocking=False):
-            return
+        if not self._once.acquire(blocking=False) or self.process_id != self.session.process_id:
+            return  # a forked child's copy ends with the child: the exchange is the parent's
         try:
             self._finish(outcome, error, ended_ns or time_ns())
         except Exception as problem:
-            self.session.lost("end of an exchange", problem)
+            self.give_up("end of an exchange", problem)
+
+    def give_up(self, where: str, problem: BaseException) -> None:
+        """The exchange stays `in_flight` in the store, the loss is counted, and its span is not left open."""
+        session, span = self.session, self.span.sdk
+        session.open.pop(self.span.context.span_id, None)
+        session.lost(where, problem)
+        if span is not None and span.is_recording():
+            span.end()
 
     def _finish(self, outcome: Outcome, error: BaseException | None, ended_ns: int) -> None:
         response = self._response()
@@ -194,12 +204,15 @@ class LiveExchange:
             return
         limit = self.session.settings.event_body_limit
         request = self.request
-        span.set_attributes(self.attributes)
+        attributes = dict(self.attributes)
         if response is not None:
-            span.set_attribute("http.response.status_code", response.status)
-            span.set_attribute("network.protocol.version", response.http_version.removeprefix("HTTP/"))
+            attributes["http.response.status_code"] = response.status
+            attributes["network.protocol.version"] = response.http_version.removeprefix("HTTP/")
+        else:
+            attributes["tracefork.outcome"] = outcome
         if error_type is not None or (failed and response is not None):
-            span.set_attribute("error.type", error_type or str(response.status if response else "_OTHER"))
+            attributes["error.type"] = error_type or str(response.status if response else "_OTHER")
+        span.set_attributes(attributes)
         if failed:
             span.set_status(Status(StatusCode.ERROR, None if error is None else str(error)))
         sent = request.body if body is None else body
@@ -212,34 +225,33 @@ class LiveExchange:
             event["tracefork.chunk.offsets_us"] = response.chunk_offsets_us
             event["tracefork.outcome"] = outcome
             span.add_event("tracefork.response.body", event, ended_ns)
-        else:
-            span.set_attribute("tracefork.outcome", outcome)
         span.end(ended_ns)
 
     def _kept_attributes(self) -> tuple[dict[str, Any], list[dict[str, object]]]:
         """What the record's own fields do not say: ours whole, and what other processors put on the span."""
         seen = self.seen
-        kept: dict[str, Any] = {} if seen is None else dict(seen.attributes or {})
-        kept.update(self.span.attributes)
-        kept.update(self.attributes)
-        for name in _TOLD_BY_FIELDS:
-            kept.pop(name, None)
+        found: dict[str, Any] = {} if seen is None else dict(seen.attributes or {})
+        found |= self.span.attributes
+        found |= self.attributes
+        kept = {name: value for name, value in found.items() if name not in _TOLD_BY_FIELDS}
         links = [] if seen is None else [link_record(link) for link in seen.links]
         return kept, links
 
 
-_TOLD_BY_FIELDS = (
-    "tracefork.exchange",
-    "tracefork.seq",
-    "tracefork.replayed",
-    "tracefork.outcome",
-    "http.request.method",
-    "http.response.status_code",
-    "network.protocol.version",
-    "url.full",
-    "server.address",
-    "server.port",
-    "error.type",
+_TOLD_BY_FIELDS = frozenset(
+    {
+        "tracefork.exchange",
+        "tracefork.seq",
+        "tracefork.replayed",
+        "tracefork.outcome",
+        "http.request.method",
+        "http.response.status_code",
+        "network.protocol.version",
+        "url.full",
+        "server.address",
+        "server.port",
+        "error.type",
+    }
 )
 
 

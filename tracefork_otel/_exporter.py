@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from . import _launch, _session
 from ._processor import store_span
-from ._settings import Settings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -22,9 +20,7 @@ class TraceforkSpanExporter(SpanExporter):
 
     def __init__(self, store: str | Path | None = None) -> None:
         """Spans go to the store that this process records into, else to the given or the environment's."""
-        if _session.current is None:
-            settings = Settings.from_env()
-            _launch.boot("exporter", settings if store is None else replace(settings, store=Path(store)))
+        _launch.open_session("exporter", store=store)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """The spans are in the WAL, or their loss is counted and logged."""

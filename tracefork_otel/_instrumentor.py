@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from ._errors import UsageError
 from ._imports import when_imported
 from ._settings import Settings
 
+LOG = logging.getLogger("tracefork_otel")
 _STOCK = {"httpx2": "HTTPX2ClientInstrumentor", "httpx": "HTTPXClientInstrumentor"}
 
 
@@ -49,6 +51,8 @@ class TraceforkInstrumentor(BaseInstrumentor):
             "redact_headers": None if redact_headers is None else tuple(redact_headers),
             "redact_params": None if redact_params is None else tuple(redact_params),
         }
+        if "skip_dep_check" in others or "raise_exception_on_conflict" in others:
+            others.setdefault("via", "entry_point")  # only `opentelemetry-instrument` gives these
         super().instrument(
             tracer_provider=tracer_provider,
             given={name: value for name, value in given.items() if value is not None},
@@ -62,13 +66,15 @@ class TraceforkInstrumentor(BaseInstrumentor):
         sink = kwargs.pop("sink", None)
         if kwargs:
             raise UsageError(f"instrument() has no argument {', '.join(sorted(kwargs))}: see its docstring")
-        session = _session.current
-        if session is None:
-            session = _launch.boot(via, replace(Settings.from_env(), **given), sink=sink)
-        else:
-            session.adjust({name: value for name, value in given.items() if name != "store"})
+        present = _session.current
+        session = _launch.boot(via, replace(Settings.from_env(), **given), sink=sink)
         if session is None:
             return
+        if present is not None:
+            wanted = given.pop("store", present.settings.store)
+            if wanted != present.settings.store and not present.launched:
+                LOG.warning("tracefork: this process already records into %s", present.settings.store)
+            session.adjust(given)
         from . import _root
 
         _root.use_provider(tracer_provider)

@@ -10,12 +10,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
 from . import _session
 from ._imports import forget, when_imported
-from ._session import Session
+from ._session import Session, remote_parent
 from ._settings import Settings
 
 LOG = logging.getLogger("tracefork_otel")
@@ -29,28 +32,44 @@ _replaced: list[tuple[Any, str, Any, Any]] = []
 
 def boot(via: str, settings: Settings | None = None, *, sink: _session.Sink | None = None) -> Session | None:
     """This process records, replays or forks as its settings say; a second call changes nothing."""
-    if _session.current is not None:
-        return _session.current
-    settings = settings if settings is not None else Settings.from_env()
-    if settings.mode == "off":
-        return None
-    session = Session(settings, via=via, launched="TRACEFORK_MODE" in os.environ, sink=sink)
-    if settings.seal:
-        session.sealer = _seal
-    if settings.mode in ("replay", "fork"):
-        _take_tape(session)
-    _session.current = session
+    session = open_session(via, settings, sink=sink)
+    if session is None or session.capturing:
+        return session
+    if session.via in ("exporter", "processor"):
+        session.via = via
+    _start(session)
     if session.launched:
         # The command that started us has to know that it was reached, even if no exchange follows.
         session.append(session.process())
-    if settings.mode in ("replay", "fork") or via == "sitecustomize":
+    if session.settings.mode == "replay" or session.launched:
         from . import _audit
 
         _audit.watch(session)
-    when_imported("opentelemetry.trace", _on_trace)
-    for name in CLIENTS:
-        when_imported(name, _on_client)
     _on_sigterm()
+    return session
+
+
+def open_session(
+    via: str,
+    settings: Settings | None = None,
+    *,
+    store: str | Path | None = None,
+    sink: _session.Sink | None = None,
+) -> Session | None:
+    """This process has a store to write into, the one that it had if it had one; None where that is off."""
+    if _session.current is not None:
+        return _session.current
+    settings = settings if settings is not None else Settings.from_env()
+    if store is not None:
+        settings = replace(settings, store=Path(store))
+    if settings.mode == "off":
+        return None
+    launched = "TRACEFORK_MODE" in os.environ
+    session = Session(settings, via=via, remote=remote_parent() if launched else None, sink=sink)
+    session.launched = launched
+    if settings.seal:
+        session.sealer = _seal
+    _session.current = session
     atexit.register(_at_exit)
     return session
 
@@ -61,10 +80,7 @@ def shut() -> None:
     forget()
     if seam is not None:
         seam.uninstall()
-    for owner, name, before, ours in reversed(_replaced):
-        if getattr(owner, name, None) is ours:
-            setattr(owner, name, before)
-    _replaced.clear()
+    _put_back(0)
     with contextlib.suppress(ValueError, OSError):
         if signal.getsignal(signal.SIGTERM) is _sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -75,10 +91,40 @@ def shut() -> None:
     atexit.unregister(_at_exit)
 
 
-def _take_tape(session: Session) -> None:
-    from . import _serve
+@contextlib.contextmanager
+def playing(settings: Settings, *, remote: tuple[int, int, int] | None = None) -> Generator[Session]:
+    """Inside the block this process replays a tape, whatever it does outside; `remote` is the replay's span.
 
-    session.player = _serve.load_player(session.settings)
+    It holds for the whole process, other threads included, so there is one such block at a time.
+    """
+    before, replaced = _session.current, len(_replaced)
+    session = Session(settings, via="backend", remote=remote)
+    _start(session)
+    from . import _audit
+
+    _audit.watch(session)
+    try:
+        yield session
+    finally:
+        _end("replayed")
+        session.close()
+        _session.current = before
+        _put_back(replaced)
+        seam = sys.modules.get("tracefork_otel._seam")
+        if before is None and seam is not None:
+            seam.uninstall()
+
+
+def _start(session: Session) -> None:
+    session.capturing = True
+    if session.settings.mode in ("replay", "fork"):
+        from . import _serve
+
+        session.player = _serve.load_player(session.settings)
+    _session.current = session
+    when_imported("opentelemetry.trace", _on_trace)
+    for name in CLIENTS:
+        when_imported(name, _on_client)
 
 
 def _on_client(module: ModuleType) -> None:
@@ -131,6 +177,13 @@ def _default_context(session: Session, names: Any) -> None:
     _replace(runtime, names.CURRENT_CONTEXT, variable)
 
 
+def _put_back(down_to: int) -> None:
+    while len(_replaced) > down_to:
+        owner, name, before, ours = _replaced.pop()
+        if getattr(owner, name, None) is ours:
+            setattr(owner, name, before)
+
+
 def _replace(owner: Any, name: str, ours: Any) -> None:
     _replaced.append((owner, name, getattr(owner, name), ours))
     setattr(owner, name, ours)
@@ -168,14 +221,17 @@ def _end(how: str) -> None:
     session, root = _session.current, sys.modules.get("tracefork_otel._root")
     if session is not None:
         session.flush()
-    if root is not None:
-        root.end_root(how)
+        if root is not None:
+            root.end_root(session, how)
 
 
 def _at_exit() -> None:
-    session = _session.current
+    session, sealer = _session.current, sys.modules.get("tracefork_otel._sealer")
     if session is not None:
+        # Not closed: hooks registered before us may still end spans, and the lock goes with the process.
         session.flush()
+    if sealer is not None:
+        sealer.leave()
 
 
 def _seal(path: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from . import _session
+from . import _launch, _session
 from ._exchange import link_record
 from .records import SpanRecord
 
@@ -27,6 +28,10 @@ _URL_ATTRIBUTES = ("url.full", "http.url", "http.target", "url.query")
 
 class TraceforkSpanProcessor(SpanProcessor):
     """Writes spans into the WAL of this process; it works on after `shutdown`, until the process ends."""
+
+    def __init__(self, store: str | Path | None = None) -> None:
+        """Spans go to the store that this process records into, else to the given or the environment's."""
+        _launch.open_session("processor", store=store)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """The start of a root is in the WAL, so that a process that is killed leaves it readable."""

@@ -21,19 +21,11 @@ if TYPE_CHECKING:
     from ._spans import OwnSpan, Parent
 
 
-class Root:
-    """The root span of this process, made when the first exchange comes that has no parent."""
-
-    def __init__(self) -> None:
-        self.span: OwnSpan | None = None
-        self.pid = 0
-        self.lock = threading.Lock()
-
-
-_root = Root()
 _adopt_lock = threading.Lock()
 _adopted: list[Any] = []
 """A handful at most (one, in a program); kept alive, as not every provider can be referred to weakly."""
+_tracer: tuple[Any, trace.Tracer] | None = None
+"""The last provider and its tracer: to ask for one takes longer than to write a record."""
 _given_provider: Any = None
 """The provider that `instrument(tracer_provider=…)` named."""
 
@@ -53,6 +45,8 @@ def given_provider() -> Any:
 
 def adopt(provider: Any) -> bool:
     """Whether the provider feeds our processor; it is added once."""
+    if any(known is provider for known in _adopted):
+        return True
     add = getattr(provider, "add_span_processor", None)
     if add is None:
         return False
@@ -88,8 +82,14 @@ def provider() -> Any:
 
 def tracer() -> trace.Tracer | None:
     """The tracer for spans of ours, or None where no provider records them."""
+    global _tracer
     chosen = provider()
-    return None if chosen is None else chosen.get_tracer(_spans.SCOPE, __version__)
+    if chosen is None:
+        return None
+    known = _tracer
+    if known is None or known[0] is not chosen:
+        known = _tracer = (chosen, chosen.get_tracer(_spans.SCOPE, __version__))
+    return known[1]
 
 
 def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
@@ -102,22 +102,22 @@ def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
 
 
 def _root_span(session: Session, chosen: trace.Tracer | None) -> OwnSpan:
-    span = _root.span
+    span = session.root
     if span is not None and not span.ended:
         return span
-    with _root.lock:
-        if _root.span is None or _root.span.ended:
+    with session.root_lock:
+        if session.root is None or session.root.ended:
             attributes: dict[str, Any] = {"process.pid": os.getpid(), "tracefork.root": True}
             span = _spans.start(
                 session, chosen, _session.program(), _spans.remote_parent(session), attributes, time_ns()
             )
             if span.sdk is None:
                 span.record(session, extras=session.run_attributes())
-            _root.span, _root.pid = span, os.getpid()
+            session.root, session.root_pid = span, os.getpid()
             # Registered after the SDK's own hook, so it runs before the provider's shutdown.
             atexit.unregister(_end_at_exit)
             atexit.register(_end_at_exit)
-        return _root.span
+        return session.root
 
 
 def enter(session: Session, name: str, attributes: dict[str, Any]) -> tuple[OwnSpan, Callable[[], None]]:
@@ -133,10 +133,10 @@ def enter(session: Session, name: str, attributes: dict[str, Any]) -> tuple[OwnS
     return span, lambda: otel_context.detach(token)
 
 
-def end_root(how: str) -> None:
+def end_root(session: Session, how: str) -> None:
     """The root that this process made is ended; an exception that nobody caught makes it an error."""
-    span, session = _root.span, _session.current
-    if span is None or session is None or _root.pid != os.getpid() or span.ended:
+    span = session.root
+    if span is None or session.root_pid != os.getpid() or span.ended:
         return
     span.attributes["tracefork.end"] = how
     error = getattr(sys, "last_value", None)
@@ -150,13 +150,4 @@ def _end_at_exit() -> None:
     session = _session.current
     if session is not None:
         session.flush()
-    end_root("atexit")
-
-
-def _after_fork_in_child() -> None:
-    # The child's exchanges stay under the parent's root, which only the parent ends.
-    _root.lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+        end_root(session, "atexit")

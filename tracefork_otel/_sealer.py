@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 from importlib.util import find_spec
@@ -15,12 +16,17 @@ LOG = logging.getLogger("tracefork_otel")
 _waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
+_idle = threading.Event()
+_idle.set()
+_leaving = False
+EXIT_SECONDS = 10.0
+"""A seal under way at exit may take this long: a thread cut off inside pyarrow can abort the process."""
 
 
 def seal_later(path: Path) -> None:
     """The WAL will be sealed in the background; without pyarrow, by whoever opens the store next."""
     global _thread
-    if find_spec("pyarrow") is None:
+    if _leaving or find_spec("pyarrow") is None:
         return
     _waiting.put(path)
     with _lock:
@@ -35,6 +41,10 @@ def _work() -> None:
         session = _session.current
         if session is None:
             continue
+        _idle.clear()
+        if _leaving:
+            _idle.set()
+            return
         try:
             from .segment import seal
 
@@ -42,3 +52,22 @@ def _work() -> None:
         except Exception as error:
             # The WAL stays, and whoever opens the store next tries again.
             LOG.warning("tracefork could not seal %s: %s", path, error)
+        finally:
+            _idle.set()
+
+
+def leave() -> None:
+    """No seal is under way, and none begins: what is not sealed is left to whoever opens the store next."""
+    global _leaving
+    _leaving = True
+    _idle.wait(EXIT_SECONDS)
+
+
+def _after_fork_in_child() -> None:
+    global _thread, _lock, _waiting
+    _thread, _lock, _waiting = None, threading.Lock(), queue.SimpleQueue()
+    _idle.set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -98,7 +98,13 @@ def _sync_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[...
             raise
         finally:
             restore(request, token)
-        return received(exchange, tees, response, b"".join)
+        whole: bytes | None = None
+        if _ready(response):
+            try:
+                whole = b"".join(response.stream)
+            except Exception:
+                whole = _decoded(exchange, response)
+        return received(exchange, tees.response_sync, response, whole)
 
     return send
 
@@ -125,15 +131,13 @@ def _async_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[..
             raise
         finally:
             restore(request, token)
-        if not _ready(response):
-            return received(exchange, tees, response, None)
-        try:
-            body = b"".join([chunk async for chunk in response.stream])
-        except Exception:
-            body = None
-        return received(
-            exchange, tees, response, lambda _: _decoded(exchange, response) if body is None else body
-        )
+        whole: bytes | None = None
+        if _ready(response):
+            try:
+                whole = b"".join([chunk async for chunk in response.stream])
+            except Exception:
+                whole = _decoded(exchange, response)
+        return received(exchange, tees.response_async, response, whole)
 
     return send
 
@@ -161,6 +165,7 @@ def restore(request: Any, token: Any) -> None:
 
 def begin(session: Session, module: ModuleType, tees: Tees, request: Any) -> LiveExchange | None:
     """An exchange is open and its request in the WAL; None if that failed, which is counted."""
+    exchange: LiveExchange | None = None
     try:
         session.reap()
         body, complete = known_body(module, request)
@@ -170,7 +175,10 @@ def begin(session: Session, module: ModuleType, tees: Tees, request: Any) -> Liv
         exchange.begin(complete=complete)
         return exchange
     except Exception as error:
-        session.lost("start of an exchange", error)
+        if exchange is None:
+            session.lost("start of an exchange", error)
+        else:
+            exchange.give_up("start of an exchange", error)
         return None
 
 
@@ -226,28 +234,22 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
     return exchange
 
 
-def received(exchange: LiveExchange, tees: Tees, response: Any, read: Callable[[Any], Any] | None) -> Any:
-    """The response's head is noted, and its body will be as it is read."""
-    session = exchange.session
+def received(exchange: LiveExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:
+    """The response's head is noted; so is its body, now if the transport gave it whole, else as it is read."""
     try:
         exchange.answered(
             response.status_code,
-            session.redactor.response_headers(response.headers.raw),
+            exchange.session.redactor.response_headers(response.headers.raw),
             response.http_version,
         )
-        if read is not None and _ready(response):
-            try:
-                body = read(response.stream)
-            except Exception:
-                body = _decoded(exchange, response)
-            if body:
-                exchange.chunk(body)
-            exchange.finish("complete")
+        if whole is None:
+            response.stream = tee(response.stream, exchange)
         else:
-            cls = tees.response_async if hasattr(response.stream, "aclose") else tees.response_sync
-            response.stream = cls(response.stream, exchange)
+            if whole:
+                exchange.chunk(whole)
+            exchange.finish("complete")
     except Exception as error:
-        session.lost("head of a response", error)
+        exchange.give_up("head of a response", error)
     return response
 
 
@@ -259,4 +261,8 @@ def _ready(response: Any) -> bool:
 def _decoded(exchange: LiveExchange, response: Any) -> bytes:
     # The wire's bytes are gone when a transport has read the body itself: what is left is decoded.
     exchange.attributes["tracefork.response.decoded"] = True
-    return response.content
+    try:
+        return response.content
+    except Exception as error:
+        exchange.session.lost("body of a response", error)
+        return b""

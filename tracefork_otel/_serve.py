@@ -72,7 +72,7 @@ def send(session: Session, module: ModuleType, tees: Tees, original: Any, client
         raise
     finally:
         _seam.restore(request, token)
-    return _seam.received(exchange, tees, response, None)
+    return _seam.received(exchange, tees.response_sync, response, None)
 
 
 async def asend(
@@ -91,7 +91,7 @@ async def asend(
         raise
     finally:
         _seam.restore(request, token)
-    return _seam.received(exchange, tees, response, None)
+    return _seam.received(exchange, tees.response_async, response, None)
 
 
 def _staged(

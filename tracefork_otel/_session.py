@@ -22,6 +22,7 @@ from .records import Note, ProcessStarted, Record
 if TYPE_CHECKING:
     from ._exchange import LiveExchange
     from ._settings import Settings
+    from ._spans import OwnSpan
     from .exchange import Request
     from .player import Answer
 
@@ -48,18 +49,31 @@ class Session:
     """Settings, WAL, open exchanges and losses of this process; no method raises into the application."""
 
     def __init__(
-        self, settings: Settings, *, via: str, launched: bool = False, sink: Sink | None = None
+        self,
+        settings: Settings,
+        *,
+        via: str,
+        remote: tuple[int, int, int] | None = None,
+        sink: Sink | None = None,
     ) -> None:
-        """`launched` says that the environment is ours: a `run`, a replay or a fork started this process."""
+        """`remote` is (trace id, span id, flags) of the span that this process's own root is a child of."""
         self.settings = settings
         self.via = via
-        self.launched = launched
         self.redactor = redact.Redactor(settings.redact_headers, settings.redact_params)
-        self.remote = _remote_parent() if launched else None
-        """(trace id, span id, flags) of the command that started this process, or None."""
+        self.remote = remote
         self.service = _service_name()
+        self.launched = False
+        """Whether the environment is ours: a `run`, a replay or a fork started this process."""
+        self.capturing = False
+        """Whether the HTTP clients are watched; an exporter alone only needs the store."""
         self.player: Answers | None = None
         self.sealer: Callable[[Path], None] | None = None
+        self.allowed: tuple[tuple[str, int | None], ...] = ()
+        """(host, port or None) that a replay may connect to."""
+        self.root: OwnSpan | None = None
+        """The span made for exchanges without a parent; a forked child keeps its parent's."""
+        self.root_pid = 0
+        """The process that ends it."""
         self._given = sink
         self._fresh()
 
@@ -72,6 +86,7 @@ class Session:
         self._seq = itertools.count()
         self._sink: Sink | None = self._given
         self._sink_lock = threading.Lock()
+        self.root_lock = threading.Lock()
         self._losses: dict[str, int] = {}
         self._unreported = 0
         self._extras: dict[str, object] | None = None
@@ -87,6 +102,11 @@ class Session:
         """The given settings replace the present ones; the store and the mode stay."""
         self.settings = replace(self.settings, **changes)
         self.redactor = redact.Redactor(self.settings.redact_headers, self.settings.redact_params)
+
+    @property
+    def launch_id(self) -> str | None:
+        """The trace of the command that started this process, or None."""
+        return None if self.remote is None else f"{self.remote[0]:032x}"
 
     def next_seq(self) -> int:
         """The next exchange's place in this process."""
@@ -119,7 +139,6 @@ class Session:
 
     def process(self) -> ProcessStarted:
         """How this process describes itself at the head of its WAL."""
-        trace = self.remote
         return ProcessStarted(
             process_id=self.process_id,
             pid=self.pid,
@@ -130,7 +149,7 @@ class Session:
             cwd=_cwd(),
             mode=self.settings.mode,
             via=self.via,
-            launch_id=f"{trace[0]:032x}" if trace else None,
+            launch_id=self.launch_id,
             attributes={
                 "host": os.uname().nodename,
                 "python": sys.version.split()[0],
@@ -168,8 +187,8 @@ class Session:
 
     def reap(self) -> None:
         """Exchanges whose response was dropped unread are ended, with the time at which they were dropped."""
-        with suppress(Empty):
-            while True:
+        while not self.abandoned.empty():
+            with suppress(Empty):  # another thread may reap as well
                 exchange, when = self.abandoned.get_nowait()
                 exchange.finish("abandoned", ended_ns=when)
 
@@ -277,7 +296,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _remote_parent() -> tuple[int, int, int] | None:
+def remote_parent() -> tuple[int, int, int] | None:
+    """(trace id, span id, flags) of the command that started this process, from TRACEPARENT, or None."""
     parts = os.environ.get("TRACEPARENT", "").split("-")
     with suppress(ValueError, IndexError):
         trace, span, flags = int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)

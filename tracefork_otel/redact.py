@@ -93,8 +93,8 @@ class Redactor:
         """Names given here count as secret beside the built-in ones; case does not matter."""
         self._headers = _HEADERS | {name.lower() for name in headers}
         self._params = _PARAMS | {name.lower() for name in params}
-        self._sent: dict[bytes, bool] = {}
-        self._received: dict[bytes, bool] = {}
+        self._sent: dict[bytes, tuple[str, bool]] = {}
+        self._received: dict[bytes, tuple[str, bool]] = {}
 
     def request_headers(self, raw: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
         """The header lines as text, the values of secret ones replaced."""
@@ -105,16 +105,17 @@ class Redactor:
         return self._lines(raw, self._received, request=False)
 
     def _lines(
-        self, raw: Iterable[tuple[bytes, bytes]], verdicts: dict[bytes, bool], *, request: bool
+        self, raw: Iterable[tuple[bytes, bytes]], verdicts: dict[bytes, tuple[str, bool]], *, request: bool
     ) -> tuple[tuple[str, str], ...]:
         lines: list[tuple[str, str]] = []
         for name, value in raw:
-            secret = verdicts.get(name)
-            if secret is None:
-                secret = self.is_secret_header(name.decode("latin-1"), request=request)
+            verdict = verdicts.get(name)
+            if verdict is None:
+                text = name.decode("latin-1")
+                verdict = text, self.is_secret_header(text, request=request)
                 if len(verdicts) < _CACHED_NAMES:
-                    verdicts[name] = secret
-            lines.append((name.decode("latin-1"), REDACTED if secret else value.decode("latin-1")))
+                    verdicts[name] = verdict
+            lines.append((verdict[0], REDACTED if verdict[1] else value.decode("latin-1")))
         return tuple(lines)
 
     def is_secret_header(self, name: str, *, request: bool = True) -> bool:
@@ -134,7 +135,11 @@ class Redactor:
 
     def _pair(self, match: re.Match[str]) -> str:
         name = unquote_plus(match[2]).lower()
-        return f"{match[1]}{match[2]}={REDACTED}" if name in self._params else match[0]
+        if name in self._params:
+            return f"{match[1]}{match[2]}={REDACTED}"
+        value = match[3]
+        # A parameter can hold a URL that has parameters itself.
+        return f"{match[1]}{match[2]}={_PAIR.sub(self._pair, value)}" if "?" in value else match[0]
 
 
 def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
