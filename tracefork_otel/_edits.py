@@ -82,7 +82,7 @@ def _places(text: str, at: int, rest: PathTokens, above: PathTokens, style: _Sty
     opening = text[at]
     holds = str if opening == "{" else int
     if opening not in "{[" or not (token == _ANY or isinstance(token, holds)):
-        raise _missing(text, (*above, *rest), f"{format_path(above)} is {_kind(text, at)}")
+        raise _missing(text, (*above, *rest), f"{_named(above)} is {_kind(text, at)}")
     members = list(_members(text, at))
     # Of names that stand twice the last one counts, as it does for whoever parses the body.
     last = {member.token: member for member in members}
@@ -92,10 +92,10 @@ def _places(text: str, at: int, rest: PathTokens, above: PathTokens, style: _Sty
     if chosen or token == _ANY:
         return
     if opening == "[":
-        has = f"{format_path(above)} has {len(members)} element{'' if len(members) == 1 else 's'}"
+        has = f"{_named(above)} has {len(members)} element{'' if len(members) == 1 else 's'}"
         raise _missing(text, (*above, *rest), f"{has}, counted from 0")
     if below:
-        raise _missing(text, (*above, *rest), f"{format_path(above)} has no {token!r}")
+        raise _missing(text, (*above, *rest), f"{_named(above)} has no {token!r}")
     yield style.new_member(text, at, members, str(token))
 
 
@@ -162,6 +162,10 @@ class _Style:
             return _Splice(at + 1, at + 1, key)
         between = text[members[-2].end : members[-1].key_at] if len(members) > 1 else self.between
         return _Splice(members[-1].end, members[-1].end, between + key)
+
+
+def _named(path: PathTokens) -> str:
+    return format_path(path) if path else "the body"
 
 
 def _kind(text: str, at: int) -> str:

@@ -115,6 +115,6 @@ def noop() -> Edit:
 
 def _shown(value: object) -> str:
     """A value in a label, shortened."""
-    spelled = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    spelled = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
     spelled = " ".join(spelled.split())
     return spelled if len(spelled) <= _SHOWN else f"{spelled[: _SHOWN - 1]}…"
