@@ -224,7 +224,7 @@ def test_what_is_recorded_of_an_environment() -> None:
 def test_the_recorded_environment_is_given_back() -> None:
     """Recorded values come back but for the machine's own; an unset secret gets a dummy, a set one stays."""
     start = HowStarted(
-        environment={"CITY": "Osaka", "PATH": "/recorded", "HOME": "/recorded", "TRACEFORK_MODE": "record"},
+        environment={"CITY": "Osaka", "PATH": "/recorded", "SSL_CERT_FILE": "/recorded", "https_proxy": "x"},
         withheld=("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "SSH_AUTH_SOCK"),
     )
     env = given_back(start, {"CITY": "Tokyo", "PATH": "/here", "OPENAI_API_KEY": "real"})
