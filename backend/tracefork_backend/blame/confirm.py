@@ -31,7 +31,7 @@ def confirm(state: State, candidates: list[int]) -> Task[None]:
     while open_steps:
         step = max(open_steps, key=lambda s: (_promise(state, s), -state.plan.cost(s), -s))
         contrast = state.contrast(step)
-        if contrast.blocks < len(contrast.treatment.outcomes):
+        if contrast.behind:
             yield from contrast.level()
         else:
             yield from contrast.draw(threshold)

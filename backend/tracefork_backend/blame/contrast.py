@@ -59,7 +59,16 @@ class Contrast:
 
     def level(self) -> Task[None]:
         """Draw the controls that the treatments drawn so far lack, then fold."""
-        yield from self._reach(len(self.treatment.outcomes if self.worst else self.treatment.defined))
+        yield from self._reach(self._treated)
+
+    @property
+    def behind(self) -> bool:
+        """Whether some treatments wait for their controls."""
+        return self.blocks < self._treated
+
+    @property
+    def _treated(self) -> int:
+        return len(self.treatment.outcomes if self.worst else self.treatment.defined)
 
     def draw(self, log_threshold: float, *, most: int = _MOST_PAIRS) -> Task[None]:
         """Draw as many more blocks as could at the soonest decide, then fold."""

@@ -11,6 +11,10 @@ from .search import Search
 from .trials import TrialRequest
 
 
+# Before the first control the baseline is taken to be about 0.1, as if from five trials.
+_PRIOR = (0.5, 4.5)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """What simulated experiments came to, if one step has the assumed effect."""
@@ -45,7 +49,7 @@ def estimate(
     """Simulate the search itself on runs with one cause of that effect at a random step.
 
     The baseline is drawn anew for each from what `controls` (flips, trials) leave likely; without controls
-    it is taken to be small, about 1 in 20. Costs are in the unit of `plan.costs`; so is the budget.
+    it is taken to be small, about 1 in 10. Costs are in the unit of `plan.costs`; so is the budget.
     """
     rng = random.Random(seed)
     flips, trials = controls
@@ -56,8 +60,7 @@ def estimate(
     plan = replace(plan, deterministic="never")
     places = range(plan.steps) if _by_value(plan) else plan.tested
     for index in range(simulations):
-        # Beta(½, 9½) before the first control: its mean is 0.05.
-        baseline = rng.betavariate(flips + 0.5, trials - flips + (0.5 if trials else 9.5))
+        baseline = rng.betavariate(flips + _PRIOR[0], trials - flips + _PRIOR[1])
         cause = rng.choice(places) if places else -1
         result = run(Search(plan), _sampler(rng, plan, cause, effect, baseline), budget=budget)
         spent.append((result.trials, result.cost))

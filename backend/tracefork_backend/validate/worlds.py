@@ -25,7 +25,9 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisyOr:
-    """Each altered step flips the run on its own with its chance, sets if altered whole, and noise always may."""
+    """Each altered step flips the run on its own with its chance, sets if altered whole, and noise always
+    may.
+    """
 
     steps: int
     noise: tuple[float, ...]
@@ -33,15 +35,19 @@ class NoisyOr:
     own: tuple[float, ...]
     joint: tuple[tuple[tuple[int, ...], float], ...] = ()
     masks: tuple[tuple[int, int], ...] = ()
-    """(masker, masked): altering the first takes the second's effect away. Breaks what group search assumes."""
+    """(masker, masked): altering the first takes the second's effect away. Breaks what group search
+    assumes.
+    """
     causes: tuple[int, ...] = ()
     echoes: tuple[int, ...] = ()
 
     def flips(self, request: TrialRequest, rng: random.Random) -> bool:
         """Return the outcome of one fork."""
-        if rng.random() < self.noise[request.kept]:
-            return True
         altered = request.altered
+        # The response at the start of an intervention is put in place, not asked for, so both arms re-run
+        # the same.
+        if rng.random() < self.noise[request.kept + (request.kept in altered)]:
+            return True
         for step in altered:
             chance = self.own[step]
             if chance and rng.random() < chance and not self._masked(step, altered):
@@ -56,8 +62,7 @@ class NoisyOr:
 
     def effect(self, step: int) -> float:
         """Return the true effect of one step over its control."""
-        treated = 1 - (1 - self.noise[step]) * (1 - self.own[step])
-        return treated - self.noise[step + 1]
+        return (1 - self.noise[step + 1]) * self.own[step]
 
     @property
     def innocent(self) -> frozenset[int]:
@@ -162,7 +167,9 @@ def planted(
 
 
 def conjunction(rng: random.Random, steps: int, *, members: int, noise: float) -> NoisyOr:
-    """Return a world in which so many steps flip the run, with a chance of 0.7 to 1, only if all are altered."""
+    """Return a world in which so many steps flip the run, with a chance of 0.7 to 1, only if all are
+    altered.
+    """
     chosen = tuple(sorted(rng.sample(range(steps - 1), members)))
     return NoisyOr(
         steps=steps,
