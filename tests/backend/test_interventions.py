@@ -1,4 +1,4 @@
-"""An intervention is checked against its tape before anything runs: what is wrong is said, the rest is bound."""
+"""An intervention is checked against its tape before anything runs: what is wrong is said, the rest bound."""
 
 from __future__ import annotations
 
