@@ -145,11 +145,13 @@ def read_storing(
         process = name["process"] if name else ""
 
         def keep(record: _Message, side: str, body: bytes, process: str = process) -> bytes:
+            key = process, record.span_id, side
             if isinstance(record, ExchangeStarted):
                 traces[record.span_id] = record.trace_id
-            trace_id = traces.get(record.span_id, "")
+                if key in bodies:
+                    return b""  # A copy that was carried over to the next WAL.
             store = rows.request if side == "request" else rows.response
-            bodies[process, record.span_id, side] = store(body, trace_id)
+            bodies[key] = store(body, traces.get(record.span_id, ""))
             return b""
 
         contents.append(read_wal(path, keep=keep))

@@ -73,7 +73,7 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
             continue
         if without_body:
             lost[record.span_id] = f"the request body hung on a damaged record of {path.name}"  # type: ignore[union-attr]
-        records.append(record if keep is None else _kept(record, keep))
+        records.append(record if keep is None or without_body else _kept(record, keep))
     process = next((record for record in records if isinstance(record, ProcessStarted)), None)
     return WalContents(
         path=path,
@@ -192,8 +192,7 @@ class _Joined:
         process = content.process_id
         for record in content.records:
             if isinstance(record, ExchangeStarted):
-                if self._started.setdefault((process, record.span_id), record) is record:
-                    self._note_damage(process, record.span_id, content)
+                self._start((process, record.span_id), record, content.lost_bodies.get(record.span_id))
             elif isinstance(record, ExchangeEnded):
                 self._ended[process, record.span_id] = record
             elif isinstance(record, SpanRecord):
@@ -213,9 +212,14 @@ class _Joined:
             note = Note(kind="lost", time_ns=at, process_id=process, attributes={"why": why, "count": 1})
             self._notes.append(note)
 
-    def _note_damage(self, process: str, span_id: str, content: WalContents) -> None:
-        if span_id in content.lost_bodies:
-            self._damage[process, span_id] = content.lost_bodies[span_id]
+    def _start(self, key: tuple[str, str], record: ExchangeStarted, damage: str | None) -> None:
+        # A copy that was carried over to the next WAL counts only if the first one is damaged.
+        if key in self._started and (key not in self._damage or damage is not None):
+            return
+        self._started[key] = record
+        self._damage.pop(key, None)
+        if damage is not None:
+            self._damage[key] = damage
 
     def result(self) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
         """Everything joined, and a note for each end without its start."""

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wal_samples import TRACE, bodies, exchange_records, joined, process, write_conversation
-from wal_strategies import exchanges, notes, spans
+from wal_strategies import exchanges, notes, record_lists, spans
 
 from tracefork_otel import manifest, segment
 from tracefork_otel._errors import StoreError
 from tracefork_otel.exchange import Exchange, Request
 from tracefork_otel.manifest import SegmentEntry
-from tracefork_otel.records import SpanRecord
+from tracefork_otel.records import ExchangeEnded, ExchangeStarted, Record, SpanRecord
 from tracefork_otel.segment import encode, read_exchanges, read_records, read_spans, write_segment
-from tracefork_otel.wal import Wal, wal_files
+from tracefork_otel.wal import Wal, exchanges_of, read_wal, wal_files
 
 
 def order(exchange: Exchange) -> tuple[str, int, str]:
@@ -78,6 +78,32 @@ def test_anything_comes_back(found: list[Exchange], some_spans: list[SpanRecord]
     assert read[1] == [process()]
     assert sorted(map(repr, read[2])) == sorted(map(repr, some_notes))
     assert (entry.exchanges, entry.spans) == (len(found), len(some_spans) + len(some_notes) + 1)
+
+
+@given(records=record_lists(), streamed=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_sealing_is_reading_the_wal(records: list[Record], streamed: bool) -> None:
+    """Whatever a process wrote, its segment tells what its WALs told, bodies passing through one by one."""
+    with TemporaryDirectory() as directory:
+        store = Path(directory)
+        wal = Wal(store, process(), rotate_bytes=3000)
+        for record in records:
+            if streamed and isinstance(record, ExchangeStarted):
+                record = replace(record, request=replace(record.request, body=b""), request_complete=False)
+            if streamed and isinstance(record, ExchangeEnded):
+                record = replace(record, request_body=b"streamed" * 100)
+            wal.append(record)
+        wal.close()
+        found, some_spans, processes, some_notes = exchanges_of([read_wal(path) for path in wal_files(store)])
+        segment.seal_dead(store)
+        entries = manifest.load(store).segments
+        assert [item for entry in entries for item in read_exchanges(store, entry)] == [
+            replace(item, attributes=normal(item.attributes), links=normal(item.links))  # type: ignore[arg-type]
+            for item in found
+        ]
+        read = [read_records(store, entry) for entry in entries]
+    assert [len(some_spans), len(some_notes)] == [sum(len(part[at]) for part in read) for at in (0, 2)]
+    assert [item for part in read for item in part[1]] == processes
 
 
 def test_nothing_is_a_segment_too(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from wal_samples import TRACE, bodies, exchange_records, joined, process
 from wal_strategies import record_lists
 
+from tracefork_otel import manifest, segment
 from tracefork_otel._errors import StoreError
 from tracefork_otel._walformat import MAGIC
 from tracefork_otel.exchange import Request
@@ -215,6 +216,29 @@ def test_rotation_carries_what_is_open(tmp_path: Path) -> None:
         assert sorted(exchanges, key=lambda exchange: exchange.started_ns) == expected
         assert [len(part[1]) for part in parts] == [0, 1]
         assert [len(part[2]) for part in parts] == [1, 0]
+
+
+def test_a_carried_copy_mends_a_damaged_start(tmp_path: Path) -> None:
+    """A request that hung on a damaged record is whole where the next WAL holds it too."""
+    wal = Wal(tmp_path, process())
+    first, second = (exchange_records(number, b"question " * 40 + b"!" * number, b"x") for number in range(2))
+    wal.append(first[0])
+    wal.append(first[1])
+    wal.append(second[0])
+    wal._rotate_at = 0  # At the next record.
+    wal.append(Note(kind="lost", time_ns=1))
+    wal.append(second[1])
+    wal.close()
+    old, new = wal_files(tmp_path)
+    data = bytearray(old.read_bytes())
+    data[data.index(b'"seq":0') + 6] ^= 1
+    old.write_bytes(data)
+    contents = [read_wal(old), read_wal(new)]
+    assert list(contents[0].lost_bodies) == [second[0].span_id]
+    assert exchanges_of(contents)[0] == [joined(*second)]
+    assert segment.seal_dead(tmp_path).problems == ()
+    (entry,) = manifest.load(tmp_path).segments
+    assert segment.read_exchanges(tmp_path, entry) == [joined(*second)]
 
 
 def test_an_end_without_its_start_is_told(tmp_path: Path) -> None:
