@@ -17,8 +17,7 @@ from report import Figure, report
 KINDS = ("bare", "stock", "ours", "both")
 ROUNDS, BLOCK = 15, 60
 
-AGENT = (
-    r"""
+AGENT = r"""
 import json, sys, time
 kind, url, store = sys.argv[1:4]
 import httpx2
@@ -47,14 +46,12 @@ for _ in range(30):
 for line in sys.stdin:
     if line.strip() == "call":
         times = []
-        for _ in range(%d):
+        for _ in range(BLOCK):
             started = time.perf_counter_ns(); call(); times.append(time.perf_counter_ns() - started)
     else:
         times = [first_byte() for _ in range(4)]
     print(json.dumps(times), flush=True)
-"""
-    % BLOCK
-)
+""".replace("BLOCK", str(BLOCK))
 
 
 def main() -> None:
