@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracefork_otel import manifest, sealing, segment
+from tracefork_otel import manifest, sealing
 from tracefork_otel._errors import StoreError
 from tracefork_otel.manifest import SegmentEntry
 
 from . import _facts
+from ._connection import why_spoiled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +41,7 @@ def compact(store: Path, *, bound: int | None = None) -> str | None:
         try:
             return _merged(store, chosen)
         except StoreError:
-            readable = [entry for entry in chosen if _can_be_read(store, entry)]
+            readable = [entry for entry in chosen if why_spoiled(store, entry) is None]
             if len(readable) == len(chosen):
                 raise
             return _merged(store, readable)
@@ -98,16 +99,6 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
     except (OSError, pa.ArrowException):
         return _facts.compute(store, merged)
     return pa.concat_tables(tables).sort_by([("trace_id", "ascending"), ("span_id", "ascending")])
-
-
-def _can_be_read(store: Path, entry: SegmentEntry) -> bool:
-    try:
-        segment.read_records(store, entry)
-        for _ in segment.iter_exchanges(store, entry):
-            pass
-    except StoreError:
-        return False
-    return True
 
 
 @contextmanager

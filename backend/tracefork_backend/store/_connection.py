@@ -75,8 +75,8 @@ def state_of(store: Path) -> State:
     return (tuple(files), status.st_mtime_ns, status.st_ino, status.st_size)
 
 
-def take(store: Path, known: _live.Facts) -> Snapshot:
-    """The store as it is now."""
+def take(store: Path, known: _live.Facts, spoiled: Mapping[str, str]) -> Snapshot:
+    """The store as it is now, without the segments that are `spoiled` (why, by id)."""
     state = state_of(store)
     listed, live = _consistent(store, known)
     database = duckdb.connect(
@@ -91,7 +91,9 @@ def take(store: Path, known: _live.Facts) -> Snapshot:
         }
     )
     database.execute(statement("settings"))
-    entries, problems = _readable(database, store, listed.segments)
+    sound = [entry for entry in listed.segments if entry.id not in spoiled]
+    entries, problems = _readable(database, store, sound)
+    problems += (spoiled[entry.id] for entry in listed.segments if entry.id in spoiled)
     database.execute(statement("set_store"), {"store": str(store)})
     database.execute(
         statement("set_segments"), {"segments": [{"id": e.id, "facts": e.facts} for e in entries]}
@@ -208,6 +210,23 @@ def _unlike(database: duckdb.DuckDBPyConnection, files: Sequence[tuple[str, Path
         if lacking:
             bad[path] = f"{path}: this is no {kind} file of a segment, it lacks {', '.join(sorted(lacking))}"
     return bad
+
+
+def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
+    """Which file of the segment has changed since it was written, and how it shows; None if none has."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for kind in _kinds(entry):
+        path = entry.file(store, kind)
+        try:
+            # DuckDB does not look at the checksums of pages, and takes what it can for data.
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for group in range(file.num_row_groups):
+                    file.read_row_group(group)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            return f"{path}: the file of a segment is damaged: {error}"
+    return None
 
 
 def _needed(kind: str) -> set[str]:

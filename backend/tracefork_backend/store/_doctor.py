@@ -12,6 +12,7 @@ from tracefork_otel._errors import StoreError
 from tracefork_otel._settings import DEFAULT_STORE
 
 from . import _compact
+from ._connection import why_spoiled
 from ._store import Store, open_store
 
 OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", _compact.LOCK, f".{manifest.FILE}.tmp"})
@@ -184,17 +185,17 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
 def _damaged(opened: Store, files: list[FileProblem]) -> list[DamagedBody]:
     """Exchanges whose bytes are not what was recorded; files found unreadable are added to `files`."""
     found: dict[str, str] = {}
-    known = {problem.path for problem in files}
     for entry in opened.entries:
+        spoiled = why_spoiled(opened.path, entry)
+        if spoiled:
+            files.append(_file_problem(spoiled))
         try:
-            segment.read_records(opened.path, entry)
             for exchange in segment.iter_exchanges(opened.path, entry):
                 if exchange.damage:
                     found[exchange.span_id] = exchange.damage
         except StoreError as error:
-            problem = _file_problem(str(error))
-            if problem.path not in known:
-                files.append(problem)
+            if not spoiled:
+                files.append(_file_problem(str(error)))
     for row in opened.ask("live_damage"):
         found[row["span_id"]] = row["damage"]
     return [

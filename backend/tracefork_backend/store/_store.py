@@ -24,6 +24,13 @@ from ._statements import statement
 from .run import MIN_PREFIX, Kind, Run, back_of, prefix_of
 
 Params: TypeAlias = Mapping[str, object] | Sequence[object] | None
+_FROM_FILES = (
+    duckdb.IOException,
+    duckdb.InvalidInputException,
+    duckdb.InternalException,
+    duckdb.FatalException,
+)
+"""What DuckDB raises on a damaged file; also plain duckdb.Error."""
 NEAR = 5
 """At most this many runs are named where one is not found."""
 
@@ -39,6 +46,8 @@ class Store:
         self._known: _live.Facts = {}
         self._snapshot: _connection.Snapshot | None = None
         self._kept: tuple[str, ...] = ()
+        self._spoiled: dict[str, str] = {}
+        """Segments that turned out damaged as they were read, and why."""
 
     def __enter__(self) -> Store:
         return self
@@ -73,11 +82,15 @@ class Store:
 
     def rows(self, query: str, params: Params = None) -> list[dict[str, Any]]:
         """The rows of the query's answer by column; raises UsageError as `sql` does, or if reading fails."""
-        relation = self.sql(query, params)
-        try:
-            return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
-        except duckdb.Error as error:
-            raise UsageError(f"the query failed: {_guard.first_line(error)}") from error
+        for attempt in (1, 2):
+            try:
+                relation = self.sql(query, params)
+                return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+            except duckdb.Error as error:
+                if attempt == 1 and self._left_out(error):
+                    continue
+                raise UsageError(f"the query failed: {_guard.first_line(error)}") from error
+        raise AssertionError("unreachable")
 
     def run(self, ref: str) -> Run:
         """The run that goes by that name: `last`, `last~2`, a unique prefix of its id; raises UnknownRun."""
@@ -180,14 +193,31 @@ class Store:
 
     def ask(self, name: str, **params: object) -> list[dict[str, Any]]:
         """The rows of one of the store's own queries (`statements.sql`)."""
-        try:
-            cursor = self._current().cursor().execute(statement(name), params or None)
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        except duckdb.Error as error:
-            raise StoreError(
-                f"{self.path}: the store cannot be read: {_guard.first_line(error)}; see `doctor`"
-            ) from error
+        for attempt in (1, 2):
+            try:
+                cursor = self._current().cursor().execute(statement(name), params or None)
+                names = [column[0] for column in cursor.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            except duckdb.Error as error:
+                if attempt == 1 and self._left_out(error):
+                    continue
+                why = _guard.first_line(error)
+                raise StoreError(f"{self.path}: the store cannot be read: {why}; see `doctor`") from error
+        raise AssertionError("unreachable")
+
+    def _left_out(self, error: duckdb.Error) -> bool:
+        """Whether damaged segments were behind the error; if so they are left out from now on."""
+        if type(error) is not duckdb.Error and not isinstance(error, _FROM_FILES):
+            return False
+        found = {
+            entry.id: why
+            for entry in self.entries
+            if (why := _connection.why_spoiled(self.path, entry)) is not None
+        }
+        self._spoiled |= found
+        if found:
+            self._current(anew=True)
+        return bool(found)
 
     def _current(self, *, anew: bool = False) -> _connection.Snapshot:
         with self._lock:
@@ -195,7 +225,7 @@ class Store:
             if self._snapshot is None or anew or self._snapshot.state != state:
                 if self.writable:
                     self._kept = _settle(self.path)
-                self._snapshot = _connection.take(self.path, self._known)
+                self._snapshot = _connection.take(self.path, self._known, self._spoiled)
             return self._snapshot
 
 
