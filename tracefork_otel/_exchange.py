@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from hashlib import sha256
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Status, StatusCode
 
+from ._events import body_event, link_record, qualified
 from .exchange import Headers, Outcome, Request, Response
 from .records import ExchangeEnded, ExchangeStarted
 
@@ -253,51 +253,6 @@ _TOLD_BY_FIELDS = frozenset(
         "error.type",
     }
 )
-
-
-def qualified(cls: type[BaseException]) -> str:
-    """The class's name with its module, as `httpx2.ReadTimeout`."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def link_record(link: Any) -> dict[str, object]:
-    """An OTel link as the store keeps it."""
-    return {
-        "trace_id": f"{link.context.trace_id:032x}",
-        "span_id": f"{link.context.span_id:016x}",
-        "attributes": dict(link.attributes or {}),
-    }
-
-
-def body_event(body: bytes, headers: Headers, limit: int) -> dict[str, Any]:
-    """The attributes of a body's event: length and digest of the whole, its text up to the limit."""
-    event: dict[str, Any] = {
-        "tracefork.body.length": len(body),
-        "tracefork.body.sha256": sha256(body).hexdigest(),
-    }
-    for name, value in headers:
-        lower = name.lower()
-        if lower == "content-type":
-            event["tracefork.body.content_type"] = value
-        elif lower == "content-encoding":
-            event["tracefork.body.content_encoding"] = value
-    truncated = len(body) > limit
-    event["tracefork.body.truncated"] = truncated
-    try:
-        event["tracefork.body"] = body.decode() if not truncated else _prefix(body[:limit])
-    except UnicodeDecodeError:
-        event["tracefork.body"] = body[:limit]
-    return event
-
-
-def _prefix(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        # A character that the limit cut in two is left out; anything else says that this is no text.
-        if error.reason == "unexpected end of data":
-            return data[: error.start].decode()
-        raise
 
 
 def _service(span: Any) -> str | None:

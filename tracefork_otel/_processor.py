@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from . import _launch, _session
-from ._exchange import link_record
+from ._events import link_record
 from .records import SpanRecord
 
 if TYPE_CHECKING:

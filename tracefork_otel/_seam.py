@@ -235,7 +235,7 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
 
 
 def received(exchange: LiveExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:
-    """The response's head is noted; so is its body, now if the transport gave it whole, else as it is read."""
+    """The response's head is noted; so is its body, now if the transport gave it whole, else when read."""
     try:
         exchange.answered(
             response.status_code,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import redact
+from ._process import cwd, git_commit, program, remote_parent, run_attributes, service_name
 from .records import Note, ProcessStarted, Record
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ._spans import OwnSpan
     from .exchange import Request
     from .player import Answer
+
+__all__ = ["Session", "Sink", "current", "git_commit", "program", "remote_parent"]
 
 LOG = logging.getLogger("tracefork_otel")
 
@@ -61,7 +63,7 @@ class Session:
         self.via = via
         self.redactor = redact.Redactor(settings.redact_headers, settings.redact_params)
         self.remote = remote
-        self.service = _service_name()
+        self.service = service_name()
         self.launched = False
         """Whether the environment is ours: a `run`, a replay or a fork started this process."""
         self.capturing = False
@@ -146,7 +148,7 @@ class Session:
             started_ns=time_ns(),
             executable=sys.executable,
             argv=redact.arguments(sys.orig_argv),
-            cwd=_cwd(),
+            cwd=cwd(),
             mode=self.settings.mode,
             via=self.via,
             launch_id=self.launch_id,
@@ -208,102 +210,12 @@ class Session:
     def run_attributes(self) -> dict[str, object]:
         """How this process was started, for the store's record of a root span alone: no exporter sees it."""
         if self._extras is None:
-            kept, withheld = redact.environment(os.environ)
-            self._extras = {
-                "tracefork.command": json.dumps(redact.arguments((sys.executable, *sys.orig_argv[1:]))),
-                "tracefork.cwd": _cwd(),
-                "tracefork.environment": json.dumps(kept, sort_keys=True),
-                "tracefork.environment.withheld": list(withheld),
-                "tracefork.run.kind": self.settings.mode,
-                "tracefork.versions": json.dumps(_versions(), sort_keys=True),
-            }
-            commit = git_commit(Path(_cwd()))
-            if commit is not None:
-                self._extras["tracefork.git.commit"] = commit
+            self._extras = run_attributes(self.settings.mode)
         return self._extras
 
 
 current: Session | None = None
 """The session of this process, or None where nothing is recorded."""
-
-
-def program() -> str:
-    """The short name of what this interpreter runs: a script's or a module's name."""
-    words = iter(sys.orig_argv[1:])
-    for word in words:
-        if word == "-m":
-            return next(words, "python")
-        if word == "-c":
-            return "python -c"
-        if word in ("-W", "-X", "--check-hash-based-pycs"):
-            next(words, None)
-        elif not word.startswith("-"):
-            return os.path.basename(word)
-        elif word.startswith("-m"):
-            return word[2:]
-    return "python"
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit that is checked out in the folder or above it, read from files, or None."""
-    with suppress(OSError, ValueError):
-        for place in (folder, *folder.parents):
-            git = place / ".git"
-            if not git.exists():
-                continue
-            if git.is_file():
-                git = (place / git.read_text().removeprefix("gitdir:").strip()).resolve()
-            head = (git / "HEAD").read_text().strip()
-            if not head.startswith("ref: "):
-                return head or None
-            common = git / "commondir"
-            shared = (git / common.read_text().strip()).resolve() if common.exists() else git
-            name = head[5:]
-            if (shared / name).exists():
-                return (shared / name).read_text().strip() or None
-            for line in (shared / "packed-refs").read_text().splitlines():
-                if line.endswith(f" {name}"):
-                    return line.split()[0]
-            return None
-    return None
-
-
-def _cwd() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""
-
-
-def _service_name() -> str:
-    named = os.environ.get("OTEL_SERVICE_NAME")
-    if named:
-        return named
-    for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-        key, _, value = pair.partition("=")
-        if key.strip() == "service.name" and value.strip():
-            return value.strip()
-    return program()
-
-
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {"python": sys.version.split()[0]}
-    for name in ("tracefork_otel", "anthropic", "openai", "httpx", "httpx2", "langgraph", "pydantic_ai"):
-        module: Any = sys.modules.get(name)
-        version = getattr(module, "__version__", None)
-        if isinstance(version, str):
-            found[name] = version
-    return found
-
-
-def remote_parent() -> tuple[int, int, int] | None:
-    """(trace id, span id, flags) of the command that started this process, from TRACEPARENT, or None."""
-    parts = os.environ.get("TRACEPARENT", "").split("-")
-    with suppress(ValueError, IndexError):
-        trace, span, flags = int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)
-        if trace and span:
-            return trace, span, flags
-    return None
 
 
 def _after_fork_in_child() -> None:

@@ -82,6 +82,8 @@ _VALUE = re.compile(
     r"|-----BEGIN |://[^/\s:@]+:[^/\s@]+@"
 )
 
+_URL_HEADERS = (b"location", b"content-location", b"referer")
+"""Headers that hold a URL; a replay follows a redirect to it with its secrets replaced, as recorded."""
 _CACHED_NAMES = 4096
 """Header names whose verdict is kept; a server that invents names must not grow our memory."""
 
@@ -115,7 +117,10 @@ class Redactor:
                 verdict = text, self.is_secret_header(text, request=request)
                 if len(verdicts) < _CACHED_NAMES:
                     verdicts[name] = verdict
-            lines.append((verdict[0], REDACTED if verdict[1] else value.decode("latin-1")))
+            shown = REDACTED if verdict[1] else value.decode("latin-1")
+            if name.lower() in _URL_HEADERS:
+                shown = self.url(shown)
+            lines.append((verdict[0], shown))
         return tuple(lines)
 
     def is_secret_header(self, name: str, *, request: bool = True) -> bool:

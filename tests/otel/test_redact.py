@@ -59,6 +59,13 @@ def test_a_responses_page_token_stays() -> None:
     assert Redactor().response_headers(raw) == (("x-next-page-token", "p2"), ("set-cookie", REDACTED))
 
 
+def test_urls_in_headers() -> None:
+    """A redirect to a signed URL does not give the signature away."""
+    raw = [(b"Location", b"https://h/p?sig=s3cret&a=1"), (b"x-note", b"sig=kept?sig=kept")]
+    kept = (("Location", "https://h/p?sig=REDACTED&a=1"), ("x-note", "sig=kept?sig=kept"))
+    assert Redactor().response_headers(raw) == kept
+
+
 def test_headers_of_the_user() -> None:
     """Header names and parameters that the user names are secret too."""
     redactor = Redactor(headers=["X-Tenant"], params=["Ticket"])

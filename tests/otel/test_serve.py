@@ -54,7 +54,7 @@ def test_responses_are_given_back(
         "empty",
         "204",
         "status/503",
-        "redirect?to=/raw/empty",
+        "redirect?to=/raw/empty%3Fsig=s3cret",
     ]
     client = {"follow_redirects": True}
     capture.on()
