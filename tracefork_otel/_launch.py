@@ -117,6 +117,7 @@ def playing(settings: Settings, *, remote: tuple[int, int, int] | None = None) -
 
 def _start(session: Session) -> None:
     session.capturing = True
+    session.prepare()
     if session.settings.mode in ("replay", "fork"):
         from . import _serve
 

