@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .drive import Spent, run
-from .estimate import Estimate, estimate
 from .findings import Drop, Effect, Findings, SetFinding
+from .forecast import Estimate, estimate
 from .plan import Mode, Plan
 from .search import Search
 from .trials import Phase, Role, TrialRequest

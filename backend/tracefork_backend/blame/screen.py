@@ -23,7 +23,7 @@ _FIRST_FALSE_NEGATIVE = 0.01
 _CAP = 25
 
 # An arm that was never gradable in so many trials is given up.
-_UNDEFINED_LIMIT = 4
+_UNDEFINED_LIMIT = 6
 
 # So many positive groups without a step to show for it suggest that the baseline was underestimated.
 _SUSPICIOUS = 4

@@ -17,7 +17,7 @@ def chance_of_effect(
     """Return about P(effect ≥ `at_least`) given (flips, trials) of both arms; `control=None` means it never
     flips.
 
-    Normal approximation to the difference of two Jeffreys posteriors: within 0.03 of the exact value from 6
+    Normal approximation to the difference of two Jeffreys posteriors: within 0.05 of the exact value from 6
     trials on, at a hundredth of the price. No guarantee rests on it.
     """
     mean, variance = _moments(*treatment)

@@ -10,7 +10,6 @@ from .plan import Plan
 from .search import Search
 from .trials import TrialRequest
 
-
 # Before the first control the baseline is taken to be about 0.1, as if from five trials.
 _PRIOR = (0.5, 4.5)
 
@@ -48,11 +47,12 @@ def estimate(
 ) -> Estimate:
     """Simulate the search itself on runs with one cause of that effect at a random step.
 
-    The baseline is drawn anew for each from what `controls` (flips, trials) leave likely; without controls
-    it is taken to be small, about 1 in 10. Costs are in the unit of `plan.costs`; so is the budget.
+    The baseline is what `controls` (flips, trials) suggest, about 0.1 without any; a budget near the cost of
+    an experiment makes the chance sensitive to it. Costs are in the unit of `plan.costs`; so is the budget.
     """
     rng = random.Random(seed)
     flips, trials = controls
+    baseline = (flips + _PRIOR[0]) / (trials + sum(_PRIOR))
     spent: list[tuple[int, float]] = []
     nulls: list[tuple[int, float]] = []
     certified = right = 0
@@ -60,7 +60,6 @@ def estimate(
     plan = replace(plan, deterministic="never")
     places = range(plan.steps) if _by_value(plan) else plan.tested
     for index in range(simulations):
-        baseline = rng.betavariate(flips + _PRIOR[0], trials - flips + _PRIOR[1])
         cause = rng.choice(places) if places else -1
         result = run(Search(plan), _sampler(rng, plan, cause, effect, baseline), budget=budget)
         spent.append((result.trials, result.cost))

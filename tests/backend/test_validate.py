@@ -1,0 +1,89 @@
+"""The suites that hold blame to planted truth."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from tracefork_backend.validate import Gate, Report, run_suites
+from tracefork_backend.validate.baselines import bh_constant_null
+from tracefork_backend.validate.suites import cells
+from tracefork_backend.validate.worlds import conjunction, pivot, planted
+
+
+def failing(report: Report) -> list[Gate]:
+    """Return the gates that did not pass."""
+    return [gate for gate in report.gates if not gate.passed]
+
+
+def test_quick_suites_pass_their_gates() -> None:
+    """The quick run measures every suite and rule, passes its gates and turns into JSON."""
+    report = run_suites(quick=True)
+    assert failing(report) == []
+    assert {row.suite for row in report.rows} == {*"ABCDEFGHIJKLM", "law"}
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["passed"] is True
+    assert len(data["gates"]) == len(report.gates) >= 18
+    blamed = {(each.rule, each.cell): each.false_blame for each in report.baselines}
+    # The rules that have no control blame somebody on a noisy agent without any cause; that is what ours is
+    # for.
+    assert blamed["BH, constant null k=50", "n=20 b=0.2 no cause"] > 0.9
+    assert blamed["raw flip rate k=10", "n=20 b=0.2 no cause"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_full_suites_pass_their_gates() -> None:
+    """The full run has the number of experiments that the gates ask for, and passes them."""
+    report = run_suites(quick=False)
+    assert failing(report) == []
+    nulls = next(gate for gate in report.gates if gate.name.startswith("false blame"))
+    assert nulls.runs >= 1000
+
+
+def test_a_cell_is_the_same_whenever_it_is_run() -> None:
+    """Seeds belong to cells, so a cell alone gives what it gives among the others."""
+    cell = next(cell for cell in cells() if cell.suite == "B")
+    assert cell.run(10).metrics() == cell.run(10).metrics()
+
+
+def test_a_gate_fails_on_the_wrong_side() -> None:
+    """A value past its limit fails the gate and the report with it."""
+    bad = Gate(name="x", value=0.06, sense="at most", limit=0.05, runs=1)
+    good = Gate(name="y", value=0.96, sense="at least", limit=0.95, runs=1)
+    assert (bad.passed, good.passed) == (False, True)
+    report = Report(quick=True, seed="", seconds=0.0, rows=(), baselines=(), gates=(good, bad))
+    assert not report.passed
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_planted_truth_is_what_the_forks_do(seed: int) -> None:
+    """The effects that worlds claim are the difference of rates that their forks show."""
+    from tracefork_backend.blame.trials import Ledger
+
+    rng = random.Random(seed)
+    world = planted(rng, 8, causes=2, noise=0.15)
+    ledger = Ledger()
+    for step in (*world.causes, *sorted(world.innocent)[:2]):
+        if step == world.steps - 1:
+            continue
+        treated = ledger.alter((step,)).request("screen")
+        control = ledger.keep(step).request("confirm")
+        runs = 3000
+        difference = sum(world.flips(treated, rng) - world.flips(control, rng) for _ in range(runs)) / runs
+        assert difference == pytest.approx(world.effect(step), abs=0.06)
+    joint = conjunction(rng, 8, members=3, noise=0.0)
+    assert not joint.innocent & set(joint.causes)
+    curve = pivot(rng, 12, noise=0.05)
+    assert max(range(12), key=curve.effect) == curve.causes[0]
+
+
+def test_the_rival_rule_is_benjamini_and_hochberg() -> None:
+    """The constant-null rule flags a step that always flips and none where nothing does."""
+    assert bh_constant_null([10, 0, 0, 0], 10) == {0}
+    assert bh_constant_null([0, 0, 0, 0], 10) == set()
+    # Two flips in ten have p = 0.086 under 0.05: enough at q = 0.10 if all steps show them, not for one of
+    # four.
+    assert bh_constant_null([2, 2, 2, 2], 10) == {0, 1, 2, 3}
+    assert bh_constant_null([2, 0, 0, 0], 10) == set()
