@@ -120,7 +120,8 @@ class Wal:
         self._end += written
         self._follow(record)
         if self._sync and isinstance(record, ExchangeEnded):
-            os.fdatasync(self._fd)
+            # macOS has no fdatasync.
+            getattr(os, "fdatasync", os.fsync)(self._fd)
 
     def close(self) -> None:
         """The lock is gone and the file can be sealed; a later append raises StoreError."""
