@@ -81,7 +81,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     try:
         if event == "socket.getaddrinfo":
             _looked_up(session, args[0])
-        elif session.settings.mode == "replay":
+        elif session.player is not None and session.player.watching:
             _connecting(session, args[0], args[1])
     except Exception as error:
         session.lost("watch of connections", error)

@@ -22,6 +22,7 @@ from .exchange import Request
 
 if TYPE_CHECKING:
     from ._session import Session
+    from .player import Live
 
 
 @dataclass(slots=True)
@@ -87,24 +88,7 @@ def _sync_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[...
             from . import _serve
 
             return _serve.send(session, module, tees, original, client, request)
-        exchange = begin(session, module, tees, request)
-        if exchange is None:
-            return original(client, request)
-        token = attach(exchange)
-        try:
-            response = original(client, request)
-        except BaseException as error:
-            exchange.fail(error)
-            raise
-        finally:
-            restore(request, token)
-        whole: bytes | None = None
-        if _ready(response):
-            try:
-                whole = b"".join(response.stream)
-            except Exception:
-                whole = _decoded(exchange, response)
-        return received(exchange, tees.response_sync, response, whole)
+        return record(session, module, tees, original, client, request)
 
     return send
 
@@ -120,26 +104,69 @@ def _async_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[..
             from . import _serve
 
             return await _serve.asend(session, module, tees, original, client, request)
-        exchange = begin(session, module, tees, request)
-        if exchange is None:
-            return await original(client, request)
-        token = attach(exchange)
-        try:
-            response = await original(client, request)
-        except BaseException as error:
-            exchange.fail(error)
-            raise
-        finally:
-            restore(request, token)
-        whole: bytes | None = None
-        if _ready(response):
-            try:
-                whole = b"".join([chunk async for chunk in response.stream])
-            except Exception:
-                whole = _decoded(exchange, response)
-        return received(exchange, tees.response_async, response, whole)
+        return await arecord(session, module, tees, original, client, request)
 
     return send
+
+
+def record(
+    session: Session,
+    module: ModuleType,
+    tees: Tees,
+    original: Any,
+    client: Any,
+    request: Any,
+    live: Live | None = None,
+) -> Any:
+    """What the network answered, recorded; `live` says which part of a fork the request is."""
+    exchange = begin(session, module, tees, request, live)
+    if exchange is None:
+        return original(client, request)
+    token = attach(exchange)
+    try:
+        response = original(client, request)
+    except BaseException as error:
+        exchange.fail(error)
+        raise
+    finally:
+        restore(request, token)
+    whole: bytes | None = None
+    if _ready(response):
+        try:
+            whole = b"".join(response.stream)
+        except Exception:
+            whole = _decoded(exchange, response)
+    return received(exchange, tees.response_sync, response, whole)
+
+
+async def arecord(
+    session: Session,
+    module: ModuleType,
+    tees: Tees,
+    original: Any,
+    client: Any,
+    request: Any,
+    live: Live | None = None,
+) -> Any:
+    """The same for an asynchronous client."""
+    exchange = begin(session, module, tees, request, live)
+    if exchange is None:
+        return await original(client, request)
+    token = attach(exchange)
+    try:
+        response = await original(client, request)
+    except BaseException as error:
+        exchange.fail(error)
+        raise
+    finally:
+        restore(request, token)
+    whole: bytes | None = None
+    if _ready(response):
+        try:
+            whole = b"".join([chunk async for chunk in response.stream])
+        except Exception:
+            whole = _decoded(exchange, response)
+    return received(exchange, tees.response_async, response, whole)
 
 
 def _suppressed() -> bool:
@@ -163,13 +190,18 @@ def restore(request: Any, token: Any) -> None:
         request.stream = stream.stream
 
 
-def begin(session: Session, module: ModuleType, tees: Tees, request: Any) -> LiveExchange | None:
+def begin(
+    session: Session, module: ModuleType, tees: Tees, request: Any, live: Live | None = None
+) -> LiveExchange | None:
     """An exchange is open and its request in the WAL; None if that failed, which is counted."""
     exchange: LiveExchange | None = None
     try:
         session.reap()
         body, complete = known_body(module, request)
         exchange = start(session, request, value_of(session, request, body), replayed=False)
+        if live is not None:
+            exchange.attributes["tracefork.phase"] = live.phase
+            exchange.intervention = live.label
         if not complete:
             request.stream = tees.request(module, request.stream, exchange)
         exchange.begin(complete=complete)

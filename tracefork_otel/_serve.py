@@ -6,9 +6,11 @@ import asyncio
 import builtins
 import functools
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter_ns
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from . import _private_names as names
 from ._exchange import LiveExchange
 from .exchange import Exchange, Request
+from .player import Live, Miss, Served
 
 if TYPE_CHECKING:
     from ._session import Session
     from ._settings import Settings
     from ._stream import Tees
     from .player import Answer, Player
+    from .tape import Tape
 
 LOG = logging.getLogger("tracefork_otel")
 GRACE_S = 1.0
@@ -34,6 +38,8 @@ class Unplayable:
 
     def __init__(self, why: str) -> None:
         self.why = why
+        self.watching = True
+        """Nothing may leave this machine."""
 
     def answer(self, request: Request) -> Answer:
         """Raises what is wrong with the tape."""
@@ -42,28 +48,53 @@ class Unplayable:
         raise TapeError(self.why)
 
 
-def load_player(settings: Settings) -> Player | Unplayable:
-    """The player of the tape that the settings name, or one that refuses every request."""
-    from .player import Player, claims_beside
+def load_tape(path: Path) -> Tape:
+    """The tape in a file, read once as long as the file stays the same: forks of one process share it."""
+    found = os.stat(path)
+    return _tape(path.absolute(), found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _tape(path: Path, changed_ns: int, size: int) -> Tape:
     from .tape import Tape
 
+    return Tape.load(path)
+
+
+def load_player(settings: Settings) -> Player | Unplayable:
+    """The player of the tape that the settings name, or one that refuses every request."""
+    from .intervention import Intervention
+    from .player import Player, claims_beside
+
     try:
+        mode = settings.mode
         if settings.tape is None:
-            raise ValueError("TRACEFORK_MODE=replay needs TRACEFORK_TAPE, the tape file to replay")
+            raise ValueError(f"TRACEFORK_MODE={mode} needs TRACEFORK_TAPE, the tape file to play")
         match = "json" if settings.ignore else settings.match
-        tape = Tape.load(settings.tape)
-        return Player(tape, match=match, ignore=settings.ignore, claim=claims_beside(settings.tape))
+        tape, beside, change = load_tape(settings.tape), settings.tape, None
+        if mode == "fork":
+            if settings.intervention is None:
+                raise ValueError(
+                    "TRACEFORK_MODE=fork needs TRACEFORK_INTERVENTION, the file that says what changes"
+                )
+            beside, change = settings.intervention, Intervention.load(settings.intervention)
+        claim = claims_beside(beside)
+        return Player(tape, match=match, ignore=settings.ignore, claim=claim, intervention=change)
     except Exception as error:
         LOG.error("tracefork: no request will be answered: %s", error)
         return Unplayable(str(error))
 
 
 def send(session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any) -> Any:
-    """The recorded response, or the recorded error, or a transport error that explains the drift."""
+    """The recorded response or error, a transport error that explains the drift, or a fork's live answer."""
     from . import _seam
 
     body, complete = _seam.known_body(module, request)
-    exchange, transport = _staged(session, module, request, body if complete else request.read())
+    staged = _staged(session, module, request, body if complete else request.read())
+    if isinstance(staged, Live):
+        edited = request if staged.body is None else with_body(module, request, staged.body)
+        return _seam.record(session, module, tees, original, client, edited, staged)
+    exchange, transport = staged
     token = _seam.attach(exchange)
     try:
         response = original(_Stage(client, transport), request)
@@ -82,7 +113,11 @@ async def asend(
     from . import _seam
 
     body, complete = _seam.known_body(module, request)
-    exchange, transport = _staged(session, module, request, body if complete else await request.aread())
+    staged = _staged(session, module, request, body if complete else await request.aread())
+    if isinstance(staged, Live):
+        edited = request if staged.body is None else with_body(module, request, staged.body)
+        return await _seam.arecord(session, module, tees, original, client, edited, staged)
+    exchange, transport = staged
     token = _seam.attach(exchange)
     try:
         response = await original(_Stage(client, transport), request)
@@ -94,37 +129,51 @@ async def asend(
     return _seam.received(exchange, tees.response_async, response, None)
 
 
+def with_body(module: ModuleType, request: Any, body: bytes) -> Any:
+    """The same request with another body, its length said in the header's own place."""
+    headers = module.Headers(request.headers.raw)
+    headers.pop("transfer-encoding", None)
+    headers["content-length"] = str(len(body))
+    return module.Request(
+        request.method, request.url, headers=headers, content=body, extensions=request.extensions
+    )
+
+
 def _staged(
     session: Session, module: ModuleType, request: Any, body: bytes
-) -> tuple[LiveExchange, _Transport]:
-    """An open exchange and the transport that answers it; a transport error where the tape has no answer."""
+) -> tuple[LiveExchange, _Transport] | Live:
+    """An open exchange and the transport that answers it, or how to go live; raises where nothing answers."""
     from . import _seam
 
     value = _seam.value_of(session, request, body)
     player = session.player
     assert player is not None
-    drift: str | None = None
-    served: Exchange | None = None
+    answer: Answer | None = None
+    why = ""
     try:
         answer = player.answer(value)
-        served = getattr(answer, "exchange", None)
-        if served is None:
-            drift, why = answer.explanation.to_json(), answer.explanation.text()  # type: ignore[union-attr]
-        else:
-            why = ""
     except Exception as error:
         session.lost("answer of a tape", error)
         why = f"the tape gave no answer: {error}"
+    if isinstance(answer, Live):
+        return answer
+    served = answer if isinstance(answer, Served) else None
     exchange = _seam.start(session, request, value, replayed=served is not None)
-    exchange.served_span_id = None if served is None else served.span_id
+    if answer is not None and answer.phase is not None:
+        exchange.attributes["tracefork.phase"] = answer.phase
+    if served is not None:
+        exchange.intervention = served.label
+        exchange.served_span_id = None if served.changed else served.exchange.span_id
     exchange.begin(complete=True)
     if served is not None:
-        return exchange, _Transport(module, exchange, served, waits=session.settings.timing == "recorded")
-    if drift is not None:
-        exchange.attributes["tracefork.drift"] = drift
+        waits = session.settings.timing == "recorded"
+        return exchange, _Transport(module, exchange, served.exchange, waits=waits)
+    if isinstance(answer, Miss):
+        exchange.attributes["tracefork.drift"] = answer.explanation.to_json()
+        why = answer.explanation.text()
     exchange.error_type = "tracefork_otel.Drift"
     # A class of the client's own, so that SDKs handle it as they handle a connection that failed.
-    error = module.ConnectError(f"tracefork replay: {why}", request=request)
+    error = module.ConnectError(f"tracefork {session.settings.mode}: {why}", request=request)
     exchange.fail(error)
     raise error
 

@@ -40,10 +40,15 @@ class Sink(Protocol):
 
 
 class Answers(Protocol):
-    """Where answers come from in a replay: a `Player`, or anything else with `answer`."""
+    """Where answers come from in a replay or a fork: a `Player`, or anything else that can say these."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether nothing may leave this machine now."""
+        ...
 
     def answer(self, request: Request) -> Answer:
-        """The recorded exchange that answers the request, or why none does."""
+        """The exchange that answers the request, leave to go live, or why nothing answers."""
         ...
 
 

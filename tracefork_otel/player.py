@@ -5,25 +5,48 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from .exchange import Exchange, Request
+from .intervention import Intervention
 from .match import Candidate, Explanation, MatchMode, explain, fingerprint, parse_paths
 from .tape import Tape
 
 Claim: TypeAlias = Callable[[int], bool]
 """Whether this step is still free for the caller; True at most once among all processes of a replay."""
 
+Phase: TypeAlias = Literal[
+    "prefix",  # before the intervention, or beside it: from the tape
+    "intervention",  # the forked exchange
+    "memo",  # afterwards, the answer that the parent got to the same request
+    "tail",  # afterwards, over the network, or refused
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The recorded exchange that answers the request."""
+    """The exchange that answers the request: a recorded one, or the one that a fork puts in its place."""
 
     exchange: Exchange
     step: int
+    phase: Phase | None = None
+    """None in a replay."""
+    label: str | None = None
+    """What was changed, if this is the forked exchange."""
+    changed: bool = False
+    """Whether the answer is the intervention's own, not a recorded one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The request goes over the network, with another body if one is given."""
+
+    phase: Phase
+    body: bytes | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +56,21 @@ class Miss:
     explanation: Explanation
     repeated: bool = False
     """True if the same request already missed, as when an SDK tries again."""
+    phase: Phase | None = None
+    """None in a replay; `prefix` if a fork left its tape before its step, `tail` if its tail is offline."""
 
 
-Answer: TypeAlias = Served | Miss
+Answer: TypeAlias = Served | Live | Miss
 
 
 class Player:
-    """Serves each recorded exchange once, to the first request that matches it, from any thread."""
+    """Serves each recorded exchange once, to the first request that matches it, from any thread.
+
+    With an intervention it plays a fork. What started before the forked exchange ended does not depend on its
+    answer: it is the prefix, served from the tape, and nothing else is answered before the intervention was
+    delivered. Afterwards the tail decides: from the network, from the tape where the parent made the same
+    request, or not at all.
+    """
 
     def __init__(
         self,
@@ -48,6 +79,7 @@ class Player:
         match: MatchMode = "exact",
         ignore: Sequence[str] = (),
         claim: Claim | None = None,
+        intervention: Intervention | None = None,
     ) -> None:
         self.tape = tape
         self._match: MatchMode = match
@@ -60,25 +92,34 @@ class Player:
         self._waiting: dict[str, deque[int]] = {}
         for step, exchange in enumerate(tape.exchanges):
             self._waiting.setdefault(self._fingerprint(exchange.request), deque()).append(step)
+        self._fork = None if intervention is None else _Fork(tape, intervention, claim)
 
     def answer(self, request: Request) -> Answer:
-        """The first unused exchange with that request, now used; or a Miss, which `misses` holds once."""
+        """What answers the request; a recorded exchange is used by that, a miss stands once in `misses`."""
         key = self._fingerprint(request)
+        fork = self._fork
         with self._lock:
-            waiting = self._waiting.get(key)
-            while waiting:
-                step = waiting.popleft()
-                self._used.add(step)
-                if self._claim is None or self._claim(step):
+            step = self._take(key)
+            if step is not None:
+                if fork is None:
                     return Served(self.tape.exchanges[step], step)
+                return fork.served(step, request)
+            if fork is not None and fork.goes_on_live:
+                return Live("tail")
+            phase = None if fork is None else fork.missed()
             known = self._misses.get(key)
             if known is not None:
-                return Miss(known, repeated=True)
+                return Miss(known, repeated=True, phase=phase)
             candidates = tuple(self._candidates())
         explanation = explain(request, candidates, match=self._match, ignore=self._ignore)
         with self._lock:
             known = self._misses.setdefault(key, explanation)
-        return Miss(known, repeated=known is not explanation)
+        return Miss(known, repeated=known is not explanation, phase=phase)
+
+    @property
+    def watching(self) -> bool:
+        """Whether nothing may leave this machine: always in a replay, in a fork up to its intervention."""
+        return self._fork is None or not self._fork.delivered
 
     def remaining(self) -> tuple[int, ...]:
         """The steps that no request has asked for yet, in order."""
@@ -91,31 +132,176 @@ class Player:
         with self._lock:
             return tuple(self._misses.values())
 
+    def _take(self, key: str) -> int | None:
+        waiting = self._waiting.get(key)
+        while waiting:
+            step = waiting[0] if self._fork is None else self._fork.first_open(waiting)
+            if step is None:
+                return None
+            waiting.remove(step)
+            self._used.add(step)
+            if self._fork is not None and self._fork.answers_again(step):
+                waiting.appendleft(self._fork.again)
+            if self._claim is None or self._claim(step):
+                return step
+        return None
+
     def _fingerprint(self, request: Request) -> str:
         return fingerprint(request, match=self._match, ignore=self._ignore)
 
     def _candidates(self) -> Iterator[Candidate]:
         for step, exchange in enumerate(self.tape.exchanges):
-            yield Candidate(step, exchange.request, step in self._used)
+            used = step in self._used
+            if used or self._fork is None or self._fork.is_open(step):
+                yield Candidate(step, exchange.request, used)
 
 
-def claims_beside(tape: Path) -> Claim | None:
-    """Claims that all processes of one replay share, if its director made the folder `<tape>.claims`.
+class _Fork:
+    """Where a fork stands: before its intervention, after it, or off its tape."""
 
-    Each claim is a file that only one process can create, so two processes that send equal requests get
-    the two recorded answers, not the first one twice.
+    def __init__(self, tape: Tape, intervention: Intervention, claim: Claim | None) -> None:
+        self._tape = tape
+        self._intervention = intervention
+        self._shared = claim if isinstance(claim, Claims) else None
+        self._delivered = self._drifted = False
+        forked = tape.exchanges[intervention.step]
+        self._prefix = frozenset(
+            step
+            for step, exchange in enumerate(tape.exchanges)
+            if step != intervention.step
+            and (forked.ended_ns is None or exchange.started_ns < forked.ended_ns)
+        )
+        # Claims are numbers; those after the steps stand for what is no step.
+        self.again = tape.steps
+        """The forked exchange's recorded answer, for a client that tries again after the intervention."""
+        self._off = tape.steps + 1
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the intervention was delivered, in whichever process of the fork."""
+        if not self._delivered and self._shared is not None:
+            self._delivered = self._shared.taken(self._intervention.step)
+        return self._delivered
+
+    @property
+    def drifted(self) -> bool:
+        """Whether a request before the intervention was not on the tape: then nothing goes live any more."""
+        if not self._drifted and self._shared is not None:
+            self._drifted = self._shared.taken(self._off)
+        return self._drifted
+
+    @property
+    def goes_on_live(self) -> bool:
+        """Whether a request that the tape does not answer goes over the network."""
+        return self.delivered and not self.drifted and self._intervention.tail != "offline"
+
+    def first_open(self, steps: Sequence[int] | deque[int]) -> int | None:
+        """The first of these steps that may be served now."""
+        return next((step for step in steps if self.is_open(step)), None)
+
+    def is_open(self, step: int) -> bool:
+        """Whether this step may be served now."""
+        if step in self._prefix:
+            return True
+        if step == self._intervention.step:
+            return not self.drifted
+        return self._intervention.tail != "live" and self.delivered and not self.drifted
+
+    def answers_again(self, step: int) -> bool:
+        """Whether the recorded answer to this step is still unused once the step is."""
+        return step == self._intervention.step and self._intervention.kind != "noop"
+
+    def missed(self) -> Phase:
+        """The phase in which a request found no answer; a fork that left its prefix stays off its tape."""
+        if self.delivered:
+            return "tail"
+        self._leave()
+        return "prefix"
+
+    def _leave(self) -> None:
+        self._drifted = True
+        if self._shared is not None:
+            self._shared(self._off)
+
+    def served(self, step: int, request: Request) -> Served | Live:
+        """What answers a request that took this step."""
+        change = self._intervention
+        if step != change.step:
+            recorded = self._tape.exchanges[change.step if step == self.again else step]
+            return Served(recorded, step, "prefix" if step in self._prefix else "memo")
+        body: bytes | None = None
+        if change.edits:
+            from ._edits import apply_edits
+
+            try:
+                body = apply_edits(request.body, change.edits)
+            except Exception:
+                self._leave()
+                raise
+        self._delivered = True
+        if change.goes_live:
+            return Live("intervention", body, change.label)
+        recorded = self._tape.exchanges[step]
+        if change.kind == "noop":
+            return Served(recorded, step, "intervention", change.label)
+        return Served(_changed(recorded, change), step, "intervention", change.label, changed=True)
+
+
+def _changed(recorded: Exchange, change: Intervention) -> Exchange:
+    """The forked exchange as the intervention wants it to end."""
+    if change.error is None:
+        return replace(
+            recorded, response=change.response, outcome="complete", error_type=None, error_message=None
+        )
+    if change.error == "timeout":
+        return replace(
+            recorded,
+            response=None,
+            outcome="no_response",
+            error_type="httpx2.ReadTimeout",
+            error_message="The read operation timed out",
+        )
+    part = change.response
+    return replace(
+        recorded,
+        response=part,
+        outcome="no_response" if part is None else "cut",
+        error_type="httpx2.RemoteProtocolError",
+        error_message="Server disconnected without sending a response."
+        if part is None
+        else "peer closed connection without sending complete message body (incomplete chunked read)",
+    )
+
+
+class Claims:
+    """Claims that all processes of one replay or fork share: files of a folder.
+
+    Each claim is a file that only one process can create, so two processes that send equal requests get the
+    two recorded answers, not the first one twice.
     """
-    folder = tape.with_name(tape.name + ".claims")
-    if not folder.is_dir():
-        return None
 
-    def claim(step: int) -> bool:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, step: int) -> bool:
+        """Whether nobody claimed this step before."""
         try:
-            os.close(os.open(folder / str(step), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            os.close(os.open(self._folder / str(step), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
             return False
         except OSError:  # the folder went away: each process keeps its own count
             return True
         return True
 
-    return claim
+    def taken(self, step: int) -> bool:
+        """Whether somebody claimed this step."""
+        return (self._folder / str(step)).exists()
+
+
+def claims_beside(path: Path) -> Claims | None:
+    """Claims that all processes of one replay share, if its director made the folder `<path>.claims`.
+
+    The path is that of the tape in a replay, that of the intervention in a fork.
+    """
+    folder = path.with_name(path.name + ".claims")
+    return Claims(folder) if folder.is_dir() else None
