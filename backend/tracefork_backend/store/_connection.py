@@ -13,6 +13,7 @@ import duckdb
 
 from tracefork_otel import manifest, wal
 from tracefork_otel._errors import StoreError
+from tracefork_otel._rows import EXCHANGE_COLUMNS, SPAN_COLUMNS
 from tracefork_otel.manifest import SegmentEntry
 
 from . import _facts, _live
@@ -220,21 +221,20 @@ def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
     for kind in _kinds(entry):
         path = entry.file(store, kind)
         try:
-            # DuckDB does not look at the checksums of pages, and takes what it can for data.
+            # Each reader sees what the other overlooks: pyarrow the checksums of pages, DuckDB their headers.
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for group in range(file.num_row_groups):
                     file.read_row_group(group)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            return f"{path}: the file of a segment is damaged: {error}"
+            duckdb.connect().execute(statement("read_all"), {"file": str(path)}).fetchall()
+        except (OSError, ValueError, pa.ArrowException, duckdb.Error) as error:
+            return f"{path}: the file of a segment is damaged: {first_line(error)}"
     return None
 
 
 def _needed(kind: str) -> set[str]:
-    # Names that hold lists have other leaf names in Parquet; what was added in later versions may be missing.
-    names = {
-        "exchanges": "trace_id span_id process_id started_ns outcome request_sha256 request_length",
-        "spans": "trace_id span_id parent_span_id process_id name kind started_ns attributes",
-        "chunks": "no text data",
-        "facts": "trace_id span_id provider input_tokens cost_usd",
-    }
-    return set(names[kind].split())
+    return {
+        "exchanges": set(EXCHANGE_COLUMNS),
+        "spans": set(SPAN_COLUMNS),
+        "chunks": {"no", "text", "data"},
+        "facts": _facts.COLUMNS,
+    }[kind]

@@ -96,24 +96,22 @@ def _cost(exchange: Exchange, found: Any) -> float | None:
     return None
 
 
+_COUNTS = ("input_tokens", "output_tokens", "cached_tokens")
+_TEXTS = ("trace_id", "span_id", "provider", "operation", "model", "response_model", "finish_reason")
+COLUMNS = {*_TEXTS, *_COUNTS, "cost_usd", "streamed", "response_text", "reply"}
+"""The columns of a facts file."""
+
+
 def schema() -> pa.Schema:
     """The schema of a facts file."""
     import pyarrow as pa
 
-    text, count = pa.string(), pa.int64()
+    text = pa.string()
     said = pa.struct([("role", text), ("kind", text), ("name", text), ("content", text)])
     return pa.schema(
         [
-            ("trace_id", text),
-            ("span_id", text),
-            ("provider", text),
-            ("operation", text),
-            ("model", text),
-            ("response_model", text),
-            ("finish_reason", text),
-            ("input_tokens", count),
-            ("output_tokens", count),
-            ("cached_tokens", count),
+            *((name, text) for name in _TEXTS),
+            *((name, pa.int64()) for name in _COUNTS),
             ("cost_usd", pa.float64()),
             ("streamed", pa.bool_()),
             ("response_text", text),

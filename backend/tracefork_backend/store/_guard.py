@@ -85,5 +85,5 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def first_line(error: Exception) -> str:
-    """What DuckDB says, without its pointer into the query."""
+    """What a library says, on one line and without DuckDB's pointer into the query."""
     return " ".join(str(error).partition("\n\n")[0].split())

@@ -3,7 +3,9 @@
 -- :parse
 SELECT json_serialize_sql($query)
 -- :columns_of_files
-SELECT file_name, list(name) FROM parquet_schema($files) WHERE num_children IS NULL GROUP BY file_name
+SELECT file_name, list(name) FROM parquet_schema($files) GROUP BY file_name
+-- :read_all
+SELECT bit_xor(hash(everything)) FROM read_parquet($file) AS everything
 -- :settings
 SET parquet_metadata_cache = true; SET GLOBAL TimeZone = 'UTC'
 -- :set_store
