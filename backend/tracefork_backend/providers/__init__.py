@@ -7,6 +7,8 @@ those that write raise UsageError where the format has no place for what they we
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tracefork_backend.providers._body import decode_body
 from tracefork_backend.providers._encode import (
     encode_body,
@@ -20,6 +22,9 @@ from tracefork_backend.providers._json import clean, loads, top_level_string
 from tracefork_backend.providers._modules import MODULES, module_named, named, place, recognise
 from tracefork_backend.providers._sse import is_sse, sse_events
 
+if TYPE_CHECKING:
+    from tracefork_otel.exchange import Exchange
+
 __all__ = [
     "MODULES",
     "Facts",
@@ -31,6 +36,7 @@ __all__ = [
     "encode_error",
     "encode_reply",
     "facts",
+    "facts_of",
     "recognise",
     "recorded_body",
     "request_messages",
@@ -85,6 +91,18 @@ def facts(
         reply=reply.messages,
         text=reply.text,
         error_type=_cleaned(reply.error_type),
+    )
+
+
+def facts_of(exchange: Exchange) -> Facts | None:
+    """Return the facts of a recorded exchange, content encodings undone; None where it generated nothing."""
+    asked, response = exchange.request, exchange.response
+    return facts(
+        asked.method,
+        asked.url,
+        request=asked.body,
+        response=None if response is None else recorded_body(response),
+        content_type=None if response is None else response.header("content-type"),
     )
 
 
