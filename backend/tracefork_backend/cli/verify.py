@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from tracefork_otel._errors import TraceforkError
+from tracefork_otel._errors import TraceforkError, UsageError
 
 from ._options import STORE, AgentOption, AllowHostOption, IgnoreOption, JsonOption, MatchOption, StoreOption
 from ._output import print_json
 from .replay import FINDING, replay_ref
+
+if TYPE_CHECKING:
+    from ..replay import ReplayResult
+
+
+class _Options(TypedDict):
+    agent: str | None
+    match: str
+    ignore: tuple[str, ...]
+    timeout: float
+    allow_hosts: tuple[str, ...]
+
+
+CANNOT_TELL = 125
+"""The status by which `git bisect run` skips a commit."""
 
 
 def verify(
@@ -21,24 +38,28 @@ def verify(
     ignore: IgnoreOption = None,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each agent.")] = 600.0,
     allow_host: AllowHostOption = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="For `git bisect run`: exit 0 same, 1 drift, 125 cannot tell.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Replay each; exit 0 if all are bit-exact, 1 if one drifted, 2 or 3 if one could not be replayed."""
     from ..store import open_store
 
+    options: _Options = {
+        "agent": agent,
+        "match": match,
+        "ignore": tuple(ignore or ()),
+        "timeout": timeout,
+        "allow_hosts": tuple(allow_host or ()),
+    }
+    if bisect:
+        return _bisect(store, refs, options, as_json)
     worst = 0
     with open_store(store) as opened:
         for ref in refs:
             try:
-                result = replay_ref(
-                    opened,
-                    ref,
-                    agent=agent,
-                    match=match,
-                    ignore=tuple(ignore or ()),
-                    timeout=timeout,
-                    allow_hosts=tuple(allow_host or ()),
-                )
+                result = replay_ref(opened, ref, **options)
             except TraceforkError as error:
                 worst = max(worst, error.exit_status)
                 _report(ref, passed=False, lines=[f"error: {error}"], as_json=as_json)
@@ -49,12 +70,35 @@ def verify(
     return worst
 
 
-def _report(ref: str, *, passed: bool, lines: list[str] | tuple[str, ...], as_json: bool) -> None:
+def _bisect(store: Path, refs: list[str], options: _Options, as_json: bool) -> int:
+    """Whether this commit does what the tape holds; whatever keeps us from seeing that is no finding."""
+    from ..store import open_store
+
+    if len(refs) != 1:
+        raise UsageError("--bisect asks about one tape or run: git bisect run … verify --bisect TAPE")
+    # Files that git checks out within a second look alike to Python: bytecode cached of one would be stale.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    try:
+        with open_store(store) as opened:
+            result = replay_ref(opened, refs[0], **options)
+    except Exception as error:
+        _report(refs[0], passed=None, lines=[f"cannot tell: {error}"], as_json=as_json)
+        return CANNOT_TELL
+    _report(refs[0], passed=result.passed, lines=result.receipt, as_json=as_json)
+    return 0 if result.passed else FINDING if _differs(result) else CANNOT_TELL
+
+
+def _differs(result: ReplayResult) -> bool:
+    """Whether the agent does something else, and it is not only that the replay was not seen whole."""
+    return bool(result.drifts or result.missing or result.leaks)
+
+
+def _report(ref: str, *, passed: bool | None, lines: list[str] | tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json({"ref": ref, "passed": passed, "receipt": list(lines)})
     elif passed:
         print(f"PASS  {ref}  {lines[0]}")
     else:
-        print(f"FAIL  {ref}")
+        print(f"FAIL  {ref}" if passed is not None else f"SKIP  {ref}")
         for line in lines:
             print(f"      {line}")

@@ -1,0 +1,61 @@
+"""`diff`: two runs compared step by step."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tracefork_otel._errors import UsageError
+
+from ._options import STORE, JsonOption, StoreOption
+from ._output import print_json
+
+if TYPE_CHECKING:
+    from tracefork_otel.tape import Tape
+
+    from ..store import Run, Store
+
+DIFFERENT = 1
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="`last~1`, a unique prefix, or a tape file.")],
+    second: Annotated[
+        str | None, typer.Argument(metavar="B", help="The run to compare with A; by default A's own parent.")
+    ] = None,
+    store: StoreOption = STORE,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit 1 if the runs differ, like `git diff`.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare two runs step by step: the first difference, what followed from it, outcome and cost."""
+    from ..diff import diff as compare
+    from ..store import open_store
+
+    with open_store(store) as opened:
+        if second is None:
+            first, second = _parent(opened, first), first
+        found = compare(_side(opened, first), _side(opened, second))
+    if as_json:
+        print_json({**asdict(found), "differs": found.differs, "first": found.first, "chain": found.chain})
+    else:
+        print(found)
+    return DIFFERENT if exit_code and found.differs else 0
+
+
+def _side(opened: Store, ref: str) -> Run | Tape:
+    from tracefork_otel.tape import Tape
+
+    return Tape.load(ref) if Path(ref).is_file() else opened.run(ref)
+
+
+def _parent(opened: Store, ref: str) -> str:
+    """The run that a fork or replay was made of."""
+    run = opened.run(ref)
+    if run.parent_run_id is None:
+        raise UsageError(f"run {run.run_id[:8]} is no fork, so it has no parent: name two runs, diff A B")
+    return run.parent_run_id
