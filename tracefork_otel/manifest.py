@@ -19,6 +19,8 @@ from ._errors import StoreError
 FORMAT = 1
 FILE = "MANIFEST.json"
 VIEWS = "views.sql"
+_VIEW_SOURCES = ("views.sql", "messages.sql")
+"""What it is made of, files of this package."""
 KINDS = ("spans", "exchanges", "chunks", "facts")
 GRACE_NS = 10 * 60 * 1_000_000_000
 """So long a segment that was replaced stays on disk: a reader may know it from an older manifest."""
@@ -242,11 +244,10 @@ def sync_directory(path: Path) -> None:
 
 
 def _refresh_views(store: Path) -> None:
-    source = resources.files("tracefork_otel") / VIEWS
-    if not source.is_file():
-        return
+    package = resources.files("tracefork_otel")
+    sources = [(package / name).read_bytes() for name in _VIEW_SOURCES]
     directory = str(store.resolve()).replace("'", "''")
-    text = f"SET VARIABLE tracefork_store='{directory}';\n".encode() + source.read_bytes()
+    text = f"SET VARIABLE tracefork_store='{directory}';\n".encode() + b"\n".join(sources)
     path = store / VIEWS
     if not path.is_file() or path.read_bytes() != text:
         _write(path, text)

@@ -7,8 +7,8 @@ from functools import cache
 from importlib import resources
 
 _NAMED = re.compile(r"^-- :(\w+)$", re.MULTILINE)
-MARK = "-- >8 --"
-"""Cuts views.sql in three: what finds the segments (here they are given), the views, and `messages`."""
+BACKEND_MARK = "-- >8 --"
+"""In views.sql: what stands before it finds the segments by MANIFEST.json; here they are given."""
 
 
 @cache
@@ -25,17 +25,15 @@ def statement(name: str) -> str:
 
 
 @cache
-def _views() -> list[str]:
-    text = resources.files("tracefork_otel").joinpath("views.sql").read_text("utf-8")
-    # The rest of the mark's own line is a comment.
-    return [f"--{part}" for part in text.split(MARK)]
-
-
 def views() -> str:
     """What defines all views but `messages` once `tracefork_store` and `tracefork_segments` are set."""
-    return _views()[1]
+    # The rest of the mark's own line is a comment.
+    return (
+        "--" + (resources.files("tracefork_otel") / "views.sql").read_text("utf-8").partition(BACKEND_MARK)[2]
+    )
 
 
+@cache
 def messages() -> str:
     """What defines the view `messages` beside the others."""
-    return _views()[2]
+    return (resources.files("tracefork_otel") / "messages.sql").read_text("utf-8")

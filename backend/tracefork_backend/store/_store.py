@@ -38,10 +38,8 @@ NEAR = 5
 class Store:
     """The runs of a directory; every question sees what was written up to it, by whichever process."""
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.writable = writable
-        """Whether dead processes' WALs are sealed; else they are read as they are."""
         self._lock = threading.Lock()
         self._known: _live.Facts = {}
         self._snapshot: _connection.Snapshot | None = None
@@ -61,6 +59,11 @@ class Store:
         """The database is let go; a later question opens it again."""
         with self._lock:
             self._snapshot = None
+
+    @property
+    def writable(self) -> bool:
+        """Whether dead processes' WALs are sealed; else they are read as they are."""
+        return _is_store(self.path) and os.access(self.path, os.W_OK | os.X_OK)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -226,7 +229,13 @@ class Store:
                 if self.writable:
                     self._kept = _settle(self.path)
                 self._snapshot = _connection.take(self.path, self._known, self._spoiled)
+                if not self._snapshot.live.wals:
+                    self._known.clear()
             return self._snapshot
+
+
+def _is_store(path: Path) -> bool:
+    return (path / manifest.FILE).exists() or (path / "wal").is_dir()
 
 
 def _settle(path: Path) -> tuple[str, ...]:
@@ -259,9 +268,8 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     directory = Path(path).absolute()
     if directory.exists() and not directory.is_dir():
         raise StoreError(f"{directory}: this is a file; a store is a directory")
-    exists = (directory / manifest.FILE).exists() or (directory / "wal").is_dir()
-    store = Store(directory, writable=exists and os.access(directory, os.W_OK | os.X_OK))
     manifest.load(directory)
-    if exists:
+    store = Store(directory)
+    if _is_store(directory):
         store._current()
     return store
