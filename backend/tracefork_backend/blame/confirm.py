@@ -47,8 +47,9 @@ def _promise(state: State, step: int) -> float:
     """Return a rough effect, the baseline standing in for a control not drawn yet."""
     arm, control = state.ledger.alter((step,)), state.contrast(step).control
     baseline = state.baseline_rate
-    flips, trials = (control.flips, len(control.defined)) if control else (0, 0)
-    return (arm.flips + 0.5) / (len(arm.defined) + 1) - (flips + baseline) / (trials + 1)
+    return (arm.flips + 0.5) / (len(arm.defined) + 1) - (control.flips + baseline) / (
+        len(control.defined) + 1
+    )
 
 
 def _give_up(state: State, step: int, contrast: Contrast) -> bool:
@@ -63,7 +64,7 @@ def _give_up(state: State, step: int, contrast: Contrast) -> bool:
     if contrast.blocks < MOST_PAIRS and contrast.attempts < MOST_ATTEMPTS:
         return False
     reason = f"not settled after {contrast.blocks} pairs"
-    if arm.undefined or (contrast.control is not None and contrast.control.undefined):
+    if arm.undefined or contrast.control.undefined:
         reason += "; it might be if the ungraded forks are read at their worst for the claim"
         if contrast.log_e_defined >= math.log(len(state.tested) / state.singles_alpha):
             reason = (

@@ -27,10 +27,9 @@ class Contrast:
 
     __slots__ = ("blocks", "control", "high", "low", "test", "treatment", "worst")
 
-    def __init__(self, treatment: Arm, control: Arm | None, *, worst: bool = True) -> None:
+    def __init__(self, treatment: Arm, control: Arm, *, worst: bool = True) -> None:
         self.treatment = treatment
         self.control = control
-        """None: nothing is left to re-run after the step, so the outcome cannot change."""
         self.worst = worst
         self.blocks = 0
         self.test = TwoByTwo()
@@ -44,13 +43,10 @@ class Contrast:
         """
         worst = self.worst
         treated = self.treatment.outcomes if worst else self.treatment.defined
-        end = len(treated)
-        controls = None
-        if self.control is not None:
-            controls = self.control.outcomes if worst else self.control.defined
-            end = min(end, len(controls))
+        controls = self.control.outcomes if worst else self.control.defined
+        end = min(len(treated), len(controls))
         for block in range(self.blocks, end):
-            x, y = treated[block], controls[block] if controls is not None else False
+            x, y = treated[block], controls[block]
             low_x, low_y = x is True, y is not False
             self.test.update(low_x, low_y)
             self.low.update(low_x, low_y)
@@ -78,7 +74,7 @@ class Contrast:
         yield from self._reach(self.blocks + max(1, min(most, pairs)))
 
     def _reach(self, blocks: int) -> Task[None]:
-        arms = [self.treatment] if self.control is None else [self.treatment, self.control]
+        arms = (self.treatment, self.control)
         if self.worst:
             yield from until(*((arm, blocks) for arm in arms))
         else:
@@ -91,9 +87,7 @@ class Contrast:
     @property
     def attempts(self) -> int:
         """The trials of the longer arm, graded or not: what limits a test whose forks are often lost."""
-        return max(
-            len(self.treatment.outcomes), len(self.control.outcomes) if self.control is not None else 0
-        )
+        return max(len(self.treatment.outcomes), len(self.control.outcomes))
 
     @property
     def log_e(self) -> float:
@@ -106,8 +100,7 @@ class Contrast:
         if not self.worst:
             return self.test.log_e
         test = TwoByTwo()
-        controls = self.control.defined if self.control is not None else [False] * len(self.treatment.defined)
-        for x, y in zip(self.treatment.defined, controls, strict=False):
+        for x, y in zip(self.treatment.defined, self.control.defined, strict=False):
             test.update(x, y)
         return test.log_e
 
@@ -125,8 +118,7 @@ class Contrast:
     @property
     def effect(self) -> float | None:
         """The difference of the two flip rates over the outcomes that could be graded."""
-        treated = self.treatment.rate
-        control = self.control.rate if self.control is not None else 0.0
+        treated, control = self.treatment.rate, self.control.rate
         return None if treated is None or control is None else treated - control
 
     @property
@@ -134,8 +126,6 @@ class Contrast:
         """The least and greatest effect that the undefined trials leave possible for the trials drawn."""
         arm = self.treatment
         low, high = rate_bounds(flips=arm.flips, defined=len(arm.defined), undefined=arm.undefined)
-        if self.control is None:
-            return low, high
         arm = self.control
         control_low, control_high = rate_bounds(
             flips=arm.flips, defined=len(arm.defined), undefined=arm.undefined
@@ -146,7 +136,9 @@ class Contrast:
         """Return about how likely it is that the effect is at least this large; for spending, not for
         blaming.
         """
-        control = None if self.control is None else (self.control.flips, len(self.control.defined))
+        treatment, control = self.treatment, self.control
         return chance_of_effect(
-            effect, treatment=(self.treatment.flips, len(self.treatment.defined)), control=control
+            effect,
+            treatment=(treatment.flips, len(treatment.defined)),
+            control=(control.flips, len(control.defined)),
         )

@@ -38,6 +38,8 @@ class Effect:
     """Evidence against "no effect": its mean is at most 1 if there is none."""
     q_value: float | None = None
     """The smallest alpha at which the step would be certified, the number of steps counted in."""
+    pairs: int = 0
+    """The blocks of one treatment and one control that interval and e-value rest on."""
     n_treatment: int = 0
     flips_treatment: int = 0
     undefined_treatment: int = 0

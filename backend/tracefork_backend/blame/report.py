@@ -45,6 +45,13 @@ def findings(state: State) -> Findings:
 
 def _q_values(state: State) -> dict[int, float]:
     """Return q-values scaled to the whole alpha, so that q ≤ alpha is what certifies."""
+    if state.mode == "value":
+        # Certified by Bonferroni over all steps, which also covers choosing among them by the same trials.
+        count = state.plan.steps
+        return {
+            step: min(1.0, count * math.exp(-max(0.0, contrast.log_e)))
+            for step, contrast in state.contrasts.items()
+        }
     share = state.singles_alpha / state.plan.alpha
     values = e_bh_adjusted(state.log_e(), weights=state.weights()) if state.tested else []
     return {step: min(1.0, q / share) for step, q in zip(state.tested, values, strict=True)}
@@ -87,21 +94,20 @@ def _effect(state: State, step: int, q: float | None) -> Effect:
                 control_rate=0.0, effect=flipped, ci_low=flipped, ci_high=flipped, ci_kind="deterministic"
             )
         return Effect(step=step, verdict=verdict, reason=reason, **shown, **labels)
-    if state.mode == "value":
+    if state.mode == "value" and step not in state.certified:
         contrast.fold()
+        q = min(1.0, state.plan.steps * math.exp(-max(0.0, contrast.log_e)))
     shown = _counts(contrast.treatment, contrast.control)
-    if contrast.control is None:
-        shown["control_rate"] = 0.0
-    low, high = contrast.interval(level=1 - state.plan.alpha)
+    if contrast.blocks:
+        low, high = contrast.interval(level=1 - state.plan.alpha)
+        shown.update(ci_low=low, ci_high=high, ci_kind="betting")
     bound_low, bound_high = contrast.bounds
     return Effect(
         step=step,
         verdict=verdict,
         reason=reason,
         effect=contrast.effect,
-        ci_low=low,
-        ci_high=high,
-        ci_kind="betting",
+        pairs=contrast.blocks,
         bound_low=bound_low,
         bound_high=bound_high,
         log_e=contrast.log_e,
@@ -116,9 +122,8 @@ def _measured(state: State, step: int) -> bool:
     """Tell whether both prefixes around a step have graded trials."""
     arms = state.ledger.arms
     before = arms.get(f"keep:{step - 1}")
-    last = step == state.plan.steps - 1
     after = arms.get(f"keep:{step}")
-    return bool(before and before.defined and (last or (after and after.defined)))
+    return bool(before and before.defined and after and after.defined)
 
 
 def _verdict(state: State, step: int) -> tuple[Any, str]:
@@ -143,12 +148,12 @@ def _value_verdict(state: State, step: int) -> tuple[Any, str]:
     """Judge a step by the measured prefixes around it."""
     for drop in drops(state):
         if drop.first <= step <= drop.last:
-            before = prefix(state, drop.first - 1)
-            assert before is not None
-            chance = Contrast(before, prefix(state, drop.last)).chance(0.2)
-            span = f"steps {drop.first} to {drop.last}" if drop.last > drop.first else "this step"
-            words = f"{span} account for {drop.drop:.2f} of the loss"
-            return ("screened_out" if chance < 0.5 else "inconclusive"), words
+            chance = Contrast(prefix(state, drop.first - 1), prefix(state, drop.last)).chance(0.2)
+            if drop.last == drop.first:
+                words = f"this step accounts for {drop.drop:.2f} of the loss"
+                return ("screened_out" if chance < 0.5 else "inconclusive"), words
+            words = f"steps {drop.first} to {drop.last} together account for {drop.drop:.2f} of the loss"
+            return ("screened_out" if chance < 0.5 else "untested"), words
     return "untested", "the experiment ended before it was tested"
 
 
@@ -209,6 +214,11 @@ def _message(state: State, found: Findings) -> str:
         message = f"step {found.certified[0]} moves the outcome"
     elif joint:
         message = f"steps {', '.join(map(str, joint[0].steps))} together are the cause, none of them alone"
+    elif reason == "systematic" and found.deterministic:
+        message = (
+            f"{found.baseline_trials} full re-runs came out byte-identical: the agent is deterministic, so "
+            "no redraw can tell; try an intervention"
+        )
     elif reason == "systematic":
         message = (
             f"the failure is systematic: no redraw rescued it in {found.baseline_trials} full re-runs; "

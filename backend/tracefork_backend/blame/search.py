@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from tracefork_otel._errors import UsageError
 
@@ -165,10 +164,3 @@ def _whole(state: State) -> Task[None]:
         if not (yield from controls(state)):
             return
     yield from intervene(state)
-
-
-def same_findings(one: Findings, other: Findings) -> bool:
-    """Tell whether two findings agree in everything but why the search stopped."""
-    return replace(one, stop_reason="running", message="") == replace(
-        other, stop_reason="running", message=""
-    )

@@ -131,7 +131,7 @@ def _certify(state: State, members: tuple[int, ...], order: int) -> Task[None]:
             else "together they flip the run; leaving any one out stops it",
             flip_rate=treatment.rate,
             log_e_min=None if state.deterministic else min(test.log_e for test in tests),
-            n_trials=len(treatment.outcomes) + sum(len(t.control.outcomes) for t in tests if t.control),
+            n_trials=len(treatment.outcomes) + sum(len(t.control.outcomes) for t in tests),
         )
     )
 
@@ -148,5 +148,4 @@ def _needed(test: Contrast, threshold: float) -> Task[bool]:
 
 def _needed_once(test: Contrast) -> Task[bool]:
     yield from test.draw(math.inf, most=1)
-    assert test.control is not None
     return test.treatment.outcomes[0] is True and test.control.outcomes[0] is False

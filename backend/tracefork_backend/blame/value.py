@@ -1,7 +1,8 @@
 """Where a stochastic run was lost: the drop of V(i) = P(flip | responses up to i kept), found by bisection.
 
 A redraw of step i is the arm that keeps i - 1, so one arm per prefix serves as treatment of one step and
-control of the step before. V after the last step is 0: nothing is left to differ.
+control of the step before. After the last step it is measured too, for nothing: what still flips there
+comes from outside the responses, from a tool, the agent's own code or the oracle, and no step is to blame.
 """
 
 from __future__ import annotations
@@ -58,10 +59,15 @@ def value(state: State) -> Task[None]:
     state.phase = "value"
     state.tested = tuple(range(state.plan.steps))
     first = prefix(state, -1)
-    assert first is not None
     if state.baseline is None:
         state.baseline = first
-    yield from until((first, _FIRST))
+    yield from until((first, _FIRST), (prefix(state, state.plan.steps - 1), _FIRST))
+    alike = not first.flips and not first.undefined and len(first.tails) == 1
+    choice = state.plan.deterministic
+    if alike and (choice == "assume" or (choice == "auto" and "" not in first.tails)):
+        state.deterministic = True
+        state.stop_reason = "systematic"
+        return
     while first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
         yield from until((first, len(first.outcomes) + 2))
     if not first.flips and not (yield from _rescued_later(state)):
@@ -86,26 +92,22 @@ def value(state: State) -> Task[None]:
 def _rescued_later(state: State) -> Task[bool]:
     """Tell whether some re-run flips that keeps a quarter, a half or three quarters of the responses."""
     places = {state.plan.steps * quarter // 4 - 1 for quarter in (1, 2, 3)}
-    arms = [arm for place in sorted(places - {-1}) if (arm := prefix(state, place)) is not None]
+    arms = [prefix(state, place) for place in sorted(places - {-1})]
     yield from until(*((arm, _FIRST) for arm in arms))
     return any(arm.flips for arm in arms)
 
 
-def prefix(state: State, step: int) -> Arm | None:
-    """Return the arm that keeps the responses up to `step`; None at the last step, after which nothing can
-    differ.
-    """
-    return None if step >= state.plan.steps - 1 else state.ledger.keep(step, role="value")
+def prefix(state: State, step: int) -> Arm:
+    """Return the arm that keeps the responses up to `step`."""
+    return state.ledger.keep(step, role="value")
 
 
 def drop_contrast(state: State, step: int) -> Contrast:
     """Return the contrast of keeping everything before `step` against keeping the step too."""
     found = state.contrasts.get(step)
     if found is None:
-        before = prefix(state, step - 1)
-        assert before is not None
         worst = state.plan.undefined == "worst"
-        found = state.contrasts[step] = Contrast(before, prefix(state, step), worst=worst)
+        found = state.contrasts[step] = Contrast(prefix(state, step - 1), prefix(state, step), worst=worst)
     return found
 
 
@@ -115,9 +117,7 @@ def _drop_at(state: State, step: int) -> float:
 
 def _loss_chance(state: State, span: _Span) -> float:
     """Return about how likely it is that V falls by `_UNEXPLAINED` over the span, by what has been drawn."""
-    before = prefix(state, span.after)
-    assert before is not None
-    return Contrast(before, prefix(state, span.last)).chance(_UNEXPLAINED)
+    return Contrast(prefix(state, span.after), prefix(state, span.last)).chance(_UNEXPLAINED)
 
 
 def _search(state: State, span: _Span) -> Task[int | None]:
@@ -131,7 +131,6 @@ def _search(state: State, span: _Span) -> Task[int | None]:
         place = locate(grid, counts, first=span.after + 1, last=span.last, excluded=tried)
         if place.chance < _SURE and drawn < _MOST_SCREENING:
             arm = prefix(state, place.probe)
-            assert arm is not None
             yield from until((arm, len(arm.outcomes) + _PROBES))
             drawn += _PROBES
             if len(arm.outcomes) >= 2 * _MOST_SCREENING or (
@@ -173,14 +172,13 @@ def _certify(state: State, step: int, threshold: float) -> Task[bool]:
 
 
 def _rate(state: State, step: int) -> float:
-    arm = prefix(state, step)
-    return 0.0 if arm is None else arm.rate or 0.0
+    return prefix(state, step).rate or 0.0
 
 
 def _counts(state: State, span: _Span) -> list[tuple[int, int, int]]:
     """Return (prefix, flips, others) of the prefixes of a span that have been drawn, in order."""
     counts: list[tuple[int, int, int]] = []
-    for step in range(span.after, min(span.last, state.plan.steps - 1)):
+    for step in range(span.after, span.last):
         arm = state.ledger.arms.get(f"keep:{step}")
         if arm is not None and arm.defined:
             counts.append((step, arm.flips, len(arm.defined) - arm.flips))
@@ -190,13 +188,15 @@ def _counts(state: State, span: _Span) -> list[tuple[int, int, int]]:
 def drops(state: State) -> tuple[Drop, ...]:
     """Return how the whole loss divides over the measured prefixes; the parts add up to it exactly."""
     measured: list[tuple[int, float, int]] = []
-    for step in range(-1, state.plan.steps - 1):
+    for step in range(-1, state.plan.steps):
         arm = state.ledger.arms.get(f"keep:{step}")
         if arm is not None and arm.rate is not None and (len(arm.defined) >= _MEASURED or step == -1):
             measured.append((step, arm.rate, len(arm.defined)))
     if not measured or measured[0][0] != -1:
         return ()
-    measured.append((state.plan.steps - 1, 0.0, 0))
+    if measured[-1][0] != state.plan.steps - 1:
+        # Not re-run: the recorded outcome stands, which is no flip.
+        measured.append((state.plan.steps - 1, 0.0, 0))
     return tuple(
         Drop(
             first=before[0] + 1,

@@ -18,12 +18,12 @@ __all__ = ["Baseline", "Gate", "Report", "Row", "run_suites"]
 _RUNS = {True: 16, False: 200}
 _COMPARE_RUNS = {True: 150, False: 600}
 _LAW_RUNS = {True: 150, False: 2000}
-_LAW_LOOKS = {True: 60, False: 100}
+_LAW_LOOKS = {True: 40, False: 100}
 _BASELINE_RUNS = {True: 60, False: 300}
 _ESTIMATE_RUNS = {True: 200, False: 400}
 
 # Steps, budget in calls to the model, and baseline at which the estimate is held to what then happens.
-_ESTIMATE_CASES = ((10, 600.0, 0.05), (10, 800.0, 0.2), (20, 1600.0, 0.05), (20, 2500.0, 0.2))
+_ESTIMATE_CASES = ((10, 600.0, 0.05), (10, 800.0, 0.2), (20, 1600.0, 0.1))
 
 # How many fewer forks than fixed-k with controls, by the number of steps.
 _SAVINGS = {10: 2.5, 20: 4.0, 50: 7.0}

@@ -64,7 +64,7 @@ class Tally:
             innocent = frozenset(step for step in range(known.steps) if known.effect(step) <= 0)
         self.false_blame += any(step in innocent for step in found.certified)
         for effect in found.effects:
-            if effect.ci_kind == "betting" and effect.ci_low is not None and effect.ci_high is not None:
+            if effect.pairs and effect.ci_low is not None and effect.ci_high is not None:
                 self.shown += 1
                 # Bounds are found by halving, so the last digits are open.
                 self.covered += effect.ci_low - 1e-5 <= known.effect(effect.step) <= effect.ci_high + 1e-5
