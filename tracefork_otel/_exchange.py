@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ._session import Session
     from ._spans import OwnSpan
 
+CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""Asks for conversations on spans; bodies are parsed in the agent's process only then."""
 _BROKEN = ("RemoteProtocolError", "ReadError", "CloseError", "WriteError", "ProtocolError")
 """Errors of the client libraries that mean that the connection ended in mid-body."""
 _CANCELLED = ("CancelledError", "Cancelled")
@@ -225,6 +228,13 @@ class LiveExchange:
             event["tracefork.chunk.offsets_us"] = response.chunk_offsets_us
             event["tracefork.outcome"] = outcome
             span.add_event("tracefork.response.body", event, ended_ns)
+        if os.environ.get(CONTENT_VARIABLE):
+            from . import _genai_content
+
+            if _genai_content.wanted():
+                span.set_attributes(
+                    _genai_content.content_attributes(request.url, sent, response, limit=limit)
+                )
         span.end(ended_ns)
 
     def _kept_attributes(self) -> tuple[dict[str, Any], list[dict[str, object]]]:
@@ -251,6 +261,10 @@ _TOLD_BY_FIELDS = frozenset(
         "server.address",
         "server.port",
         "error.type",
+        # The bodies once more.
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.system_instructions",
     }
 )
 

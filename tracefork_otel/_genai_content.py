@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from . import _spans
+from ._exchange import CONTENT_VARIABLE
 from ._genai_formats import FORMATS, json_object
 
 if TYPE_CHECKING:
     from .exchange import Headers, Response
 
-VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 INPUT = "gen_ai.input.messages"
 OUTPUT = "gen_ai.output.messages"
 SYSTEM = "gen_ai.system_instructions"
@@ -33,7 +33,7 @@ _DECODED = 64 * 1024 * 1024
 
 def wanted(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the environment asks for message content on spans."""
-    return environ.get(VARIABLE, "").strip().lower() in _ON
+    return environ.get(CONTENT_VARIABLE, "").strip().lower() in _ON
 
 
 def content_attributes(

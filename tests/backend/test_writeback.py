@@ -563,8 +563,10 @@ def test_forks_end_in_many_threads_at_once(tmp_path: Path, collector: Collector)
         opened.end(outcome=True)
         return opened.span_id
 
-    with WriteBack(tmp_path) as back, ThreadPoolExecutor(16) as pool:
+    warnings: list[str] = []
+    with WriteBack(tmp_path, warn=warnings.append) as back, ThreadPoolExecutor(16) as pool:
         forks = set(pool.map(one, [back] * 400))
+    assert warnings == []
     assert len(forks) == 400
     sent = collector.spans()
     assert len(sent) == len(collector.received) == 800

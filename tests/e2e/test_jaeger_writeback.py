@@ -59,6 +59,7 @@ def written(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             ANTHROPIC_BASE_URL=model.url,
             ANTHROPIC_API_KEY="none",
             OTEL_EXPORTER_OTLP_ENDPOINT=jaeger.otlp_http,
+            OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="SPAN_ONLY",
         )
     with open_store(store) as opened, pytest.MonkeyPatch.context() as environment:
         run = opened.run("last")
@@ -158,6 +159,19 @@ def test_body_previews_are_readable_text(written: Written) -> None:
     assert asked["messages"][0]["content"].startswith("Please book a flight to Osaka")
     assert "search_flights" in bodies["tracefork.response.body"]
     assert written.run.exchanges[0].request.body.decode() == bodies["tracefork.request.body"]
+
+
+def test_jaeger_has_the_conversation_where_it_was_asked_for(written: Written) -> None:
+    """What Jaeger's GenAI tab reads is on every model call: operation, model, usage, and messages as JSON."""
+    for exchange in written.run.exchanges:
+        tags = written.before.span(exchange.span_id).tags
+        assert (tags["gen_ai.operation.name"], tags["gen_ai.request.model"]) == ("chat", "claude-sonnet-5")
+        assert tags["gen_ai.usage.input_tokens"] > tags["gen_ai.usage.output_tokens"] > 0
+        asked, answered = (json.loads(tags[f"gen_ai.{side}.messages"]) for side in ("input", "output"))
+        assert asked[0]["parts"][0]["content"].startswith("Please book a flight to Osaka")
+        assert len(answered) == 1
+    assert answered[0]["finish_reason"] == "stop"
+    assert [part["type"] for part in asked[-1]["parts"]] == ["tool_call_response"]
 
 
 def test_grpc_is_spoken_where_the_environment_asks_for_it(

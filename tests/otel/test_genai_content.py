@@ -10,10 +10,13 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tracefork_backend import providers
 from tracefork_backend.simulate import Call, ModelServer, Reply, ToolUse, Usage
 
 from tracefork_otel import _genai_content as content
+from tracefork_otel._exchange import CONTENT_VARIABLE
 from tracefork_otel.exchange import Response
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -234,7 +237,6 @@ def test_pictures_are_told_by_their_length() -> None:
 def test_what_a_body_claims_cannot_break_the_exporter() -> None:
     """Half surrogate pairs, huge numbers and wrong types become something that OTLP can carry, or nothing."""
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-    from opentelemetry.sdk.trace import TracerProvider
 
     answer = {
         "id": "\ud800",
@@ -310,5 +312,30 @@ def test_other_formats_give_nothing() -> None:
 )
 def test_the_environment_says_whether(value: str, expected: bool) -> None:
     """Content goes on spans for the values that mean spans, and not unless asked for."""
-    assert content.wanted({content.VARIABLE: value}) is expected
+    assert content.wanted({CONTENT_VARIABLE: value}) is expected
     assert content.wanted({}) is False
+
+
+def test_an_exchange_span_carries_its_conversation(
+    model: str,
+    capture: Any,
+    provider: TracerProvider,
+    exported: InMemorySpanExporter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The user's span has the messages if the environment asks; the store has them as bodies only."""
+    capture.on(tracer_provider=provider)
+    told: list[bool] = []
+    for value in ("SPAN_ONLY", "EVENT_ONLY"):
+        monkeypatch.setenv(CONTENT_VARIABLE, value)
+        httpx2.post(f"{model}/v1/messages", json=ANTHROPIC)
+        (span,) = (span for span in exported.get_finished_spans() if span.name.startswith("chat "))
+        exported.clear()
+        attributes = dict(span.attributes or {})
+        told.append(content.INPUT in attributes)
+        if told[-1]:
+            assert json.loads(str(attributes[content.OUTPUT]))[0]["finish_reason"] == "tool_call"
+            assert attributes["gen_ai.usage.input_tokens"] == 50
+    assert told == [True, False]
+    for exchange in capture.read().exchanges:
+        assert not set(content.CONTENT) & exchange.attributes.keys()
