@@ -97,7 +97,7 @@ def _sampler(rng: random.Random, plan: Plan, cause: int, effect: float, baseline
         # the end never.
         def value(request: TrialRequest) -> bool:
             rate = baseline + (effect if request.kept <= cause else 0.0)
-            return rng.random() < min(1.0, rate)
+            return request.kept < plan.steps and rng.random() < rate
 
         return value
     # An intervention flips on top of the noise, so that the difference of the two rates is the effect.

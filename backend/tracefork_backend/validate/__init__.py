@@ -57,6 +57,7 @@ def run_suites(quick: bool = True) -> Report:
 
 def _blame_gates(whole: dict[str, Tally]) -> list[Gate]:
     null, wrong, cover, pivots = (whole[tag] for tag in ("null", "wrong oracle", "cover", "pivot"))
+    flaky = whole["flaky"]
     return [
         Gate(
             name="false blame where nothing is a cause, upper 95 % bound",
@@ -71,6 +72,13 @@ def _blame_gates(whole: dict[str, Tally]) -> list[Gate]:
             sense="at most",
             limit=0.05,
             runs=wrong.runs,
+        ),
+        Gate(
+            name="the same where 0.4 or 0.8 of all re-runs flip whatever happens, any mode",
+            value=upper_bound(flaky.false_blame, flaky.runs),
+            sense="at most",
+            limit=0.05,
+            runs=flaky.runs,
         ),
         Gate(
             name="coverage of the intervals shown at the end of experiments",

@@ -139,6 +139,7 @@ def _noise() -> Iterator[Cell]:
                 weight=4.0 if noise == 0.1 else 1.0,
                 tags=frozenset(tags),
             )
+    yield from _flaky()
     for steps in (10, 20):
         yield Cell(
             suite="F",
@@ -147,6 +148,24 @@ def _noise() -> Iterator[Cell]:
             weight=0.5,
             tags=frozenset({"cover"}),
         )
+
+
+def _flaky() -> Iterator[Cell]:
+    """F, the hardest part: an outcome that flips whatever happens, even if every response is kept."""
+
+    def make(rng: random.Random, steps: int, noise: float) -> NoisyOr:
+        return replace(planted(rng, steps, causes=0, noise=noise), noise=(noise,) * (steps + 1))
+
+    for mode in ("auto", "intervene", "value"):
+        for steps in (4, 6):
+            for noise in (0.4, 0.8):
+                yield Cell(
+                    suite="F",
+                    name=f"n={steps} flips {noise} whatever happens, mode {mode}",
+                    make=lambda rng, s=steps, b=noise: make(rng, s, b),
+                    tags=frozenset({"flaky"}),
+                    settings=(("mode", mode), ("parent_failed", True)),
+                )
 
 
 def _pivots() -> Iterator[Cell]:
