@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from .environment import executable, given_back, kept_settings, traced, working_directory
 from .recording import Recorded, RecordedRun, record, write_spans
-from .supervise import Finished, Output, run_command
+from .supervise import Finished, Output, Stopper, run_command
 
 __all__ = [
     "Finished",
     "Output",
     "Recorded",
     "RecordedRun",
+    "Stopper",
     "executable",
     "given_back",
     "kept_settings",

@@ -34,7 +34,7 @@ _LOCAL = re.compile(
 def traced(
     base: Mapping[str, str],
     *,
-    mode: Literal["record", "replay"],
+    mode: Literal["record", "replay", "fork"],
     store: Path,
     trace_id: str,
     span_id: str,
@@ -44,7 +44,7 @@ def traced(
     env = {
         name: value
         for name, value in base.items()
-        # A replay inherits none of the settings of who asks for it; a recording keeps what the user set.
+        # A replay or fork inherits no settings of who asks for it; a recording keeps what the user set.
         if mode == "record" or not name.startswith("TRACEFORK_")
     }
     env.pop("TRACESTATE", None)

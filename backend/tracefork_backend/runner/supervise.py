@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,10 @@ from tracefork_otel._errors import AgentFailed
 Reason: TypeAlias = Literal["exit", "timeout", "stopped"]
 OnOutput: TypeAlias = Callable[[Literal["stdout", "stderr"], bytes], None]
 
-_SUPERVISOR = Path(__file__).with_name("_supervisor.py")
+Launch: TypeAlias = Callable[[Sequence[int]], "subprocess.Popen[bytes] | None"]
+"""Starts a supervisor with its descriptors (socket, stdin, stdout, stderr); None if another process reaps it."""
+
+SUPERVISOR = Path(__file__).with_name("_supervisor.py")
 
 # Time between SIGTERM and SIGKILL: more than the 2 s that a recording process may take to flush.
 GRACE_S = 3.0
@@ -81,6 +85,40 @@ class Finished:
     """Processes that the command left running and that were ended."""
 
 
+class Stopper:
+    """Ends every command that runs under it, from any thread; what starts afterwards is ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[_Supervised] = set()
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Each command is being ended; whoever waits for one gets it back with the reason `stopped`."""
+        with self._lock:
+            self._stopped = True
+            for supervised in self._running:
+                supervised.ask_to_end()
+
+    @contextlib.contextmanager
+    def over(self, supervised: _Supervised) -> Iterator[None]:
+        """Inside the block this command is one of those that are ended."""
+        with self._lock:
+            self._running.add(supervised)
+            if self._stopped:
+                supervised.ask_to_end()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(supervised)
+
+
 def run_command(
     argv: Sequence[str],
     *,
@@ -90,6 +128,7 @@ def run_command(
     stdin: bytes | None = None,
     on_output: OnOutput | None = None,
     grace: float = GRACE_S,
+    stopper: Stopper | None = None,
 ) -> Finished:
     """How the command ended; nothing that it started is left, also if this call is interrupted.
 
@@ -102,28 +141,51 @@ def run_command(
         "timeout": timeout,
         "grace": grace,
     }
+    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, on_output=on_output, stopper=stopper)
+
+
+def supervise(
+    spec: Mapping[str, Any],
+    name: str,
+    launch: Launch,
+    *,
+    stdin: bytes | None = None,
+    on_output: OnOutput | None = None,
+    stopper: Stopper | None = None,
+) -> Finished:
+    """How what the supervisor was told to start ended; `launch` gives the supervisor its descriptors.
+
+    Raises AgentFailed as `run_command` does, `name` standing for the command.
+    """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        supervised = _Supervised(stack, spec, stdin, on_output)
+        supervised = _Supervised(stack, spec, stdin, on_output, launch)
         try:
-            report = supervised.follow()
+            with (stopper or Stopper()).over(supervised):
+                report = supervised.follow()
         except BaseException:
             supervised.stop()
             raise
-    return _finished(report, supervised, list(argv), time.monotonic() - started)
+    return _finished(report, supervised, name, time.monotonic() - started)
 
 
-def _finished(
-    report: Mapping[str, Any], supervised: _Supervised, argv: list[str], seconds: float
-) -> Finished:
+def _own_supervisor(ends: Sequence[int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(SUPERVISOR), *map(str, ends)],
+        pass_fds=ends,
+        stdin=subprocess.DEVNULL,
+        # A session of its own: the terminal's Ctrl-C is ours to pass on, in our own way.
+        start_new_session=True,
+    )
+
+
+def _finished(report: Mapping[str, Any], supervised: _Supervised, name: str, seconds: float) -> Finished:
     if "failed" in report:
-        raise AgentFailed(f"cannot start {argv[0]!r}: {report['failed']}")
+        raise AgentFailed(f"cannot start {name!r}: {report['failed']}")
     if not report:
-        raise AgentFailed(
-            f"the supervisor of {argv[0]!r} was ended from outside; the command was ended with it"
-        )
+        raise AgentFailed(f"the supervisor of {name!r} was ended from outside; the command was ended with it")
     if report["remaining"]:
-        raise AgentFailed(f"{argv[0]!r} left processes that cannot be ended: {report['remaining']}")
+        raise AgentFailed(f"{name!r} left processes that cannot be ended: {report['remaining']}")
     return Finished(
         exit_status=exit_status(report["ended"]),
         reason=report["reason"],
@@ -148,6 +210,7 @@ class _Supervised:
         spec: Mapping[str, Any],
         stdin: bytes | None,
         on_output: OnOutput | None,
+        launch: Launch,
     ) -> None:
         self.outputs: dict[str, Output] = {"stdout": Output(), "stderr": Output()}
         self._on_output = on_output
@@ -165,16 +228,11 @@ class _Supervised:
                 stack.callback(os.close, reader)
                 self._selector.register(reader, selectors.EVENT_READ, name)
                 ends.append(writer)
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SUPERVISOR), *map(str, ends)],
-                pass_fds=ends,
-                stdin=subprocess.DEVNULL,
-                # A session of its own: the terminal's Ctrl-C is ours to pass on, in our own way.
-                start_new_session=True,
-            )
+            self._process = launch(ends)
         self._selector.register(self._socket, selectors.EVENT_READ, "report")
         stack.callback(self._leave)
-        self._socket.sendall(json.dumps(spec).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # ended already: its last word is still to be read
+            self._socket.sendall(json.dumps(spec).encode() + b"\n")
 
     def follow(self) -> dict[str, Any]:
         """The supervisor's last word; all output up to then has been handed on."""
@@ -190,11 +248,15 @@ class _Supervised:
                 self._take(key)
         return self._report
 
+    def ask_to_end(self) -> None:
+        """The supervisor knows that the tree is to be ended."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def stop(self) -> None:
         """The whole tree has been ended; output is no longer handed on."""
         self._on_output = None
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+        self.ask_to_end()
         deadline = time.monotonic() + _SUPERVISOR_S
         while not self._ended and time.monotonic() < deadline:
             for key, _ in self._selector.select(1.0):
@@ -227,6 +289,8 @@ class _Supervised:
 
     def _leave(self) -> None:
         self._socket.close()  # whatever still runs is ended by this
+        if self._process is None:  # forked from a warm process, which waits for it
+            return
         try:
             self._process.wait(_SUPERVISOR_S)
         except subprocess.TimeoutExpired:

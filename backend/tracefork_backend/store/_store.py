@@ -172,6 +172,10 @@ class Store:
                         merged.setdefault(name, value)
         return merged
 
+    def root_of(self, run_id: str) -> str | None:
+        """The id of the span above all others of a run, or None if none was recorded."""
+        return next((row["span_id"] for row in self.ask("root_of_run", run_id=run_id)), None)
+
     @property
     def entries(self) -> tuple[manifest.SegmentEntry, ...]:
         """The segments that can be read."""

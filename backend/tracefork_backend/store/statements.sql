@@ -53,6 +53,8 @@ SELECT h.attributes
 FROM _heads h
 WHERE h.trace_id = $run_id
 ORDER BY h.parent_span_id IS NOT NULL, h.started_ns
+-- :root_of_run
+SELECT span_id FROM _heads WHERE trace_id = $run_id ORDER BY parent_span_id IS NOT NULL, started_ns LIMIT 1
 -- :launch_of_run
 SELECT DISTINCT p.trace_id
 FROM (SELECT DISTINCT process_id FROM _exchanges WHERE trace_id = $run_id) e

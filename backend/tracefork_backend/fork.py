@@ -1,0 +1,95 @@
+"""A run forked at a step: its prefix replayed, one thing changed, and the agent left to go on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+from tracefork_otel._errors import UsageError
+from tracefork_otel.intervention import Tail
+from tracefork_otel.match import MatchMode
+from tracefork_otel.tape import Tape
+
+from .edits import Edit
+from .forking import Fork, Forker, Problem, ProblemKind
+from .forking.forker import DEFAULT_TIMEOUT, OnDone, Oracle, Planned
+from .forking.starting import Agent
+from .store import Run, Store
+
+__all__ = ["Fork", "Forker", "OnDone", "Oracle", "Planned", "Problem", "ProblemKind", "fork"]
+
+
+@overload
+def fork(
+    run: Run | Tape,
+    *,
+    at: int,
+    edit: Edit,
+    agent: Agent | None = ...,
+    tail: Tail = ...,
+    times: Literal[1] = ...,
+    jobs: int = ...,
+    timeout: float | None = ...,
+    store: Store | None = ...,
+    oracle: Oracle | None = ...,
+    on_done: OnDone | None = ...,
+    match: MatchMode = ...,
+    ignore: Sequence[str] = ...,
+    allow_hosts: Sequence[str] = ...,
+) -> Fork: ...
+@overload
+def fork(
+    run: Run | Tape,
+    *,
+    at: int,
+    edit: Edit,
+    agent: Agent | None = ...,
+    tail: Tail = ...,
+    times: int,
+    jobs: int = ...,
+    timeout: float | None = ...,
+    store: Store | None = ...,
+    oracle: Oracle | None = ...,
+    on_done: OnDone | None = ...,
+    match: MatchMode = ...,
+    ignore: Sequence[str] = ...,
+    allow_hosts: Sequence[str] = ...,
+) -> list[Fork]: ...
+def fork(
+    run: Run | Tape,
+    *,
+    at: int,
+    edit: Edit,
+    agent: Agent | None = None,
+    tail: Tail = "live",
+    times: int = 1,
+    jobs: int = 1,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    store: Store | None = None,
+    oracle: Oracle | None = None,
+    on_done: OnDone | None = None,
+    match: MatchMode = "exact",
+    ignore: Sequence[str] = (),
+    allow_hosts: Sequence[str] = (),
+) -> Fork | list[Fork]:
+    """The fork of a run that is changed by this edit at this step; a list of them if `times` is not 1.
+
+    `on_done` is given each fork as it ends. What goes wrong with an agent is the fork's `problem`, not an
+    exception. Raises UsageError if the edit does not fit the step or nothing says how to start the agent,
+    StoreError if the forks cannot be kept.
+    """
+    if times < 1:
+        raise UsageError(f"times={times}: ask for at least one fork")
+    with Forker(
+        run,
+        agent=agent,
+        jobs=jobs,
+        timeout=timeout,
+        store=store,
+        match=match,
+        ignore=ignore,
+        allow_hosts=allow_hosts,
+        warm=times > 1,
+    ) as forker:
+        made = forker.forks([Planned(at=at, edit=edit, tail=tail)] * times, oracle=oracle, on_done=on_done)
+    return made[0] if times == 1 else made
