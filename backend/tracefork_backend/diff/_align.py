@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ._reading import Step
@@ -31,9 +32,22 @@ def align(a: Sequence[Step], b: Sequence[Step]) -> list[Pair]:
     back = _common(a[front:][::-1], b[front:][::-1])
     ends = (len(a) - back, len(b) - back)
     pairs: list[Pair] = [(i, i) for i in range(front)]
-    pairs += [(_moved(i, front), _moved(j, front)) for i, j in _best(a[front : ends[0]], b[front : ends[1]])]
+    middle = a[front : ends[0]], b[front : ends[1]]
+    pairs += [(_moved(i, front), _moved(j, front)) for i, j in _best(*middle, _certain(*middle))]
     pairs += [(ends[0] + i, ends[1] + i) for i in range(back)]
     return _crossing(pairs, a, b)
+
+
+def _certain(a: Sequence[Step], b: Sequence[Step]) -> frozenset[int]:
+    """The `id` of each step that is paired with equal ones only: the other side has as many of them."""
+    ours, theirs = [step.key for step in a], [step.key for step in b]
+    counts = Counter(ours), Counter(theirs)
+    return frozenset(
+        id(step)
+        for side, keys in ((a, ours), (b, theirs))
+        for step, key in zip(side, keys, strict=True)
+        if counts[0][key] == counts[1][key]
+    )
 
 
 def _moved(place: int | None, by: int) -> int | None:
@@ -67,7 +81,7 @@ def _origin(step: Step) -> str:
     return step.exchange.served_span_id or step.exchange.span_id
 
 
-def _best(a: Sequence[Step], b: Sequence[Step]) -> list[Pair]:
+def _best(a: Sequence[Step], b: Sequence[Step], certain: frozenset[int]) -> list[Pair]:
     """The alignment of two parts that is worth most, by dynamic programming within a band."""
     if not a or not b:
         return [*((i, None) for i in range(len(a))), *((None, j) for j in range(len(b)))]
@@ -79,7 +93,10 @@ def _best(a: Sequence[Step], b: Sequence[Step]) -> list[Pair]:
         row, below, known = best[i], best[i + 1], scores[i]
         middle = i * len(b) // len(a)
         for j in range(min(len(b), middle + band) - 1, max(0, middle - band) - 1, -1):
-            known[j] = worth = score(a[i], b[j])
+            worth = score(a[i], b[j])
+            if worth != _SAME and (id(a[i]) in certain or id(b[j]) in certain):
+                worth = _SERVED if worth == _SERVED else 0.0
+            known[j] = worth
             paired = worth + below.get(j + 1, 0.0) if worth else 0.0
             row[j] = max(paired, below.get(j, 0.0), row.get(j + 1, below.get(j + 1, 0.0)))
     return _walked(len(a), len(b), best, scores)

@@ -60,6 +60,11 @@ class Step:
             pass
         return request.method, request.url
 
+    @property
+    def key(self) -> tuple[tuple[str, str], bytes, str]:
+        """What two steps share exactly if they ask and are answered the same."""
+        return self.address, self.exchange.request.body, json.dumps(self.answer, sort_keys=True)
+
     def asks_as(self, other: Step) -> bool:
         """Whether both requests are the same."""
         ours, theirs = self.exchange.request, other.exchange.request
