@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from .contrast import Contrast
@@ -27,7 +28,7 @@ def findings(state: State) -> Findings:
     arms = state.ledger.arms.values()
     baseline = state.baseline
     result = Findings(
-        mode=state.mode if state.mode in ("intervene", "value", "fixed") else "undecided",  # type: ignore[arg-type]
+        mode=state.mode,
         effects=tuple(effects),
         ranking=_ranking(state, effects),
         sets=tuple(state.sets),
@@ -39,19 +40,11 @@ def findings(state: State) -> Findings:
         controls=sum(len(arm.outcomes) for arm in arms if not arm.altered),
         stop_reason=state.stop_reason,
     )
-    object.__setattr__(result, "message", _message(state, result))
-    return result
+    return replace(result, message=_message(state, result))
 
 
 def _q_values(state: State) -> dict[int, float]:
     """Return q-values scaled to the whole alpha, so that q ≤ alpha is what certifies."""
-    if state.mode == "value":
-        # Certified by Bonferroni over all steps, which also covers choosing among them by the same trials.
-        count = state.plan.steps
-        return {
-            step: min(1.0, count * math.exp(-max(0.0, contrast.log_e)))
-            for step, contrast in state.contrasts.items()
-        }
     share = state.singles_alpha / state.plan.alpha
     values = e_bh_adjusted(state.log_e(), weights=state.weights()) if state.tested else []
     return {step: min(1.0, q / share) for step, q in zip(state.tested, values, strict=True)}
@@ -94,8 +87,11 @@ def _effect(state: State, step: int, q: float | None) -> Effect:
                 control_rate=0.0, effect=flipped, ci_low=flipped, ci_high=flipped, ci_kind="deterministic"
             )
         return Effect(step=step, verdict=verdict, reason=reason, **shown, **labels)
-    if state.mode == "value" and step not in state.certified:
-        contrast.fold()
+    if state.mode == "value":
+        # What certified a step stays as it was, though later trials of its prefixes came in for others.
+        if step not in state.certified:
+            contrast.fold()
+        # Bonferroni over all steps, which also covers choosing among them by the same trials.
         q = min(1.0, state.plan.steps * math.exp(-max(0.0, contrast.log_e)))
     shown = _counts(contrast.treatment, contrast.control)
     if contrast.blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .contrast import Contrast
 from .findings import SetFinding, StopReason, Verdict
@@ -23,7 +24,7 @@ class State:
     plan: Plan
     ledger: Ledger = field(default_factory=Ledger)
     phase: Phase = "control"
-    mode: str = "undecided"
+    mode: Literal["intervene", "value", "fixed", "undecided"] = "undecided"
     baseline: Arm | None = None
     low: float = 0.12
     """A flip rate that screening takes for noise."""
