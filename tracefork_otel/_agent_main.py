@@ -40,7 +40,6 @@ def call(function: Callable[..., Any], arguments: Any) -> Any:
 
 def main(argv: list[str]) -> int:
     """The agent's call was made as one span; its own error, if any, is on stderr."""
-    from . import _agent
     from ._launch import boot
 
     arguments = json.loads(sys.stdin.read() or "null")
@@ -52,6 +51,13 @@ def main(argv: list[str]) -> int:
     except BaseException as error:
         _show(error)
         return NOT_STARTED
+    return call_once(function, arguments)
+
+
+def call_once(function: Callable[..., Any], arguments: Any) -> int:
+    """The exit status of a call that was made as one span; its own error, if any, is on stderr."""
+    from . import _agent
+
     code = getattr(function, "__code__", None)
     if code is None or code.co_filename != _agent.__file__:  # not decorated: its result is to be recorded too
         function = _agent.agent(function)

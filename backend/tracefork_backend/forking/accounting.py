@@ -1,4 +1,4 @@
-"""What a fork's own records say of it: calls by phase, cost, where it met its parent again, what went wrong."""
+"""What a fork's own records say of it: calls by phase, cost, where it met its parent again, and problems."""
 
 from __future__ import annotations
 

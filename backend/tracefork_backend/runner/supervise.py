@@ -24,7 +24,7 @@ Reason: TypeAlias = Literal["exit", "timeout", "stopped"]
 OnOutput: TypeAlias = Callable[[Literal["stdout", "stderr"], bytes], None]
 
 Launch: TypeAlias = Callable[[Sequence[int]], "subprocess.Popen[bytes] | None"]
-"""Starts a supervisor with its descriptors (socket, stdin, stdout, stderr); None if another process reaps it."""
+"""Starts a supervisor, given socket, stdin, stdout and stderr; None if another process waits for it."""
 
 SUPERVISOR = Path(__file__).with_name("_supervisor.py")
 
