@@ -12,11 +12,12 @@ from tracefork_otel.tape import Tape
 
 from .edits import Edit
 from .forking import Fork, Forker, Problem, ProblemKind
-from .forking.forker import DEFAULT_TIMEOUT, OnDone, Oracle, Planned
+from .forking.forker import DEFAULT_TIMEOUT, Gate, OnDone, Planned
 from .forking.starting import Agent
+from .oracle import Oracle
 from .store import Run, Store
 
-__all__ = ["Fork", "Forker", "OnDone", "Oracle", "Planned", "Problem", "ProblemKind", "fork"]
+__all__ = ["Fork", "Forker", "Gate", "OnDone", "Planned", "Problem", "ProblemKind", "fork"]
 
 
 @overload

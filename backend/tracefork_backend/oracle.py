@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from tracefork_otel._errors import UsageError
 from tracefork_otel._json_paths import PathTokens, format_path, parse_path
@@ -168,9 +168,12 @@ class _Field:
         if not ok:
             return None
         for token in self.path:
+            kind = dict if isinstance(token, str) else list
+            if not isinstance(found, kind):
+                return False
             try:
-                found = found[token]
-            except (LookupError, TypeError):
+                found = cast("Any", found)[token]
+            except LookupError:
                 return False
         # JSON has one kind of number, and true is none.
         return found == self.value and isinstance(found, bool) == isinstance(self.value, bool)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from tracefork_otel._errors import StoreError, UsageError
 from tracefork_otel.intervention import Intervention, Tail
@@ -18,6 +18,7 @@ from tracefork_otel.wal import exchanges_of, read_wal, wal_files
 
 from ..edits import Edit
 from ..interventions import build
+from ..oracle import Oracle, grade, graded_fork
 from ..reconstruct import reconstruct
 from ..runner import Stopper
 from ..store import Run, Store, open_store
@@ -27,7 +28,6 @@ from .result import Fork
 from .starting import Agent, Playing, way_of
 from .workspace import TrialSpace, Workspace
 
-Oracle: TypeAlias = Callable[[Fork], bool | None]
 OnDone: TypeAlias = Callable[[Fork], None]
 
 _NAME_OF_FORK = re.compile(r"fork (?P<name>.*)@\d+", re.DOTALL)
@@ -42,6 +42,18 @@ class Planned:
     at: int
     edit: Edit
     tail: Tail = "live"
+
+
+class Gate(Protocol):
+    """Says which of the planned forks start, such as those that a budget has room for."""
+
+    def admit(self, at: int) -> bool:
+        """Whether the fork planned at that place starts; it may wait until others have ended."""
+        ...
+
+    def ended(self, at: int, fork: Fork) -> None:
+        """That fork's agent has ended, it is not graded yet; called from the thread that ran it."""
+        ...
 
 
 class Forker:
@@ -134,57 +146,61 @@ class Forker:
         (made,) = self.forks([Planned(at=at, edit=edit, tail=tail)], oracle=oracle)
         return made
 
+    def stop(self) -> None:
+        """What runs is being ended, and so is what would start; for another thread than the one that waits."""
+        self._stopper.stop()
+
     def forks(
-        self, planned: Iterable[Planned], *, oracle: Oracle | None = None, on_done: OnDone | None = None
+        self,
+        planned: Iterable[Planned],
+        *,
+        oracle: Oracle | None = None,
+        on_done: OnDone | None = None,
+        gate: Gate | None = None,
     ) -> list[Fork]:
         """The forks, in the order in which they were planned; `on_done` is given each when it is done.
 
-        Everything is checked before the first agent starts: UsageError if an edit does not fit its step.
+        What the gate does not admit is left out. Everything is checked before the first agent starts:
+        UsageError if an edit does not fit its step.
         """
         checked = [build(self.tape, one.at, edit=one.edit, tail=one.tail) for one in planned]
         made: dict[int, Fork] = {}
-        for at, fork in self._done(checked, oracle):
+        for at, fork in self._done(checked, oracle, gate):
             made[at] = fork
             if on_done is not None:
                 on_done(fork)
         self._space.settle()
-        return [made[at] for at in range(len(checked))]
+        return [made[at] for at in sorted(made)]
 
-    def _done(self, checked: Sequence[Intervention], oracle: Oracle | None) -> Iterator[tuple[int, Fork]]:
+    def _done(
+        self, checked: Sequence[Intervention], oracle: Oracle | None, gate: Gate | None
+    ) -> Iterator[tuple[int, Fork]]:
         """The forks as they end, each with its place among those asked for."""
+        # Roots are opened, and the gate is asked, when an agent is about to start: what waits is not running.
+        rest = ((at, change) for at, change in enumerate(checked) if gate is None or gate.admit(at))
         jobs = min(self._jobs, len(checked)) if self._way.concurrent else 1
         if jobs <= 1:
-            for at, change in enumerate(checked):
+            for at, change in rest:
                 attempt = self._attempt(change)
-                yield at, attempt.graded(attempt.run(), oracle)
+                yield at, attempt.graded(_ran(attempt, at, gate), oracle)
             return
         with ThreadPoolExecutor(jobs, thread_name_prefix="tracefork-fork") as executor:
             waiting: dict[Future[Fork], tuple[int, _Attempt]] = {}
             try:
-                # Roots are opened when their agent is about to start: what waits is not running.
-                rest = iter(enumerate(checked))
                 for at, change in _first(rest, jobs):
-                    self._submit(executor, waiting, at, change)
+                    attempt = self._attempt(change)
+                    waiting[executor.submit(_ran, attempt, at, gate)] = at, attempt
                 while waiting:
                     future = next(as_completed(waiting))
                     at, attempt = waiting.pop(future)
                     found = future.result()
                     for following, change in _first(rest, 1):
-                        self._submit(executor, waiting, following, change)
+                        started = self._attempt(change)
+                        waiting[executor.submit(_ran, started, following, gate)] = following, started
                     yield at, attempt.graded(found, oracle)
             except BaseException:
                 self._stopper.stop()
                 raise
-
-    def _submit(
-        self,
-        executor: ThreadPoolExecutor,
-        waiting: dict[Future[Fork], tuple[int, _Attempt]],
-        at: int,
-        change: Intervention,
-    ) -> None:
-        attempt = self._attempt(change)
-        waiting[executor.submit(attempt.run)] = at, attempt
 
     def _attempt(self, change: Intervention) -> _Attempt:
         forked = self.tape.exchanges[change.step]
@@ -276,7 +292,7 @@ class _Attempt:
         outcome: bool | None = None
         try:
             if oracle is not None and fork.gradable:
-                outcome = oracle(fork)
+                outcome = grade(oracle, graded_fork(fork))
         finally:
             self.root.end(
                 outcome=outcome,
@@ -287,6 +303,13 @@ class _Attempt:
         fork = replace(fork, outcome=outcome)
         self._forker.note(fork, self.root)
         return fork
+
+
+def _ran(attempt: _Attempt, at: int, gate: Gate | None) -> Fork:
+    fork = attempt.run()
+    if gate is not None:
+        gate.ended(at, fork)
+    return fork
 
 
 def _first(items: Iterator[tuple[int, Intervention]], count: int) -> Iterator[tuple[int, Intervention]]:
