@@ -263,7 +263,7 @@ SELECT
         WHEN _attribute(r.root.attributes, 'tracefork.exit_status') <> '0' THEN 'error'
         ELSE 'ok'
     END AS status,
-    NULL::BOOLEAN AS outcome,
+    TRY_CAST(_attribute(r.root.attributes, 'tracefork.run.outcome') AS BOOLEAN) AS outcome,
     t.open = 0 AND t.damaged = 0 AND coalesce(p.losses, 0) = 0 AS complete,
     _attribute(r.root.attributes, 'tracefork.parent.run_id') AS parent_run_id,
     TRY_CAST(_attribute(r.root.attributes, 'tracefork.fork.step') AS INTEGER) AS fork_step,
@@ -300,10 +300,42 @@ SELECT
     NULL::VARCHAR AS value
 WHERE false;
 
+-- Forks and trials, by the root span that the backend writes; calls_* count the exchanges of the fork's own trace.
+CREATE OR REPLACE VIEW _forks AS
+SELECT
+    trace_id, started_ns, attributes,
+    TRY_CAST(_attribute(attributes, 'tracefork.fork.step') AS INTEGER) AS step
+FROM _spans
+WHERE parent_span_id IS NULL AND kind = 'INTERNAL' AND attributes LIKE '%"tracefork.fork.step"%';
+
+CREATE OR REPLACE VIEW _fork_calls AS
+SELECT
+    e.trace_id,
+    count(*) FILTER (WHERE e.replayed AND e.served_span_id IS NOT NULL AND NOT e.memo) AS calls_replayed,
+    count(*) FILTER (WHERE NOT e.replayed AND e.error_type IS DISTINCT FROM 'tracefork_otel.Drift') AS calls_live,
+    count(*) FILTER (WHERE e.memo) AS calls_memo,
+    sum(f.cost_usd) FILTER (WHERE NOT e.replayed) AS cost_usd
+FROM (
+    SELECT *, coalesce(_attribute(attributes, 'tracefork.phase') = 'memo', false) AS memo
+    FROM _exchanges
+    WHERE trace_id IN (SELECT trace_id FROM _forks)
+) e
+LEFT JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id
+GROUP BY e.trace_id;
+
 CREATE OR REPLACE VIEW forks AS
 SELECT
-    NULL::VARCHAR AS run_id, NULL::VARCHAR AS parent_run_id, NULL::INTEGER AS step, NULL::VARCHAR AS intervention,
-    NULL::VARCHAR AS tail, NULL::BOOLEAN AS outcome, NULL::INTEGER AS reconverged_at,
-    NULL::INTEGER AS calls_replayed, NULL::INTEGER AS calls_live, NULL::INTEGER AS calls_memo,
-    NULL::DOUBLE AS cost_usd, NULL::TIMESTAMP AS created_at
-WHERE false;
+    r.trace_id AS run_id,
+    _attribute(r.attributes, 'tracefork.parent.run_id') AS parent_run_id,
+    r.step,
+    _attribute(r.attributes, 'tracefork.fork.intervention') AS intervention,
+    _attribute(r.attributes, 'tracefork.fork.tail') AS tail,
+    TRY_CAST(_attribute(r.attributes, 'tracefork.run.outcome') AS BOOLEAN) AS outcome,
+    TRY_CAST(_attribute(r.attributes, 'tracefork.fork.reconverged_at') AS INTEGER) AS reconverged_at,
+    coalesce(c.calls_replayed, 0)::INTEGER AS calls_replayed,
+    coalesce(c.calls_live, 0)::INTEGER AS calls_live,
+    coalesce(c.calls_memo, 0)::INTEGER AS calls_memo,
+    CASE WHEN coalesce(c.calls_live, 0) = 0 THEN 0 ELSE c.cost_usd END AS cost_usd,
+    _at(r.started_ns) AS created_at
+FROM _forks r
+LEFT JOIN _fork_calls c ON c.trace_id = r.trace_id;
