@@ -128,9 +128,11 @@ class Budget:
         if limit_usd is not None and not (math.isfinite(limit_usd) and limit_usd >= 0):
             raise UsageError(f"a budget of {limit_usd} is none: give dollars, such as 2.00")
         self.limit_usd = limit_usd
-        self._lock = threading.Lock()
+        self._settled = threading.Condition()
+        self._closed = False
         self._spent = 0.0
         self._reserved = 0.0
+        self._running = 0
         self._unknown = 0
         self._refused = False
 
@@ -154,21 +156,40 @@ class Budget:
         """Whether a trial was refused."""
         return self._refused
 
-    def reserve(self, usd: float) -> bool:
-        """Whether that much is set aside now; if not, what is spent and reserved leaves no room for it."""
-        with self._lock:
-            if self.limit_usd is not None and usd > 0 and self._spent + self._reserved + usd > self.limit_usd:
-                self._refused = True
+    def reserve(self, usd: float, *, wait: bool = False) -> bool:
+        """Whether that much is set aside now; if not, what is spent and reserved leaves no room for it.
+
+        With `wait` it is only refused once nothing else is reserved that could be settled for less.
+        """
+        with self._settled:
+            while not self._fits(usd):
+                if self._closed or not wait or not self._running:
+                    self._refused = not self._closed or self._refused
+                    return False
+                self._settled.wait()
+            if self._closed:
                 return False
+            self._running += 1
             self._reserved += usd
             return True
 
+    def _fits(self, usd: float) -> bool:
+        return self.limit_usd is None or usd <= 0 or self._spent + self._reserved + usd <= self.limit_usd
+
     def settle(self, reserved_usd: float, spent_usd: float | None, *, unknown_calls: int = 0) -> None:
         """What was reserved is free again, and what the trial cost is spent; None if nobody knows."""
-        with self._lock:
-            self._reserved = max(0.0, self._reserved - reserved_usd)
+        with self._settled:
+            self._running -= 1
+            self._reserved = max(0.0, self._reserved - reserved_usd) if self._running else 0.0
             self._spent += spent_usd or 0.0
             self._unknown += unknown_calls
+            self._settled.notify_all()
+
+    def close(self) -> None:
+        """Nothing more is set aside, and nobody waits for it."""
+        with self._settled:
+            self._closed = True
+            self._settled.notify_all()
 
 
 def total(estimates: Iterable[tuple[Estimate, int]]) -> Estimate:

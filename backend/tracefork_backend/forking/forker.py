@@ -147,7 +147,7 @@ class Forker:
         return made
 
     def stop(self) -> None:
-        """What runs is being ended, and so is what would start; for another thread than the one that waits."""
+        """What runs and what would still start is being ended; for a thread other than the one that waits."""
         self._stopper.stop()
 
     def forks(
