@@ -6,7 +6,7 @@ import typer
 
 import tracefork_otel
 
-from . import demo, diff, doctor, ls, replay, run, show, sql, tape, verify
+from . import demo, diff, doctor, fork, ls, replay, run, show, sql, tape, verify
 
 app = typer.Typer(
     help="Find the step that broke an LLM agent: record runs, read them, replay them bit-exact.",
@@ -39,6 +39,7 @@ app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("replay")(replay.replay)
 app.command("verify")(verify.verify)
+app.command("fork")(fork.fork)
 app.command("diff")(diff.diff)
 app.command("sql")(sql.sql)
 app.add_typer(tape.app, name="tape")

@@ -73,9 +73,8 @@ def replay_ref(
     allow_hosts: tuple[str, ...],
 ) -> ReplayResult:
     """The result of replaying a run of the store, or the tape file of that path."""
-    from tracefork_otel.tape import Tape
-
     from tracefork_otel._errors import UsageError
+    from tracefork_otel.tape import Tape
 
     from ..replay import replay as replay_tape
 

@@ -12,19 +12,20 @@ from tracefork_backend.budget import Budget, estimate
 from tracefork_backend.edits import Edit
 from tracefork_backend.fork import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
 from tracefork_backend.interventions import build
-from tracefork_backend.oracle import Oracle, grade, graded_run, name_of
+from tracefork_backend.oracle import Graded, Oracle, grade, graded_run, last_text, name_of
 from tracefork_backend.reconstruct import reconstruct
 from tracefork_backend.store import Run, Store
 from tracefork_otel._errors import UsageError
 from tracefork_otel.intervention import Tail
 from tracefork_otel.match import MatchMode
+from tracefork_otel.tape import Tape
 
 from .cells import Cell, Matrix, names_of
 
 __all__ = ["Cell", "Matrix", "OnChange", "matrix", "plan"]
 
 OnChange: TypeAlias = Callable[[Matrix], None]
-RunsAt: TypeAlias = Sequence[tuple[Run, int]]
+RunsAt: TypeAlias = Sequence[tuple[Run | Tape, int]]
 
 
 def plan(
@@ -47,8 +48,8 @@ def plan(
     names = names_of(edits)
     cells: list[Cell] = []
     for run, step in runs_at:
-        tape = reconstruct(run.store, run)
-        outcome = None if oracle is None else grade(oracle, graded_run(run))
+        tape = reconstruct(run.store, run) if isinstance(run, Run) else run
+        outcome = None if oracle is None else grade(oracle, _recorded(run))
         for edit, name in zip(edits, names, strict=True):
             cell = Cell(
                 run_id=run.run_id,
@@ -70,6 +71,13 @@ def plan(
     return Matrix(
         cells=tuple(cells), oracle=None if oracle is None else name_of(oracle), budget_usd=budget_usd
     )
+
+
+def _recorded(run: Run | Tape) -> Graded:
+    """What the recording shows an oracle, which is asked before anything is spent: it may be broken."""
+    if isinstance(run, Run):
+        return graded_run(run)
+    return Graded(run_id=run.run_id, exit_status=run.start.exit_status, last_text=last_text(run.exchanges))
 
 
 def matrix(
@@ -200,7 +208,7 @@ class _Group:
     """The cells of one run, as the gate of its forker."""
 
     def __init__(
-        self, board: _Board, run: Run, cells: Sequence[int], edits: Sequence[Edit], tail: Tail
+        self, board: _Board, run: Run | Tape, cells: Sequence[int], edits: Sequence[Edit], tail: Tail
     ) -> None:
         self.board = board
         self.run = run
@@ -208,7 +216,7 @@ class _Group:
         self._edits = edits
         self._tail: Tail = tail
         self._places: list[int] = []
-        """The cell of each planned fork: every cell once, then again, so that a budget ends them all alike."""
+        """The cell of each planned fork: all of them once, then again, so that a budget ends them alike."""
         self._reserved: dict[int, float] = {}
         self._admitted: list[int] = []
         self._dearest: dict[int, float] = {}
