@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WORST = 2.0
 """What is reserved for a trial, as a multiple of its estimate: a tail may be longer than its parent's."""
 
+_ROUNDING = 1e-9
+"""Dollars by which sums of floats may be off."""
 _BYTES_PER_TOKEN = 4
 """A usual ratio for text, where the wire did not tell the tokens."""
 _ERROR_STATUS = 400
@@ -174,7 +176,9 @@ class Budget:
             return True
 
     def _fits(self, usd: float) -> bool:
-        return self.limit_usd is None or usd <= 0 or self._spent + self._reserved + usd <= self.limit_usd
+        if self.limit_usd is None or usd <= 0:
+            return True
+        return self._spent + self._reserved + usd <= self.limit_usd + _ROUNDING
 
     def settle(self, reserved_usd: float, spent_usd: float | None, *, unknown_calls: int = 0) -> None:
         """What was reserved is free again, and what the trial cost is spent; None if nobody knows."""

@@ -140,5 +140,5 @@ def progress(*, single: bool) -> Iterator[Callable[[Matrix], None] | None]:
     from rich.console import Console, Group
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), transient=True, refresh_per_second=8) as live:
+    with Live(console=Console(stderr=True, highlight=False), transient=True, refresh_per_second=8) as live:
         yield lambda made: live.update(Group(matrix_table(made), made.summary()))
