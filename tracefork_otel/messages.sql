@@ -160,6 +160,15 @@ CREATE OR REPLACE MACRO _responses_blocks(role, type, item) AS CASE
     ELSE [_block(role, item)]
 END;
 
+-- A plain JSON reply as turns; one that streamed or was encoded is read at sealing, into _facts.reply.
+CREATE OR REPLACE MACRO _reply_turns(form, j) AS CASE form
+    WHEN 'anthropic' THEN [_block('assistant', j)]
+    WHEN 'responses' THEN list_transform(_objects(j, '$.output'), lambda i: _block('assistant', i))
+    ELSE list_transform(
+        list_filter(_objects(j, '$.choices'), lambda c: json_type(c, '$.message') = 'OBJECT'),
+        lambda c: _block('assistant', json_extract(c, '$.message')))
+END;
+
 -- A request as turns, what is system first, then as blocks.
 CREATE OR REPLACE MACRO _turns(form, j) AS CASE
     WHEN form = 'responses' THEN CASE
@@ -182,7 +191,11 @@ CREATE OR REPLACE VIEW _requests AS
 SELECT
     e.trace_id,
     e.step,
-    TRY_CAST(b.request_text AS JSON) AS j,
+    CASE WHEN b.request_binary = 0 THEN TRY_CAST(b.request_text AS JSON) END AS j,
+    CASE
+        WHEN f.reply IS NULL AND e.status_code < 400 AND b.response_binary = 0
+            THEN TRY_CAST(b.response_text AS JSON)
+    END AS replied,
     CASE
         WHEN regexp_matches(e.url, '(/v1/messages|:(streamRawPredict|rawPredict))/?(\?|$)') THEN 'anthropic'
         WHEN regexp_matches(e.url, '/responses/?(\?|$)') THEN 'responses'
@@ -191,7 +204,7 @@ SELECT
 FROM _steps e
 JOIN _bodies b ON b.trace_id = e.trace_id AND b.step = e.step
 LEFT JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id
-WHERE coalesce(f.operation, _attribute(e.attributes, 'gen_ai.operation.name')) IS NOT NULL AND b.request_binary = 0;
+WHERE coalesce(f.operation, _attribute(e.attributes, 'gen_ai.operation.name')) IS NOT NULL;
 
 CREATE OR REPLACE VIEW _blocks AS
 SELECT trace_id, step, turn, place, said.role, said.b, _block_kind(_string(said.b, '$.type')) AS kind
@@ -212,7 +225,10 @@ FROM (
             END AS blocks
         FROM (
             SELECT trace_id, step, form, unnest(turns) AS t, generate_subscripts(turns, 1) AS turn
-            FROM (SELECT trace_id, step, form, _turns(form, j) AS turns FROM _requests)
+            FROM (
+                SELECT trace_id, step, form, coalesce(_turns(form, j), []) || coalesce(_reply_turns(form, replied), []) AS turns
+                FROM _requests
+            )
         )
     )
 );

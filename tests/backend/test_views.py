@@ -375,6 +375,7 @@ ITEMS = st.one_of(
 RESPONSES_REQUESTS = st.fixed_dictionaries(
     {"input": WORDS | st.lists(ITEMS, max_size=4)}, optional={"instructions": st.none() | WORDS}
 )
+FORMS = {ANTHROPIC: "anthropic", CHAT: "chat", RESPONSES: "responses"}
 REQUESTS = st.one_of(
     ANTHROPIC_REQUESTS.map(lambda body: (ANTHROPIC, body)),
     CHAT_REQUESTS.map(lambda body: (CHAT, body)),
@@ -388,7 +389,9 @@ def given_requests(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyC
     store = tmp_path_factory.mktemp("empty")
     manifest.commit(store)
     connection = plain(store)
-    connection.execute("CREATE TABLE requests (trace_id VARCHAR, step INTEGER, j JSON, form VARCHAR)")
+    connection.execute(
+        "CREATE TABLE requests (trace_id VARCHAR, step INTEGER, j JSON, replied JSON, form VARCHAR)"
+    )
     connection.execute("CREATE OR REPLACE VIEW _requests AS FROM requests")
     return connection
 
@@ -400,14 +403,52 @@ def test_requests_read_in_sql_as_the_provider_modules_read_them(
     given_requests: duckdb.DuckDBPyConnection, requests: list[tuple[str, dict[str, Any]]]
 ) -> None:
     """For requests of all three formats `messages` has the rows that `providers.request_messages` gives."""
-    forms = {ANTHROPIC: "anthropic", CHAT: "chat", RESPONSES: "responses"}
     wanted = []
     given_requests.execute("TRUNCATE requests")
     for step, (url, body) in enumerate(requests):
         raw = json.dumps({"model": "m", **body})
-        given_requests.execute("INSERT INTO requests VALUES ('r', ?, ?, ?)", [step, raw, forms[url]])
+        given_requests.execute("INSERT INTO requests VALUES ('r', ?, ?, NULL, ?)", [step, raw, FORMS[url]])
         module = providers.recognise("POST", url)
         for position, one in enumerate(providers.request_messages(module, raw.encode())):
+            wanted.append((step, position, one.role, one.kind, one.name, one.content))
+    found = given_requests.execute(
+        "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"
+    ).fetchall()
+    assert [pair for pair in zip_longest(found, wanted) if pair[0] != pair[1]][:3] == []
+
+
+REPLIES = st.one_of(
+    st.lists(BLOCKS, max_size=3).map(
+        lambda content: (ANTHROPIC, {"type": "message", "role": "assistant", "content": content})
+    ),
+    st.lists(
+        st.fixed_dictionaries(
+            {"role": st.just("assistant"), "content": WORDS | st.none()},
+            optional={"tool_calls": CALLS, "refusal": st.none() | WORDS, "reasoning_content": WORDS},
+        ),
+        max_size=2,
+    ).map(lambda said: (CHAT, {"choices": [{"index": at, "message": one} for at, one in enumerate(said)]})),
+    st.lists(ITEMS, max_size=4).map(lambda items: (RESPONSES, {"object": "response", "output": items})),
+    st.sampled_from([ANTHROPIC, CHAT, RESPONSES]).map(lambda url: (url, {"type": "error", "error": {}})),
+)
+
+
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@given(replies=st.lists(REPLIES, min_size=10, max_size=30))
+def test_plain_replies_read_in_sql_as_the_provider_modules_read_them(
+    given_requests: duckdb.DuckDBPyConnection, replies: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """For plain JSON replies of all three formats `messages` has the rows that `providers.facts` gives."""
+    wanted = []
+    given_requests.execute("TRUNCATE requests")
+    for step, (url, body) in enumerate(replies):
+        raw = json.dumps(body)
+        given_requests.execute("INSERT INTO requests VALUES ('r', ?, '{}', ?, ?)", [step, raw, FORMS[url]])
+        read = providers.facts(
+            "POST", url, request=b'{"model": "m"}', response=raw.encode(), content_type="application/json"
+        )
+        assert read is not None
+        for position, one in enumerate(read.reply):
             wanted.append((step, position, one.role, one.kind, one.name, one.content))
     found = given_requests.execute(
         "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"

@@ -18,7 +18,7 @@ from tracefork_otel.manifest import SegmentEntry
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 """Grows when what is read from the same bytes changes: older facts files are then written anew."""
 
 
@@ -53,7 +53,11 @@ def facts_of(exchange: Exchange) -> dict[str, Any] | None:
         "cached_tokens": found.cached_tokens,
         "cost_usd": _cost(exchange, found),
         "streamed": found.streamed,
-        "reply": [
+        # A plain JSON reply is read by the view from the body itself: kept here too, it would stand twice
+        # in the store, a quarter of its size.
+        "reply": None
+        if text is None and not found.streamed
+        else [
             {"role": said.role, "kind": said.kind, "name": said.name, "content": said.content}
             for said in found.reply
         ],
@@ -156,7 +160,7 @@ def write(path: Path, table: pa.Table) -> None:
             temporary,
             row_group_size=segment.ROW_GROUP["exchanges"],
             compression="zstd",
-            compression_level=9,
+            compression_level=16,
             store_schema=False,
             write_page_checksum=True,
         )
