@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -20,13 +21,14 @@ from ._options import (
     StoreOption,
     TimeoutOption,
 )
-from ._output import print_json, print_rows, say
+from ._output import print_json, say
 from ._variants import variants
 from .replay import FINDING, MATCHES
 
 if TYPE_CHECKING:
     from tracefork_otel.tape import Tape
 
+    from ..edits import Edit
     from ..matrix import Matrix
     from ..oracle import Oracle
     from ..store import Run, Store
@@ -39,58 +41,78 @@ def _several(flag: str, metavar: str, text: str) -> Any:
     return typer.Option(flag, metavar=metavar, help=f"{text} Repeatable.")
 
 
+def _one(flag: str, metavar: str, text: str) -> Any:
+    return typer.Option(flag, metavar=metavar, help=text)
+
+
+Several: TypeAlias = list[str] | None
+RefsArgument: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN@STEP…", help="`last@3`, a prefix or a tape file @ a step."),
+]
+TextOption: TypeAlias = Annotated[Several, _several("--text", "TEXT", "The model answers this.")]
+ToolInputOption: TypeAlias = Annotated[
+    Several, _several("--tool-input", "JSON", "The model calls its tool with this.")
+]
+ToolOption: TypeAlias = Annotated[str | None, _one("--tool", "NAME", "Which call --tool-input means.")]
+ResponseOption: TypeAlias = Annotated[Several, _several("--response", "FILE", "The response's whole body.")]
+SetOption: TypeAlias = Annotated[
+    Several, _several("--set", "PATH=VALUE", "The request goes out with this value.")
+]
+SystemOption: TypeAlias = Annotated[Several, _several("--system", "TEXT|@FILE", "… with this system prompt.")]
+ModelOption: TypeAlias = Annotated[Several, _several("--model", "MODEL", "… for this model.")]
+FaultOption: TypeAlias = Annotated[
+    Several, _several("--fault", "FAULT", "429, 500, 529, timeout or disconnect.")
+]
+ResampleOption: TypeAlias = Annotated[
+    bool, typer.Option("--resample", help="The model is asked the same anew.")
+]
+NoopOption: TypeAlias = Annotated[bool, typer.Option("--noop", help="Nothing is changed.")]
+ToolResultOption: TypeAlias = Annotated[str | None, typer.Option("--tool-result", hidden=True)]
+TailOption: TypeAlias = Annotated[
+    str, typer.Option("--tail", help="What answers afterwards: `live`, `recorded` or `offline`.")
+]
+TimesOption: TypeAlias = Annotated[int, typer.Option("--times", min=1, help="Forks of each.")]
+JobsOption: TypeAlias = Annotated[int, typer.Option("--jobs", min=1, help="Agents at a time.")]
+SuccessOption: TypeAlias = Annotated[str | None, _one("--success-re", "REGEX", "Output that means success.")]
+FailureOption: TypeAlias = Annotated[str | None, _one("--failure-re", "REGEX", "Output that means failure.")]
+FieldOption: TypeAlias = Annotated[
+    str | None, _one("--field", "PATH=VALUE", "A value of JSON output that means success.")
+]
+ExitCodeOption: TypeAlias = Annotated[bool, typer.Option("--exit-code", help="Status 0 means success.")]
+OracleOption: TypeAlias = Annotated[
+    str | None, _one("--oracle", "PKG.MOD:FN", "A function that says what is success.")
+]
+BudgetOption: TypeAlias = Annotated[float | None, _one("--budget", "USD", "Start no fork beyond this.")]
+EstimateOption: TypeAlias = Annotated[
+    bool, typer.Option("--estimate", help="Say what it would take, and start nothing.")
+]
+
+
 def fork(
-    refs: Annotated[
-        list[str], typer.Argument(metavar="RUN@STEP…", help="`last@3`, a unique prefix @ a step.")
-    ],
+    refs: RefsArgument,
     store: StoreOption = STORE,
-    text: Annotated[list[str] | None, _several("--text", "TEXT", "The model answers this.")] = None,
-    tool_input: Annotated[
-        list[str] | None, _several("--tool-input", "JSON", "The model calls its tool with this.")
-    ] = None,
-    tool: Annotated[
-        str | None, typer.Option("--tool", metavar="NAME", help="Which call --tool-input means.")
-    ] = None,
-    response: Annotated[
-        list[str] | None, _several("--response", "FILE", "The response's body, whole.")
-    ] = None,
-    set: Annotated[
-        list[str] | None, _several("--set", "PATH=VALUE", "The request goes out with this value.")
-    ] = None,
-    system: Annotated[
-        list[str] | None, _several("--system", "TEXT|@FILE", "… with this system prompt.")
-    ] = None,
-    model: Annotated[list[str] | None, _several("--model", "MODEL", "… for this model.")] = None,
-    fault: Annotated[
-        list[str] | None, _several("--fault", "FAULT", "429, 500, 529, timeout or disconnect.")
-    ] = None,
-    resample: Annotated[bool, typer.Option("--resample", help="The model is asked the same anew.")] = False,
-    noop: Annotated[bool, typer.Option("--noop", help="Nothing is changed.")] = False,
-    tool_result: Annotated[str | None, typer.Option("--tool-result", hidden=True)] = None,
-    tail: Annotated[
-        str, typer.Option("--tail", help="What answers afterwards: `live`, `recorded` or `offline`.")
-    ] = "live",
-    times: Annotated[int, typer.Option("--times", min=1, help="Forks of each.")] = 1,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Agents at a time.")] = 1,
-    success_re: Annotated[
-        str | None, typer.Option("--success-re", metavar="REGEX", help="Output that means success.")
-    ] = None,
-    failure_re: Annotated[
-        str | None, typer.Option("--failure-re", metavar="REGEX", help="Output that means failure.")
-    ] = None,
-    field: Annotated[
-        str | None, typer.Option("--field", metavar="PATH=VALUE", help="JSON output that means success.")
-    ] = None,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Status 0 means success.")] = False,
-    oracle: Annotated[
-        str | None, typer.Option("--oracle", metavar="PKG.MOD:FN", help="A function that says so.")
-    ] = None,
-    budget: Annotated[
-        float | None, typer.Option("--budget", metavar="USD", help="Start no fork beyond this.")
-    ] = None,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Say what it would take, and start nothing.")
-    ] = False,
+    text: TextOption = None,
+    tool_input: ToolInputOption = None,
+    tool: ToolOption = None,
+    response: ResponseOption = None,
+    set: SetOption = None,
+    system: SystemOption = None,
+    model: ModelOption = None,
+    fault: FaultOption = None,
+    resample: ResampleOption = False,
+    noop: NoopOption = False,
+    tool_result: ToolResultOption = None,
+    tail: TailOption = "live",
+    times: TimesOption = 1,
+    jobs: JobsOption = 1,
+    success_re: SuccessOption = None,
+    failure_re: FailureOption = None,
+    field: FieldOption = None,
+    exit_code: ExitCodeOption = False,
+    oracle: OracleOption = None,
+    budget: BudgetOption = None,
+    estimate: EstimateOption = False,
     agent: AgentOption = None,
     match: MatchOption = "exact",
     ignore: IgnoreOption = None,
@@ -103,9 +125,6 @@ def fork(
     What is changed in the request by --set, --system and --model is one change; a flag given twice makes
     variants. Exit 1 if the agent left its tape before the step, 3 if the agent or the model failed.
     """
-    from ..matrix import matrix, plan
-    from ..store import open_store
-
     _check("--tail", tail, TAILS)
     _check("--match", match, MATCHES)
     edits = variants(
@@ -121,39 +140,50 @@ def fork(
         noop=noop,
         tool_result=tool_result,
     )
-    grading = _oracle(success_re, failure_re, field, exit_code, oracle)
+    planned: dict[str, Any] = {
+        "times": times,
+        "tail": tail,
+        "oracle": _oracle(success_re, failure_re, field, exit_code, oracle),
+        "budget_usd": budget,
+    }
+    started: dict[str, Any] = {
+        "agent": agent,
+        "jobs": jobs,
+        "timeout": timeout,
+        "match": match,
+        "ignore": tuple(ignore or ()),
+        "allow_hosts": tuple(allow_host or ()),
+    }
+    return _forked(store, refs, edits, planned, None if estimate else started, as_json=as_json)
+
+
+def _forked(
+    store: Path,
+    refs: Sequence[str],
+    edits: Sequence[Edit],
+    planned: dict[str, Any],
+    started: dict[str, Any] | None,
+    *,
+    as_json: bool,
+) -> int:
+    """The exit status, after the forks were made and shown, or only what they would take."""
+    from ..matrix import matrix, plan
+    from ..store import open_store
+
     with open_store(store) as opened:
         runs_at = [_run_at(opened, ref) for ref in refs]
-        shared: dict[str, Any] = {
-            "times": times,
-            "tail": tail,
-            "oracle": grading,
-            "budget_usd": budget,
-        }
-        if estimate:
-            _print_estimate(plan(runs_at, edits, **shared), as_json)
+        if started is None:
+            _print_estimate(plan(runs_at, edits, **planned), as_json)
             return 0
-        single = len(runs_at) * len(edits) * times == 1
+        single = len(runs_at) * len(edits) * planned["times"] == 1
         with view.progress(single=single) as on_change:
-            made = matrix(
-                runs_at,
-                edits,
-                **shared,
-                agent=agent,
-                jobs=jobs,
-                timeout=timeout,
-                store=opened,
-                match=cast("Any", match),
-                ignore=tuple(ignore or ()),
-                allow_hosts=tuple(allow_host or ()),
-                on_change=on_change,
-            )
+            made = matrix(runs_at, edits, **planned, **started, store=opened, on_change=on_change)
         if not made.forks:
             raise UsageError(next((cell.why for cell in made.cells if cell.why), "no fork was made"))
-        if as_json:
-            print_rows(view.fork_row(fork) for fork in made.forks) if single else print_json(
-                {"summary": made.summary(), "cells": made.rows()}
-            )
+        if as_json and single:
+            print_json(view.fork_row(made.forks[0]))
+        elif as_json:
+            print_json({"summary": made.summary(), "cells": made.rows()})
         elif single:
             view.print_fork(made.forks[0])
         else:
