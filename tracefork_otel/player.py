@@ -106,11 +106,11 @@ class Player:
                 return fork.served(step, request)
             if fork is not None and fork.goes_on_live:
                 return Live("tail")
+            candidates = tuple(self._candidates())
             phase = None if fork is None else fork.missed()
             known = self._misses.get(key)
             if known is not None:
                 return Miss(known, repeated=True, phase=phase)
-            candidates = tuple(self._candidates())
         explanation = explain(request, candidates, match=self._match, ignore=self._ignore)
         with self._lock:
             known = self._misses.setdefault(key, explanation)
@@ -152,7 +152,7 @@ class Player:
     def _candidates(self) -> Iterator[Candidate]:
         for step, exchange in enumerate(self.tape.exchanges):
             used = step in self._used
-            if used or self._fork is None or self._fork.is_open(step):
+            if used or self._fork is None or self._fork.is_expected(step):
                 yield Candidate(step, exchange.request, used)
 
 
@@ -206,6 +206,10 @@ class _Fork:
         if step == self._intervention.step:
             return not self.drifted
         return self._intervention.tail != "live" and self.delivered and not self.drifted
+
+    def is_expected(self, step: int) -> bool:
+        """Whether a request that nothing answers may have been meant for this step."""
+        return step == self._intervention.step or self.is_open(step)
 
     def answers_again(self, step: int) -> bool:
         """Whether the recorded answer to this step is still unused once the step is."""

@@ -41,6 +41,8 @@ class Ended:
     seconds: float = 0.0
     in_place: bool = False
     timed_out: float | None = None
+    stopped: bool = False
+    """Whether it was ended from here."""
     not_started: str | None = None
     """Why the agent was never at work."""
     notes: tuple[str, ...] = ()
@@ -186,8 +188,8 @@ class Account:
 
     def _problem(self) -> Problem | None:
         for find in (
-            self._not_started,
             self._left_tape,
+            self._not_started,
             self._leaked,
             self._not_applied,
             self._timed_out,
@@ -236,6 +238,8 @@ class Account:
         return None
 
     def _timed_out(self) -> Problem | None:
+        if self.ended.stopped:
+            return Problem(kind="stopped", text=f"{self.ended.name} was ended before it was done")
         if self.ended.timed_out is None:
             return None
         open_ = next((at for at, one in enumerate(self.own) if one.outcome == "in_flight"), None)

@@ -23,6 +23,7 @@ ProblemKind: TypeAlias = Literal[
     "live_call",  # a live call got no answer, or an error of the provider's
     "offline",  # the tail may not go live, and made a request that the parent had not made
     "timeout",  # it did not end in time
+    "stopped",  # it was ended from here before it was done
     "crash",  # it ended by an exception or a signal, as the parent did not
     "exit_status",  # it ended with another status than the parent
     "incomplete",  # what it did is not recorded whole

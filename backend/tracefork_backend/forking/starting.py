@@ -188,6 +188,7 @@ class InProcesses:
             stderr=stderr,
             seconds=finished.seconds,
             timed_out=timeout if finished.reason == "timeout" else None,
+            stopped=finished.reason == "stopped",
             not_started=why,
             notes=self._notes,
         )

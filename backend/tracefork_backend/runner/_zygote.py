@@ -231,7 +231,10 @@ def _forking(supervisor: ModuleType) -> Any:
             above = os.getpid()
             pid = os.fork()
             if pid == 0:
-                _become_trial(above, self.director, (stdin, stdout, stderr), spec, self._function)
+                os.close(signal.set_wakeup_fd(-1))
+                os.close(self.wake_r)
+                self.director.close()
+                _become_trial(above, (stdin, stdout, stderr), spec, self._function)
             self.child = _Child(pid)
             for descriptor in (stdin, stdout, stderr):
                 os.close(descriptor)
@@ -243,7 +246,6 @@ def _forking(supervisor: ModuleType) -> Any:
 
 def _become_trial(
     above: int,
-    director: socket.socket,
     streams: tuple[int, int, int],
     spec: dict[str, Any],
     function: Callable[..., Any],
@@ -255,10 +257,8 @@ def _become_trial(
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != above:
             os._exit(1)
-        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        director.close()
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
