@@ -71,6 +71,8 @@ def replay(
     AgentFailed if the agent cannot be started or does not end, UsageError if nothing says how to start it.
     """
     parse_paths(tuple(ignore))
+    if isinstance(agent, str) and ":" not in agent:
+        raise UsageError(f"the agent {agent!r} names no function: write it like pkg.mod:fn")
     if isinstance(source, Run):
         store = store or source.store
         tape = reconstruct(store, source)

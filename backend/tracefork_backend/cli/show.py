@@ -59,13 +59,15 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
     out.print(
         f"run {run.run_id}  {summary['name']}  {summary['service']}  "
         f"{summary['started_at']:%Y-%m-%d %H:%M:%S} UTC  {duration(summary['duration_ms'])}  "
-        f"{money(summary['cost_usd'])}  {summary['status']}"
+        f"{money(summary['cost_usd'])}  {summary['status']}",
+        markup=False,
+        soft_wrap=True,
     )
     if summary["command"] or summary["entrypoint"]:
-        out.print(f"started by  {_command_line(summary)}")
+        out.print(f"started by  {_command_line(summary)}", markup=False, soft_wrap=True)
     made = table(
-        "STEP", "WHAT", "IN", "OUT", "COST", "TIME", "FIRST BYTE", "STATUS",
-        right=("STEP", "IN", "OUT", "COST", "TIME", "FIRST BYTE"), grow=("WHAT",),
+        "STEP", "WHAT", "IN", "OUT", "COST", "TIME", "STATUS",
+        right=("STEP", "IN", "OUT", "COST", "TIME"), grow=("WHAT",),
     )  # fmt: skip
     for row, exchange in zip(rows, run.exchanges, strict=True):
         made.add_row(
@@ -75,11 +77,10 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
             cell(row["output_tokens"]),
             money(row["cost_usd"]),
             duration(row["duration_ms"]),
-            duration(row["ttfb_ms"]),
             _status(row, exchange),
         )
     out.print(made)
-    out.print(_closing_line(run))
+    out.print(_closing_line(run), markup=False, soft_wrap=True)
 
 
 def _closing_line(run: Run) -> str:

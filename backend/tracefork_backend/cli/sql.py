@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -34,12 +35,27 @@ def sql(
         writer.writerow(names)
         writer.writerows(rows)
     else:
-        numbers = [
-            name
-            for at, name in enumerate(names)
-            if rows and all(isinstance(row[at], int | float) or row[at] is None for row in rows)
-        ]
-        made = table(*names, right=numbers, grow=set(names) - set(numbers))
-        for row in rows:
-            made.add_row(*(cell(value) for value in row))
-        console().print(made)
+        _print(names, rows)
+
+
+def _print(names: list[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows as a table, or one column a line where a table of them would not fit."""
+    out = console()
+    texts = [[cell(value) for value in row] for row in rows]
+    widths = [max(map(len, (name, *column))) for name, *column in zip(names, *texts, strict=True)]
+    if sum(widths) + 3 * len(widths) > out.width and len(names) > 2:
+        wide = max(map(len, names))
+        for number, row in enumerate(texts):
+            out.print(f"-- row {number}", markup=False)
+            for name, value in zip(names, row, strict=True):
+                out.print(f"{name:{wide}}  {value}", markup=False, soft_wrap=True)
+        return
+    numbers = [
+        name
+        for at, name in enumerate(names)
+        if rows and all(isinstance(row[at], int | float) or row[at] is None for row in rows)
+    ]
+    made = table(*names, right=numbers, grow=set(names) - set(numbers))
+    for row in texts:
+        made.add_row(*row)
+    out.print(made)

@@ -46,9 +46,10 @@ def why_nothing(
     """Why a command left no exchange, and the line that mends it."""
     if processes:
         if has_client(processes):
+            count = f"{len(processes)} process{'' if len(processes) == 1 else 'es'}"
             return (
-                f"nothing captured: Python was reached ({len(processes)} process(es)), but made no request "
-                "through httpx or httpx2; a client on requests, aiohttp or urllib is not recorded"
+                f"nothing captured: Python was reached ({count}), but made no request through httpx or "
+                "httpx2; a client on requests, aiohttp or urllib is not recorded"
             )
         where = processes[0].executable
         return (

@@ -25,7 +25,7 @@ from tracefork_otel.wal import Wal
 
 from ..store import Store, open_store
 from .environment import recordable, traced
-from .reach import has_client, program_of, reached, short_name, unwritable, why_nothing
+from .reach import program_of, reached, short_name, unwritable, why_nothing
 from .supervise import exit_status
 
 SCOPE = "tracefork"
@@ -82,8 +82,7 @@ def record(store: str | Path, argv: Sequence[str], *, provider: bool = False) ->
         runs, problems = (), [f"nothing captured: {error}"]
     if not runs:
         problems = problems or [unwritable(directory) or why_nothing(argv, processes, absent)]
-        if status == 0 and not (processes and has_client(processes)):
-            status = _NOTHING_CAPTURED
+        status = status or _NOTHING_CAPTURED
     return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
 
 
