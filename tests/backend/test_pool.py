@@ -209,8 +209,8 @@ def test_a_unix_connection_is_refused(start: Start, tmp_path: Path) -> None:
         listening = tmp_path / "peer"
         listener.bind(str(listening))
         listener.listen()
+        connected = f"import socket\nc = socket.socket(socket.AF_UNIX)\nc.connect({str(listening)!r})"
         with pytest.raises(Refused, match="a connection to"):
-            connected = f"import socket\nc = socket.socket(socket.AF_UNIX)\nc.connect({str(listening)!r})"
             start(f"{connected}\ndef fn(): pass")
 
 

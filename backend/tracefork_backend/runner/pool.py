@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .environment import traced
-from .supervise import GRACE_S, SUPERVISOR, Finished, Stopper, supervise
+from .supervise import GRACE_S, SUPERVISOR, Finished, NeverBegan, Stopper, supervise
 
 _ZYGOTE = Path(__file__).with_name("_zygote.py")
 
@@ -108,7 +108,10 @@ class WarmPool:
         Raises Refused if the warm process is gone; from any number of threads at once.
         """
         spec = {"env": dict(env), "arguments": arguments, "timeout": timeout, "grace": GRACE_S}
-        return supervise(spec, self._name, self._hand_over, stopper=stopper)
+        try:
+            return supervise(spec, self._name, self._hand_over, stopper=stopper)
+        except NeverBegan:
+            raise Refused(f"the process that imported {self._name} is gone{self._said()}") from None
 
     def _hand_over(self, ends: Sequence[int]) -> None:
         descriptors = array.array("i", ends)

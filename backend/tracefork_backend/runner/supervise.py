@@ -85,6 +85,10 @@ class Finished:
     """Processes that the command left running and that were ended."""
 
 
+class NeverBegan(AgentFailed):
+    """The supervisor was gone before it started anything."""
+
+
 class Stopper:
     """Ends every command that runs under it, from any thread; what starts afterwards is ended at once."""
 
@@ -183,7 +187,8 @@ def _finished(report: Mapping[str, Any], supervised: _Supervised, name: str, sec
     if "failed" in report:
         raise AgentFailed(f"cannot start {name!r}: {report['failed']}")
     if not report:
-        raise AgentFailed(f"the supervisor of {name!r} was ended from outside; the command was ended with it")
+        kind = AgentFailed if supervised.began else NeverBegan
+        raise kind(f"the supervisor of {name!r} was ended from outside; the command was ended with it")
     if report["remaining"]:
         raise AgentFailed(f"{name!r} left processes that cannot be ended: {report['remaining']}")
     return Finished(
@@ -215,6 +220,8 @@ class _Supervised:
         self.outputs: dict[str, Output] = {"stdout": Output(), "stderr": Output()}
         self._on_output = on_output
         self._report: dict[str, Any] = {}
+        self.began = False
+        """Whether the supervisor said that it started what it was told to."""
         self._received = b""
         self._ended = False
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -272,7 +279,9 @@ class _Supervised:
             *lines, self._received = self._received.split(b"\n")
             for line in lines:
                 message: dict[str, Any] = json.loads(line)
-                if "started" not in message:
+                if "started" in message:
+                    self.began = True
+                else:
                     self._report = message
             if not data or self._report:
                 self._ended = True
