@@ -1,4 +1,4 @@
-"""`demo`: record an agent that fails, read it, replay it and query it, with no key and no network."""
+"""`demo`: an agent that fails, recorded, read, queried, replayed and forked; no key, no network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ QUERY = (
     "select step, model, input_tokens, output_tokens, cost_usd from exchanges "
     "where run_id = (select run_id from runs order by started_at desc limit 1)"
 )
+FORK = """fork last@2 --tool-input '{"flight": "NH176", "date": "2026-11-03"}' --success-re BOOKED"""
 
 
 def demo(store: StoreOption = STORE) -> None:
-    """Record a booking agent twice against a scripted model server, then list, show, replay and query it."""
+    """Record a booking agent against a scripted model server, then read, query, replay and fork it."""
     agent = shlex.quote(str(_example("booking_agent.py")))
     python = shlex.quote(sys.executable)
     started = time.monotonic()
@@ -38,8 +39,10 @@ def demo(store: StoreOption = STORE) -> None:
         ("Both runs are in the store:", "ls", {0}),
         ("The steps of the one that failed:", "show last", {0}),
         ("One exchange of it, as it went over the wire (start):", "show last@0 | head -n 24", {0}),
-        ("Run it again. No server is there any more; every byte comes from the tape:", "replay last", {0}),
         ("Everything is SQL:", f"sql {shlex.quote(QUERY)}", {0}),
+        ("Run it again. No server is there any more; every byte comes from the tape:", "replay last", {0}),
+        ("Step 2 asked for the wrong day. Change that, and let the agent go on:", FORK, {0}),
+        ("What became of it:", "diff last", {0}),
     ):
         print(f"\n# {says}\n$ tracefork-otel {command}", flush=True)
         status = _tracefork(command, store)
