@@ -136,7 +136,8 @@ def test_sql_reads_the_issues_query(recorded: Path) -> None:
     """The README's query gives one row a step, with model, tokens and cost."""
     query = (
         "select step, model, input_tokens, cost_usd from exchanges "
-        "where run_id = (select run_id from runs order by started_at desc limit 1) order by step"
+        "where run_id = (select run_id from runs where kind = 'record' order by started_at desc limit 1) "
+        "order by step"
     )
     rows = tracefork("sql", query, "--json", cwd=recorded).rows
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
