@@ -87,6 +87,12 @@ class LiveExchange:
         """Whether its end was written."""
         return self._once.locked()
 
+    def belongs_to(self, phase: str, intervention: str | None) -> None:
+        """Its part in a fork is known; `intervention` says what was changed, if it is the forked one."""
+        self.attributes["tracefork.phase"] = phase
+        if intervention is not None:
+            self.attributes["tracefork.intervention"] = self.intervention = intervention
+
     def begin(self, *, complete: bool) -> None:
         """The request is in the WAL."""
         span = self.span
@@ -253,6 +259,7 @@ _TOLD_BY_FIELDS = frozenset(
         "tracefork.exchange",
         "tracefork.seq",
         "tracefork.replayed",
+        "tracefork.intervention",
         "tracefork.outcome",
         "http.request.method",
         "http.response.status_code",

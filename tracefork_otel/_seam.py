@@ -200,8 +200,7 @@ def begin(
         body, complete = known_body(module, request)
         exchange = start(session, request, value_of(session, request, body), replayed=False)
         if live is not None:
-            exchange.attributes["tracefork.phase"] = live.phase
-            exchange.intervention = live.label
+            exchange.belongs_to(live.phase, live.label)
         if not complete:
             request.stream = tees.request(module, request.stream, exchange)
         exchange.begin(complete=complete)

@@ -160,9 +160,8 @@ def _staged(
     served = answer if isinstance(answer, Served) else None
     exchange = _seam.start(session, request, value, replayed=served is not None)
     if answer is not None and answer.phase is not None:
-        exchange.attributes["tracefork.phase"] = answer.phase
+        exchange.belongs_to(answer.phase, None if served is None else served.label)
     if served is not None:
-        exchange.intervention = served.label
         exchange.served_span_id = None if served.changed else served.exchange.span_id
     exchange.begin(complete=True)
     if served is not None:

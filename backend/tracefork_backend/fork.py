@@ -75,9 +75,9 @@ def fork(
 ) -> Fork | list[Fork]:
     """The fork of a run that is changed by this edit at this step; a list of them if `times` is not 1.
 
-    `on_done` is given each fork as it ends. What goes wrong with an agent is the fork's `problem`, not an
-    exception. Raises UsageError if the edit does not fit the step or nothing says how to start the agent,
-    StoreError if the forks cannot be kept.
+    `on_done` is given each fork as it ends; `timeout` holds for agents in processes of their own. What goes
+    wrong with an agent is the fork's `problem`, not an exception. Raises UsageError if the edit does not fit
+    the step or nothing says how to start the agent, StoreError if the forks cannot be kept.
     """
     if times < 1:
         raise UsageError(f"times={times}: ask for at least one fork")

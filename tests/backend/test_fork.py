@@ -21,7 +21,7 @@ from tracefork_backend.reconstruct import reconstruct
 from tracefork_backend.replay import replay
 from tracefork_backend.store import Run, open_store
 
-from tracefork_otel import AgentFailed, Drift, Tape, UsageError
+from tracefork_otel import AgentFailed, Drift, StoreError, Tape, UsageError
 from tracefork_otel.tape import digest_of
 
 FOUR = "print(*[say(word) for word in 'abcd'])"
@@ -469,6 +469,7 @@ def test_spans_of_a_fork(desk: Desk) -> None:
     assert [span["parent_span_id"] for span in below] == [root["span_id"]] * 2
     calls = spans_of(desk, f"trace_id = '{made.run_id}' AND name LIKE 'chat%'")
     assert [span["attributes"]["tracefork.phase"] for span in calls] == ["intervention", "tail"]
+    assert [span["attributes"].get("tracefork.replayed") for span in below] == [None, None]
     (note,) = spans_of(desk, f"trace_id = '{run.run_id}' AND name LIKE 'tracefork.fork%'")
     assert (note["name"], note["parent_span_id"]) == ("tracefork.fork noop", run.exchanges[0].span_id)
     assert note["links"][0]["trace_id"] == made.run_id
@@ -610,3 +611,16 @@ def test_the_environment_of_the_caller(desk: Desk, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TRACEFORK_EVENT_BODY_LIMIT", "nonsense")
     assert fork(run, at=0, edit=noop()).stdout == "A plum fork\n"
     assert os.environ["FLAVOUR"] == "none"
+
+
+def test_a_store_that_cannot_be_written_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork has to be kept, so nothing is started where it cannot be; another store may be named."""
+    run = desk.recorded("print(say('a'))")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != desk.store_path)  # root may always
+    locked = open_store(desk.store_path)
+    assert not locked.writable
+    with pytest.raises(StoreError, match="name another store"):
+        fork(locked.run(run.run_id), at=0, edit=noop())
+    other = open_store(desk.folder / "other")
+    assert fork(locked.run(run.run_id), at=0, edit=noop(), store=other).problem is None
+    assert desk.asked() == []

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.intervention import Intervention
-from tracefork_otel.match import Explanation, MatchMode, fingerprint
+from tracefork_otel.match import MatchMode, fingerprint
 from tracefork_otel.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.tape import Tape
 
 from .. import providers
-from ..receipt import DriftReport, Leak, last_line
+from ..receipt import DriftReport, Leak
 from ..store import facts_of
-from .result import Fork, Problem
+from .problems import Diagnosis
+from .result import Fork
+from .steps import phase_of, report_of, went_live
 
-_SIGNALLED = 128
-_TRACEBACK = "Traceback (most recent call last)"
-_FAILED = "no_response"
-_DRIFT = "tracefork_otel.Drift"
-"""The error type of a request that was refused here."""
-# Of a provider, these mean that the model did not answer; any other call may be meant to end so.
+# The model did not answer such a call, so there is nothing to price.
 _REFUSED = 400
 
 
@@ -82,7 +77,7 @@ class Account:
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
         self.own = [one for one in records.exchanges if one.trace_id == run_id]
-        self.live = [one for one in records.exchanges if _went_live(one)]
+        self.live = [one for one in records.exchanges if went_live(one)]
         self.misses = [one for one in records.exchanges if "tracefork.drift" in one.attributes]
 
     def fields(self) -> dict[str, Any]:
@@ -96,13 +91,13 @@ class Account:
             "reconverged_at": self._reconverged_at(),
             "calls_replayed": sum(one.replayed and self._from_tape(one) for one in self.records.exchanges),
             "calls_live": len(self.live),
-            "calls_memo": sum(_phase(one) == "memo" for one in self.records.exchanges),
+            "calls_memo": sum(phase_of(one) == "memo" for one in self.records.exchanges),
             "cost_usd": None if unpriced and not known else sum(known),
             "unpriced": unpriced,
             "last_text": self._last_text(),
-            "drift": self._drift(),
-            "leaks": self._leaks(),
-            "problem": self._problem(),
+            "drift": self.drift(),
+            "leaks": self.leaks(),
+            "problem": Diagnosis(self).first(),
             "notes": self.ended.notes,
             "exit_status": self.ended.exit_status,
             "result": self.ended.result if self.ended.in_place else self._result(),
@@ -113,7 +108,7 @@ class Account:
 
     @staticmethod
     def _from_tape(exchange: Exchange) -> bool:
-        return exchange.served_span_id is not None and _phase(exchange) != "memo"
+        return exchange.served_span_id is not None and phase_of(exchange) != "memo"
 
     def _forked_at(self) -> int | None:
         return next((at for at, one in enumerate(self.own) if one.intervention is not None), None)
@@ -129,7 +124,7 @@ class Account:
             (
                 at
                 for at, one in enumerate(self.own)
-                if _phase(one) in ("tail", "memo") and self._fingerprint(one) in rest
+                if phase_of(one) in ("tail", "memo") and self._fingerprint(one) in rest
             ),
             None,
         )
@@ -171,11 +166,13 @@ class Account:
         first = min(found, key=lambda span: span.started_ns, default=None)
         return None if first is None else first.attributes["tracefork.result"]
 
-    def _drift(self) -> DriftReport | None:
-        first = next((one for one in self.misses if _phase(one) == "prefix"), None)
-        return None if first is None else _report(first)
+    def drift(self) -> DriftReport | None:
+        """How the agent left its tape before the change, if it did."""
+        first = next((one for one in self.misses if phase_of(one) == "prefix"), None)
+        return None if first is None else report_of(first)
 
-    def _leaks(self) -> tuple[Leak, ...]:
+    def leaks(self) -> tuple[Leak, ...]:
+        """The connections that went round the seam before the change."""
         found: dict[Leak, None] = {}
         for note in self.records.notes:
             if note.kind == "leak":
@@ -183,164 +180,6 @@ class Account:
                 host, caller = (str(note.attributes.get(name, "?")) for name in ("host", "caller"))
                 found.setdefault(Leak(host=host, port=port if isinstance(port, int) else None, caller=caller))
         return tuple(found)
-
-    # --- what went wrong, the first cause first ---
-
-    def _problem(self) -> Problem | None:
-        for find in (
-            self._left_tape,
-            self._not_started,
-            self._leaked,
-            self._not_applied,
-            self._timed_out,
-            self._not_reached,
-            self._offline,
-            self._live_call,
-            self._ended_otherwise,
-            self._incomplete,
-        ):
-            problem = find()
-            if problem is not None:
-                return problem
-        return None
-
-    def _not_started(self) -> Problem | None:
-        if self.ended.not_started is not None:
-            return Problem(kind="not_started", text=self.ended.not_started)
-        return None
-
-    def _left_tape(self) -> Problem | None:
-        drift = self._drift()
-        if drift is None:
-            return None
-        return Problem(
-            kind="drift", text=f"the agent left its tape before step {self.change.step}: {drift.text}"
-        )
-
-    def _leaked(self) -> Problem | None:
-        leaks = self._leaks()
-        if not leaks:
-            return None
-        first = leaks[0]
-        more = f" and {len(leaks) - 1} more" if len(leaks) > 1 else ""
-        return Problem(
-            kind="leak",
-            text=f"before step {self.change.step} the agent connected to {first.host}:{first.port}{more} "
-            f"round the tape (by {first.caller}); if that is meant: --allow-host {first.host}",
-        )
-
-    def _not_applied(self) -> Problem | None:
-        for one in self.records.exchanges:
-            if one.error_type == _DRIFT and "tracefork.drift" not in one.attributes:
-                return Problem(
-                    kind="not_applied", text=f"{one.request.method} {one.request.url}: {one.error_message}"
-                )
-        return None
-
-    def _timed_out(self) -> Problem | None:
-        if self.ended.stopped:
-            return Problem(kind="stopped", text=f"{self.ended.name} was ended before it was done")
-        if self.ended.timed_out is None:
-            return None
-        open_ = next((at for at, one in enumerate(self.own) if one.outcome == "in_flight"), None)
-        where = f" while step {open_} was open" if open_ is not None else f" after {len(self.own)} calls"
-        return Problem(
-            kind="timeout",
-            text=f"{self.ended.name} did not end within {self.ended.timed_out:g} s and was ended{where}; "
-            "raise --timeout if it needs longer",
-        )
-
-    def _not_reached(self) -> Problem | None:
-        if self.delivered:
-            return None
-        made = len(self.own)
-        calls = "1 call" if made == 1 else f"{made} calls"
-        return Problem(
-            kind="not_reached",
-            text=f"{self.ended.name} ended before step {self.change.step}, after {calls}, "
-            f"with status {self.ended.exit_status}{self._last_words()}: nothing was changed",
-        )
-
-    def _offline(self) -> Problem | None:
-        first = next((one for one in self.misses if _phase(one) == "tail"), None)
-        if first is None:
-            return None
-        return Problem(
-            kind="offline",
-            text=f"after the change the agent made a call that its parent had not made, and the tail is "
-            f"{self.change.tail}: {_report(first).text}; use the tail live or recorded",
-        )
-
-    def _live_call(self) -> Problem | None:
-        last: dict[str, Exchange] = {urlsplit(one.request.url).netloc: one for one in self.live}
-        for exchange in last.values():
-            where = f"the live call {exchange.request.method} {exchange.request.url}"
-            if exchange.outcome == _FAILED:
-                why = f"{exchange.error_type}: {exchange.error_message}".rstrip(": ")
-                return Problem(
-                    kind="live_call",
-                    text=f"{where} got no answer ({why}): is the network there? The tail offline needs none",
-                )
-            status = exchange.response.status if exchange.response is not None else 0
-            if status >= _REFUSED and self._is_model_call(exchange):
-                return Problem(
-                    kind="live_call", text=f"{where} was answered with status {status}{self._keys(status)}"
-                )
-        return None
-
-    @staticmethod
-    def _is_model_call(exchange: Exchange) -> bool:
-        row = facts_of(exchange)
-        return row is not None and "provider" in row
-
-    def _keys(self, status: int) -> str:
-        unset = [name for name in self.tape.start.withheld if not os.environ.get(name)]
-        if status in (401, 403):
-            names = " and ".join(unset) or "the provider's key"
-            return f": set {names} in this environment, or use the tail offline"
-        return self._last_words()
-
-    def _ended_otherwise(self) -> Problem | None:
-        status, known = self.ended.exit_status, self.tape.start.exit_status
-        if not status or status == known:
-            return None
-        recorded = "" if known is None else f", recorded {known}"
-        text = f"{self.ended.name} ended with status {status}{recorded}{self._last_words()}"
-        crashed = status > _SIGNALLED or _TRACEBACK in self.ended.stderr
-        return Problem(kind="crash" if crashed else "exit_status", text=text)
-
-    def _incomplete(self) -> Problem | None:
-        for note in self.records.notes:
-            if note.kind == "lost":
-                why = note.attributes.get("why", "unknown")
-                return Problem(kind="incomplete", text=f"the fork was not recorded whole: {why}")
-        return None
-
-    def _last_words(self) -> str:
-        words = last_line(self.ended.stderr)
-        return f" ({words})" if words else ""
-
-
-def _phase(exchange: Exchange) -> Any:
-    return exchange.attributes.get("tracefork.phase")
-
-
-def _went_live(exchange: Exchange) -> bool:
-    return not exchange.replayed and exchange.error_type != _DRIFT
-
-
-def _report(exchange: Exchange) -> DriftReport:
-    one = Explanation.from_json(str(exchange.attributes["tracefork.drift"]))
-    return DriftReport(
-        step=one.step,
-        cause=one.cause,
-        text=one.text(),
-        path=one.path,
-        recorded=one.recorded,
-        got=one.got,
-        nearest=one.nearest,
-        differences=one.differences,
-    )
 
 
 def root_attributes(fork: Fork) -> dict[str, object]:
