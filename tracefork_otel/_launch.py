@@ -233,6 +233,11 @@ def _at_exit() -> None:
         session.flush()
     if sealer is not None:
         sealer.leave()
+    if session is not None and session.settings.seal and not session.launched:
+        # A command of ours that started this process seals for all of its processes.
+        from . import _sealer
+
+        _sealer.seal_at_exit(session)
 
 
 def _seal(path: Any) -> None:

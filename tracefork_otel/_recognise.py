@@ -58,7 +58,7 @@ def model_of(body: bytes) -> str | None:
         if at < 0:
             return None
         found = _VALUE.match(tail, at)
-        # Inside a JSON string every quote is escaped, so bytes that pass can only be a real key of some object.
+        # Inside a JSON string every quote is escaped, so what passes can only be a real key.
         if found and _BEFORE.search(tail[max(0, at - 64) : at]) and _closes_one_object(tail[found.end() :]):
             return found[1].decode("utf-8", "replace")
     return None

@@ -8,8 +8,13 @@ import queue
 import threading
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import _session
+from .wal import Wal
+
+if TYPE_CHECKING:
+    from ._session import Session
 
 LOG = logging.getLogger("tracefork_otel")
 
@@ -19,6 +24,8 @@ _lock = threading.Lock()
 _idle = threading.Event()
 _idle.set()
 _leaving = False
+EXIT_BYTES = 4 * 1024 * 1024
+"""A WAL up to this size is sealed at exit: 0.2 s, most of it pyarrow's import. A larger one waits."""
 EXIT_SECONDS = 10.0
 """A seal under way at exit may take this long: a thread cut off inside pyarrow can abort the process."""
 
@@ -61,6 +68,21 @@ def leave() -> None:
     global _leaving
     _leaving = True
     _idle.wait(EXIT_SECONDS)
+
+
+def seal_at_exit(session: Session) -> None:
+    """What this process recorded is a segment that any DuckDB reads, if that is quick; else the WAL stays."""
+    sink = session.sink
+    if not isinstance(sink, Wal) or sink.size > EXIT_BYTES or find_spec("pyarrow") is None:
+        return
+    path = sink.set_aside()
+    if path is not None:
+        from .segment import seal
+
+        try:
+            seal(session.settings.store, [path])
+        except Exception as error:
+            LOG.warning("tracefork could not seal %s: %s", path, error)
 
 
 def _after_fork_in_child() -> None:

@@ -204,6 +204,11 @@ class Session:
         self.reap()
         self._report()
 
+    @property
+    def sink(self) -> Sink | None:
+        """Where records go, once there was one."""
+        return self._sink
+
     def close(self) -> None:
         """The WAL is closed and can be sealed by anyone."""
         self.flush()

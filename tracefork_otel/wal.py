@@ -130,6 +130,21 @@ class Wal:
             self._close_file()
         _open_wals.discard(self)
 
+    def set_aside(self) -> Path | None:
+        """The file so far, closed for anyone to seal, if there is one; appends go on in a new one."""
+        with self._lock:
+            if self._fd < 0 or self._open or self._busy or self._moving:
+                return None  # what is open would have its start in one file and its end in another
+            path = self.path
+            self._close_file()
+            self._index += 1
+            return path
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file that the next record goes to."""
+        return self._end
+
     def reset_after_fork(self) -> None:
         """In a forked child, the parent's file is forgotten and its lock is left to the parent alone."""
         # The thread of the parent that held the lock does not exist here and would never release it.
