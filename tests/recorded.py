@@ -97,6 +97,7 @@ def run_python(
         name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TRACE"))
     }
     environment["TRACEFORK_STORE"] = str(store)
+    environment["TRACEFORK_SEAL"] = "0"  # `read_store` reads WALs
     for name, value in env.items():
         if value is None:
             environment.pop(name, None)

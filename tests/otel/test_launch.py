@@ -21,7 +21,7 @@ def _start(code: str, store: Path, **env: str) -> subprocess.Popen[str]:
     """A process that runs the code; its first line of output says that it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**os.environ, "TRACEFORK_STORE": str(store), **env},
+        env={**os.environ, "TRACEFORK_STORE": str(store), "TRACEFORK_SEAL": "0", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
