@@ -103,8 +103,14 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
 
 @contextmanager
 def _alone(store: Path) -> Iterator[bool]:
-    """Whether nobody else is merging in this store; the lock goes with the process."""
-    fd = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Whether there is a store and nobody else is merging in it; the lock goes with the process."""
+    try:
+        fd = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        yield False
+        return
+    except OSError as error:
+        raise StoreError(f"{store}: its segments cannot be merged: {error.strerror or error}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
