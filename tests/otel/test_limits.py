@@ -118,7 +118,7 @@ deadline = time.monotonic() + 30
 while len(list((store / "wal").glob("*.wal"))) > 1 and time.monotonic() < deadline:
     time.sleep(0.05)
 """
-    run_python(code, store=tmp_path, TRACEFORK_ROTATE_BYTES="100000")
+    run_python(code, store=tmp_path, TRACEFORK_ROTATE_BYTES="100000", TRACEFORK_SEAL="1")
     sealed = manifest.load(tmp_path).segments
     left = read_store(tmp_path).exchanges
     assert len(sealed) >= 2
@@ -135,7 +135,7 @@ with httpx2.Client() as client:
     for number in range(12):
         client.post("{raw}/echo", content=os.urandom(20_000))
 """
-    done = run_python(code, store=tmp_path, TRACEFORK_ROTATE_BYTES="100000")
+    done = run_python(code, store=tmp_path, TRACEFORK_ROTATE_BYTES="100000", TRACEFORK_SEAL="1")
     assert done.stderr == ""
     sealed = manifest.load(tmp_path).segments
     assert sum(segment.exchanges for segment in sealed) + len(read_store(tmp_path).exchanges) == 12
