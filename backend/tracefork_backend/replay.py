@@ -196,13 +196,19 @@ class _Attempt:
                 f"run {self.tape.run_id[:8]} does not say how its agent was started; name its function: "
                 "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`"
             )
-        finished = run_command(
-            argv,
-            env=self._environment(start),
-            cwd=working_directory(start, portable=self.portable),
-            timeout=timeout,
-            stdin=stdin,
-        )
+        # Here, not above: the proxy stands on top of this layer, and most agents need none.
+        from .receive.agents import behind_proxy, recorded_routes
+
+        with behind_proxy(
+            recorded_routes(start), self.settings, launch=(self.trace_id, self.span_id), name=self.tape.name
+        ) as behind:
+            finished = run_command(
+                argv,
+                env={**self._environment(start), **behind.environment},
+                cwd=working_directory(start, portable=self.portable),
+                timeout=timeout,
+                stdin=stdin,
+            )
         return _Ended(
             exit_status=finished.exit_status,
             stdout=finished.stdout.text(),

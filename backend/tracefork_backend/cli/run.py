@@ -21,6 +21,13 @@ def run(
             "--provider", help="Set a global TracerProvider, for an agent that sets none of its own."
         ),
     ] = False,
+    proxy: Annotated[
+        bool,
+        typer.Option(
+            "--proxy",
+            help="Record from outside, between the agent and its providers' base URLs: for any language.",
+        ),
+    ] = False,
 ) -> int:
     """Run a command and record every model call of its processes: run -- python agent.py"""
     from ..runner import record
@@ -28,7 +35,7 @@ def run(
     command = list(context.args)
     if not command:
         raise UsageError("no command to run: tracefork-otel run -- python agent.py")
-    recorded = record(store, command, provider=provider)
+    recorded = record(store, command, provider=provider, proxy=proxy)
     for problem in recorded.problems:
         say(f"tracefork-otel: {problem}")
     for recorded_run in recorded.runs:

@@ -64,17 +64,7 @@ class InPlace:
 
     def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
         """The function returned, or raised, which is data here."""
-        settings = replace(
-            Settings.from_env(kept_settings(self._tape.start)),
-            mode="fork",
-            store=space.store,
-            tape=self._how.tape,
-            intervention=space.intervention,
-            match=self._how.match,
-            ignore=self._how.ignore,
-            allow_hosts=self._how.allow_hosts,
-            seal=False,
-        )
+        settings = _settings(self._tape.start, self._how, space)
         name = getattr(self._function, "__qualname__", repr(self._function))
         started = time.monotonic()
         with playing(settings, root.trace_id, root.span_id):
@@ -124,6 +114,9 @@ class InProcesses:
         self._base = given_back(start, os.environ)
         self._notes: tuple[str, ...] = ()
         self._pool: WarmPool | None = None
+        from ..receive.agents import recorded_routes
+
+        self._routes = recorded_routes(start)
         if warm and entrypoint is not None:
             self._warm_up(entrypoint)
 
@@ -140,11 +133,19 @@ class InProcesses:
     def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
         """The agent ended, and nothing of its process tree is left."""
         env = self._environment(self._start, space, root)
+        # Here, not above: the proxy stands on top of this layer, and most agents need none.
+        from ..receive.agents import behind_proxy
+
+        launch = root.trace_id, root.span_id
         try:
-            finished = self._finished(env, timeout, stopper)
+            with behind_proxy(self._routes, self._settings(space), launch=launch, name="agent") as behind:
+                finished = self._finished({**env, **behind.environment}, timeout, stopper)
         except AgentFailed as error:
             return Ended(exit_status=None, name=self._name, not_started=str(error))
         return self._ended(finished, space, root, timeout)
+
+    def _settings(self, space: TrialSpace) -> Settings:
+        return _settings(self._start, self._how, space)
 
     def _finished(self, env: Mapping[str, str], timeout: float | None, stopper: Stopper) -> Finished:
         pool = self._pool
@@ -207,6 +208,21 @@ class InProcesses:
         """The warm process, if there is one, has ended."""
         if self._pool is not None:
             self._pool.close()
+
+
+def _settings(start: HowStarted, how: Playing, space: TrialSpace) -> Settings:
+    """What plays the tape of a fork in this process."""
+    return replace(
+        Settings.from_env(kept_settings(start)),
+        mode="fork",
+        store=space.store,
+        tape=how.tape,
+        intervention=space.intervention,
+        match=how.match,
+        ignore=how.ignore,
+        allow_hosts=how.allow_hosts,
+        seal=False,
+    )
 
 
 Way: TypeAlias = InPlace | InProcesses

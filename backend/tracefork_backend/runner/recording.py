@@ -11,14 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import tracefork_otel
 from tracefork_otel import redact
 from tracefork_otel._errors import AgentFailed, StoreError, UsageError
 from tracefork_otel._session import git_commit
+from tracefork_otel._settings import Settings
 from tracefork_otel.records import ProcessStarted, SpanRecord
 from tracefork_otel.tape import HowStarted
 from tracefork_otel.wal import Wal
@@ -27,6 +29,9 @@ from ..store import Store, open_store
 from .environment import recordable, traced
 from .reach import program_of, reached, short_name, unwritable, why_nothing
 from .supervise import exit_status
+
+if TYPE_CHECKING:
+    from ..receive.agents import Route
 
 SCOPE = "tracefork"
 _NOTHING_CAPTURED = AgentFailed.exit_status
@@ -57,9 +62,12 @@ class Recorded:
         return tuple(run.run_id for run in self.runs)
 
 
-def record(store: str | Path, argv: Sequence[str], *, provider: bool = False) -> Recorded:
+def record(
+    store: str | Path, argv: Sequence[str], *, provider: bool = False, proxy: bool = False
+) -> Recorded:
     """The command has run on our terminal, and what its processes exchanged is in the store, sealed.
 
+    With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in.
     Raises UsageError if there is no such command.
     """
     directory = Path(store).absolute()
@@ -73,7 +81,16 @@ def record(store: str | Path, argv: Sequence[str], *, provider: bool = False) ->
         span_id=launch.span_id,
         settings=settings,
     )
-    status = run_inherited(argv, env)
+    # Here, not above: the proxy stands on top of this layer, and most commands need none.
+    from ..receive.agents import behind_proxy, routes_of
+
+    routes = routes_of(os.environ) if proxy else ()
+    recording = replace(Settings.from_env(), mode="record", store=directory)
+    with behind_proxy(
+        routes, recording, launch=(launch.trace_id, launch.span_id), name=program_of(argv)
+    ) as behind:
+        status = run_inherited(argv, {**env, **behind.environment})
+    launch = replace(launch, extra=behind.recorded)
     ended_ns = time.time_ns()
     processes, absent = reached(directory, launch.trace_id)
     try:
@@ -81,7 +98,10 @@ def record(store: str | Path, argv: Sequence[str], *, provider: bool = False) ->
     except StoreError as error:
         runs, problems = (), [f"nothing captured: {error}"]
     if not runs:
-        problems = problems or [unwritable(directory) or why_nothing(argv, processes, absent)]
+        why = f"nothing captured: no request came to the proxy; the agent must read {_named(routes)}"
+        problems = problems or [
+            unwritable(directory) or (why if proxy else why_nothing(argv, processes, absent))
+        ]
         status = status or _NOTHING_CAPTURED
     return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
 
@@ -93,6 +113,8 @@ class _Launch:
     trace_id: str
     span_id: str
     started_ns: int
+    extra: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What a replay needs besides the environment of the command."""
 
     def settle(self, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
         """The command's own span is written if its processes exchanged anything, and all is sealed."""
@@ -116,7 +138,7 @@ class _Launch:
         start = HowStarted(
             command=argv,
             cwd=os.getcwd(),
-            environment=kept,
+            environment={**kept, **self.extra},
             withheld=withheld,
             git_commit=git_commit(Path.cwd()),
             versions={"tracefork_otel": tracefork_otel.__version__},
@@ -137,6 +159,10 @@ class _Launch:
             attributes={**start.attributes(), "tracefork.run.kind": "record"},
         )
         write_spans(self.store, self.trace_id, [root])
+
+
+def _named(routes: Sequence[Route]) -> str:
+    return ", ".join(route.variable for route in routes)
 
 
 def write_spans(store: Path, launch_id: str, spans: Sequence[SpanRecord], *, mode: str = "record") -> None:

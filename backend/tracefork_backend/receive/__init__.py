@@ -1,0 +1,1 @@
+"""What comes in over the network: agents' requests through the proxy, and spans by OTLP."""
