@@ -80,7 +80,13 @@ def missing(expected: list[str], printed: str) -> str | None:
 def environment(folder: Path) -> dict[str, str]:
     """Our commands first on PATH, no settings and no keys from outside."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRACEFORK_", "OTEL_"))}
-    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_BASE_URL", "TRACEPARENT"):
+    for name in (
+        "ANTHROPIC_API_KEY",
+        "OPENAI_API_KEY",
+        "ANTHROPIC_BASE_URL",
+        "OPENAI_BASE_URL",
+        "TRACEPARENT",
+    ):
         kept.pop(name, None)
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "COLUMNS": "120"}
 

@@ -1,0 +1,39 @@
+"""Writes docs/figures.md from results/*.json: `python benchmarks/figures.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "figures.md"
+
+HEAD = """\
+# Figures
+
+Each row is measured by the script named above its table (`make bench` runs all) and written to `benchmarks/results/`; this page is made from
+those files by `python benchmarks/figures.py`. Targets that are missed stand here as missed. Ratios are taken in one run, the two sides in turn.
+"""
+
+
+def page() -> str:
+    parts = [HEAD]
+    for path in sorted((HERE / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        summary = (HERE / f"bench_{path.stem}.py").read_text().split('"""')[1].strip().split("\n\n")[0]
+        parts.append(f"## {path.stem}\n\n{' '.join(summary.split())}\n")
+        parts.append(f"`python benchmarks/bench_{path.stem}.py`, {result['day']}, {result['machine']}:\n")
+        parts.append("| what | measured | target | |\n|---|---|---|---|")
+        for row in result["figures"]:
+            sign = "≥" if row["at_least"] else "≤"
+            note = f" ({row['note']})" if row["note"] else ""
+            met = "met" if row["met"] else "**missed**"
+            parts.append(
+                f"| {row['what']}{note} | {row['value']:,.3g} {row['unit']} | {sign} {row['target']:,g} | {met} |"
+            )
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
