@@ -176,6 +176,8 @@ class Session:
                 where,
                 error,
             )
+            # At once: a note is small and may fit where a body did not; later not even that may.
+            self._report()
 
     def _report(self) -> None:
         pending, self._unreported = self._unreported, 0
