@@ -29,7 +29,7 @@ def page() -> str:
             note = f" ({row['note']})" if row["note"] else ""
             met = "met" if row["met"] else "**missed**"
             parts.append(
-                f"| {row['what']}{note} | {row['value']:,.3g} {row['unit']} | {sign} {row['target']:,g} | {met} |"
+                f"| {row['what']}{note} | {row['value']:,.4g} {row['unit']} | {sign} {row['target']:,g} | {met} |"
             )
         parts.append("")
     return "\n".join(parts)

@@ -32,7 +32,7 @@ def report(name: str, figures: Iterable[Figure]) -> None:
     for row in rows:
         sign = "≥" if row.at_least else "≤"
         print(
-            f"{'met ' if row.met else 'MISS'}  {row.what}: {row.value:,.3g} {row.unit} "
+            f"{'met ' if row.met else 'MISS'}  {row.what}: {row.value:,.4g} {row.unit} "
             f"(target {sign} {row.target:,g}){'  ' + row.note if row.note else ''}"
         )
     RESULTS.mkdir(exist_ok=True)

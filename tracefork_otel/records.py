@@ -23,7 +23,7 @@ class ProcessStarted:
     cwd: str
     mode: str
     via: str
-    """How it was reached: `sitecustomize`, `instrument`, `entry_point`, `exporter`, `backend`; or `absent`."""
+    """How it was reached: `sitecustomize`, `instrument`, `entry_point`, `exporter`, `backend`, `absent`."""
     launch_id: str | None = None
     """Trace id of the command that started it (from TRACEPARENT): its processes are found together by it."""
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -107,7 +107,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotated:
-    """The process goes on in another WAL; the exchanges and spans named here were carried over to it while open."""
+    """The process goes on in another WAL; what is named here was carried over to it while open."""
 
     to: str
     carried: tuple[str, ...] = ()

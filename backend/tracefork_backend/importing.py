@@ -9,11 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracefork_otel.tape import Tape
-from tracefork_otel.wal import Wal
-
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import ExchangeEnded, ExchangeStarted, ProcessStarted, SpanRecord
+from tracefork_otel.tape import Tape
+from tracefork_otel.wal import Wal
 
 from .store import open_store
 
