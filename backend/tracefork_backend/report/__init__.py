@@ -1,0 +1,18 @@
+"""What a blame experiment found, as one page for people."""
+
+from __future__ import annotations
+
+from .content import About, Change, Report, change_between, report_of
+from .html import effects_svg, render, timeline_svg, write
+
+__all__ = [
+    "About",
+    "Change",
+    "Report",
+    "change_between",
+    "effects_svg",
+    "render",
+    "report_of",
+    "timeline_svg",
+    "write",
+]

@@ -1,0 +1,95 @@
+"""The report as one self-contained HTML page, and its pictures as files of their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracefork_otel._errors import UsageError
+
+from . import shapes, wording
+from .content import Report
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@cache
+def _environment() -> Environment:
+    # Imported here: commands that write no report should not pay for it.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("tracefork_backend.report"),
+        # Whatever a template is called: every value came from outside.
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(dollars=wording.dollars, duration=wording.duration)
+    return made
+
+
+def render(report: Report) -> str:
+    """The page: it loads nothing, runs no script, and everything from outside is escaped."""
+    culprit = report.culprit
+    found = report.findings
+    effect = found.effects[culprit] if culprit is not None else None
+    change = report.changes.get(culprit) if culprit is not None else None
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            found=found,
+            about=report.about,
+            headline=wording.headline(report),
+            explanation=wording.explanation(report),
+            certainty=wording.certainty(report, effect) if effect else (),
+            culprit=culprit,
+            change=change,
+            diff=shapes.side_by_side(change) if change else None,
+            timeline=shapes.timeline(report),
+            effects=shapes.effects(report),
+            rows=[(each, *wording.verdict(each, found)) for each in found.effects],
+            not_guaranteed=wording.not_guaranteed(found),
+            stopped=wording.stopped(found),
+            width=shapes.WIDTH,
+            alone=False,
+        )
+    )
+
+
+def timeline_svg(report: Report) -> str:
+    """The timeline as an SVG file that follows the reader's light or dark setting."""
+    picture = _environment().get_template("timeline.svg")
+    return picture.render(timeline=shapes.timeline(report), width=shapes.WIDTH, alone=True)
+
+
+def effects_svg(report: Report) -> str:
+    """The effects as an SVG file that follows the reader's light or dark setting."""
+    picture = _environment().get_template("effects.svg")
+    return picture.render(effects=shapes.effects(report), width=shapes.WIDTH, alone=True)
+
+
+def write(report: Report, path: Path) -> Path:
+    """The page is in the file, whole or not at all; raises UsageError if it cannot be written."""
+    text = render(report).encode()
+    part: str | None = None
+    try:
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+        os.replace(part, path)
+    except OSError as error:
+        if part is not None and os.path.exists(part):
+            os.unlink(part)
+        why = error.strerror or type(error).__name__
+        raise UsageError(
+            f"the report cannot be written to {path}: {why}; name a file in a folder that exists"
+        ) from error
+    return path

@@ -1,0 +1,223 @@
+"""Where things stand in the pictures: geometry as plain data, drawn by the templates."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from . import wording
+from .content import Change, Report, TimelineStep
+from .wording import Tone
+
+WIDTH = 900
+"""Of both pictures, in the SVG's own units."""
+_LEFT = 150
+_RIGHT = 190
+_TIME_RIGHT = 74
+_TOP = 34
+_ROW = 30
+_LANE = 18
+_ROWS_MOST = 30
+"""More steps than this do not each get a row."""
+_BAR_LEAST = 3.0
+"""An exchange of no length is still seen."""
+_DIFF_MOST = 20_000
+"""Characters of each side that are compared; word diffs grow with the product of both."""
+_TICKS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One step on the timeline, and the time of the tools after it."""
+
+    step: TimelineStep
+    x: float
+    y: float
+    width: float
+    tool_x: float
+    tool_width: float
+    tone: Tone
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """A mark on the horizontal axis."""
+
+    x: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """The picture of a run in time."""
+
+    bars: tuple[Bar, ...]
+    ticks: tuple[Tick, ...]
+    height: float
+    row: float
+    labelled: bool
+    """Whether each step has a row of its own."""
+    left: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One step's effect with its interval."""
+
+    step: int
+    y: float
+    tone: Tone
+    verdict: str
+    x: float | None
+    low: float | None
+    high: float | None
+    value: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """The picture of what was measured at each step."""
+
+    rows: tuple[Row, ...]
+    ticks: tuple[Tick, ...]
+    zero: float
+    height: float
+    left: float
+    right: float
+    hidden: int
+    """Steps without anything to say that got no row, for want of space."""
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text that both sides have, or only one."""
+
+    text: str
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideBySide:
+    """A change, cut into what stayed and what did not."""
+
+    old: tuple[Piece, ...]
+    new: tuple[Piece, ...]
+    left_out: int
+    """Characters beyond what is shown, of the longer side."""
+
+
+def timeline(report: Report) -> Timeline:
+    """Each step as a bar by time: a row for each, or packed into lanes where there are too many."""
+    steps = report.timeline
+    labelled = len(steps) <= _ROWS_MOST
+    left = _LEFT if labelled else 20
+    whole = max((s.started_ms + s.duration_ms + s.tool_ms for s in steps), default=0.0) or 1.0
+    scale = (WIDTH - left - _TIME_RIGHT) / whole
+    row = _ROW if labelled else _LANE
+    lanes: list[float] = []
+    bars: list[Bar] = []
+    for step in steps:
+        x = left + step.started_ms * scale
+        width = max(_BAR_LEAST, step.duration_ms * scale)
+        if labelled:
+            lane = len(bars)
+        else:
+            # The lane that is free; overlapping calls stand below one another.
+            lane = next((i for i, free in enumerate(lanes) if free <= x), len(lanes))
+            lanes[lane : lane + 1] = [x + width]
+        bars.append(
+            Bar(
+                step=step,
+                x=x,
+                y=_TOP + lane * row,
+                width=width,
+                tool_x=x + width,
+                tool_width=max(0.0, step.tool_ms * scale),
+                tone=tone_of(report, step.step),
+                title=f"step {step.step}: {step.label}, {wording.duration(step.duration_ms)}. {step.says}",
+            )
+        )
+    count = len(bars) if labelled else len(lanes)
+    ticks = tuple(
+        Tick(x=left + whole * scale * i / _TICKS, text=wording.duration(whole * i / _TICKS))
+        for i in range(_TICKS + 1)
+    )
+    return Timeline(
+        bars=tuple(bars), ticks=ticks, height=_TOP + count * row + 14, row=row, labelled=labelled, left=left
+    )
+
+
+def tone_of(report: Report, step: int) -> Tone:
+    """How loudly to show a step; quiet if nothing is known of it."""
+    if step >= len(report.findings.effects):
+        return "quiet"
+    return wording.verdict(report.findings.effects[step], report.findings)[1]
+
+
+def effects(report: Report) -> Effects:
+    """A row for each step, or for those with something to say where there are too many."""
+    found = report.findings
+    shown = list(found.effects)
+    if len(shown) > _ROWS_MOST:
+        said = set(found.ranking[:_ROWS_MOST]) | set(found.certified)
+        shown = [effect for effect in shown if effect.step in said]
+    by_rate = found.mode == "fixed"
+    lows = [e.ci_low for e in shown if e.ci_low is not None]
+    values = [e.effect for e in shown if e.effect is not None]
+    lowest = min([*lows, *values, 0.0])
+    start = 0.0 if by_rate else next(edge for edge in (-0.25, -0.5, -1.0) if lowest >= edge or edge == -1.0)
+    right = WIDTH - _RIGHT
+    scale = (right - _LEFT) / (1.0 - start)
+
+    def at(value: float) -> float:
+        return _LEFT + (value - start) * scale
+
+    rows: list[Row] = []
+    for place, effect in enumerate(shown):
+        words, tone = wording.verdict(effect, found)
+        value = effect.flip_rate if by_rate or effect.effect is None else effect.effect
+        measured = value is not None and (by_rate or effect.effect is not None)
+        spread = measured and effect.ci_low is not None and effect.ci_high is not None
+        rows.append(
+            Row(
+                step=effect.step,
+                y=_TOP + place * _ROW + _ROW / 2,
+                tone=tone,
+                verdict=words,
+                x=at(value) if measured and value is not None else None,
+                low=at(effect.ci_low) if spread and effect.ci_low is not None else None,
+                high=at(effect.ci_high) if spread and effect.ci_high is not None else None,
+                value=f"{value:+.2f}" if measured and value is not None else "",
+                title=f"step {effect.step}: {effect.reason}",
+            )
+        )
+    marks = [start + (1.0 - start) * i / _TICKS for i in range(_TICKS + 1)]
+    return Effects(
+        rows=tuple(rows),
+        ticks=tuple(Tick(x=at(mark), text=f"{mark:+.2f}" if mark else "0") for mark in marks),
+        zero=at(0.0),
+        height=_TOP + len(rows) * _ROW + 12,
+        left=_LEFT,
+        right=right,
+        hidden=len(found.effects) - len(shown),
+        axis="flip rate (no control)" if by_rate else "how much more often the run ends differently",
+    )
+
+
+def side_by_side(change: Change) -> SideBySide:
+    """The old and the new text, their differing words marked."""
+    old, new = change.old[:_DIFF_MOST], change.new[:_DIFF_MOST]
+    a, b = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (old, new))
+    left: list[Piece] = []
+    right: list[Piece] = []
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if i < j:
+            left.append(Piece("".join(a[i:j]), tag != "equal"))
+        if k < m:
+            right.append(Piece("".join(b[k:m]), tag != "equal"))
+    longest = max(len(change.old), len(change.new))
+    return SideBySide(old=tuple(left), new=tuple(right), left_out=max(0, longest - _DIFF_MOST))
