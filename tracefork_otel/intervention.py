@@ -52,6 +52,10 @@ class Intervention:
     """The fork's own run."""
     parent_run_id: str | None = None
     experiment_id: str | None = None
+    also: tuple[Intervention, ...] = ()
+    """Further changes in the tail, each to the call that stands at its `step` of the fork's own run: after a
+    change the requests differ, so that only their places can be known beforehand.
+    """
 
     @property
     def goes_live(self) -> bool:
@@ -73,6 +77,7 @@ class Intervention:
                 "fork_id": self.fork_id,
                 "parent_run_id": self.parent_run_id,
                 "experiment_id": self.experiment_id,
+                "also": [json.loads(one.to_json()) for one in self.also],
             },
             allow_nan=False,
         )
@@ -98,6 +103,7 @@ class Intervention:
                 fork_id=_optional_text(found["fork_id"]),
                 parent_run_id=_optional_text(found["parent_run_id"]),
                 experiment_id=_optional_text(found["experiment_id"]),
+                also=tuple(cls.from_json(json.dumps(one), where=where) for one in found.get("also", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"

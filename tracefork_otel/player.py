@@ -105,7 +105,7 @@ class Player:
                     return Served(self.tape.exchanges[step], step)
                 return fork.served(step, request)
             if fork is not None and fork.goes_on_live:
-                return Live("tail")
+                return fork.tail(request)
             candidates = tuple(self._candidates())
             phase = None if fork is None else fork.missed()
             known = self._misses.get(key)
@@ -175,6 +175,9 @@ class _Fork:
         self.again = tape.steps
         """The forked exchange's recorded answer, for a client that tries again after the intervention."""
         self._off = tape.steps + 1
+        self._also = {one.step: one for one in intervention.also}
+        self._place = len(self._prefix) + 1
+        """The place of the next call of the tail in the fork's own run."""
 
     @property
     def delivered(self) -> bool:
@@ -226,6 +229,34 @@ class _Fork:
         self._drifted = True
         if self._shared is not None:
             self._shared(self._off)
+
+    def tail(self, request: Request) -> Served | Live:
+        """What answers a request of the tail: the network, or a further change that is due at its place."""
+        if not self._also:
+            return Live("tail")
+        place = self._next_place()
+        change = self._also.get(place)
+        if change is None:
+            return Live("tail")
+        body: bytes | None = None
+        if change.edits:
+            from ._edits import apply_edits
+
+            body = apply_edits(request.body, change.edits)
+        if change.goes_live:
+            return Live("intervention", body, change.label)
+        recorded = self._tape.exchanges[place]
+        if change.kind == "noop":
+            return Served(recorded, place, "intervention", change.label)
+        return Served(_changed(recorded, change), place, "intervention", change.label, changed=True)
+
+    def _next_place(self) -> int:
+        """The place of this call, which no other process of the fork was given."""
+        while True:
+            place = self._place
+            self._place += 1
+            if self._shared is None or self._shared(self._off + 1 + place):
+                return place
 
     def served(self, step: int, request: Request) -> Served | Live:
         """What answers a request that took this step."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from tracefork_otel.exchange import Exchange
@@ -95,6 +97,7 @@ class Account:
             "cost_usd": None if unpriced and not known else sum(known),
             "unpriced": unpriced,
             "last_text": self._last_text(),
+            "answers_sha256": self._answers(),
             "drift": self.drift(),
             "leaks": self.leaks(),
             "problem": Diagnosis(self).first(),
@@ -159,6 +162,17 @@ class Account:
             if found is not None:
                 return found.text
         return None
+
+    def _answers(self) -> str:
+        """A digest of all answers in their order: what a model said without its ids, else the body."""
+        digest = sha256()
+        for exchange in self.own:
+            found = providers.facts_of(exchange)
+            body = b"" if exchange.response is None else exchange.response.body
+            said = [[one.role, one.kind, one.name, one.content] for one in found.reply] if found else []
+            digest.update(json.dumps(said, default=repr).encode() if said else body)
+            digest.update(f"|{exchange.outcome}|{exchange.response and exchange.response.status}\n".encode())
+        return digest.hexdigest()
 
     def _result(self) -> object:
         """What the agent function returned, from the first span of one that says so."""

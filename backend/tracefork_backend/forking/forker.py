@@ -42,6 +42,8 @@ class Planned:
     at: int
     edit: Edit
     tail: Tail = "live"
+    also: tuple[tuple[int, Edit], ...] = ()
+    """Further changes, each with its step, of calls that the tail makes at these places."""
 
 
 class Gate(Protocol):
@@ -157,19 +159,21 @@ class Forker:
         oracle: Oracle | None = None,
         on_done: OnDone | None = None,
         gate: Gate | None = None,
+        settle: bool = True,
     ) -> list[Fork]:
         """The forks, in the order in which they were planned; `on_done` is given each when it is done.
 
         What the gate does not admit is left out. Everything is checked before the first agent starts:
-        UsageError if an edit does not fit its step.
+        UsageError if an edit does not fit its step. Without `settle` they reach the store when this closes.
         """
-        checked = [build(self.tape, one.at, edit=one.edit, tail=one.tail) for one in planned]
+        checked = [_bound(self.tape, one) for one in planned]
         made: dict[int, Fork] = {}
         for at, fork in self._done(checked, oracle, gate):
             made[at] = fork
             if on_done is not None:
                 on_done(fork)
-        self._space.settle()
+        if settle:
+            self._space.settle()
         return [made[at] for at in sorted(made)]
 
     def _done(
@@ -303,6 +307,17 @@ class _Attempt:
         fork = replace(fork, outcome=outcome)
         self._forker.note(fork, self.root)
         return fork
+
+
+def _bound(tape: Tape, planned: Planned) -> Intervention:
+    """The intervention of a planned fork, with the further ones that its tail meets."""
+    first = build(tape, planned.at, edit=planned.edit, tail=planned.tail)
+    if not planned.also:
+        return first
+    also = tuple(build(tape, step, edit=edit, tail=planned.tail) for step, edit in planned.also)
+    return replace(
+        first, also=also, label=" + ".join([first.label, *(f"{one.label}@{one.step}" for one in also)])
+    )
 
 
 def _ran(attempt: _Attempt, at: int, gate: Gate | None) -> Fork:

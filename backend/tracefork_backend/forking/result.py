@@ -85,6 +85,8 @@ class Fork:
     """The beginning and the end of both, if the agent had a process of its own; else of its error."""
     last_text: str | None = None
     """The text of the last model answer."""
+    answers_sha256: str = ""
+    """A digest of everything that was answered to it: alike for forks that went alike."""
     drift: DriftReport | None = None
     """How the agent left its tape before the step, if it did."""
     leaks: tuple[Leak, ...] = ()
