@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tracefork_otel._errors import TruncatedBody, UsageError
+from tracefork_otel._errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Note
 from tracefork_otel.tape import HowStarted, Tape
@@ -15,13 +15,18 @@ from tracefork_otel.tape import HowStarted, Tape
 from .store import Run, Store
 from .store.run import how_started
 
+FIDELITY = "tracefork.fidelity"
+"""Attribute of an exchange that was made from messages on a span: `messages`."""
+TRUNCATED = "tracefork.truncated"
+"""Attribute of a received exchange of which a body did not come whole, saying why."""
 _KEPT_NOTES = ("lost", "incomplete")
 
 
 def reconstruct(store: Store, run: Run) -> Tape:
     """The tape of a run, and of all other runs of the command that made it: the replay repeats the command.
 
-    Raises TruncatedBody naming the step whose bytes are not whole, and UsageError while the run goes on.
+    Raises TruncatedBody naming the step whose bytes are not whole, StoreError naming a file that has changed
+    since it was written, and UsageError while the run goes on.
     """
     run_ids = (run.run_id,)
     start = run.start
@@ -38,10 +43,14 @@ def reconstruct(store: Store, run: Run) -> Tape:
         for note in store.notes(run_id):
             if note.kind in _KEPT_NOTES and note not in notes:
                 notes.append(note)
+    whole = tuple(_whole(exchanges, run))
+    # The bodies are those that were sent, but which of them, and what was started, other files say.
+    if changed := store.why_changed((*run_ids, *filter(None, (run.launch_id,)))):
+        raise StoreError(f"run {run.run_id[:8]} cannot be replayed: {changed}; see `tracefork-otel doctor`")
     return Tape(
         run_id=run.run_id,
         name=run.name,
-        exchanges=tuple(_whole(exchanges, run)),
+        exchanges=whole,
         start=start,
         notes=tuple(notes),
     )
@@ -70,6 +79,21 @@ def with_script_folder(start: HowStarted) -> HowStarted:
     return replace(start, environment={**start.environment, "PYTHONPATH": path})
 
 
+def _check_received(exchange: Exchange, step: int, run: Run) -> None:
+    """Raises where what came by OTLP is not enough to play it back."""
+    where = f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.name})"
+    if exchange.attributes.get(FIDELITY) == "messages":
+        raise UsageError(
+            f"{where} came as messages on a span (fidelity = messages), not as bytes; it can be read and "
+            "queried. To replay it, record the agent: tracefork-otel run -- …"
+        )
+    cut = exchange.attributes.get(TRUNCATED)
+    if cut:
+        raise TruncatedBody(
+            f"{where}: {cut}; send bodies whole: TRACEFORK_EVENT_BODY_LIMIT=unlimited in the agent"
+        )
+
+
 def _whole(exchanges: Iterable[Exchange], run: Run) -> Iterable[Exchange]:
     for step, exchange in enumerate(exchanges):
         if exchange.damage:
@@ -77,6 +101,7 @@ def _whole(exchanges: Iterable[Exchange], run: Run) -> Iterable[Exchange]:
                 f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.request.method} "
                 f"{exchange.request.url}): {exchange.damage}; see `tracefork-otel doctor`"
             )
+        _check_received(exchange, step, run)
         if exchange.outcome == "in_flight" and run.status == "running":
             raise UsageError(f"run {run.run_id[:8]} still goes on: step {step} is open; wait until it ended")
         response = exchange.response

@@ -6,7 +6,7 @@ import typer
 
 import tracefork_otel
 
-from . import demo, diff, doctor, fork, ls, replay, run, show, sql, tape, verify
+from . import demo, diff, doctor, fork, ls, proxy, replay, run, serve, show, sql, tape, verify
 
 app = typer.Typer(
     help="Find the step that broke an LLM agent: record runs, read them, replay them bit-exact.",
@@ -43,4 +43,6 @@ app.command("fork")(fork.fork)
 app.command("diff")(diff.diff)
 app.command("sql")(sql.sql)
 app.add_typer(tape.app, name="tape")
+app.command("proxy")(proxy.proxy)
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)

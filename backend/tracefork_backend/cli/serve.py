@@ -1,0 +1,33 @@
+"""`serve`: receive spans by OTLP from any SDK or Collector."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._options import STORE, StoreOption
+from ._output import say
+
+PortOption = Annotated[int, typer.Option("--port", help="The port to listen on; 0 for a free one.")]
+HostOption = Annotated[str, typer.Option("--host", help="The address to listen on: this machine alone.")]
+
+
+def serve(store: StoreOption = STORE, port: PortOption = 4318, host: HostOption = "127.0.0.1") -> int:
+    """Receive spans by OTLP/HTTP into the store, until Ctrl-C."""
+    from ..receive.listening import bind, is_loopback, until_signalled
+    from ..receive.receiver import Receiver
+
+    listener = bind(host, port)
+    receiver = Receiver(listener, store=store, host=host)
+    if not is_loopback(host):
+        say(f"warning: everyone who reaches {host} can write into {store}")
+    with until_signalled(receiver.server):
+        say(
+            f"tracefork-otel: OTLP/HTTP on http://{host}:{receiver.port}, into {store}; stop it with Ctrl-C\n"
+            f"  OTEL_EXPORTER_OTLP_ENDPOINT=http://{host}:{receiver.port} "
+            "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        )
+        receiver.run()
+    say(f"tracefork-otel: {receiver.spans} spans received, {receiver.exchanges} of them exchanges")
+    return 0
