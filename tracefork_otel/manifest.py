@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,33 @@ class SegmentEntry:
     """Version of its facts file; None if it has none."""
     traces: tuple[str, ...] | None = None
     """First digits of the trace ids of its exchanges and spans; None if they are too many to list."""
+    sha256: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    """Digests of its files by kind, for Parquet has checksums of pages but not of its footer."""
 
     def may_hold(self, trace_id: str) -> bool:
         """False only if no row of that trace is in the segment."""
         return self.traces is None or trace_id[:TRACE_DIGITS] in self.traces
 
+    def lists(self, prefix: str) -> bool:
+        """Whether it says that it holds a trace whose id begins so."""
+        return any(listed.startswith(prefix[:TRACE_DIGITS]) for listed in self.traces or ())
+
     def file(self, store: Path, kind: str) -> Path:
         """The path of its file of a kind (`spans`, `exchanges`, `chunks`, `facts`)."""
         return store / "segments" / f"{self.id}.{kind}.parquet"
+
+    def why_changed(self, store: Path, kind: str) -> str | None:
+        """Why its file of a kind is not the one that was written; None if it is, or if no digest says."""
+        path, expected = self.file(store, kind), self.sha256.get(kind)
+        if expected is None:
+            return None
+        try:
+            found = digest(path)
+        except OSError as error:
+            return f"{path}: the file of a segment cannot be read: {error.strerror or error}"
+        if found == expected:
+            return None
+        return f"{path}: the file of a segment has changed since it was written: its sha256 is another one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +135,13 @@ def commit(
     *,
     add: Sequence[SegmentEntry] = (),
     remove: Collection[str] = (),
-    facts: Mapping[str, int] | None = None,
+    facts: Mapping[str, tuple[int, str]] | None = None,
 ) -> Manifest:
     """The new manifest is in place and on disk, with views.sql beside it.
 
-    Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions of facts
-    files. Raises StoreError, and changes nothing, if a segment to remove or to change is not live any more.
+    Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions and digests
+    of facts files. Raises StoreError, and changes nothing, if a segment to remove or to change is not live
+    any more.
     """
     store = Path(store)
     try:
@@ -142,7 +163,7 @@ def _next(
     current: Manifest,
     add: Sequence[SegmentEntry],
     remove: frozenset[str],
-    facts: Mapping[str, int],
+    facts: Mapping[str, tuple[int, str]],
     now: int,
 ) -> Manifest:
     live = {entry.id for entry in current.segments}
@@ -161,7 +182,7 @@ def _next(
         for name in wals:
             (store / "wal" / name).unlink(missing_ok=True)
     kept = [
-        replace(entry, facts=facts[entry.id]) if entry.id in facts else entry
+        _with_facts(entry, *facts[entry.id]) if entry.id in facts else entry
         for entry in current.segments
         if entry.id not in remove
     ]
@@ -170,6 +191,10 @@ def _next(
         segments=(*kept, *added),
         retired=(*_sweep(store, current.retired, now), *(Retired(id=entry.id, at_ns=now) for entry in gone)),
     )
+
+
+def _with_facts(entry: SegmentEntry, version: int, sha256: str) -> SegmentEntry:
+    return replace(entry, facts=version, sha256={**entry.sha256, "facts": sha256})
 
 
 def _sweep(store: Path, retired: Sequence[Retired], now: int) -> list[Retired]:
@@ -232,6 +257,12 @@ def _write(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_directory(path: Path) -> None:

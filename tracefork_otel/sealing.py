@@ -149,13 +149,17 @@ def _tidy(store: Path) -> None:
 def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:
     """A new segment holds what those hold, but no manifest names it yet: commit it with `add` and `remove`.
 
-    Damage of a body stays on its exchange. Raises StoreError if one of them cannot be read or the new one not
-    written.
+    Damage of a body stays on its exchange. Raises StoreError if one of them cannot be read or has changed, or
+    the new one cannot be written.
     """
     from . import segment
 
     rows = _rows.Rows()
     for entry in entries:
+        for kind in ("exchanges", "spans"):
+            # With a digest of its own the new file would vouch for what somebody changed.
+            if changed := entry.why_changed(store, kind):
+                raise StoreError(f"{changed}; see `doctor`")
         for exchange in segment.iter_exchanges(store, entry):
             rows.exchange(exchange)
         rows.others(*segment.read_records(store, entry))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import _rows
 from ._errors import StoreError
 from .exchange import Exchange
-from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, sync_directory
+from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest, sync_directory
 from .records import Note, ProcessStarted, SpanRecord
 from .sealing import SealReport, merge, seal, seal_dead
 
@@ -228,11 +228,12 @@ def write_segment(store: Path, tables: SegmentTables, segment_id: str) -> Segmen
     """The segment's files are whole and on disk, but in no manifest; raises StoreError if they are not."""
     directory = Path(store) / "segments"
     written: list[Path] = []
+    digests: dict[str, str] = {}
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         for kind in ("chunks", "exchanges", "spans"):
             path = directory / f"{segment_id}.{kind}.parquet"
-            _write_file(path, getattr(tables, kind), kind)
+            digests[kind] = _write_file(path, getattr(tables, kind), kind)
             written.append(path)
         sync_directory(directory)
         size = sum(path.stat().st_size for path in written)
@@ -262,6 +263,7 @@ def write_segment(store: Path, tables: SegmentTables, segment_id: str) -> Segmen
         started_ns=min(started, default=0),
         ended_ns=max((*started, *ended), default=0),
         traces=tuple(traces) if len(traces) <= TRACES else None,
+        sha256=digests,
     )
 
 
@@ -269,7 +271,8 @@ def _integers(table: pa.Table, name: str) -> list[int]:
     return table.column(name).to_pylist()
 
 
-def _write_file(path: Path, table: pa.Table, kind: str) -> None:
+def _write_file(path: Path, table: pa.Table, kind: str) -> str:
+    """The file is whole and on disk; its sha256."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -297,7 +300,9 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> None:
         finally:
             os.close(fd)
         os.chmod(temporary, 0o600)
+        sha256 = digest(temporary)
         os.rename(temporary, path)
+        return sha256
     except pa.ArrowException as error:
         temporary.unlink(missing_ok=True)
         raise OSError(str(error)) from error

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tracefork_otel._errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.records import Note
+from tracefork_otel.records import Draw, Note
 from tracefork_otel.tape import HowStarted, Tape
 
+from .drawn import draws_of, of_one_call
 from .store import Run, Store
 from .store.run import how_started
 
@@ -38,10 +39,13 @@ def reconstruct(store: Store, run: Run) -> Tape:
         start = _by_entrypoint(start, run)
     exchanges: list[Exchange] = []
     notes: list[Note] = []
+    drawn: list[Note] = []
     for run_id in run_ids:
         exchanges += run.exchanges if run_id == run.run_id else store.exchanges(run_id)
         for note in store.notes(run_id):
-            if note.kind in _KEPT_NOTES and note not in notes:
+            if note.kind == "draws":
+                drawn.append(note)
+            elif note.kind in _KEPT_NOTES and note not in notes:
                 notes.append(note)
     whole = tuple(_whole(exchanges, run))
     # The bodies are those that were sent, but which of them, and what was started, other files say.
@@ -53,7 +57,17 @@ def reconstruct(store: Store, run: Run) -> Tape:
         exchanges=whole,
         start=start,
         notes=tuple(notes),
+        draws=draws_of(drawn) if launched or not start.entrypoint else of_one_call(_of_call(drawn, run)),
     )
+
+
+def _of_call(notes: Iterable[Note], run: Run) -> Iterable[Draw]:
+    """The draws during the run's own call, and those that its modules made when they were imported."""
+    own = [note for note in notes if note.trace_id in (None, run.run_id)]
+    during = {(note.process_id, note.attributes["batch"]) for note in own if note.trace_id == run.run_id}
+    for note in own:
+        inside = (note.process_id, note.attributes["batch"]) in during
+        yield from (draw for draw in draws_of([note]) if inside or draw.site.endswith(":<module>"))
 
 
 def _of_launch(store: Store, launch_id: str) -> HowStarted | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stored import Recorder, answered, asked, record, trace
+from tracefork_backend.reconstruct import reconstruct
+from tracefork_backend.replay import replay
 from tracefork_backend.store import doctor, open_store
 
-from tracefork_otel import manifest, sealing
+from tracefork_otel import TruncatedBody, manifest, sealing
+from tracefork_otel._errors import StoreError
 
 
 def two_segments(store: Path) -> tuple[str, str]:
@@ -134,6 +139,55 @@ def test_flipped_bits_on_disk_are_found(tmp_path: Path, kind: str) -> None:
         assert len(store.rows("FROM bodies WHERE run_id = $id", {"id": whole})) == 3
     path.write_bytes(sound)
     assert doctor(tmp_path).healthy
+
+
+@pytest.mark.parametrize("kind", manifest.KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_any_flipped_bit_is_found_and_replays_refuse(tmp_path: Path, kind: str, seed: int) -> None:
+    """Whichever bit of a segment's files flips, doctor names the file, and a replay of its run refuses."""
+    rng = random.Random(f"{kind} {seed}")
+    started = {"tracefork.command": '["false"]', "tracefork.cwd": str(tmp_path)}
+    whole = record(tmp_path, attributes=started)
+    sealing.seal_dead(tmp_path)
+    broken = record(tmp_path, attributes=started)
+    open_store(tmp_path).close()
+    path = entry_of(tmp_path, broken).file(tmp_path, kind)
+    data = bytearray(path.read_bytes())
+    # Every other time in the second half, most of which is the footer.
+    at = rng.randrange(len(data) // 2 if seed % 2 else 0, len(data))
+    data[at] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    report = doctor(tmp_path)
+    assert [problem.path for problem in report.files] == [str(path)], at
+    assert not report.healthy
+    with open_store(tmp_path) as store:
+        if kind == "facts":
+            # They are read from the other files, which say everything that a replay needs.
+            assert store.why_changed([broken]) is None
+        else:
+            with pytest.raises((StoreError, TruncatedBody), match=re.escape(path.name)):
+                replay(store.run(broken), store=store)
+        assert reconstruct(store, store.run(whole)).exchanges
+
+
+def test_a_changed_file_is_not_merged(tmp_path: Path) -> None:
+    """Compaction leaves a file that has changed as it is, so that it goes on being found."""
+    whole = [record(tmp_path)]
+    sealing.seal_dead(tmp_path)
+    broken = record(tmp_path)
+    sealing.seal_dead(tmp_path)
+    whole.append(record(tmp_path))
+    open_store(tmp_path).close()
+    entry = entry_of(tmp_path, broken)
+    path = entry.file(tmp_path, "spans")
+    table = pq.read_table(path)
+    changed = pa.array(["somebody else"] * len(table), pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("name"), "name", changed), path)
+    with open_store(tmp_path) as store:
+        merged = store.compact()
+        assert {kept.id for kept in manifest.load(tmp_path).segments} == {merged, entry.id}
+        assert [len(store.run(run_id).exchanges) for run_id in whole] == [3, 3]
+    assert [problem.path for problem in doctor(tmp_path).files] == [str(path)]
 
 
 def test_foreign_files_are_named(tmp_path: Path) -> None:

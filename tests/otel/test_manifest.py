@@ -38,7 +38,7 @@ def test_what_was_committed_is_loaded(tmp_path: Path) -> None:
     """Every field of an entry comes back, and the file is plain JSON of format 1."""
     first = entry("a", wals=("1-a-0.wal",), traces=("0af765191234", "1"))
     assert manifest.commit(tmp_path, add=[first]).segments == (first,)
-    second = manifest.commit(tmp_path, add=[entry("b")], facts={"a": 3})
+    second = manifest.commit(tmp_path, add=[entry("b")], facts={"a": (3, "f" * 64)})
     assert manifest.load(tmp_path) == second
     assert (second.version, second.segment("a").facts, second.segment("b").facts) == (2, 3, None)
     assert second.wals == {"1-a-0.wal"}
@@ -55,7 +55,7 @@ def test_a_segment_that_is_gone_cannot_be_replaced(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="a, b were replaced"):
         manifest.commit(tmp_path, add=[entry("d")], remove=["a", "b"])
     with pytest.raises(StoreError, match="replaced"):
-        manifest.commit(tmp_path, facts={"a": 1})
+        manifest.commit(tmp_path, facts={"a": (1, "")})
     assert manifest.load(tmp_path) == merged
     with pytest.raises(StoreError, match="segment a is not in the manifest"):
         merged.segment("a")

@@ -76,8 +76,8 @@ def _merged(store: Path, entries: Sequence[SegmentEntry]) -> str | None:
         return None
     merged = sealing.merge(store, entries)
     try:
-        _facts.write(merged.file(store, "facts"), _facts_of(store, entries, merged))
-        merged = replace(merged, facts=_facts.VERSION)
+        sha256 = _facts.write(merged.file(store, "facts"), _facts_of(store, entries, merged))
+        merged = replace(merged, facts=_facts.VERSION, sha256={**merged.sha256, "facts": sha256})
         manifest.commit(store, add=[merged], remove=[entry.id for entry in entries])
     except BaseException:
         if merged.id not in {entry.id for entry in manifest.load(store).segments}:
@@ -92,7 +92,7 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if _facts.missing(entries):
+    if _facts.missing(entries) or any(entry.why_changed(store, "facts") for entry in entries):
         return _facts.compute(store, merged)
     try:
         tables = [pq.read_table(entry.file(store, "facts"), schema=_facts.schema()) for entry in entries]

@@ -220,6 +220,10 @@ def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
 
     for kind in _kinds(entry):
         path = entry.file(store, kind)
+        if kind in entry.sha256:
+            if changed := entry.why_changed(store, kind):
+                return changed
+            continue
         try:
             # Each reader sees what the other overlooks: pyarrow the checksums of pages, DuckDB their headers.
             with pq.ParquetFile(path, page_checksum_verification=True) as file:

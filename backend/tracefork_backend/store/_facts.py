@@ -148,8 +148,8 @@ def compute(store: Path, entry: SegmentEntry) -> pa.Table:
     )
 
 
-def write(path: Path, table: pa.Table) -> None:
-    """The file is whole and on disk; raises StoreError if it could not be written."""
+def write(path: Path, table: pa.Table) -> str:
+    """The file is whole and on disk; its sha256. Raises StoreError if it could not be written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -167,7 +167,9 @@ def write(path: Path, table: pa.Table) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o600)
+        sha256 = manifest.digest(temporary)
         temporary.rename(path)
+        return sha256
     except (OSError, pa.ArrowException) as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: the facts could not be written: {error}") from error
@@ -183,12 +185,12 @@ def ensure(store: Path) -> list[str]:
     problems: list[str] = []
     for entry in missing(manifest.load(store).segments):
         try:
-            write(entry.file(store, "facts"), compute(store, entry))
+            sha256 = write(entry.file(store, "facts"), compute(store, entry))
         except StoreError as error:
             problems.append(str(error))
             continue
         try:
-            manifest.commit(store, facts={entry.id: VERSION})
+            manifest.commit(store, facts={entry.id: (VERSION, sha256)})
         except StoreError:
             # Compaction replaced the segment meanwhile, and took care of the facts.
             continue

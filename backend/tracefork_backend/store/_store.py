@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -20,6 +20,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Note
 
 from . import _compact, _connection, _facts, _guard, _live
+from ._digests import Digests
 from ._statements import statement
 from .run import MIN_PREFIX, Kind, Run, back_of, prefix_of
 
@@ -31,6 +32,8 @@ _FROM_FILES = (
     duckdb.FatalException,
 )
 """What DuckDB raises on a damaged file; also plain duckdb.Error."""
+RECORDED = ("exchanges", "chunks", "spans")
+"""The files that a run is made from; facts can be read from them again."""
 NEAR = 5
 """At most this many runs are named where one is not found."""
 
@@ -46,6 +49,7 @@ class Store:
         self._kept: tuple[str, ...] = ()
         self._spoiled: dict[str, str] = {}
         """Segments that turned out damaged as they were read, and why."""
+        self._digests = Digests()
 
     def __enter__(self) -> Store:
         return self
@@ -108,6 +112,11 @@ class Store:
             raise UnknownRun(f"{ref!r} names no run: {how}{self._near(ref)}")
         found = self.ask("run_by_prefix", prefix=prefix)
         if not found:
+            changed = self._digests.first_changed(
+                self.path, lambda entry: entry.lists(prefix), manifest.KINDS
+            )
+            if changed:
+                raise StoreError(f"no run {ref!r} can be read: {changed}; see `tracefork-otel doctor`")
             raise UnknownRun(f"no run {ref!r} in {self.path}{self._near(prefix)}")
         if len(found) > 1:
             raise UnknownRun(f"{ref!r} is more than one run: {_listed(found)}; write more digits")
@@ -140,6 +149,15 @@ class Store:
             if entry.may_hold(run_id):
                 found += segment.read_exchanges(self.path, entry, trace_ids={run_id})
         return tuple(sorted(found, key=lambda exchange: (exchange.started_ns, exchange.span_id)))
+
+    def why_changed(self, run_ids: Collection[str]) -> str | None:
+        """Which file that holds these runs is not as it was written, and how it shows; None if none is."""
+        holding = {row["segment"] for row in self.ask("segments_of_runs", run_ids=list(run_ids))}
+        return self._digests.first_changed(
+            self.path,
+            lambda entry: entry.id in holding or any(entry.lists(run_id) for run_id in run_ids),
+            RECORDED,
+        )
 
     def notes(self, run_id: str) -> tuple[Note, ...]:
         """The notes on a run and on the processes that made it."""

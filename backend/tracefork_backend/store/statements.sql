@@ -48,6 +48,8 @@ SELECT * FROM runs ORDER BY started_at DESC, run_id LIMIT $limit
 SELECT * FROM runs WHERE kind = $kind ORDER BY started_at DESC, run_id LIMIT $limit
 -- :has_run
 SELECT count(*) > 0 FROM _exchanges WHERE trace_id = $run_id
+-- :segments_of_runs
+SELECT DISTINCT segment FROM _exchanges WHERE trace_id IN (SELECT unnest($run_ids::VARCHAR[])) AND segment IS NOT NULL
 -- :heads_of_run
 SELECT h.attributes
 FROM _heads h
