@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -23,7 +24,9 @@ _ROWS_MOST = 30
 _BAR_LEAST = 3.0
 """An exchange of no length is still seen."""
 _DIFF_MOST = 20_000
-"""Characters of each side that are compared; word diffs grow with the product of both."""
+"""Characters of each side that are shown."""
+_COMPARED_MOST = 600
+"""Words or lines of each side that are compared one by one; on repetitive text time grows with the cube."""
 _TICKS = 5
 
 
@@ -195,7 +198,8 @@ def effects(report: Report) -> Effects:
                 title=f"step {effect.step}: {effect.reason}",
             )
         )
-    marks = [start + (1.0 - start) * i / _TICKS for i in range(_TICKS + 1)]
+    between = 0.25 if start >= -0.5 else 0.5
+    marks = [start + between * i for i in range(round((1.0 - start) / between) + 1)]
     return Effects(
         rows=tuple(rows),
         ticks=tuple(Tick(x=at(mark), text=f"{mark:+.2f}" if mark else "0") for mark in marks),
@@ -210,14 +214,33 @@ def effects(report: Report) -> Effects:
 
 def side_by_side(change: Change) -> SideBySide:
     """The old and the new text, their differing words marked."""
-    old, new = change.old[:_DIFF_MOST], change.new[:_DIFF_MOST]
-    a, b = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (old, new))
-    left: list[Piece] = []
-    right: list[Piece] = []
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        if i < j:
-            left.append(Piece("".join(a[i:j]), tag != "equal"))
-        if k < m:
-            right.append(Piece("".join(b[k:m]), tag != "equal"))
+    old, new = _cut(change.old[:_DIFF_MOST], change.new[:_DIFF_MOST])
     longest = max(len(change.old), len(change.new))
-    return SideBySide(old=tuple(left), new=tuple(right), left_out=max(0, longest - _DIFF_MOST))
+    return SideBySide(old=old, new=new, left_out=max(0, longest - _DIFF_MOST))
+
+
+def _cut(old: str, new: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """Both texts in pieces: by words if few lie between the first and last difference, else by lines."""
+    for pattern in (r"\s*(?:\w+|[^\w\s])|\s+", r".*\n|.+"):
+        a, b = (re.findall(pattern, text) for text in (old, new))
+        head = _alike(a, b)
+        tail = _alike(a[head:][::-1], b[head:][::-1])
+        x, y = a[head : len(a) - tail], b[head : len(b) - tail]
+        if max(len(x), len(y)) <= _COMPARED_MOST:
+            break
+        # Lines too many as well: what lies between is shown as changed.
+    ops = [("replace", 0, len(x), 0, len(y))]
+    if max(len(x), len(y)) <= _COMPARED_MOST:
+        ops = difflib.SequenceMatcher(None, x, y, autojunk=False).get_opcodes()
+    kept, rest = Piece("".join(a[:head]), False), Piece("".join(a[len(a) - tail :]), False)
+    left = [Piece("".join(x[i:j]), tag != "equal") for tag, i, j, _, _ in ops]
+    right = [Piece("".join(y[k:m]), tag != "equal") for tag, _, _, k, m in ops]
+    return _filled([kept, *left, rest]), _filled([kept, *right, rest])
+
+
+def _alike(a: list[str], b: list[str]) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
+def _filled(pieces: list[Piece]) -> tuple[Piece, ...]:
+    return tuple(piece for piece in pieces if piece.text)
