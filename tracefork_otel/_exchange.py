@@ -97,6 +97,8 @@ class LiveExchange:
         """The request is in the WAL."""
         span = self.span
         session = self.session
+        # A killed agent has all draws that reached a request on its way.
+        session.flush_draws()
         session.open[span.context.span_id] = self
         session.append(
             ExchangeStarted(

@@ -86,6 +86,7 @@ def shut() -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if session is not None:
         _end("uninstrument")
+        _stop_draws(session)
         session.close()
         _session.current = None
     atexit.unregister(_at_exit)
@@ -107,6 +108,7 @@ def playing(settings: Settings, *, remote: tuple[int, int, int] | None = None) -
         yield session
     finally:
         _end("replayed")
+        _stop_draws(session)
         session.close()
         _session.current = before
         _put_back(replaced)
@@ -123,6 +125,10 @@ def _start(session: Session) -> None:
 
         session.player = _serve.load_player(session.settings)
     _session.current = session
+    if session.settings.draws or getattr(getattr(session.player, "tape", None), "draws", ()):
+        from . import draws
+
+        draws.start(session)
     when_imported("opentelemetry.trace", _on_trace)
     for name in CLIENTS:
         when_imported(name, _on_client)
@@ -224,6 +230,12 @@ def _end(how: str) -> None:
         session.flush()
         if root is not None:
             root.end_root(session, how)
+
+
+def _stop_draws(session: Session) -> None:
+    if session.draws is not None:
+        session.draws.stop()
+        session.draws = None
 
 
 def _at_exit() -> None:

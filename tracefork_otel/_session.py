@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._exchange import LiveExchange
     from ._settings import Settings
     from ._spans import OwnSpan
+    from .draws import Draws
     from .exchange import Request
     from .player import Answer
 
@@ -74,6 +75,8 @@ class Session:
         self.capturing = False
         """Whether the HTTP clients are watched; an exporter alone only needs the store."""
         self.player: Answers | None = None
+        self.draws: Draws | None = None
+        """What the agent reads from clocks and randomness, if that is recorded or served."""
         self.sealer: Callable[[Path], None] | None = None
         self.allowed: tuple[tuple[str, int | None], ...] = ()
         """(host, port or None) that a replay may connect to."""
@@ -104,6 +107,8 @@ class Session:
         if inherited is not None and hasattr(inherited, "reset_after_fork"):
             inherited.reset_after_fork()  # pyright: ignore[reportAttributeAccessIssue]
         self._fresh()
+        if self.draws is not None:
+            self.draws.forked()
 
     def adjust(self, changes: Mapping[str, Any]) -> None:
         """The given settings replace the present ones; the store and the mode stay."""
@@ -204,7 +209,16 @@ class Session:
     def flush(self) -> None:
         """What is known so far is in the WAL."""
         self.reap()
+        self.flush_draws()
         self._report()
+
+    def flush_draws(self) -> None:
+        """What the agent drew so far is in the WAL."""
+        if self.draws is not None:
+            try:
+                self.draws.flush()
+            except Exception as error:
+                self.lost("draws", error)
 
     @property
     def sink(self) -> Sink | None:

@@ -55,6 +55,11 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     """TRACEFORK_ALLOW_HOSTS: hosts that a replay may connect to, comma-separated."""
 
+    draws: bool = False
+    """TRACEFORK_DRAWS: record clocks, ids and randomness too; set by `run --draws`."""
+    draws_include: tuple[str, ...] = ()
+    """TRACEFORK_DRAWS_INCLUDE: installed modules whose draws count as the agent's own, comma-separated."""
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """The settings of the environment; raises UsageError naming a variable that does not parse."""
@@ -82,6 +87,8 @@ class Settings:
                 _choice(environ, "TRACEFORK_TIMING", ("none", "recorded"), "none"),
             ),
             allow_hosts=_names(environ, "TRACEFORK_ALLOW_HOSTS"),
+            draws=_flag(environ, "TRACEFORK_DRAWS", False),
+            draws_include=_names(environ, "TRACEFORK_DRAWS_INCLUDE"),
         )
 
 

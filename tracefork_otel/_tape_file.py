@@ -8,7 +8,7 @@ sha256.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from ._cuts import cut, decode_piece, encode_piece
 from ._errors import TapeError
 from .exchange import Exchange, Headers, Request, Response
-from .records import Note
+from .records import Draw, Note
 from .tape import CHAIN_START, FORMAT, HowStarted, Tape, chain
 
 _EXCHANGE_TEXT = ("error_type", "error_message", "intervention", "served_span_id", "name", "service")
@@ -46,6 +46,7 @@ def encode(tape: Tape) -> bytes:
         link = chain(link, exchange)
         record = _exchange_record(step, exchange, tape.run_id, ranges[step])
         lines.append(_checked({**record, "chain": link.hex()}))
+    lines += [_checked(record) for record in draw_records(tape.draws)]
     return b"\n".join([*lines, _end_line(lines, len(chunks), tape.steps), b""])
 
 
@@ -65,12 +66,13 @@ def decode(data: bytes, where: str) -> Tape:
 
 def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: str) -> Tape:
     chunks: int = manifest["chunks"]
-    if len(lines) - 3 != chunks + manifest["exchanges"]:
+    draws: int = manifest.get("draws", 0)
+    if len(lines) - 3 - draws != chunks + manifest["exchanges"]:
         raise TapeError(f"{where}: line 1 promises another number of chunks and exchanges than there are")
     body = _Lines(where, lines, chunks)
     exchanges: list[Exchange] = []
     link = CHAIN_START
-    for number in range(chunks + 2, len(lines) - 1):
+    for number in range(chunks + 2, len(lines) - 1 - draws):
         exchange, link = body.exchange(number, manifest["run_id"], link)
         exchanges.append(exchange)
     if link.hex() != manifest["digest"]:
@@ -85,6 +87,7 @@ def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: st
         exchanges=tuple(exchanges),
         start=_read_start(manifest["start"]),
         notes=tuple(Note(**note) for note in manifest["notes"]),
+        draws=tuple(body.draws(len(lines) - 1 - draws, len(lines) - 1)),
     )
 
 
@@ -98,6 +101,7 @@ def _manifest(tape: Tape, chunks: int) -> dict[str, Any]:
         "digest": tape.digest,
         "chunks": chunks,
         "exchanges": tape.steps,
+        **({"draws": len(draw_records(tape.draws))} if tape.draws else {}),
         "start": {
             "command": start.command,
             "cwd": start.cwd,
@@ -115,6 +119,16 @@ def _manifest(tape: Tape, chunks: int) -> dict[str, Any]:
             for note in tape.notes
         ],
     }
+
+
+def draw_records(draws: Sequence[Draw]) -> list[dict[str, Any]]:
+    """One record for each run of draws by one lane of one process, in the order of the draws."""
+    records: list[dict[str, Any]] = []
+    for draw in draws:
+        if not records or (records[-1]["process"], records[-1]["lane"]) != (draw.process, draw.lane):
+            records.append({"process": draw.process, "lane": draw.lane, "draws": []})
+        records[-1]["draws"].append([draw.source, draw.site, draw.line, draw.value])
+    return records
 
 
 def _bodies(exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
@@ -273,6 +287,24 @@ class _Lines:
         if link.hex() != record["chain"]:
             raise TapeError(f"{self.where}: line {number}: step {record['step']} breaks the digest")
         return exchange, link
+
+    def draws(self, first: int, end: int) -> Iterator[Draw]:
+        """The draws on the lines from `first` to before `end`."""
+        for number in range(first, end):
+            record = _unchecked(self.lines[number - 1])
+            if record is None:
+                raise TapeError(
+                    f"{self.where}: line {number}: a draw was changed: its checksum does not match"
+                )
+            for source, site, line, value in record["draws"]:
+                yield Draw(
+                    process=record["process"],
+                    lane=record["lane"],
+                    source=source,
+                    site=site,
+                    line=line,
+                    value=value,
+                )
 
     def _decode(self, number: int, run_id: str, record: Mapping[str, Any]) -> Exchange:
         response: Response | None = None

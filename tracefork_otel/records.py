@@ -97,12 +97,30 @@ class Note:
     """Something that a reader of the run must know: a loss, a drift, a connection round the seam."""
 
     kind: str
-    """`lost` (count, why), `leak` (host, port, caller), `drift` (reason), `incomplete` (why)."""
+    """`lost` (count, why), `leak` (host, port, caller), `drift` (reason), `incomplete` (why), `draws`."""
     time_ns: int
     trace_id: str | None = None
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])
     process_id: str = ""
     """The process that recorded it; filled in by whoever reads the WAL or the segment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One value that the agent read from a clock or from randomness; kept in batches as `draws` notes."""
+
+    process: str
+    """Which of the run's processes: `{program}:{digest of its arguments}#{number among equal ones}`."""
+    lane: str
+    """The line of execution: empty for the main thread, else as `/thread:work#0`."""
+    source: str
+    """`time`, `datetime.now`, `urandom`, …"""
+    site: str
+    """The function that drew, as `module:qualname`, and after `<` the module that drew on its behalf."""
+    line: int
+    """Lines from the start of that function."""
+    value: object
+    """JSON-able."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ._errors import TapeError
 from .exchange import Exchange, Outcome
-from .records import Note
+from .records import Draw, Note
 
 FORMAT = 1
 CHAIN_START = sha256(b"tracefork tape 1").digest()
@@ -84,6 +84,8 @@ class Tape:
     name: str = ""
     start: HowStarted = field(default_factory=HowStarted)
     notes: tuple[Note, ...] = ()
+    draws: tuple[Draw, ...] = ()
+    """What the agent read from clocks and randomness, process by process, in order; not part of `digest`."""
     version: int = FORMAT
 
     @property

@@ -11,6 +11,8 @@ from tracefork_otel.match import Cause, Explanation
 from tracefork_otel.records import Note
 from tracefork_otel.tape import Tape, digest_of
 
+from .drawn import account
+
 # Statuses above this mean that a signal ended the process: who killed the recorded agent is not here now.
 _SIGNALLED = 128
 
@@ -68,6 +70,8 @@ class ReplayResult:
     """The beginning and the end of both, if the agent had a process of its own; else of its error."""
     kept: bool = True
     """Whether the replay is a run of the store."""
+    draws: str | None = None
+    """What became of the recorded clocks, ids and random values; None where none were recorded."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the tape; none of it fails the replay."""
 
@@ -89,6 +93,8 @@ class ReplayResult:
             f"digest  {self.replay_digest}",
             f"tape    {self.tape_digest}  {verdict}",
         ]
+        if self.draws is not None:
+            lines.append(f"draws   {self.draws}")
         if self.exit_status is not None:
             known = self.expected_exit_status
             lines.append(f"exit    {self.exit_status}" + ("" if known is None else f", recorded {known}"))
@@ -158,6 +164,7 @@ def compare(
         "drifts": _drifts(tape, list(explained.values()), missing, exit_status, stderr),
         "leaks": _leaks(notes),
         "problems": (*problems, *_losses(notes)),
+        "draws": account(tape, notes),
         "tape_digest": tape.digest,
         "replay_digest": digest_of(served[step] for step in sorted(served)),
         "exit_status": exit_status,

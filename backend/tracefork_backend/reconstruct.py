@@ -23,9 +23,11 @@ TRUNCATED = "tracefork.truncated"
 _KEPT_NOTES = ("lost", "incomplete")
 
 
-def reconstruct(store: Store, run: Run) -> Tape:
+def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
     """The tape of a run, and of all other runs of the command that made it: the replay repeats the command.
 
+    Where no command of ours started its process, `command` says that the process's own is repeated, all runs
+    of which are then on the tape; without it an agent that the caller names makes this run alone.
     Raises TruncatedBody naming the step whose bytes are not whole, StoreError naming a file that has changed
     since it was written, and UsageError while the run goes on.
     """
@@ -37,6 +39,8 @@ def reconstruct(store: Store, run: Run) -> Tape:
         run_ids = tuple(dict.fromkeys((run.run_id, *store.runs_of_launch(str(run.launch_id)))))
     elif start.entrypoint:
         start = _by_entrypoint(start, run)
+    elif start.command and command:
+        run_ids = tuple(dict.fromkeys((run.run_id, *store.runs_beside(run.run_id))))
     exchanges: list[Exchange] = []
     notes: list[Note] = []
     drawn: list[Note] = []

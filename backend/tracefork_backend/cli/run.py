@@ -28,6 +28,12 @@ def run(
             help="Record from outside, between the agent and its providers' base URLs: for any language.",
         ),
     ] = False,
+    draws: Annotated[
+        bool,
+        typer.Option(
+            "--draws", help="Record clocks, ids and randomness too, so that a replay reads the same values."
+        ),
+    ] = False,
 ) -> int:
     """Run a command and record every model call of its processes: run -- python agent.py"""
     from ..runner import record
@@ -35,7 +41,7 @@ def run(
     command = list(context.args)
     if not command:
         raise UsageError("no command to run: tracefork-otel run -- python agent.py")
-    recorded = record(store, command, provider=provider, proxy=proxy)
+    recorded = record(store, command, provider=provider, proxy=proxy, draws=draws)
     for problem in recorded.problems:
         say(f"tracefork-otel: {problem}")
     for recorded_run in recorded.runs:

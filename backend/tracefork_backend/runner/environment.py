@@ -20,7 +20,7 @@ BOOT = Path(tracefork_otel.__file__).parent / "_boot"
 DUMMY = "tracefork-replay"
 """Value of a withheld variable on a replay, so that an SDK that insists on a key can be constructed."""
 
-_KEPT_SETTINGS = ("TRACEFORK_REDACT_HEADERS", "TRACEFORK_REDACT_PARAMS")
+_KEPT_SETTINGS = ("TRACEFORK_REDACT_HEADERS", "TRACEFORK_REDACT_PARAMS", "TRACEFORK_DRAWS_INCLUDE")
 
 # What belongs to the machine and the terminal of the replay, not to the recording.
 _LOCAL = re.compile(

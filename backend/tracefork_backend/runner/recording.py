@@ -63,16 +63,24 @@ class Recorded:
 
 
 def record(
-    store: str | Path, argv: Sequence[str], *, provider: bool = False, proxy: bool = False
+    store: str | Path,
+    argv: Sequence[str],
+    *,
+    provider: bool = False,
+    proxy: bool = False,
+    draws: bool = False,
 ) -> Recorded:
     """The command has run on our terminal, and what its processes exchanged is in the store, sealed.
 
-    With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in.
+    With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in. With `draws` what the agent
+    reads from clocks, ids and randomness is recorded too.
     Raises UsageError if there is no such command.
     """
     directory = Path(store).absolute()
     launch = _Launch(directory, tuple(argv), secrets.token_hex(16), secrets.token_hex(8), time.time_ns())
     settings = {"TRACEFORK_PROVIDER": "1"} if provider else {}
+    fixed = _fixed(os.environ) if draws else {}
+    settings |= fixed
     env = traced(
         os.environ,
         mode="record",
@@ -90,7 +98,7 @@ def record(
         routes, recording, launch=(launch.trace_id, launch.span_id), name=program_of(argv)
     ) as behind:
         status = run_inherited(argv, {**env, **behind.environment})
-    launch = replace(launch, extra=behind.recorded)
+    launch = replace(launch, extra={**fixed, **behind.recorded})
     ended_ns = time.time_ns()
     processes, absent = reached(directory, launch.trace_id)
     try:
@@ -159,6 +167,14 @@ class _Launch:
             attributes={**start.attributes(), "tracefork.run.kind": "record"},
         )
         write_spans(self.store, self.trace_id, [root])
+
+
+def _fixed(environ: Mapping[str, str]) -> dict[str, str]:
+    """What makes an agent's draws recorded, and the order of its sets the same in a replay."""
+    seed = environ.get("PYTHONHASHSEED", "random")
+    # Any fixed seed does, so it is another one for each recording, as it would have been.
+    known = seed if seed.isdecimal() else str(secrets.randbelow(2**32))
+    return {"TRACEFORK_DRAWS": "1", "PYTHONHASHSEED": known}
 
 
 def _named(routes: Sequence[Route]) -> str:

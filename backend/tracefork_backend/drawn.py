@@ -1,0 +1,114 @@
+"""The draws of a run: from its processes' notes onto its tape, and what a replay made of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tracefork_otel.records import Draw, Note
+from tracefork_otel.tape import Tape
+
+_FIRST = re.compile(r"^/([^/]*)#(\d+)")
+# How a person reads what a process noted of its draws.
+_SAID = {
+    "exhausted": "drawn for real, the recording has no more",
+    "shape": "drawn for real, another kind of value was recorded",
+    "moved": "served on another line of its function: a draw may have been added before it",
+    "capped": "more than are kept",
+    "uncovered": "not covered",
+    "prebound": "bound before the recording began",
+}
+_LOST = ("exhausted", "shape", "capped", "uncovered", "prebound")
+_LISTED = 3
+
+
+def draws_of(notes: Iterable[Note]) -> tuple[Draw, ...]:
+    """The draws that these notes hold, process by process in order of their first."""
+    batches: dict[tuple[str, object], Note] = {}
+    for note in notes:
+        if note.kind == "draws":
+            batches.setdefault((note.process_id, note.attributes.get("batch")), note)
+    processes: dict[str, list[Note]] = {}
+    for note in sorted(batches.values(), key=_order):
+        processes.setdefault(note.process_id, []).append(note)
+    numbers = Counter[str]()
+    found: list[Draw] = []
+    for batch in processes.values():
+        root = str(batch[0].attributes["root"])
+        name = f"{root}#{numbers[root]}"
+        numbers[root] += 1
+        for note in batch:
+            found += _of_note(name, note.attributes)
+    return tuple(found)
+
+
+def _order(note: Note) -> tuple[int, int]:
+    batch: Any = note.attributes["batch"]
+    return note.time_ns, batch
+
+
+def _of_note(process: str, attributes: Any) -> Iterator[Draw]:
+    streams = attributes["streams"]
+    for number, _, value in attributes["values"]:
+        lane, source, site, line = streams[number]
+        yield Draw(process=process, lane=lane, source=source, site=site, line=line, value=value)
+
+
+def of_one_call(draws: Iterable[Draw]) -> tuple[Draw, ...]:
+    """The draws of one agent call among several of a process, its lanes numbered as if it were alone."""
+    numbers: dict[str, dict[str, int]] = {}
+    found: list[Draw] = []
+    for draw in draws:
+        first = _FIRST.match(draw.lane)
+        lane = draw.lane
+        if first is not None:
+            seen = numbers.setdefault(first[1], {})
+            number = seen.setdefault(first[2], len(seen))
+            lane = f"/{first[1]}#{number}{draw.lane[first.end() :]}"
+        found.append(
+            Draw(
+                process=draw.process,
+                lane=lane,
+                source=draw.source,
+                site=draw.site,
+                line=draw.line,
+                value=draw.value,
+            )
+        )
+    return tuple(found)
+
+
+def account(tape: Tape, notes: Sequence[Note]) -> str | None:
+    """What became of the tape's draws in a replay, as one line; None if there is nothing to tell."""
+    told: Counter[tuple[str, str, str]] = Counter()
+    served: Counter[tuple[str, str]] = Counter()
+    for note in notes:
+        if note.kind == "draws":
+            attributes: Any = note.attributes
+            for number, was_served, _ in attributes["values"]:
+                if was_served:
+                    served[tuple(attributes["streams"][number][1:3])] += 1
+            for kind, source, site, count in attributes["notes"]:
+                told[kind, source, site] += count
+    if not (tape.draws or told):
+        return None
+    count = sum(served.values())
+    recorded = Counter((draw.source, draw.site) for draw in tape.draws)
+    found = [(f"{source} in {site}", kind, n) for (kind, source, site), n in told.items() if kind in _LOST]
+    found += [
+        (f"{source} in {site}", "left", n - served[source, site])
+        for (source, site), n in recorded.items()
+        if n > served[source, site]
+    ]
+    if found:  # a line that merely moved, all else being equal, is no news
+        found += [
+            (f"{source} in {site}", kind, n) for (kind, source, site), n in told.items() if kind == "moved"
+        ]
+    line = f"{count} of {len(tape.draws)} served" if count < len(tape.draws) else f"{count} served"
+    if not found:
+        return line
+    parts = [f"{n} x {what} {_SAID.get(kind, 'never asked for')}" for what, kind, n in found[:_LISTED]]
+    more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return f"{line}, partial ({'; '.join(parts)}{more})"

@@ -1,0 +1,143 @@
+"""Lanes: one sequential line of execution each, named alike in a recording and its replay."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from types import FrameType, ModuleType
+from typing import Any
+
+from .scope import JOB, USER, VIA, Scope, site_of
+
+Replace = Callable[[Any, str, Any], None]
+_LANE: contextvars.ContextVar[Lane | None] = contextvars.ContextVar("tracefork_lane", default=None)
+_PASSING = ("asyncio", "concurrent.futures", "threading")
+
+
+class Lane:
+    """The main thread, a thread, a job of an executor, an asyncio task or a forked child."""
+
+    __slots__ = ("__weakref__", "cache", "name", "site", "spawned")
+
+    def __init__(self, name: str, site: str | None = None) -> None:
+        self.name = name
+        self.site = site
+        """The function of the agent that handed a bare library function to this job."""
+        self.spawned: dict[str, int] = {}
+        self.cache: dict[Any, Any] = {}
+
+    def child(self, kind: str, name: str, site: str | None = None) -> Lane:
+        """The next lane that this one starts for that function."""
+        key = f"{kind}:{name}"
+        number = self.spawned[key] = self.spawned.get(key, -1) + 1
+        return Lane(f"{self.name}/{key}#{number}", site)
+
+
+class Lanes:
+    """Which lane runs, and the hooks that give each new one its name."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.root = Lane("")
+        self.forks = -1
+        self._scope = scope
+        self._tasks: weakref.WeakKeyDictionary[Any, Lane] = weakref.WeakKeyDictionary()
+        self._local = threading.local()
+        self._loop: Callable[[], Any] | None = None
+        self._task: Callable[[Any], Any] | None = None
+
+    def present(self) -> Lane:
+        """The lane of the code that runs now."""
+        # The task's own first; a job's before the context, which a job may have copied from elsewhere.
+        loop = None if self._loop is None else self._loop()
+        if loop is not None and self._task is not None:
+            task = self._task(loop)
+            lane = None if task is None else self._tasks.get(task)
+            if lane is not None:
+                return lane
+        return getattr(self._local, "lane", None) or _LANE.get() or self.root
+
+    def forked(self) -> None:
+        """This forked child is a lane of its own."""
+        self.root = Lane(f"{self.present().name}/fork#{self.forks}")
+        self.forks = -1
+        self._local.lane = None
+        self._tasks.clear()
+        _LANE.set(None)
+        loop = None if self._loop is None else self._loop()
+        if loop is not None and self._task is not None and (task := self._task(loop)) is not None:
+            self._tasks[task] = self.root
+
+    def site_of_caller(self, depth: int) -> str | None:
+        """The agent's function that hands over a job, or None if a library does."""
+        frame: FrameType | None = sys._getframe(depth)
+        while frame is not None:
+            verdict = self._scope.of(frame)
+            if verdict == USER:
+                return site_of(frame, None)
+            module = str(frame.f_globals.get("__name__"))
+            if verdict != VIA and not module.startswith(_PASSING):
+                return None
+            frame = frame.f_back
+        return None
+
+    def watch_threads(self, replace: Replace) -> None:
+        """A started thread has a lane of its own."""
+        start = threading.Thread.start
+
+        def started(thread: threading.Thread) -> None:
+            function = getattr(thread, "_target", None)
+            name = getattr(function, "__qualname__", type(thread).__name__)
+            lane = self.present().child("thread", name, self.site_of_caller(2))
+            run = thread.run
+
+            def run_in_lane() -> None:
+                _LANE.set(lane)
+                run()
+
+            self._scope.mark(run_in_lane.__code__, JOB)
+            thread.run = run_in_lane
+            start(thread)
+
+        replace(threading.Thread, "start", started)
+
+    def watch_jobs(self, module: ModuleType, replace: Replace) -> None:
+        """A job of a thread pool has a lane of its own."""
+        submit, local = module.ThreadPoolExecutor.submit, self._local
+
+        def submitted(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            name = getattr(function, "__qualname__", None) or type(function).__name__
+            lane = self.present().child("job", name, self.site_of_caller(2))
+
+            def run_job() -> Any:
+                before, local.lane = getattr(local, "lane", None), lane
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    local.lane = before
+
+            self._scope.mark(run_job.__code__, JOB)
+            return submit(pool, run_job)
+
+        replace(module.ThreadPoolExecutor, "submit", submitted)
+
+    def watch_tasks(self, module: ModuleType, replace: Replace) -> None:
+        """An asyncio task has a lane of its own, which also reaches the worker threads of its context."""
+        self._loop, self._task = module.events._get_running_loop, module.current_task
+        base = module.base_events.BaseEventLoop
+        create = base.create_task
+
+        def create_task(loop: Any, coro: Any, **kwargs: Any) -> Any:
+            name = getattr(coro, "__qualname__", type(coro).__name__)
+            lane = self.present().child("task", name)
+            token = _LANE.set(lane)
+            try:
+                task = create(loop, coro, **kwargs)
+            finally:
+                _LANE.reset(token)
+            self._tasks[task] = lane
+            return task
+
+        replace(base, "create_task", create_task)

@@ -1,0 +1,114 @@
+"""Clocks, ids and randomness of the agent's own code: recorded, and served on a replay."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from ._draws.deck import Deck
+from ._draws.sources import Sources
+from .records import Draw
+
+if TYPE_CHECKING:
+    from ._session import Session
+    from .player import Claims
+
+LOG = logging.getLogger("tracefork_otel")
+CLAIMS = 1_000_000
+"""Claims of processes on the tape's draws are numbered from here, those of exchanges from 0."""
+
+_present: Draws | None = None
+
+
+class Draws:
+    """This process's draws, on their way to the store and from the tape."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.deck = Deck(_root(), session.settings.draws_include)
+        self._sources = Sources(self.deck)
+        player = session.player
+        recorded: tuple[Draw, ...] = getattr(getattr(player, "tape", None), "draws", ())
+        self._recorded = recorded
+        if player is not None and recorded:
+            self._serve()
+        self._sources.install()
+
+    def _serve(self) -> None:
+        player = self._session.player
+        assert player is not None
+        self.deck.serve(self._choose, lambda: not player.watching)
+
+    def _choose(self) -> Iterable[Draw]:
+        """The draws of the recorded process that this one repeats: of its name, and not yet taken."""
+        names = list(dict.fromkeys(draw.process for draw in self._recorded))
+        root = self.deck.root
+        fitting = [name for name in names if name.rpartition("#")[0] == root]
+        if not fitting and "/fork#" not in root:  # started in another way: as the first process of the tape
+            fitting = names[:1]
+        claim = self._claims()
+        for name in fitting:
+            if claim is None or claim(CLAIMS + names.index(name)):
+                return [draw for draw in self._recorded if draw.process == name]
+        return ()
+
+    def _claims(self) -> Claims | None:
+        from .player import claims_beside
+
+        settings = self._session.settings
+        beside = settings.intervention if settings.mode == "fork" else settings.tape
+        return None if beside is None else claims_beside(beside)
+
+    def flush(self, trace_id: str | None = None) -> None:
+        """What was drawn so far is in the WAL, as one record."""
+        taken = self.deck.taken()
+        if taken is not None:
+            self._session.note("draws", taken, trace_id)
+
+    def include(self, modules: Iterable[str]) -> None:
+        """Draws of these modules are the agent's own from now on."""
+        self.deck.scope.forget(modules)
+
+    def forked(self) -> None:
+        """This forked child records and is served its own."""
+        self.deck.forked()
+        if self.deck.serves:
+            self._serve()
+
+    def stop(self) -> None:
+        """Every clock is the true one again."""
+        global _present
+        self.flush()
+        self._sources.restore()
+        _present = None
+
+
+def start(session: Session) -> None:
+    """The draws of this process are kept from now on, and served if the session's tape has any."""
+    global _present
+    if session.draws is not None or _present is not None:
+        return
+    try:
+        session.draws = _present = Draws(session)
+    except Exception as error:
+        session.lost("start of the draws", error)
+
+
+def _root() -> str:
+    """What names this process in a recording and its replay: its program and a digest of its arguments."""
+    argv = sys.orig_argv[1:]
+    program = next((os.path.basename(word) for word in argv if not word.startswith("-")), "python")
+    return f"{program}:{sha256(chr(0).join(argv).encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _before_fork() -> None:
+    if _present is not None:
+        _present.deck.lanes.forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
