@@ -6,7 +6,23 @@ import typer
 
 import tracefork_otel
 
-from . import demo, diff, doctor, fork, ls, proxy, replay, run, serve, show, sql, tape, verify
+from . import (
+    blame,
+    demo,
+    diff,
+    doctor,
+    fork,
+    ls,
+    proxy,
+    replay,
+    run,
+    serve,
+    show,
+    sql,
+    tape,
+    validate,
+    verify,
+)
 
 app = typer.Typer(
     help="Find the step that broke an LLM agent: record runs, read them, replay them bit-exact.",
@@ -41,8 +57,10 @@ app.command("replay")(replay.replay)
 app.command("verify")(verify.verify)
 app.command("fork")(fork.fork)
 app.command("diff")(diff.diff)
+app.command("blame")(blame.blame)
 app.command("sql")(sql.sql)
 app.add_typer(tape.app, name="tape")
 app.command("proxy")(proxy.proxy)
 app.command("serve")(serve.serve)
+app.command("validate")(validate.validate)
 app.command("doctor")(doctor.doctor)

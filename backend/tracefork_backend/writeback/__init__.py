@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ._jaeger import jaeger_url
-from ._names import BLAME_NOTE, FORK, FORK_NOTE, REPLAY, SERVICE
+from ._names import BLAME, BLAME_NOTE, FORK, FORK_NOTE, REPLAY, SERVICE
 from ._records import SpanRef, link
 from ._spans import RootSpan, WriteBack
 
 __all__ = [
+    "BLAME",
     "BLAME_NOTE",
     "FORK",
     "FORK_NOTE",

@@ -229,6 +229,41 @@ class WriteBack:
         self._outbox.send(record)
         return SpanRef(trace_id=record.trace_id, span_id=record.span_id)
 
+    def span(
+        self,
+        *,
+        name: str,
+        attributes: Mapping[str, object],
+        started_ns: int,
+        ended_ns: int,
+        parent: SpanRef | None = None,
+        links: Sequence[Mapping[str, object]] = (),
+        status: Status = "UNSET",
+        message: str | None = None,
+    ) -> SpanRef:
+        """A span that is over stands in the store and goes to the collector; without a parent it is a root.
+
+        Raises StoreError if the store cannot be written.
+        """
+        record = SpanRecord(
+            trace_id=parent.trace_id if parent else new_id(16),
+            span_id=new_id(8),
+            parent_span_id=parent.span_id if parent else None,
+            name=name,
+            kind="INTERNAL",
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            status=status,
+            status_message=message,
+            service=SERVICE,
+            scope=SCOPE,
+            attributes=present(attributes),
+            links=links,
+        )
+        self._append(record)
+        self._outbox.send(record)
+        return SpanRef(trace_id=record.trace_id, span_id=record.span_id)
+
     def _root(
         self,
         name: str,

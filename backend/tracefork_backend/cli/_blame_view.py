@@ -1,0 +1,79 @@
+"""Blame as a person reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._output import cell, console, money, table
+
+if TYPE_CHECKING:
+    from ..blame import Estimate
+    from ..blame.experiment import Progress
+    from ..store import Store
+
+_LEADERS = 3
+
+
+def print_estimate(found: Estimate, budget: float | None) -> None:
+    """Print what an experiment would take, before anything is spent."""
+    print(f"forks  {found.forks_median} typically, {found.forks_p95} in 19 of 20 experiments")
+    print(f"cost   {money(found.cost_median)} typically, {money(found.cost_p95)} in 19 of 20")
+    within = "" if budget is None else f" within {money(budget)}"
+    print(f"chance of a verdict{within}: {found.chance:.0%}, if one step has an effect of {found.effect:g}")
+    print(f"if no step has one: {found.null_forks_mean:.0f} forks, {money(found.null_cost_mean)}")
+
+
+def as_json(store: Store, experiment_id: str) -> dict[str, Any]:
+    """The experiment with its effects and sets."""
+    given = {"id": experiment_id}
+    (experiment,) = store.rows("select * from blame_experiments where experiment_id = $id", given)
+    return {
+        **experiment,
+        "effects": store.rows("select * from blame_effects where experiment_id = $id order by step", given),
+        "sets": store.rows("select * from blame_sets where experiment_id = $id", given),
+    }
+
+
+def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
+    """Print the finding and the steps that have something to say, or every step with its reason."""
+    found = as_json(store, experiment_id)
+    print(found["message"])
+    rows = sorted(found["effects"], key=lambda row: (row["rank"] is None, row["rank"] or 0, row["step"]))
+    shown = table("step", "verdict", "effect", "interval", "flips", "control", "what it answered", "why")
+    for row in rows:
+        if row["rank"] is None and not every:
+            continue
+        shown.add_row(
+            str(row["step"]),
+            row["verdict"] + (" (root)" if row["is_root"] else ""),
+            "" if row["effect"] is None else f"{row['effect']:+.2f}",
+            "" if row["ci_low"] is None else f"{row['ci_low']:.2f} to {row['ci_high']:.2f}",
+            f"{row['flips_treatment']}/{row['n_treatment']}" if row["n_treatment"] else "",
+            f"{row['flips_control']}/{row['n_control']}" if row["n_control"] else "",
+            cell(row["preview"], 40),
+            row["reason"],
+        )
+    if shown.row_count:
+        console().print(shown)
+    for one in found["sets"]:
+        print(f"steps {one['set_id']} together: {one['verdict']} ({one['reason']})")
+    print(
+        f"experiment {experiment_id} · {found['mode']}, {found['perturbation']} · {found['forks']} forks, "
+        f"{found['controls']} of them controls · {money(found['spent_usd'])} · ended: {found['stop_reason']}"
+    )
+    print(f"why a step is not named: tracefork-otel blame show {experiment_id[:8]}")
+
+
+def progress_line(progress: Progress) -> str:
+    """The experiment as it runs, in a line or two."""
+    found = progress.findings
+    lines = [
+        f"{progress.phase}: {progress.forks} forks, {money(progress.spent_usd)} spent, "
+        f"{money(progress.reserved_usd)} reserved"
+    ]
+    for step in found.ranking[:_LEADERS]:
+        effect = found.effects[step]
+        moved = "" if effect.effect is None else f" {effect.effect:+.2f}"
+        sure = "" if effect.ci_low is None else f" ({effect.ci_low:.2f} to {effect.ci_high:.2f})"
+        lines.append(f"  step {step}: {effect.verdict}{moved}{sure}")
+    return "\n".join(lines)

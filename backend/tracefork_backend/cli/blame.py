@@ -1,0 +1,242 @@
+"""`blame`: which step lost the run, by forks and statistics that hold at any stopping time."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tracefork_otel._errors import UsageError
+
+from . import _blame_view as view
+from ._options import (
+    STORE,
+    AgentOption,
+    AllowHostOption,
+    IgnoreOption,
+    JsonOption,
+    MatchOption,
+    StoreOption,
+    TimeoutOption,
+)
+from ._output import print_json, say
+from .fork import (
+    FAILED,
+    BudgetOption,
+    EstimateOption,
+    ExitCodeOption,
+    FailureOption,
+    FieldOption,
+    JobsOption,
+    OracleOption,
+    SuccessOption,
+    _oracle,
+)
+from .replay import FINDING
+
+if TYPE_CHECKING:
+    from ..blame.changes import Change
+    from ..blame.experiment import OnProgress
+    from ..store import Store
+
+MODES = ("auto", "intervene", "value", "fixed")
+
+
+def blame(
+    refs: Annotated[
+        list[str], typer.Argument(metavar="RUN | resume EXP | verify EXP | show EXP", help="What to blame.")
+    ],
+    store: StoreOption = STORE,
+    success_re: SuccessOption = None,
+    failure_re: FailureOption = None,
+    field: FieldOption = None,
+    exit_code: ExitCodeOption = False,
+    oracle: OracleOption = None,
+    mode: Annotated[str, typer.Option("--mode", help="auto, intervene, value or fixed.")] = "auto",
+    ablate: Annotated[
+        str | None, typer.Option("--ablate", metavar="TEXT", help="Each step answers this.")
+    ] = None,
+    resample: Annotated[bool, typer.Option("--resample", help="Each step is drawn anew (default).")] = False,
+    noop: Annotated[bool, typer.Option("--noop", help="Nothing is changed: nobody must be blamed.")] = False,
+    repair: Annotated[
+        Path | None, typer.Option("--repair", metavar="FILE", help="JSON with better answers by step.")
+    ] = None,
+    fault: Annotated[
+        str | None, typer.Option("--fault", metavar="CLASS", help="A fault class, or one of `fork --fault`.")
+    ] = None,
+    function: Annotated[
+        str | None, typer.Option("--edit", metavar="PKG.MOD:FN", help="A function of (tape, step).")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Forks a step in fixed mode.")] = 10,
+    alpha: Annotated[float, typer.Option("--alpha", help="Chance of blaming an innocent.")] = 0.05,
+    max_trials: Annotated[int | None, typer.Option("--max-trials", min=1, help="Forks at most.")] = None,
+    budget: BudgetOption = None,
+    estimate: EstimateOption = False,
+    jobs: JobsOption = 4,
+    agent: AgentOption = None,
+    match: MatchOption = "exact",
+    ignore: IgnoreOption = None,
+    timeout: TimeoutOption = 600.0,
+    allow_host: AllowHostOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Say which step of a run moves its outcome, and how sure that is.
+
+    Exit 0 with an answer (also: nothing certified), 1 if the run does not replay or `verify` finds a wrong
+    number, 3 if no fork could be graded.
+    """
+    if mode not in MODES:
+        raise UsageError(f"--mode {mode}: use {', '.join(MODES)}")
+    asked = {
+        "oracle": [success_re, failure_re, field, exit_code, oracle],
+        "change": [
+            ablate,
+            resample,
+            noop,
+            None if repair is None else str(repair.resolve()),
+            fault,
+            function,
+        ],
+        "how": {
+            "mode": mode,
+            "k": k,
+            "alpha": alpha,
+            "max_trials": max_trials,
+            "agent": agent,
+            "match": match,
+            "ignore": tuple(ignore or ()),
+            "timeout": timeout,
+            "allow_hosts": tuple(allow_host or ()),
+        },
+    }
+    from ..store import open_store
+
+    with open_store(store) as opened:
+        if len(refs) == 2 and refs[0] in ("resume", "verify", "show"):
+            return _later(refs[0], refs[1], opened, budget, jobs, as_json)
+        if len(refs) != 1:
+            raise UsageError("name one run, or one of: resume EXP, verify EXP, show EXP")
+        if estimate:
+            return _estimated(opened, refs[0], asked, budget, as_json)
+        return _experiment(opened, refs[0], asked, budget, jobs, as_json)
+
+
+def _change(given: Any) -> Change:
+    """The one change that the flags ask for; a redraw if none."""
+    from ..blame import changes
+
+    ablate, resample, noop, repair, fault, function = given
+    wanted = (ablate is not None, resample, noop, repair is not None, fault is not None, function is not None)
+    if sum(wanted) > 1:
+        raise UsageError(
+            "one experiment tries one kind of change: choose one of --ablate, --resample, --noop, --repair, "
+            "--fault, --edit"
+        )
+    if ablate is not None:
+        return changes.ablate(ablate)
+    if repair is not None:
+        return changes.repair(repair)
+    if fault is not None:
+        return changes.fault(fault)
+    if function is not None:
+        return changes.function(function)
+    return changes.noop() if noop else changes.resample()
+
+
+def _estimated(opened: Store, ref: str, asked: Mapping[str, Any], budget: float | None, as_json: bool) -> int:
+    import dataclasses
+
+    from ..blame.experiment import estimate
+
+    how = {name: asked["how"][name] for name in ("mode", "k", "alpha", "max_trials")}
+    found = estimate(opened.run(ref), change=_change(asked["change"]), budget_usd=budget, **how)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        view.print_estimate(found, budget)
+    return 0
+
+
+def _experiment(
+    opened: Store,
+    ref: str,
+    asked: Mapping[str, Any],
+    budget: float | None,
+    jobs: int,
+    as_json: bool,
+    resume: str | None = None,
+) -> int:
+    """The exit status, after the experiment ended and was shown."""
+    from ..blame.experiment import blame as run_experiment
+
+    oracle = _oracle(*asked["oracle"])
+    if oracle is None:
+        raise UsageError(
+            "say what a success is: --success-re with --failure-re, --field, --exit-code or --oracle"
+        )
+    with _progress() as on_progress:
+        result = run_experiment(
+            opened.run(ref),
+            oracle=oracle,
+            change=_change(asked["change"]),
+            budget_usd=budget,
+            jobs=jobs,
+            resume=resume,
+            settings={**asked, "jobs": jobs},
+            on_progress=on_progress,
+            **asked["how"],
+        )
+    if as_json:
+        print_json(view.as_json(opened, result.experiment_id))
+    else:
+        view.print_experiment(opened, result.experiment_id, every=False)
+    if result.findings.stop_reason == "aborted":
+        say(f"error: no fork could be graded: {result.problem or 'the oracle could not tell'}")
+        return FAILED
+    return 0
+
+
+def _later(verb: str, prefix: str, opened: Store, budget: float | None, jobs: int, as_json: bool) -> int:
+    """What is asked of an experiment that was begun before."""
+    from ..blame import journal, results
+
+    if verb == "resume":
+        experiment_id = journal.find(opened.path, prefix)
+        header, _, _ = journal.read(opened.path / "blame" / f"{experiment_id}.journal.jsonl")
+        asked = header["settings"]
+        if "oracle" not in asked:
+            raise UsageError(f"experiment {experiment_id} was begun from Python: resume it there")
+        budget = header["budget_usd"] if budget is None else budget
+        return _experiment(opened, header["run_id"], asked, budget, jobs, as_json, experiment_id)
+    if verb == "show":
+        experiment_id = results.experiment_of(opened, prefix)["experiment_id"]
+        if as_json:
+            print_json(view.as_json(opened, experiment_id))
+        else:
+            view.print_experiment(opened, experiment_id, every=True)
+        return 0
+    experiment_id, wrong = results.verify(opened, prefix)
+    if as_json:
+        print_json({"experiment_id": experiment_id, "wrong": wrong})
+    elif wrong:
+        say("\n".join(wrong))
+    else:
+        print(f"{experiment_id}: every number follows from its trials")
+    return FINDING if wrong else 0
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[OnProgress | None]:
+    """What shows an experiment on a terminal while it runs; None where standard error is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        yield lambda progress: live.update(view.progress_line(progress))
