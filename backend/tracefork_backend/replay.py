@@ -75,7 +75,7 @@ def replay(
         raise UsageError(f"the agent {agent!r} names no function: write it like pkg.mod:fn")
     if isinstance(source, Run):
         store = store or source.store
-        tape = reconstruct(store, source)
+        tape = reconstruct(store, source, command=agent is None)
     else:
         tape = source
     with _workspace(store) as space:

@@ -334,6 +334,43 @@ def test_a_command_with_several_traces_is_one_tape(desk: Desk, leave: Callable[[
         assert (result.passed, result.matched) == (True, 2), result.receipt
 
 
+def test_a_script_with_several_traces_is_one_tape(desk: Desk, leave: Callable[[], None]) -> None:
+    """A script with the one line and three traces is repeated whole, but not by an agent that is named."""
+    desk.write(
+        """
+        from tracefork_otel import TraceforkInstrumentor
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+        TraceforkInstrumentor().instrument()
+        def work(name):
+            with trace.get_tracer("t").start_as_current_span(name):
+                say(name)
+                say(name + " again")
+        if __name__ == "__main__":
+            for name in ("first", "second", "third"):
+                work(name)
+        """
+    )
+    for _ in range(2):  # of two processes, each replay repeats its own
+        subprocess.run(
+            [sys.executable, "agent.py"],
+            env={**os.environ, "TRACEFORK_STORE": str(desk.store_path)},
+            check=True,
+        )
+    leave()
+    *_, middle, _ = desk.store.runs()[:3]
+    assert (middle.name, middle.steps, middle.launch_id) == ("second", 2, None)
+    result = replay(middle)
+    assert (result.passed, result.matched) == (True, 6), result.receipt
+    assert [exchange.trace_id for exchange in reconstruct(desk.store, middle).exchanges] == [
+        middle.run_id
+    ] * 2
+    desk.write("def again(): say('second'), say('second again')", name="alone.py")
+    alone = replay(middle, agent="alone:again")
+    assert (alone.passed, alone.matched) == (True, 2), alone.receipt
+
+
 def test_an_agent_that_was_killed(desk: Desk, leave: Callable[[], None]) -> None:
     """An agent killed in mid-request leaves its finished steps and the open one, and replays up to there."""
     desk.write(

@@ -25,7 +25,7 @@ def export(
     from ..store import open_store
 
     with open_store(store) as opened:
-        tape = reconstruct(opened, opened.run(ref))
+        tape = reconstruct(opened, opened.run(ref), command=True)
     path = output or Path(f"{tape.run_id[:8]}.tape.jsonl")
     tape.dump(path)
     if as_json:

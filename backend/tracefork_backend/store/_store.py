@@ -180,6 +180,10 @@ class Store:
         """The ids of all runs that one command's processes made, in order of their start."""
         return tuple(row["trace_id"] for row in self.ask("runs_of_launch", launch_id=launch_id))
 
+    def runs_beside(self, run_id: str) -> tuple[str, ...]:
+        """The ids of all runs that this run's processes made, in order of their start."""
+        return tuple(row["trace_id"] for row in self.ask("runs_beside", run_id=run_id))
+
     def start_attributes(self, run_id: str, launch_id: str | None) -> dict[str, Any]:
         """The attributes that say how a run began; the run's own root goes before its launch's."""
         merged: dict[str, Any] = {}

@@ -70,6 +70,12 @@ JOIN (SELECT DISTINCT process_id FROM _spans WHERE kind = 'process' AND trace_id
     ON p.process_id = e.process_id
 GROUP BY e.trace_id
 ORDER BY min(e.started_ns), e.trace_id
+-- :runs_beside
+SELECT trace_id
+FROM _exchanges
+WHERE process_id IN (SELECT process_id FROM _exchanges WHERE trace_id = $run_id)
+GROUP BY trace_id
+ORDER BY min(started_ns), trace_id
 -- :notes_of_run
 SELECT n.name, n.started_ns, n.trace_id, n.attributes, n.process_id
 FROM (SELECT * FROM _spans WHERE kind = 'note') n
