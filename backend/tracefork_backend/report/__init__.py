@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .content import About, Change, Report, change_between, report_of
+from .experiment import report_of_result
 from .html import effects_svg, render, timeline_svg, write
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "effects_svg",
     "render",
     "report_of",
+    "report_of_result",
     "timeline_svg",
     "write",
 ]

@@ -174,11 +174,17 @@ def answer_text(exchange: Exchange) -> str:
     return "\n".join(lines)
 
 
-def change_between(before: Exchange, after: Exchange, *, step: int) -> Change:
+def change_between(before: Exchange, after: Exchange, *, step: int, flipped: bool = True) -> Change:
     """What differs between a step and its fork's: the answers, and the requests if those differ."""
     old, new = answer_text(before), answer_text(after)
     asked, sent = before.request.body, after.request.body
     if asked != sent:
         old = f"request: {asked.decode(errors='replace')}\nanswer: {old}"
         new = f"request: {sent.decode(errors='replace')}\nanswer: {new}"
-    return Change(step=step, label=after.intervention or "", old=old, new=new, flipped_run_id=after.trace_id)
+    return Change(
+        step=step,
+        label=after.intervention or "",
+        old=old,
+        new=new,
+        flipped_run_id=after.trace_id if flipped else None,
+    )

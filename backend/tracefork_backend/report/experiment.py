@@ -1,0 +1,71 @@
+"""The report of an experiment as it ended: what the trials changed, read from the store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tracefork_otel._errors import UnknownRun
+
+from .content import About, Change, Report, change_between, report_of
+
+if TYPE_CHECKING:
+    from ..blame.journal import TrialRecord
+    from ..blame.results import BlameResult
+    from ..judge import Judge
+    from ..store import Run
+
+
+def report_of_result(run: Run, result: BlameResult, *, judge: Judge | None = None) -> Report:
+    """The report of the recorded run and its experiment, a fork that flipped beside the culprit."""
+    header = result.header
+    top = result.top
+    change = None if top is None else _shown(run, result, top)
+    began = min((trial.started_ns for trial in result.trials if trial.started_ns), default=0)
+    ended = max((trial.ended_ns for trial in result.trials), default=0)
+    about = About(
+        experiment_id=result.experiment_id,
+        intervention=str(header.get("change") or ""),
+        oracle=str(header.get("oracle") or ""),
+        oracle_note=judge.note if judge else "",
+        alpha=result.plan.alpha,
+        spent_usd=result.cost_usd,
+        budget_usd=header.get("budget_usd"),
+        grading_usd=judge.cost_usd if judge else None,
+        seconds=(ended - began) / 1e9 if began and ended > began else None,
+        when=f"{datetime.fromtimestamp(began / 1e9, UTC):%Y-%m-%d %H:%M} UTC" if began else "",
+    )
+    return report_of(
+        run,
+        result.findings,
+        about=about,
+        parent_failed=result.plan.parent_failed,
+        changes={} if change is None else {change.step: change},
+    )
+
+
+def _shown(run: Run, result: BlameResult, step: int) -> Change | None:
+    """What the first fork that flipped by this step alone had there, else the first changed there."""
+    here = [
+        trial
+        for trial in result.trials
+        if trial.run_id and (trial.altered == (step,) or (not trial.altered and trial.kept == step))
+    ]
+    # Where nothing was altered the step was drawn again, along with all that follows.
+    for trial in sorted(here, key=lambda one: (not one.flipped, not one.altered, one.seq)):
+        change = _change(run, trial, step)
+        if change is not None:
+            return change
+    return None
+
+
+def _change(run: Run, trial: TrialRecord, step: int) -> Change | None:
+    try:
+        made = run.store.run(trial.run_id).exchanges
+    except UnknownRun:
+        return None
+    altered = [each for each in made if each.intervention is not None]
+    after = altered[0] if altered else made[step] if step < len(made) else None
+    if after is None or step >= len(run.exchanges):
+        return None
+    return change_between(run.exchanges[step], after, step=step, flipped=trial.flipped is True)
