@@ -20,7 +20,7 @@ from ._errors import StoreError
 FORMAT = 1
 FILE = "MANIFEST.json"
 VIEWS = "views.sql"
-_VIEW_SOURCES = ("views.sql", "messages.sql")
+_VIEW_SOURCES = ("views.sql", "messages.sql", "blame.sql")
 """What it is made of, files of this package."""
 KINDS = ("spans", "exchanges", "chunks", "facts")
 GRACE_NS = 10 * 60 * 1_000_000_000

@@ -28,9 +28,9 @@ def statement(name: str) -> str:
 def views() -> str:
     """What defines all views but `messages` once `tracefork_store` and `tracefork_segments` are set."""
     # The rest of the mark's own line is a comment.
-    return (
-        "--" + (resources.files("tracefork_otel") / "views.sql").read_text("utf-8").partition(BACKEND_MARK)[2]
-    )
+    package = resources.files("tracefork_otel")
+    base = (package / "views.sql").read_text("utf-8").partition(BACKEND_MARK)[2]
+    return "\n".join(("--" + base, (package / "blame.sql").read_text("utf-8")))
 
 
 @cache
