@@ -308,14 +308,15 @@ FROM (
         CAST(unnest(n.values) AS JSON[]) AS value
     FROM (
         SELECT
-            process_id, started_ns,
+            process_id, trace_id, started_ns,
             CAST(attributes->>'$.batch' AS INTEGER) AS batch,
             CAST(attributes->'$.streams' AS JSON[][]) AS streams,
             CAST(attributes->'$.values' AS JSON[]) AS values
         FROM _spans
         WHERE kind = 'note' AND name = 'draws'
     ) n
-    JOIN (SELECT DISTINCT trace_id, process_id FROM _exchanges) r USING (process_id)
+    JOIN (SELECT DISTINCT trace_id, process_id FROM _exchanges) r
+        ON r.process_id = n.process_id AND n.trace_id IN ('', r.trace_id)
 );
 
 -- Forks and trials, by the root span that the backend writes; calls_* count the exchanges of the fork's own trace.
@@ -357,77 +358,3 @@ SELECT
     _at(r.started_ns) AS created_at
 FROM _forks r
 LEFT JOIN _fork_calls c ON c.trace_id = r.trace_id;
-
--- Blame: an experiment's trace holds its rows as spans. One that was resumed wrote them again: the last count.
-CREATE OR REPLACE VIEW _blame_roots AS
-SELECT trace_id, _attribute(attributes, 'tracefork.blame.experiment') AS row
-FROM _spans
-WHERE attributes LIKE '%"tracefork.blame.experiment"%'
-QUALIFY row_number() OVER (
-    PARTITION BY _attribute(attributes, 'tracefork.experiment.id')
-    ORDER BY TRY_CAST(json_extract_string(_attribute(attributes, 'tracefork.blame.experiment'), '$.forks') AS BIGINT) DESC, ended_ns DESC, trace_id
-) = 1;
-
-CREATE OR REPLACE VIEW _blame_rows AS
-SELECT
-    _attribute(s.attributes, 'tracefork.blame.arm') AS arm,
-    _attribute(s.attributes, 'tracefork.blame.trial') AS trial,
-    _attribute(s.attributes, 'tracefork.blame.effect') AS effect,
-    _attribute(s.attributes, 'tracefork.blame.set') AS joint
-FROM _spans s
-JOIN _blame_roots r ON r.trace_id = s.trace_id
-WHERE s.attributes LIKE '%"tracefork.blame.%';
-
-CREATE OR REPLACE VIEW blame_experiments AS
-SELECT x.* EXCLUDE (created_ns), _at(x.created_ns) AS created_at
-FROM (
-    SELECT unnest(json_transform(row, '{"experiment_id": "VARCHAR", "run_id": "VARCHAR", "tape_sha256": "VARCHAR",
-        "created_ns": "BIGINT", "n_steps": "INTEGER", "parent_outcome": "BOOLEAN", "mode": "VARCHAR",
-        "perturbation": "VARCHAR", "coupling": "VARCHAR", "oracle_name": "VARCHAR", "alpha": "DOUBLE",
-        "multiplicity": "VARCHAR", "params_json": "VARCHAR", "budget_usd": "DOUBLE", "spent_usd": "DOUBLE",
-        "forks": "INTEGER", "controls": "INTEGER", "stop_reason": "VARCHAR", "baseline_flips": "INTEGER",
-        "baseline_trials": "INTEGER", "deterministic": "BOOLEAN", "top_step": "INTEGER", "message": "VARCHAR"}'))
-    FROM _blame_roots
-) x;
-
-CREATE OR REPLACE VIEW blame_arms AS
-SELECT unnest(json_transform(arm, '{"experiment_id": "VARCHAR", "arm_id": "VARCHAR", "role": "VARCHAR",
-    "start_step": "INTEGER", "steps": ["INTEGER"], "altered": ["INTEGER"], "trials": "INTEGER", "flips": "INTEGER",
-    "undefined": "INTEGER"}'))
-FROM _blame_rows WHERE arm IS NOT NULL;
-
-CREATE OR REPLACE VIEW blame_trials AS
-SELECT x.* EXCLUDE (started_ns, ended_ns), _at(x.started_ns) AS started_at, _at(x.ended_ns) AS ended_at
-FROM (
-    SELECT unnest(json_transform(trial, '{"experiment_id": "VARCHAR", "trial_id": "VARCHAR", "arm_id": "VARCHAR",
-        "role": "VARCHAR", "steps": ["INTEGER"], "altered": ["INTEGER"], "kept": "INTEGER", "replicate": "INTEGER",
-        "phase": "VARCHAR", "seq": "INTEGER", "run_id": "VARCHAR", "status": "VARCHAR",
-        "undefined_reason": "VARCHAR", "outcome": "BOOLEAN", "tail_sha256": "VARCHAR", "calls_live": "INTEGER",
-        "cost_usd": "DOUBLE", "started_ns": "BIGINT", "ended_ns": "BIGINT"}'))
-    FROM _blame_rows WHERE trial IS NOT NULL
-) x;
-
-CREATE OR REPLACE VIEW blame_effects AS
-SELECT unnest(json_transform(effect, '{"experiment_id": "VARCHAR", "run_id": "VARCHAR", "rank": "INTEGER",
-    "step": "INTEGER", "verdict": "VARCHAR", "reason": "VARCHAR", "flip_rate": "DOUBLE", "control_rate": "DOUBLE",
-    "effect": "DOUBLE", "ci_low": "DOUBLE", "ci_high": "DOUBLE", "ci_kind": "VARCHAR", "bound_low": "DOUBLE",
-    "bound_high": "DOUBLE", "log_e": "DOUBLE", "e_value": "DOUBLE", "q_value": "DOUBLE", "pairs": "INTEGER",
-    "n_treatment": "INTEGER", "flips_treatment": "INTEGER", "undefined_treatment": "INTEGER", "n_control": "INTEGER",
-    "flips_control": "INTEGER", "undefined_control": "INTEGER", "is_root": "BOOLEAN", "echo_of": "INTEGER",
-    "forks": "INTEGER", "cost_usd": "DOUBLE", "model": "VARCHAR", "tool": "VARCHAR", "preview": "VARCHAR"}'))
-FROM _blame_rows WHERE effect IS NOT NULL;
-
-CREATE OR REPLACE VIEW blame_sets AS
-SELECT unnest(json_transform(joint, '{"experiment_id": "VARCHAR", "set_id": "VARCHAR", "steps": ["INTEGER"],
-    "kind": "VARCHAR", "verdict": "VARCHAR", "reason": "VARCHAR", "flip_rate": "DOUBLE", "log_e_min": "DOUBLE",
-    "n_trials": "INTEGER"}'))
-FROM _blame_rows WHERE joint IS NOT NULL;
-
--- The steps that have something to say, the most to blame first.
-CREATE OR REPLACE VIEW blame AS
-SELECT
-    experiment_id, run_id, rank, step, verdict, effect, ci_low, ci_high, flip_rate, control_rate, e_value, q_value,
-    is_root, n_treatment AS trials, n_control AS controls, cost_usd, model, preview
-FROM blame_effects
-WHERE rank IS NOT NULL
-ORDER BY experiment_id, rank;
