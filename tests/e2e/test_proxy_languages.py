@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +127,19 @@ def test_a_base_url_that_is_none(folder: Path) -> None:
     recorded = tracefork("run", "--proxy", "--", "true", cwd=folder, OPENAI_BASE_URL="nonsense")
     assert recorded.status == 2
     assert "OPENAI_BASE_URL" in recorded.err
+
+
+def test_python_is_recorded_once(folder: Path, server: ModelServer) -> None:
+    """A Python agent under the proxy is not recorded by its own process as well, and replays bit-exact."""
+    (folder / "agent.py").write_text(
+        "import anthropic\n"
+        "said = anthropic.Anthropic().messages.create(model='claude-opus-5', max_tokens=9,\n"
+        "    messages=[{'role': 'user', 'content': 'hi'}])\n"
+        "print(said.content[0].text)\n"
+    )
+    recorded = typed(folder, server, "run", "--proxy", "--", sys.executable, "agent.py")
+    assert (recorded.status, recorded.out) == (0, "hi\n"), recorded.err
+    with open_store(folder / ".tracefork") as store:
+        assert [run.steps for run in store.runs()] == [1]
+    replayed = typed(folder, server, "replay", "last")
+    assert replayed.out.splitlines()[-1] == "PASS    bit-exact", replayed.out + replayed.err

@@ -176,3 +176,52 @@ def test_javascript_exporters(tmp_path: Path) -> None:
     with open_store(store) as opened:
         rows = opened.rows("select name, attributes->>'n' as n from spans order by name")
     assert [(row["name"], row["n"]) for row in rows] == [("js-0", "7"), ("js-1", "7")]
+
+
+_GO = """
+package main
+
+import (
+	"context"
+	"os"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/trace"
+)
+
+func main() {
+	ctx := context.Background()
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(os.Args[1]+"/v1/traces"),
+		otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
+	if err != nil {
+		panic(err)
+	}
+	provider := trace.NewTracerProvider(trace.WithBatcher(exporter))
+	_, span := provider.Tracer("go").Start(ctx, "go-0")
+	span.SetAttributes(attribute.Int("n", 7))
+	span.End()
+	if err := provider.Shutdown(ctx); err != nil {
+		panic(err)
+	}
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_go_exporter(tmp_path: Path) -> None:
+    """A span of the Go SDK arrives through its HTTP exporter."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("Go is not installed")
+    (tmp_path / "main.go").write_text(_GO)
+    for words in (["mod", "init", "send"], ["mod", "tidy"], ["build", "-o", "send", "."]):
+        if subprocess.run([go, *words], cwd=tmp_path, capture_output=True, check=False).returncode:
+            pytest.skip("the Go SDK cannot be installed here")
+    store = tmp_path / "store"
+    with serving(store) as (url, _):
+        subprocess.run([tmp_path / "send", url], check=True, timeout=60, env=environment())
+    with open_store(store) as opened:
+        rows = opened.rows("select name, attributes->>'n' as n from spans")
+    assert [(row["name"], row["n"]) for row in rows] == [("go-0", "7")]

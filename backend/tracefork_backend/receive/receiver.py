@@ -9,12 +9,13 @@ import secrets
 import sys
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from socket import socket
 from time import time_ns
 
 from tracefork_otel import __version__, sealing
-from tracefork_otel._errors import StoreError
+from tracefork_otel._errors import StoreError, UsageError
 from tracefork_otel._settings import Settings
 from tracefork_otel.records import ExchangeStarted, ProcessStarted
 from tracefork_otel.redact import Redactor
@@ -71,6 +72,10 @@ class Receiver:
         max_plain: int = MAX_PLAIN,
         max_waiting: int = MAX_WAITING,
     ) -> None:
+        if find_spec("opentelemetry.proto") is None:
+            raise UsageError(
+                'receiving OTLP needs opentelemetry-proto: pip install "tracefork-otel[backend]"'
+            )
         settings = Settings.from_env()
         self.port = int(listener.getsockname()[1])
         self.spans = 0
