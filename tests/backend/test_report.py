@@ -82,7 +82,7 @@ def test_the_page_says_what_was_found() -> None:
     assert report.findings.certified == (2,)
     text = Page(render(report)).text
     for part in (
-        "Step 2 lost this run.",
+        "Changing step 2 saves this run.",
         f"{found.flips_treatment} of {found.n_treatment} forks",
         f"kept as it was, in {found.flips_control} of {found.n_control} forks",
         f"{found.effect:+.2f}, with a 95 % interval from {found.ci_low:+.2f} to {found.ci_high:+.2f}",
@@ -256,7 +256,7 @@ def test_no_verdict_is_said_as_plainly_as_one(found: dict[str, object], words: s
     """An experiment that certified nothing blames nobody in its headline, whatever ended it."""
     report = of(effect(0), effect(1, "inconclusive"), **found)
     assert words in wording.headline(report)
-    assert "lost this run." not in Page(render(report)).text
+    assert "saves this run." not in Page(render(report)).text
     assert not report.blamed
 
 

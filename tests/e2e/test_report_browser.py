@@ -86,7 +86,7 @@ def probed(page: Path, folder: Path) -> Path:
 def test_the_page_opens_without_a_complaint(chromium: str, page: Path, tmp_path: Path) -> None:
     """As written, under its own policy: the headline is there and the console is empty."""
     done = browse(chromium, page, tmp_path, "--dump-dom")
-    assert "<h1>Step 2 lost this run.</h1>" in done.stdout
+    assert "<h1>Changing step 2 saves this run.</h1>" in done.stdout
     assert console(done) == []
 
 

@@ -82,6 +82,9 @@ def blame(
     ignore: IgnoreOption = None,
     timeout: TimeoutOption = 600.0,
     allow_host: AllowHostOption = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Also write the answer as a page.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Say which step of a run moves its outcome, and how sure that is.
@@ -117,12 +120,22 @@ def blame(
 
     with open_store(store) as opened:
         if len(refs) == 2 and refs[0] in ("resume", "verify", "show"):
-            return _later(refs[0], refs[1], opened, budget, jobs, as_json)
+            status = _later(refs[0], refs[1], opened, budget, jobs, as_json)
+            if report is not None:
+                _report(opened, refs[1], report)
+            return status
         if len(refs) != 1:
             raise UsageError("name one run, or one of: resume EXP, verify EXP, show EXP")
         if estimate:
             return _estimated(opened, refs[0], asked, budget, as_json)
-        return _experiment(opened, refs[0], asked, budget, jobs, as_json)
+        return _experiment(opened, refs[0], asked, budget, jobs, as_json, report=report)
+
+
+def _report(opened: Store, experiment: str, path: Path) -> None:
+    """The page is written, and where is said on standard error."""
+    from ..report import report_of_stored, write
+
+    say(f"report: {write(report_of_stored(opened, experiment), path)}")
 
 
 def _change(given: Any) -> Change:
@@ -169,6 +182,7 @@ def _experiment(
     jobs: int,
     as_json: bool,
     resume: str | None = None,
+    report: Path | None = None,
 ) -> int:
     """The exit status, after the experiment ended and was shown."""
     from ..blame.experiment import blame as run_experiment
@@ -194,6 +208,8 @@ def _experiment(
         print_json(view.as_json(opened, result.experiment_id))
     else:
         view.print_experiment(opened, result.experiment_id, every=False)
+    if report is not None:
+        _report(opened, result.experiment_id, report)
     if result.findings.stop_reason == "aborted":
         say(f"error: no fork could be graded: {result.problem or 'the oracle could not tell'}")
         return FAILED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .content import About, Change, Report, change_between, report_of
-from .experiment import report_of_result
+from .experiment import report_of_result, report_of_stored
 from .html import effects_svg, render, timeline_svg, write
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "render",
     "report_of",
     "report_of_result",
+    "report_of_stored",
     "timeline_svg",
     "write",
 ]

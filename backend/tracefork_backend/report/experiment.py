@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ..blame.journal import TrialRecord
     from ..blame.results import BlameResult
     from ..judge import Judge
-    from ..store import Run
+    from ..store import Run, Store
 
 
 def report_of_result(run: Run, result: BlameResult, *, judge: Judge | None = None) -> Report:
@@ -42,6 +43,24 @@ def report_of_result(run: Run, result: BlameResult, *, judge: Judge | None = Non
         parent_failed=result.plan.parent_failed,
         changes={} if change is None else {change.step: change},
     )
+
+
+def report_of_stored(store: Store, prefix: str) -> Report:
+    """The report of a finished experiment, its findings computed again from the trials in the store."""
+    from ..blame.results import BlameResult, experiment_of, plan_of, search_of, stored_trials
+
+    row = experiment_of(store, prefix)
+    plan = plan_of(json.loads(row["params_json"]))
+    trials = stored_trials(store, row["experiment_id"])
+    result = BlameResult(
+        experiment_id=row["experiment_id"],
+        run_id=row["run_id"],
+        findings=search_of(plan, trials, row["stop_reason"]).verdict(),
+        trials=tuple(trials),
+        plan=plan,
+        header={"change": row["perturbation"], "oracle": row["oracle_name"], "budget_usd": row["budget_usd"]},
+    )
+    return report_of_result(store.run(result.run_id), result)
 
 
 def _shown(run: Run, result: BlameResult, step: int) -> Change | None:

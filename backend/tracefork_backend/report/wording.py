@@ -20,10 +20,12 @@ def headline(report: Report) -> str:
         joint = _joint(found, culprit)
         if joint:
             return f"Steps {_listed(joint)} together decided this run."
-        return (
-            f"Step {culprit} lost this run." if report.parent_failed else f"Step {culprit} carries this run."
-        )
+        if found.mode == "value":
+            return f"Step {culprit} {'lost' if report.parent_failed else 'won'} this run."
+        return f"Changing step {culprit} {'saves' if report.parent_failed else 'breaks'} this run."
     match found.stop_reason:
+        case "systematic" if found.deterministic:
+            return "Redone, this run always comes out the same: only a change can tell which step matters."
         case "systematic":
             return "No single step lost this run: it fails however often it is redone."
         case "unstable":
@@ -50,7 +52,13 @@ def explanation(report: Report) -> str:
     if effect.n_control:
         n = effect.n_control - effect.undefined_control
         parts.append(f"with it kept as it was, in {_of(effect.flips_control, n)}")
-    return _sentence("; ".join(parts)) if parts else _sentence(found.message)
+    others = tuple(step for step in found.certified if step != culprit) if report.blamed else ()
+    too = (
+        f" Step{'s' * (len(others) > 1)} {_listed(others)} matter{'s' * (len(others) == 1)} too."
+        if others
+        else ""
+    )
+    return (_sentence("; ".join(parts)) if parts else _sentence(found.message)) + too
 
 
 def graded(effect: Effect) -> int:
