@@ -74,6 +74,7 @@ def _called(
         return
     from . import _root
 
+    session.flush_draws()
     try:
         span, release = _root.enter(
             session, f"invoke_agent {name}", _attributes(name, entrypoint, args, kwargs)
@@ -96,6 +97,7 @@ def _called(
         failure = error
         raise
     finally:
+        session.flush_draws(span.trace_id)
         try:
             release()
             span.end(session, error=failure)

@@ -98,7 +98,7 @@ class LiveExchange:
         span = self.span
         session = self.session
         # A killed agent has all draws that reached a request on its way.
-        session.flush_draws()
+        session.flush_draws(span.trace_id)
         session.open[span.context.span_id] = self
         session.append(
             ExchangeStarted(

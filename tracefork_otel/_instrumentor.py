@@ -37,6 +37,8 @@ class TraceforkInstrumentor(BaseInstrumentor):
         event_body_limit: int | None = None,
         redact_headers: Iterable[str] | None = None,
         redact_params: Iterable[str] | None = None,
+        draws: bool | None = None,
+        draws_include: Iterable[str] | None = None,
         **others: Any,
     ) -> None:
         """Every HTTP exchange of this process is recorded from now on, in clients old and new.
@@ -50,6 +52,8 @@ class TraceforkInstrumentor(BaseInstrumentor):
             "event_body_limit": event_body_limit,
             "redact_headers": None if redact_headers is None else tuple(redact_headers),
             "redact_params": None if redact_params is None else tuple(redact_params),
+            "draws": draws,
+            "draws_include": None if draws_include is None else tuple(draws_include),
         }
         if "skip_dep_check" in others or "raise_exception_on_conflict" in others:
             others.setdefault("via", "entry_point")  # only `opentelemetry-instrument` gives these
@@ -75,6 +79,7 @@ class TraceforkInstrumentor(BaseInstrumentor):
             if wanted != present.settings.store and not present.launched:
                 LOG.warning("tracefork: this process already records into %s", present.settings.store)
             session.adjust(given)
+            _more_draws(session)
         from . import _root
 
         _root.use_provider(tracer_provider)
@@ -89,6 +94,16 @@ class TraceforkInstrumentor(BaseInstrumentor):
         _stock_off()
         _root.use_provider(None)
         _launch.shut()
+
+
+def _more_draws(session: _session.Session) -> None:
+    """What the agent draws is kept, also where the process recorded already; a replay goes by its tape."""
+    if session.draws is not None:
+        session.draws.include(session.settings.draws_include)
+    elif session.settings.draws and session.settings.mode == "record":
+        from . import draws
+
+        draws.start(session)
 
 
 _turned_on: list[Any] = []

@@ -212,11 +212,11 @@ class Session:
         self.flush_draws()
         self._report()
 
-    def flush_draws(self) -> None:
-        """What the agent drew so far is in the WAL."""
+    def flush_draws(self, trace_id: str | None = None) -> None:
+        """What the agent drew so far is in the WAL, as part of that run if one is given."""
         if self.draws is not None:
             try:
-                self.draws.flush()
+                self.draws.flush(trace_id)
             except Exception as error:
                 self.lost("draws", error)
 

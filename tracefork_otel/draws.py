@@ -37,6 +37,8 @@ class Draws:
         if player is not None and recorded:
             self._serve()
         self._sources.install()
+        if session.via != "sitecustomize":  # nothing of the agent was loaded before that
+            self._sources.rebind()
 
     def _serve(self) -> None:
         player = self._session.player

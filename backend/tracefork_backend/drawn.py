@@ -21,6 +21,8 @@ _SAID = {
     "prebound": "bound before the recording began",
 }
 _LOST = ("exhausted", "shape", "capped", "uncovered", "prebound")
+# The cause before its consequences.
+_KINDS = ("moved", "shape", "uncovered", "prebound", "capped", "exhausted")
 _LISTED = 3
 
 
@@ -96,16 +98,20 @@ def account(tape: Tape, notes: Sequence[Note]) -> str | None:
         return None
     count = sum(served.values())
     recorded = Counter((draw.source, draw.site) for draw in tape.draws)
-    found = [(f"{source} in {site}", kind, n) for (kind, source, site), n in told.items() if kind in _LOST]
+    lost = any(kind in _LOST for kind, _, _ in told) or any(
+        n > served[place] for place, n in recorded.items()
+    )
+    found: list[tuple[str, str, int]] = []
+    if lost:  # a line that merely moved, all else being equal, is no news
+        found = [
+            (f"{source} in {site}", kind, n)
+            for (kind, source, site), n in sorted(told.items(), key=lambda one: _KINDS.index(one[0][0]))
+        ]
     found += [
         (f"{source} in {site}", "left", n - served[source, site])
         for (source, site), n in recorded.items()
         if n > served[source, site]
     ]
-    if found:  # a line that merely moved, all else being equal, is no news
-        found += [
-            (f"{source} in {site}", kind, n) for (kind, source, site), n in told.items() if kind == "moved"
-        ]
     line = f"{count} of {len(tape.draws)} served" if count < len(tape.draws) else f"{count} served"
     if not found:
         return line

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def replace(cls: type, name: str, value: Any) -> Any:
-    """The class has the value under that name; what stood there is returned. Raises TypeError if it cannot."""
+    """What stood under that name, where the value stands now; raises TypeError if it cannot."""
     names: Any = next((found for found in gc.get_referents(cls.__dict__) if type(found) is dict), None)
     if names is None or name not in names:
         raise TypeError(f"{cls.__name__} keeps its names where they cannot be replaced")

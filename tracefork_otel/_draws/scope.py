@@ -12,8 +12,24 @@ OUT, USER, VIA, JOB = 0, 1, 2, 3
 """A library's own draw, the agent's, on behalf of the caller, on behalf of who submitted the job."""
 
 # These draw for whoever calls them. Not tempfile: served names would meet the files that the recording left.
-TRANSPARENT = frozenset(
-    ["uuid", "random", "secrets", "dataclasses", "email.utils", "pydantic.main", "pydantic.dataclasses", "pydantic.root_model", "attr._make", "pendulum", "arrow", "dateutil", "numpy.random", "shortuuid", "ulid", "faker", "nanoid"]
+TRANSPARENT = (
+    "uuid",
+    "random",
+    "secrets",
+    "dataclasses",
+    "email.utils",
+    "pydantic.main",
+    "pydantic.dataclasses",
+    "pydantic.root_model",
+    "attr._make",
+    "pendulum",
+    "arrow",
+    "dateutil",
+    "numpy.random",
+    "shortuuid",
+    "ulid",
+    "faker",
+    "nanoid",
 )
 _OURS = ("tracefork_otel", "tracefork_backend")
 _HOME = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
@@ -64,7 +80,14 @@ class Scope:
             return OUT
         if path.startswith("<"):  # a prompt, a notebook, -c; attrs' made methods draw for their caller
             return VIA if file.startswith("<attrs") else USER
-        path = os.path.realpath(path)
+        return self.of_module(name, os.path.realpath(path))
+
+    def of_module(self, name: str, path: str) -> int:
+        """The verdict on a module of that name in a file with that real path."""
+        if _below(name, self.include):
+            return USER
+        if _below(name, (*_OURS, *TRANSPARENT)):
+            return OUT
         library = path.startswith((_STDLIB, _HOME)) or "/site-packages/" in path or "/dist-packages/" in path
         return OUT if library else USER
 

@@ -73,6 +73,15 @@ class Sources:
         ):
             when_imported(name, self._hooked(hook))
 
+    def rebind(self) -> None:
+        """Names that the agent's modules bound before are ours too; what cannot be reached is noted."""
+        from .rebinding import Rebinding
+
+        rebinding = Rebinding(self.made, self.replace)
+        rebinding.run(self.deck.scope)
+        for place in rebinding.left:
+            self.deck.note("prebound", "clock or randomness", place)
+
     def _hooked(self, hook: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
         def call(module: ModuleType) -> None:
             if not self.restored:

@@ -72,8 +72,8 @@ def record(
 ) -> Recorded:
     """The command has run on our terminal, and what its processes exchanged is in the store, sealed.
 
-    With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in. With `draws` what the agent
-    reads from clocks, ids and randomness is recorded too.
+    With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in.
+    With `draws` what it reads from clocks, ids and randomness is recorded too.
     Raises UsageError if there is no such command.
     """
     directory = Path(store).absolute()

@@ -1,0 +1,174 @@
+"""`run --draws`, typed: an agent whose prompts hold clocks, ids and random values, replayed and forked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from e2e.command import tracefork
+
+AGENT = """
+import asyncio, contextlib, os, random, secrets, time, uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from threading import Thread
+from time import time as early
+from uuid import uuid4
+
+from anthropic import Anthropic, AsyncAnthropic
+
+ASK = {"model": "claude-haiku-4-5", "max_tokens": 64}
+TOKEN = secrets.token_hex(4)
+
+
+@dataclass
+class Item:
+    id: object = field(default_factory=uuid4)
+    at: float = field(default_factory=time.time)
+
+
+def ask(client, *parts):
+    messages = [{"role": "user", "content": " ".join(map(str, parts))}]
+    with client.messages.stream(**ASK, messages=messages) as stream:
+        return stream.get_final_message().content[0].text
+
+
+def prompts(client):
+    for step in range(2):
+        ask(client, step, TOKEN, datetime.now(), datetime.now(timezone.utc), datetime.utcnow(), date.today(),
+            datetime.today(), uuid4(), uuid.uuid1(), time.time(), early(), time.time_ns(), time.monotonic(),
+            time.perf_counter_ns(), time.strftime("%H:%M:%S"), time.localtime().tm_sec, time.ctime(),
+            random.random(), random.choice("abcdefgh"), random.sample(range(1000), 5), random.gauss(0, 1),
+            random.Random().random(), random.SystemRandom().random(), secrets.token_hex(8),
+            os.urandom(4).hex(), set("abcdefgh"), Item(), [uuid4() for _ in range(3)])
+    random.seed(42)
+    assert random.random() == 0.6394267984578837
+
+
+def pool(client):
+    with ThreadPoolExecutor(4) as jobs:
+        list(jobs.map(lambda n: ask(client, n, uuid4(), time.time()), range(5)))
+        bare = [jobs.submit(uuid4) for _ in range(3)]
+        ask(client, *(one.result() for one in bare))
+    threads = [Thread(target=ask, args=(client, "thread")) for _ in range(2)]
+    made = []
+    threads.append(Thread(target=lambda: made.append(uuid4())))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ask(client, made)
+
+
+async def work(client, number):
+    await asyncio.sleep(random.random() / 50)
+    messages = [{"role": "user", "content": f"{number} {uuid4()} {await asyncio.to_thread(uuid4)}"}]
+    async with client.messages.stream(**ASK, messages=messages) as stream:
+        await stream.get_final_message()
+
+
+async def tasks():
+    async with AsyncAnthropic() as client, asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(work(client, number))
+
+
+with contextlib.ExitStack() as stack:
+    from tracefork_backend.simulate import spawn
+
+    os.environ["ANTHROPIC_BASE_URL"] = stack.enter_context(spawn("research", file=__file__))
+    os.environ["ANTHROPIC_API_KEY"] = "not needed"
+    prompts(Anthropic())
+    pool(Anthropic())
+    asyncio.run(tasks())
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the agent and a store that holds one recording of it with its draws."""
+    folder = tmp_path_factory.mktemp("draws")
+    (folder / "agent.py").write_text(AGENT)
+    done = tracefork("run", "--draws", "--", sys.executable, "agent.py", cwd=folder)
+    assert done.status == 0, done.err
+    return folder
+
+
+def test_replay_is_exact(folder: Path) -> None:
+    """Threads, jobs, tasks and plain code draw what they drew in the recording: the bytes are equal."""
+    done = tracefork("replay", "last", cwd=folder)
+    assert done.status == 0, done.out + done.err
+    assert "PASS    bit-exact" in done.out
+    drawn = next(line for line in done.out.splitlines() if line.startswith("draws "))
+    assert drawn.endswith(" served"), drawn
+
+
+def test_tape_file_replays_and_is_checked(folder: Path, tmp_path: Path) -> None:
+    """A tape file brings its draws along, and one changed draw is found when it is read."""
+    tape = tmp_path / "run.jsonl"
+    assert tracefork("tape", "export", "last", "-o", tape, cwd=folder).status == 0
+    done = tracefork("replay", tape, cwd=folder)
+    assert "PASS    bit-exact" in done.out, done.out + done.err
+    data = tape.read_bytes()
+    tape.write_bytes(data.replace(b'"time_ns","agent:prompts"', b'"time_ns","agent:promptz"'))
+    spoilt = tracefork("verify", tape, cwd=folder)
+    assert (spoilt.status, "a draw was changed" in spoilt.out + spoilt.err) == (2, True), spoilt
+
+
+def test_without_draws_the_same_agent_drifts(folder: Path, tmp_path: Path) -> None:
+    """The control: recorded without --draws, the agent's first prompt differs."""
+    (tmp_path / "agent.py").write_text(AGENT)
+    assert tracefork("run", "--", sys.executable, "agent.py", cwd=tmp_path).status == 0
+    done = tracefork("replay", "last", cwd=tmp_path)
+    assert (done.status, "at step 0" in done.out, "draws" in done.out) == (1, True, False)
+
+
+def test_store_keeps_real_time_and_shows_draws(folder: Path) -> None:
+    """The view lists every value with its place; a replay's own spans carry the time of the replay."""
+    assert tracefork("replay", "last", cwd=folder).status == 0
+    rows = tracefork(
+        "sql",
+        "SELECT r.kind, epoch_us(r.started_at) AS started, min(TRY_CAST(d.value AS DOUBLE)) FILTER (d.source = 'time') AS time, "
+        "count(*) AS n, max(position) AS last, count(DISTINCT d.site) AS sites FROM draws d "
+        "JOIN runs r USING (run_id) GROUP BY ALL ORDER BY started LIMIT 2",
+        "--json",
+        cwd=folder,
+    ).rows
+    record, replay = rows
+    assert (record["kind"], replay["kind"]) == ("record", "replay")
+    assert record["time"] == replay["time"]
+    assert record["n"] == replay["n"] == record["last"] + 1 > 80
+    assert record["sites"] > 5
+    assert replay["started"] > record["started"]
+
+
+def test_fork_is_real_after_its_step(folder: Path) -> None:
+    """Before the forked step the recorded values are served; after it the clock is the true one."""
+    done = tracefork("fork", "last@0", "--text", "changed", "--tail", "live", cwd=folder)
+    assert done.status == 0, done.out + done.err
+    rows = tracefork(
+        "sql",
+        "SELECT r.kind, list(TRY_CAST(d.value AS BIGINT) ORDER BY position) AS drawn FROM draws d JOIN runs r USING (run_id) "
+        "WHERE source = 'time_ns' AND r.kind IN ('record', 'fork') GROUP BY ALL ORDER BY r.kind",
+        "--json",
+        cwd=folder,
+    ).rows
+    fork, record = (row["drawn"] for row in rows)
+    assert fork[0] == record[0]
+    assert fork[1] > record[-1]
+
+
+def test_what_does_not_fit_is_said(folder: Path, tmp_path: Path) -> None:
+    """A draw put in before others of its function shifts them: the drift comes with the place of the draw."""
+    tape = tmp_path / "run.jsonl"
+    assert tracefork("tape", "export", "last", "-o", tape, cwd=folder).status == 0
+    changed = AGENT.replace("    for step in range(2):\n", "    early()\n    for step in range(2):\n")
+    (tmp_path / "agent.py").write_text(changed)
+    done = tracefork("replay", tape, cwd=tmp_path)
+    assert done.status == 1
+    drawn = next(line for line in done.out.splitlines() if line.startswith("draws "))
+    assert "partial" in drawn
+    assert "time in agent:prompts" in drawn
+    assert "another line" in drawn
