@@ -149,7 +149,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("body", "kind", "headers", "status"), BAD)
+@pytest.mark.parametrize(
+    ("body", "kind", "headers", "status"), BAD, ids=[f"{at}-{case[3]}" for at, case in enumerate(BAD)]
+)
 def test_refuses_bad_input(
     url: str, store: Path, body: bytes, kind: str, headers: dict[str, str], status: int
 ) -> None:
