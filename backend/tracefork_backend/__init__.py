@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .blame.experiment import blame
+    from .blame.results import BlameResult
     from .diff import Diff, diff
     from .edits import fault, noop, request, resample, response, text, tool_input
     from .fork import Fork, fork
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .store import Run, Store, open_store
 
 _HOME = {
+    "BlameResult": "blame.results",
     "Diff": "diff",
     "Fork": "fork",
     "Graded": "oracle",
@@ -27,6 +30,7 @@ _HOME = {
     "ReplayResult": "replay",
     "Run": "store",
     "Store": "store",
+    "blame": "blame.experiment",
     "diff": "diff",
     "exit_code": "oracle",
     "fault": "edits",
@@ -47,6 +51,7 @@ _HOME = {
 """The module that each public name comes from."""
 
 __all__ = [
+    "BlameResult",
     "Diff",
     "Fork",
     "Graded",
@@ -54,6 +59,7 @@ __all__ = [
     "ReplayResult",
     "Run",
     "Store",
+    "blame",
     "diff",
     "exit_code",
     "fault",

@@ -102,7 +102,7 @@ def blame(
     run: Run,
     *,
     oracle: Oracle,
-    change: Change | None = None,
+    change: Change | Edit | None = None,
     mode: Mode = "auto",
     budget_usd: float | None = None,
     jobs: int = 1,
@@ -129,7 +129,7 @@ def blame(
     store = run.store
     if not store.writable:
         raise StoreError(f"{store.path} cannot be written, so no experiment can be kept in it")
-    change = change or changes.resample()
+    change = changes.of_edit(change) if isinstance(change, Edit) else change or changes.resample()
     tape = reconstruct(store, run)
     prepared = prepare(tape, change, mode=mode, k=k, alpha=alpha, max_trials=max_trials)
     if prepared.unpriced and budget_usd is not None:
