@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .exchange import Exchange, Request, Response
     from .player import Player
     from .tape import Tape
+    from .tools import tool
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "agent",
+    "tool",
 ]
 
 # Each name is imported when it is first asked for: an agent that only records pays for no tape or player.
@@ -66,6 +68,7 @@ _HOME = {
     "UnknownRun": "_errors",
     "UsageError": "_errors",
     "agent": "_agent",
+    "tool": "tools",
 }
 
 

@@ -120,10 +120,18 @@ def _root_span(session: Session, chosen: trace.Tracer | None) -> OwnSpan:
         return session.root
 
 
-def enter(session: Session, name: str, attributes: dict[str, Any]) -> tuple[OwnSpan, Callable[[], None]]:
-    """A span of ours is open and current here, until the returned function is called."""
-    chosen = tracer()
-    parent = _spans.current_parent(session) or _spans.remote_parent(session)
+def enter(
+    session: Session, name: str, attributes: dict[str, Any], *, below_root: bool = False
+) -> tuple[OwnSpan, Callable[[], None]]:
+    """A span of ours is open and current here, until the returned function is called.
+
+    Where no span is current it is a root itself, or `below_root` a child of the process's root.
+    """
+    if below_root:
+        parent, chosen = parent_and_tracer(session)
+    else:
+        chosen = tracer()
+        parent = _spans.current_parent(session) or _spans.remote_parent(session)
     span = _spans.start(session, chosen, name, parent, attributes, time_ns())
     if span.sdk is None:
         if parent.span is None or parent.span.is_remote:
