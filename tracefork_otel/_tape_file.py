@@ -75,6 +75,7 @@ def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: st
     for number in range(chunks + 2, len(lines) - 1 - draws):
         exchange, link = body.exchange(number, manifest["run_id"], link)
         exchanges.append(exchange)
+    drawn = tuple(body.draws(len(lines) - 1 - draws, len(lines) - 1))
     if link.hex() != manifest["digest"]:
         raise TapeError(f"{where}: line 1: the digest is not that of the exchanges: the file was changed")
     if lines[-2] != _end_line(lines[:-2], chunks, len(exchanges)):
@@ -87,7 +88,7 @@ def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: st
         exchanges=tuple(exchanges),
         start=_read_start(manifest["start"]),
         notes=tuple(Note(**note) for note in manifest["notes"]),
-        draws=tuple(body.draws(len(lines) - 1 - draws, len(lines) - 1)),
+        draws=drawn,
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ._draws.deck import Deck
 from ._draws.sources import Sources
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from .player import Claims
 
 LOG = logging.getLogger("tracefork_otel")
+LEAVE_S = 2.0
+"""A process that ends at once may spend this long on writing what it drew."""
 CLAIMS = 1_000_000
 """Claims of processes on the tape's draws are numbered from here, those of exchanges from 0."""
 
@@ -37,6 +41,7 @@ class Draws:
         if player is not None and recorded:
             self._serve()
         self._sources.install()
+        self._sources.replace(os, "_exit", self._leaving(os._exit))
         if session.via != "sitecustomize":  # nothing of the agent was loaded before that
             self._sources.rebind()
 
@@ -70,6 +75,19 @@ class Draws:
         taken = self.deck.taken()
         if taken is not None:
             self._session.note("draws", taken, trace_id)
+
+    def _leaving(self, leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
+        """Forked children end by `os._exit`, which runs no exit hooks."""
+
+        def _exit(status: int) -> NoReturn:
+            # Not in this thread, which a signal may have interrupted with any lock in its hands.
+            thread = threading.Thread(target=self._session.flush_draws, daemon=True)
+            with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+                thread.start()
+                thread.join(LEAVE_S)
+            leave(status)
+
+        return _exit
 
     def include(self, modules: Iterable[str]) -> None:
         """Draws of these modules are the agent's own from now on."""

@@ -55,6 +55,8 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
     # The bodies are those that were sent, but which of them, and what was started, other files say.
     if changed := store.why_changed((*run_ids, *filter(None, (run.launch_id,)))):
         raise StoreError(f"run {run.run_id[:8]} cannot be replayed: {changed}; see `tracefork-otel doctor`")
+    if launched:  # also what a process drew that exchanged nothing itself
+        drawn += store.draws_of_launch(str(run.launch_id))
     return Tape(
         run_id=run.run_id,
         name=run.name,

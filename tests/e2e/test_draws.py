@@ -130,7 +130,8 @@ def test_store_keeps_real_time_and_shows_draws(folder: Path) -> None:
     assert tracefork("replay", "last", cwd=folder).status == 0
     rows = tracefork(
         "sql",
-        "SELECT r.kind, epoch_us(r.started_at) AS started, min(TRY_CAST(d.value AS DOUBLE)) FILTER (d.source = 'time') AS time, "
+        "SELECT r.kind, epoch_us(r.started_at) AS started, "
+        "min(TRY_CAST(d.value AS DOUBLE)) FILTER (d.source = 'time') AS time, "
         "count(*) AS n, max(position) AS last, count(DISTINCT d.site) AS sites FROM draws d "
         "JOIN runs r USING (run_id) GROUP BY ALL ORDER BY started LIMIT 2",
         "--json",
@@ -150,8 +151,9 @@ def test_fork_is_real_after_its_step(folder: Path) -> None:
     assert done.status == 0, done.out + done.err
     rows = tracefork(
         "sql",
-        "SELECT r.kind, list(TRY_CAST(d.value AS BIGINT) ORDER BY position) AS drawn FROM draws d JOIN runs r USING (run_id) "
-        "WHERE source = 'time_ns' AND r.kind IN ('record', 'fork') GROUP BY ALL ORDER BY r.kind",
+        "SELECT r.kind, list(TRY_CAST(d.value AS BIGINT) ORDER BY position) AS drawn FROM draws d "
+        "JOIN runs r USING (run_id) WHERE source = 'time_ns' AND r.kind IN ('record', 'fork') "
+        "GROUP BY ALL ORDER BY r.kind",
         "--json",
         cwd=folder,
     ).rows
@@ -172,3 +174,48 @@ def test_what_does_not_fit_is_said(folder: Path, tmp_path: Path) -> None:
     assert "partial" in drawn
     assert "time in agent:prompts" in drawn
     assert "another line" in drawn
+
+
+FAMILY = """
+import multiprocessing, os, subprocess, sys, time, uuid
+
+from anthropic import Anthropic
+
+ASK = {"model": "claude-haiku-4-5", "max_tokens": 9}
+
+
+def ask(client, text):
+    client.messages.create(**ASK, messages=[{"role": "user", "content": text}])
+
+
+def child(queue):
+    queue.put(f"{uuid.uuid4()} {time.time()}")
+
+
+if __name__ == "__main__":
+    from tracefork_backend.simulate import spawn
+
+    os.environ["ANTHROPIC_API_KEY"] = "not needed"
+    with spawn("research", file=__file__) as url:
+        client = Anthropic(base_url=url)
+        for _ in range(2):
+            command = [sys.executable, "-c", "import uuid; print(uuid.uuid4())"]
+            ask(client, subprocess.run(command, capture_output=True, text=True).stdout)
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        process = context.Process(target=child, args=(queue,))
+        process.start()
+        ask(client, queue.get())
+        process.join()
+        ask(client, str(uuid.uuid4()))
+"""
+
+
+def test_children_draw_their_own(tmp_path: Path) -> None:
+    """Equal subprocesses and a forked child, none of which calls a model, each read their own values again."""
+    (tmp_path / "family.py").write_text(FAMILY)
+    recorded = tracefork("run", "--draws", "--", sys.executable, "family.py", cwd=tmp_path)
+    assert recorded.status == 0, recorded.err
+    done = tracefork("replay", "last", cwd=tmp_path)
+    assert "PASS    bit-exact" in done.out, done.out + done.err
+    assert "draws   5 served" in done.out

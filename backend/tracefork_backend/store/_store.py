@@ -161,16 +161,11 @@ class Store:
 
     def notes(self, run_id: str) -> tuple[Note, ...]:
         """The notes on a run and on the processes that made it."""
-        return tuple(
-            Note(
-                kind=row["name"],
-                time_ns=row["started_ns"],
-                trace_id=row["trace_id"] or None,
-                attributes=json.loads(row["attributes"]),
-                process_id=row["process_id"],
-            )
-            for row in self.ask("notes_of_run", run_id=run_id)
-        )
+        return tuple(_note(row) for row in self.ask("notes_of_run", run_id=run_id))
+
+    def draws_of_launch(self, launch_id: str) -> tuple[Note, ...]:
+        """What all processes of one command drew from clocks and randomness."""
+        return tuple(_note(row) for row in self.ask("draws_of_launch", launch_id=launch_id))
 
     def launch_of(self, run_id: str) -> str | None:
         """The trace id of the command that started the run's processes, None if nobody said."""
@@ -299,3 +294,13 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     if _is_store(directory):
         store._current()
     return store
+
+
+def _note(row: Mapping[str, Any]) -> Note:
+    return Note(
+        kind=row["name"],
+        time_ns=row["started_ns"],
+        trace_id=row["trace_id"] or None,
+        attributes=json.loads(row["attributes"]),
+        process_id=row["process_id"],
+    )

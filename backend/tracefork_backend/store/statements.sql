@@ -82,6 +82,11 @@ FROM (SELECT * FROM _spans WHERE kind = 'note') n
 WHERE n.trace_id = $run_id
     OR (n.trace_id = '' AND n.process_id IN (SELECT process_id FROM _exchanges WHERE trace_id = $run_id))
 ORDER BY n.started_ns
+-- :draws_of_launch
+SELECT n.name, n.started_ns, n.trace_id, n.attributes, n.process_id
+FROM (SELECT * FROM _spans WHERE kind = 'note' AND name = 'draws') n
+WHERE n.process_id IN (SELECT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id)
+ORDER BY n.started_ns
 -- :losses
 SELECT coalesce(sum(coalesce(TRY_CAST(json_extract_string(attributes, '$.count') AS BIGINT), 1)), 0)
 FROM _spans
