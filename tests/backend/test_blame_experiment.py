@@ -110,6 +110,9 @@ def test_the_planted_step_of_a_deterministic_agent_is_certified_and_kept(
         {"id": run.run_id},
     )
     assert [(one["name"], one["status"]) for one in notes] == [("tracefork.blame certified", "ERROR")]
+    flipped = [one.run_id for one in result.trials if one.status == "flip" and 2 in one.steps]
+    assert flipped
+    assert all(run_id in notes[0]["links"] for run_id in flipped)
     assert verify(store, "last") == (result.experiment_id, [])
 
 

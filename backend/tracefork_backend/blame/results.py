@@ -132,10 +132,12 @@ def write_back(store: Store, tape: Tape, result: BlameResult) -> None:
     """The experiment has a trace with its arms and trials, and the parent's trace notes at its steps."""
     ends = [one.ended_ns for one in result.trials] or [time.time_ns()]
     starts = [one.started_ns for one in result.trials] or ends
+    # Asked before anything is written: each write makes the store read itself anew.
+    roots = _roots_of_forks(store, result.experiment_id)
+    root_of_parent = store.root_of(result.run_id)
     with WriteBack(store.path) as spans:
         told = {"tracefork.experiment.id": result.experiment_id, "tracefork.parent.run_id": result.run_id}
         row = experiment_row(result)
-        root_of_parent = store.root_of(result.run_id)
         root = spans.span(
             name=BLAME.format(name=tape.name),
             attributes={
@@ -147,7 +149,7 @@ def write_back(store: Store, tape: Tape, result: BlameResult) -> None:
             ended_ns=max(ends),
             links=[] if root_of_parent is None else [link(result.run_id, root_of_parent, "parent")],
         )
-        _write_arms(spans, root, store, result)
+        _write_arms(spans, root, roots, result)
         for name, rows in (("effect", effect_rows(result, tape)), ("set", _set_rows(result))):
             for one in rows:
                 spans.span(
@@ -159,7 +161,7 @@ def write_back(store: Store, tape: Tape, result: BlameResult) -> None:
                 )
         for effect in result.findings.effects:
             if effect.verdict in NOTED:
-                _note(spans, store, tape, result, effect, root)
+                _note(spans, roots, tape, result, effect, root)
 
 
 def _json(row: Mapping[str, Any]) -> str:
@@ -177,7 +179,17 @@ def _set_rows(result: BlameResult) -> list[dict[str, Any]]:
     ]
 
 
-def _write_arms(spans: WriteBack, root: SpanRef, store: Store, result: BlameResult) -> None:
+def _roots_of_forks(store: Store, experiment_id: str) -> dict[str, str]:
+    """The root span of each trial of the experiment, by its run."""
+    rows = store.rows(
+        "select trace_id, span_id from spans where parent_span_id is null and name like 'fork %' "
+        "and attributes like $it",
+        {"it": f'%"{experiment_id}"%'},
+    )
+    return {row["trace_id"]: row["span_id"] for row in rows}
+
+
+def _write_arms(spans: WriteBack, root: SpanRef, roots: Mapping[str, str], result: BlameResult) -> None:
     arms: dict[str, list[TrialRecord]] = {}
     for trial in result.trials:
         arms.setdefault(trial.arm_id, []).append(trial)
@@ -202,7 +214,7 @@ def _write_arms(spans: WriteBack, root: SpanRef, store: Store, result: BlameResu
             parent=root,
         )
         for trial in trials:
-            fork_root = store.root_of(trial.run_id)
+            fork_root = roots.get(trial.run_id)
             told = {"experiment_id": result.experiment_id, **dataclasses.asdict(trial)}
             spans.span(
                 name=f"trial {trial.trial_id} {trial.status}",
@@ -219,11 +231,16 @@ _LINKS = 20
 
 
 def _note(
-    spans: WriteBack, store: Store, tape: Tape, result: BlameResult, effect: Effect, root: SpanRef
+    spans: WriteBack,
+    forks: Mapping[str, str],
+    tape: Tape,
+    result: BlameResult,
+    effect: Effect,
+    root: SpanRef,
 ) -> None:
     """The step's exchange says what was found of it; the root cause is an error in words."""
     flipped = [one for one in result.trials if one.status == "flip" and effect.step in one.steps][:_LINKS]
-    roots = [(one.run_id, store.root_of(one.run_id)) for one in flipped]
+    roots = [(one.run_id, forks.get(one.run_id)) for one in flipped]
     words = f"step {effect.step}: {effect.reason}"
     if effect.is_root:
         words = f"lost here: {result.findings.message}"
