@@ -73,7 +73,7 @@ def _of_call(notes: Iterable[Note], run: Run) -> Iterable[Draw]:
     during = {(note.process_id, note.attributes["batch"]) for note in own if note.trace_id == run.run_id}
     for note in own:
         inside = (note.process_id, note.attributes["batch"]) in during
-        yield from (draw for draw in draws_of([note]) if inside or draw.site.endswith(":<module>"))
+        yield from (draw for draw in draws_of([note]) if inside or ":<module>" in draw.site)
 
 
 def _of_launch(store: Store, launch_id: str) -> HowStarted | None:
