@@ -193,7 +193,7 @@ def test_verify_names_a_number_that_does_not_follow(recorded: Callable[..., Run]
 def test_an_experiment_with_no_change_never_blames(recorded: Callable[..., Run]) -> None:
     """The recorded responses served again are nobody's fault, however noisy the agent."""
     run = recorded(4, cause=(1,), noise=0.2, seed=5)
-    result = tf.blame(run, oracle=GRADED, change=changes.noop(), mode="intervene", agent=ask, max_trials=60)
+    result = tf.blame(run, oracle=GRADED, change=changes.noop(), mode="intervene", agent=ask, max_trials=30)
     assert result.findings.certified == ()
 
 

@@ -40,7 +40,7 @@ def folder(recorded: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_killed_repair_is_resumed_shown_and_verified(folder: Path) -> None:
-    """kill -9 in the middle, resume, and the repaired step is certified; every number is recomputed."""
+    """Kill -9 in the middle, resume, and the repaired step is certified; every number is recomputed."""
     asked = ("blame", "last", *GRADED, "--mode", "intervene", "--repair", "repair.json", "--jobs", "2")
     process = subprocess.Popen(
         [sys.executable, "-m", "tracefork_backend.cli", *asked], cwd=folder, env=environment()
