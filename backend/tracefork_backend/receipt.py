@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracefork_otel._errors import Drift
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.match import Cause, Explanation
-from tracefork_otel.records import Note
+from tracefork_otel.records import Note, SpanRecord
 from tracefork_otel.tape import Tape, digest_of
 
 from .drawn import account
 
+_TOOL = "execute_tool "
+"""What the names of a tool's spans begin with, by the semantic conventions; frameworks' spans too."""
 # Statuses above this mean that a signal ended the process: who killed the recorded agent is not here now.
 _SIGNALLED = 128
 
@@ -137,6 +140,7 @@ def compare(
     *,
     exit_status: int | None,
     stderr: str,
+    spans: Sequence[SpanRecord] = (),
 ) -> dict[str, object]:
     """The fields of a ReplayResult that the replay's own records decide."""
     steps = {exchange.span_id: step for step, exchange in enumerate(tape.exchanges)}
@@ -169,10 +173,24 @@ def compare(
         "replay_digest": digest_of(served[step] for step in sorted(served)),
         "exit_status": exit_status,
         "expected_exit_status": tape.start.exit_status,
-        "notes": tuple(
-            f"the recording is incomplete: {note.attributes.get('why', note.kind)}" for note in tape.notes
+        "notes": (
+            *(f"the recording is incomplete: {note.attributes.get('why', note.kind)}" for note in tape.notes),
+            *_tools(spans),
         ),
     }
+
+
+def _tools(spans: Sequence[SpanRecord]) -> tuple[str, ...]:
+    """The tools whose own code ran in the replay, in one sentence; nothing where none did."""
+    ran = Counter(
+        span.name.removeprefix(_TOOL)
+        for span in spans
+        if span.name.startswith(_TOOL) and span.ended_ns is not None
+    )
+    if not ran:
+        return ()
+    named = ", ".join(f"{name} ({times} times)" if times > 1 else name for name, times in sorted(ran.items()))
+    return (f"tools ran for real: {named}",)
 
 
 def _drifts(

@@ -241,7 +241,7 @@ class _Attempt:
         processes, exchanges, spans, notes = self._records()
         self._check(ended, processes, exchanges)
         fields: dict[str, Any] = compare(
-            self.tape, exchanges, notes, exit_status=ended.exit_status, stderr=ended.stderr
+            self.tape, exchanges, notes, exit_status=ended.exit_status, stderr=ended.stderr, spans=spans
         )
         return ReplayResult(
             run_id=self.tape.run_id,
