@@ -154,6 +154,11 @@ def _on_trace(module: ModuleType) -> None:
 
     _replace(module, "set_tracer_provider", set_tracer_provider)
     session = _session.current
+    if session is not None and session.settings.provider:
+        from . import _provider
+
+        before_us = getattr(module.ProxyTracer, names.PROXY_TRACER)
+        _replace(module.ProxyTracer, names.PROXY_TRACER, _provider.instead(before_us))
     if session is not None and session.remote is not None and session.settings.mode in ("replay", "fork"):
         _default_context(session, names)
     _root.provider()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
+from opentelemetry.util._decorator import _agnosticcontextmanager as AGNOSTIC
 
 SEND = "_send_single_request"
 """`Client` and `AsyncClient` of httpx2 and httpx: one request, one response, below redirects and auth."""
@@ -16,6 +17,9 @@ CURRENT_CONTEXT = "_current_context"
 """`ContextVarsRuntimeContext`: its ContextVar, exchanged for one whose default is the parent of a replay."""
 GLOBAL_PROVIDER = "_TRACER_PROVIDER"
 """`opentelemetry.trace`: the provider that was set, read without loading the one the environment names."""
+
+PROXY_TRACER = "_tracer"
+"""`opentelemetry.trace.ProxyTracer`: the tracer behind it, which does nothing until a provider is set."""
 
 
 class Private(NamedTuple):
@@ -42,12 +46,16 @@ PRIVATE_NAMES: tuple[Private, ...] = (
     Private("opentelemetry.context", None, RUNTIME_CONTEXT),
     Private("opentelemetry.context.contextvars_context", "ContextVarsRuntimeContext", CURRENT_CONTEXT, True),
     Private("opentelemetry.trace", None, GLOBAL_PROVIDER),
+    Private("opentelemetry.trace", "ProxyTracer", PROXY_TRACER),
+    Private("opentelemetry.util._decorator", None, "_agnosticcontextmanager"),
 )
 
 __all__ = [
+    "AGNOSTIC",
     "CURRENT_CONTEXT",
     "GLOBAL_PROVIDER",
     "PRIVATE_NAMES",
+    "PROXY_TRACER",
     "RUNTIME_CONTEXT",
     "SEND",
     "SUPPRESS",

@@ -68,6 +68,11 @@ def adopted() -> list[Any]:
 def provider() -> Any:
     """The provider that spans of ours go to, or None where there is none that would tell us of them."""
     chosen = _given_provider if _given_provider is not None else getattr(trace, names.GLOBAL_PROVIDER, None)
+    session = _session.current
+    if chosen is None and session is not None and session.settings.provider:
+        from . import _provider
+
+        chosen = _provider.provider()
     if chosen is None:
         return None
     if adopt(chosen):
@@ -99,6 +104,11 @@ def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
     if parent is None:
         parent = _spans.under(_root_span(session, chosen))
     return parent, chosen
+
+
+def context(session: Session) -> Any:
+    """The context of the process's root, for a span that has no other parent."""
+    return _spans.under(_root_span(session, tracer())).context
 
 
 def _root_span(session: Session, chosen: trace.Tracer | None) -> OwnSpan:

@@ -38,6 +38,8 @@ class Settings:
     """TRACEFORK_REDACT_HEADERS: further header names whose values are replaced, comma-separated."""
     redact_params: tuple[str, ...] = ()
     """TRACEFORK_REDACT_PARAMS: further URL parameters whose values are replaced, comma-separated."""
+    provider: bool = False
+    """TRACEFORK_PROVIDER: a process without a tracer provider gets one, so that its spans are kept."""
     http_spans: bool = True
     """TRACEFORK_HTTP_SPANS: also turn on the stock HTTP client instrumentation (0 to leave it)."""
     rotate_bytes: int = 64 * 1024 * 1024
@@ -71,6 +73,7 @@ class Settings:
             event_body_limit=_size(environ, "TRACEFORK_EVENT_BODY_LIMIT", 32 * 1024),
             redact_headers=_names(environ, "TRACEFORK_REDACT_HEADERS"),
             redact_params=_names(environ, "TRACEFORK_REDACT_PARAMS"),
+            provider=_flag(environ, "TRACEFORK_PROVIDER", False),
             http_spans=_flag(environ, "TRACEFORK_HTTP_SPANS", True),
             rotate_bytes=_size(environ, "TRACEFORK_ROTATE_BYTES", 64 * 1024 * 1024),
             seal=_flag(environ, "TRACEFORK_SEAL", True),

@@ -88,9 +88,9 @@ class Forker:
             raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
         parse_paths(tuple(ignore))
         self.store = source.store if store is None and isinstance(source, Run) else store
-        self.tape = source
-        if isinstance(source, Run):
-            self.tape = reconstruct(source.store, source, command=agent is None)
+        self.tape = (
+            reconstruct(source.store, source, command=agent is None) if isinstance(source, Run) else source
+        )
         self._jobs = jobs
         self._timeout = timeout
         self._kind: Literal["fork", "trial"] = kind
