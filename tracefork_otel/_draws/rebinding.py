@@ -50,15 +50,14 @@ class Rebinding:
         ]
         for owner in owners:
             for key, value in list(vars(owner).items()):
-                if key.startswith("__"):
+                if isinstance(value, FunctionType):  # also a dataclass's own `__init__`, for its factories
+                    count += self._function(value)
                     continue
-                ours = self._of(value)
+                ours = None if key.startswith("__") else self._of(value)
                 if ours is not None:
                     self._replace(owner, key, ours)
                     count += 1
-                elif isinstance(value, FunctionType):
-                    count += self._function(value)
-                elif self._holds(value):
+                elif not key.startswith("__") and self._holds(value):
                     self.left.append(f"{name}.{key}")
         return count
 
