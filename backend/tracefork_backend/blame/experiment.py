@@ -214,6 +214,7 @@ class _Experiment:
     ) -> None:
         self.search = Search(plan)
         self._forker = forker
+        self._experiment_id = journal.experiment_id
         self._journal = journal
         self._plan = plan
         self._fits = fits
@@ -245,7 +246,18 @@ class _Experiment:
                 )
         self.search.replay({one.trial_id: (one.flipped, one.tail_sha256) for one in self._journal.trials})
         self._budget.reserve(0.0)
-        self._budget.settle(0.0, sum(one.cost_usd or 0.0 for one in self._journal.trials))
+        self._budget.settle(0.0, sum(one.cost_usd or 0.0 for one in self._journal.trials) + self._lost())
+
+    def _lost(self) -> float:
+        """What trials cost that ran when the experiment was killed: they are paid for, though not known."""
+        store = self._forker.store
+        assert store is not None
+        ran = store.rows(
+            "select run_id, f.cost_usd from forks f join runs r using (run_id) where r.experiment_id = $id",
+            {"id": self._experiment_id},
+        )
+        known = {one.run_id for one in self._journal.trials}
+        return sum(row["cost_usd"] or 0.0 for row in ran if row["run_id"] not in known)
 
     def run(self, on_progress: OnProgress | None) -> None:
         """The search is done, or its budget is."""

@@ -70,6 +70,7 @@ class Journal:
 
     def __init__(self, store: Path, experiment_id: str, header: Mapping[str, Any] | None = None) -> None:
         """With a header it is a new file; without, the one that is there is gone on with."""
+        self.experiment_id = experiment_id
         self.path = store / _FOLDER / f"{experiment_id}{_ENDING}"
         self.trials: list[TrialRecord] = []
         try:

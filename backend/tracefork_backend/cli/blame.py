@@ -192,18 +192,22 @@ def _experiment(
         raise UsageError(
             "say what a success is: --success-re with --failure-re, --field, --exit-code or --oracle"
         )
-    with _progress() as on_progress:
-        result = run_experiment(
-            opened.run(ref),
-            oracle=oracle,
-            change=_change(asked["change"]),
-            budget_usd=budget,
-            jobs=jobs,
-            resume=resume,
-            settings={**asked, "jobs": jobs},
-            on_progress=on_progress,
-            **asked["how"],
-        )
+    try:
+        with _progress() as on_progress:
+            result = run_experiment(
+                opened.run(ref),
+                oracle=oracle,
+                change=_change(asked["change"]),
+                budget_usd=budget,
+                jobs=jobs,
+                resume=resume,
+                settings={**asked, "jobs": jobs},
+                on_progress=on_progress,
+                **asked["how"],
+            )
+    except KeyboardInterrupt:
+        say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
+        raise
     if as_json:
         print_json(view.as_json(opened, result.experiment_id))
     else:
