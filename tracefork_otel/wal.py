@@ -141,6 +141,11 @@ class Wal:
             return path
 
     @property
+    def closed(self) -> bool:
+        """Whether appends raise StoreError."""
+        return self._closed is not None
+
+    @property
     def size(self) -> int:
         """Bytes in the file that the next record goes to."""
         return self._end

@@ -97,14 +97,15 @@ def record(
     with behind_proxy(
         routes, recording, launch=(launch.trace_id, launch.span_id), name=program_of(argv)
     ) as behind:
-        status = run_inherited(argv, {**env, **behind.environment})
-    launch = replace(launch, extra={**fixed, **behind.recorded})
-    ended_ns = time.time_ns()
-    processes, absent = reached(directory, launch.trace_id)
-    try:
-        runs, problems = launch.settle(status, ended_ns)
-    except StoreError as error:
-        runs, problems = (), [f"nothing captured: {error}"]
+        launch = replace(launch, extra={**fixed, **behind.recorded})
+        with _kept(launch) as head:
+            status = run_inherited(argv, {**env, **behind.environment})
+            ended_ns = time.time_ns()
+            processes, absent = reached(directory, launch.trace_id)
+            try:
+                runs, problems = launch.settle(head, status, ended_ns)
+            except StoreError as error:
+                runs, problems = (), [f"nothing captured: {error}"]
     if not runs:
         why = f"nothing captured: no request came to the proxy; the agent must read {_named(routes)}"
         problems = problems or [
@@ -124,7 +125,7 @@ class _Launch:
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     """What a replay needs besides the environment of the command."""
 
-    def settle(self, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
+    def settle(self, head: Wal, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
         """The command's own span is written if its processes exchanged anything, and all is sealed."""
         with open_store(self.store) as opened:
             run_ids = opened.runs_of_launch(self.trace_id)
@@ -132,15 +133,17 @@ class _Launch:
                 return (), []
             problems: list[str] = []
             try:
-                self._write_root(status, ended_ns)
+                head.append(self.root(status, ended_ns))
             except StoreError as error:
                 problems.append(f"how the command was started is not recorded: {error}")
+            head.close()
             runs = tuple(
                 RecordedRun(run_id=run_id, steps=opened.run(run_id).steps) for run_id in run_ids
             )  # the store sees the new WAL, and seals it
             return runs, [*problems, *_losses(opened, run_ids)]
 
-    def _write_root(self, status: int, ended_ns: int) -> None:
+    def root(self, status: int | None = None, ended_ns: int | None = None) -> SpanRecord:
+        """The command's own span, as far as it is known."""
         argv = redact.arguments(self.argv)
         kept, withheld = recordable(os.environ)
         start = HowStarted(
@@ -152,7 +155,7 @@ class _Launch:
             versions={"tracefork_otel": tracefork_otel.__version__},
             exit_status=status,
         )
-        root = SpanRecord(
+        return SpanRecord(
             trace_id=self.trace_id,
             span_id=self.span_id,
             parent_span_id=None,
@@ -166,7 +169,28 @@ class _Launch:
             scope=SCOPE,
             attributes={**start.attributes(), "tracefork.run.kind": "record"},
         )
-        write_spans(self.store, self.trace_id, [root])
+
+
+@contextlib.contextmanager
+def _kept(launch: _Launch) -> Iterator[Wal]:
+    """A WAL with the command's span, so that it is known whatever ends us; gone if nothing was captured."""
+    there = launch.store.exists()
+    head = _wal(launch.store, launch.trace_id, "record")
+    with contextlib.suppress(StoreError):
+        # Where nothing can be written, the end says so.
+        head.append(launch.root())
+    try:
+        yield head
+    finally:
+        if not head.closed:
+            with contextlib.suppress(OSError):
+                # Before the lock goes, or somebody could seal it.
+                head.path.unlink()
+            head.close()
+            with contextlib.suppress(OSError):
+                head.path.parent.rmdir()
+                if not there:
+                    launch.store.rmdir()
 
 
 def _fixed(environ: Mapping[str, str]) -> dict[str, str]:
@@ -183,7 +207,16 @@ def _named(routes: Sequence[Route]) -> str:
 
 def write_spans(store: Path, launch_id: str, spans: Sequence[SpanRecord], *, mode: str = "record") -> None:
     """The spans are in the store, in a WAL of the backend's own."""
-    wal = Wal(
+    wal = _wal(store, launch_id, mode)
+    try:
+        for span in spans:
+            wal.append(span)
+    finally:
+        wal.close()
+
+
+def _wal(store: Path, launch_id: str, mode: str) -> Wal:
+    return Wal(
         store,
         ProcessStarted(
             process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
@@ -198,11 +231,6 @@ def write_spans(store: Path, launch_id: str, spans: Sequence[SpanRecord], *, mod
             launch_id=launch_id,
         ),
     )
-    try:
-        for span in spans:
-            wal.append(span)
-    finally:
-        wal.close()
 
 
 def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
