@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .player import Claims
 
 LOG = logging.getLogger("tracefork_otel")
+CALLED = "tracefork_otel._agent_main"
+"""The program that calls one agent function, whatever program was recorded."""
 LEAVE_S = 2.0
 """A process that ends at once may spend this long on writing what it drew."""
 CLAIMS = 1_000_000
@@ -55,8 +57,14 @@ class Draws:
         names = list(dict.fromkeys(draw.process for draw in self._recorded))
         root = self.deck.root
         fitting = [name for name in names if name.rpartition("#")[0] == root]
-        if not fitting and "/fork#" not in root:  # started in another way: as the first process of the tape
-            fitting = names[:1]
+        program = root.partition(":")[0]
+        if not fitting and "/fork#" not in root:
+            if program == CALLED or self._session.via != "sitecustomize":
+                fitting = names[:1]  # the agent's function, called in another way than it was recorded
+            else:  # other arguments, such as the name of a temporary file
+                fitting = [
+                    name for name in names if name.partition(":")[0] == program and "/fork#" not in name
+                ]
         claim = self._claims()
         for name in fitting:
             if claim is None or claim(CLAIMS + names.index(name)):
@@ -121,7 +129,9 @@ def start(session: Session) -> None:
 def _root() -> str:
     """What names this process in a recording and its replay: its program and a digest of its arguments."""
     argv = sys.orig_argv[1:]
-    program = next((os.path.basename(word) for word in argv if not word.startswith("-")), "python")
+    # Not the code after -c, which is no name and may be long.
+    first = next((word for word in argv if word == "-c" or not word.startswith("-")), "python")
+    program = os.path.basename(first).replace(":", "_")
     return f"{program}:{sha256(chr(0).join(argv).encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 

@@ -21,6 +21,7 @@ _SAID = {
     "prebound": "bound before the recording began",
 }
 _LOST = ("exhausted", "shape", "capped", "uncovered", "prebound")
+_UNKEPT = ("capped", "uncovered", "prebound")
 # The cause before its consequences.
 _KINDS = ("moved", "shape", "uncovered", "prebound", "capped", "exhausted")
 _LISTED = 3
@@ -80,6 +81,26 @@ def of_one_call(draws: Iterable[Draw]) -> tuple[Draw, ...]:
             )
         )
     return tuple(found)
+
+
+def shortfalls(notes: Iterable[Note]) -> Iterator[Note]:
+    """Notes that say which draws the recording itself did not keep, and where they were."""
+    told: dict[tuple[str, str, str], Note] = {}
+    for note in notes:
+        if note.kind == "draws":
+            attributes: Any = note.attributes
+            for kind, source, site, _ in attributes["notes"]:
+                if kind in _UNKEPT:
+                    told.setdefault((kind, source, site), note)
+    for (kind, source, site), note in told.items():
+        why = f"draws: partial ({source} in {site}: {_SAID[kind]})"
+        yield Note(
+            kind="incomplete",
+            time_ns=note.time_ns,
+            trace_id=note.trace_id,
+            attributes={"why": why},
+            process_id=note.process_id,
+        )
 
 
 def account(tape: Tape, notes: Sequence[Note]) -> str | None:

