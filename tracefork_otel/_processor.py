@@ -41,7 +41,9 @@ class TraceforkSpanProcessor(SpanProcessor):
         try:
             if not is_exchange(span.attributes) and (span.parent is None or span.parent.is_remote):
                 _link_to_fork(session, span)
-                session.append(span_record(session, span))
+                context = span.get_span_context()
+                if session.append(span_record(session, span)) and context is not None:
+                    session.told.add(context.span_id)
         except Exception as error:
             session.lost("start of a span", error)
 
@@ -96,7 +98,9 @@ def store_span(session: Session, span: ReadableSpan) -> None:
                 exchange.seen = span
             return
         if _stored.first_time(context.span_id):
-            session.append(span_record(session, span))
+            told = context.span_id in session.told
+            session.told.discard(context.span_id)
+            session.append(span_record(session, span, told=told))
     except Exception as error:
         session.lost("end of a span", error)
 
@@ -106,8 +110,11 @@ def is_exchange(attributes: Mapping[str, Any] | None) -> bool:
     return bool(attributes) and "tracefork.exchange" in attributes  # pyright: ignore[reportOperatorIssue]
 
 
-def span_record(session: Session, span: ReadableSpan) -> SpanRecord:
-    """The span as the store keeps it, secrets in its URLs replaced; a run's root says how it was started."""
+def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> SpanRecord:
+    """The span as the store keeps it, secrets in its URLs replaced; a run's root says how it was started.
+
+    That is long, so an end leaves it out where the start has `told` it: whoever reads the two joins them.
+    """
     context = span.get_span_context()
     assert context is not None
     parent = span.parent
@@ -116,7 +123,8 @@ def span_record(session: Session, span: ReadableSpan) -> SpanRecord:
         value = attributes.get(name)
         if isinstance(value, str):
             attributes[name] = session.redactor.url(value)
-    if parent is None or (session.remote is not None and parent.span_id == session.remote[1]):
+    root = parent is None or (session.remote is not None and parent.span_id == session.remote[1])
+    if root and not told:
         attributes.update(session.run_attributes())
     service = span.resource.attributes.get("service.name")
     named = isinstance(service, str) and not service.startswith("unknown_service")

@@ -92,6 +92,8 @@ class Session:
         self.process_id = f"{self.pid}-{os.urandom(4).hex()}"
         self.open: dict[int, LiveExchange] = {}
         """Open exchanges by span id."""
+        self.told: set[int] = set()
+        """Open spans whose start record, with how the process was started, is in the WAL."""
         self.abandoned: SimpleQueue[tuple[LiveExchange, int]] = SimpleQueue()
         self._seq = itertools.count()
         self._sink: Sink | None = self._given
@@ -124,16 +126,17 @@ class Session:
         """The next exchange's place in this process."""
         return next(self._seq)
 
-    def append(self, record: Record) -> None:
-        """The record is in the WAL, or its loss is counted and logged."""
+    def append(self, record: Record) -> bool:
+        """Whether the record is in the WAL; else its loss is counted and logged."""
         try:
             sink = self._sink or self._open()
             sink.append(record)
         except Exception as error:
             self.lost(type(record).__name__, error)
-            return
+            return False
         if self._unreported:
             self._report()
+        return True
 
     def _open(self) -> Sink:
         with self._sink_lock:

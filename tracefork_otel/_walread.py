@@ -197,8 +197,13 @@ class _Joined:
                 self._ended[process, record.span_id] = record
             elif isinstance(record, SpanRecord):
                 key = (process, record.span_id)
-                if record.ended_ns is not None or key not in self._spans:
-                    self._spans[key] = replace(record, process_id=process)
+                known = self._spans.get(key)
+                if known is None or record.ended_ns is not None:
+                    # The end leaves out what the start has told.
+                    attributes = (
+                        record.attributes if known is None else {**known.attributes, **record.attributes}
+                    )
+                    self._spans[key] = replace(record, process_id=process, attributes=attributes)
             elif isinstance(record, ProcessStarted):
                 if content.index == 0:
                     self._processes[record.process_id] = record

@@ -17,7 +17,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from recorded import fetch, read_store, run_python, stream
 from tracefork_backend.simulate import ModelServer
 
-from tracefork_otel import TraceforkSpanExporter, TraceforkSpanProcessor, _spans
+from tracefork_otel import TraceforkSpanExporter, TraceforkSpanProcessor, _spans, manifest, segment
+from tracefork_otel.records import SpanRecord
+from tracefork_otel.wal import read_wal, wal_files
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +224,38 @@ httpx2.get("{raw}/status/200")
     assert second.parent_span_id == recorded.span("mine").span_id
     assert first.parent_span_id == third.parent_span_id == recorded.span("python -c").span_id
     assert recorded.span("python -c").attributes["tracefork.end"] == "atexit"
+
+
+def test_how_a_root_was_started_outlives_rotations(tmp_path: Path, raw: str) -> None:
+    """A root's start alone tells it, and it is in the segment of its end, however many WALs lie between."""
+    code = f"""
+import os
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from tracefork_otel import TraceforkInstrumentor
+TraceforkInstrumentor().instrument(http_spans=False)
+import httpx2
+trace.set_tracer_provider(TracerProvider())
+with trace.get_tracer("agent").start_as_current_span("mine") as span, httpx2.Client() as client:
+    for _ in range(6):
+        client.post("{raw}/echo", content=os.urandom(10_000))
+    span.set_attribute("late", True)
+"""
+    run_python(code, store=tmp_path, TRACEFORK_ROTATE_BYTES="20000")
+    paths = wal_files(tmp_path)
+    assert len(paths) > 2
+    records = [record for path in paths for record in read_wal(path).records]
+    ends = [record for record in records if isinstance(record, SpanRecord) and record.ended_ns is not None]
+    assert [(end.name, "tracefork.command" in end.attributes) for end in ends] == [("mine", False)]
+    for path in paths:
+        assert segment.seal(tmp_path, [path])
+    (root,) = [
+        span for entry in manifest.load(tmp_path).segments for span in segment.read_spans(tmp_path, entry)
+    ]
+    assert root.ended_ns is not None
+    assert root.attributes["late"] is True
+    assert root.attributes["tracefork.command"]
+    assert "tracefork.environment" in root.attributes
 
 
 def test_service_is_the_resources(capture: Capture, raw: str) -> None:
