@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from e2e.command import tracefork
+from e2e.command import environment, tracefork
 
 AGENT = """
 import asyncio, contextlib, os, random, secrets, time, uuid
@@ -96,13 +97,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_replay_is_exact(folder: Path) -> None:
-    """Threads, jobs, tasks and plain code draw what they drew in the recording: the bytes are equal."""
+def test_replay_is_exact_in_real_time(folder: Path) -> None:
+    """Threads, jobs, tasks and plain code draw what they drew, in spans of the true time."""
     done = tracefork("replay", "last", cwd=folder)
     assert done.status == 0, done.out + done.err
     assert "PASS    bit-exact" in done.out
     drawn = next(line for line in done.out.splitlines() if line.startswith("draws "))
     assert drawn.endswith(" served"), drawn
+    rows = tracefork(
+        "sql",
+        "SELECT r.kind, epoch_us(r.started_at) AS started, "
+        "min(TRY_CAST(d.value AS DOUBLE)) FILTER (d.source = 'time') AS time, "
+        "count(*) AS n, max(position) AS last, count(DISTINCT d.site) AS sites FROM draws d "
+        "JOIN runs r USING (run_id) GROUP BY ALL ORDER BY started LIMIT 2",
+        "--json",
+        cwd=folder,
+    ).rows
+    record, replay = rows
+    assert (record["kind"], replay["kind"]) == ("record", "replay")
+    assert record["time"] == replay["time"]
+    assert record["n"] == replay["n"] == record["last"] + 1 > 80
+    assert record["sites"] > 5
+    assert replay["started"] > record["started"]
 
 
 def test_tape_file_replays_and_is_checked(folder: Path, tmp_path: Path) -> None:
@@ -123,26 +139,6 @@ def test_without_draws_the_same_agent_drifts(folder: Path, tmp_path: Path) -> No
     assert tracefork("run", "--", sys.executable, "agent.py", cwd=tmp_path).status == 0
     done = tracefork("replay", "last", cwd=tmp_path)
     assert (done.status, "at step 0" in done.out, "draws" in done.out) == (1, True, False)
-
-
-def test_store_keeps_real_time_and_shows_draws(folder: Path) -> None:
-    """The view lists every value with its place; a replay's own spans carry the time of the replay."""
-    assert tracefork("replay", "last", cwd=folder).status == 0
-    rows = tracefork(
-        "sql",
-        "SELECT r.kind, epoch_us(r.started_at) AS started, "
-        "min(TRY_CAST(d.value AS DOUBLE)) FILTER (d.source = 'time') AS time, "
-        "count(*) AS n, max(position) AS last, count(DISTINCT d.site) AS sites FROM draws d "
-        "JOIN runs r USING (run_id) GROUP BY ALL ORDER BY started LIMIT 2",
-        "--json",
-        cwd=folder,
-    ).rows
-    record, replay = rows
-    assert (record["kind"], replay["kind"]) == ("record", "replay")
-    assert record["time"] == replay["time"]
-    assert record["n"] == replay["n"] == record["last"] + 1 > 80
-    assert record["sites"] > 5
-    assert replay["started"] > record["started"]
 
 
 def test_fork_is_real_after_its_step(folder: Path) -> None:
@@ -219,3 +215,72 @@ def test_children_draw_their_own(tmp_path: Path) -> None:
     done = tracefork("replay", "last", cwd=tmp_path)
     assert "PASS    bit-exact" in done.out, done.out + done.err
     assert "draws   5 served" in done.out
+
+
+CALLS = """
+import asyncio, os, random, uuid
+from datetime import datetime
+
+from anthropic import Anthropic, AsyncAnthropic
+
+from tracefork_otel import TraceforkInstrumentor, agent
+
+TraceforkInstrumentor().instrument(draws=True)
+ASK = {"model": "claude-haiku-4-5", "max_tokens": 9}
+STARTED = uuid.uuid4()
+
+
+@agent
+def plan(number):
+    for _ in range(2):
+        text = f"{number} {datetime.now()} {uuid.uuid4()} {STARTED} {random.random()}"
+        Anthropic().messages.create(**ASK, messages=[{"role": "user", "content": text}])
+    return str(datetime.now())
+
+
+@agent
+async def ask(number):
+    async with AsyncAnthropic() as client:
+        text = f"{number} {datetime.now()} {uuid.uuid4()} {STARTED}"
+        await client.messages.create(**ASK, messages=[{"role": "user", "content": text}])
+
+
+if __name__ == "__main__":
+    from tracefork_backend.simulate import spawn
+
+    with spawn("research", file=__file__) as url:
+        os.environ["ANTHROPIC_BASE_URL"] = url
+        print(url)
+        for number in range(2):
+            plan(number)
+            asyncio.run(ask(number))
+"""
+
+
+def test_each_call_of_a_process_replays_alone(tmp_path: Path) -> None:
+    """With `instrument(draws=True)` one call among several reads its own values, not those of the first."""
+    (tmp_path / "calls.py").write_text(CALLS)
+    started = subprocess.run(
+        [sys.executable, "calls.py"],
+        cwd=tmp_path,
+        env=environment(ANTHROPIC_API_KEY="x"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    url = started.stdout.strip()
+    for run in ("last", "last~1"):
+        done = tracefork("replay", run, cwd=tmp_path, ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY="x")
+        assert "PASS    bit-exact" in done.out, done.out + done.err
+        assert "partial" not in done.out
+
+
+@pytest.mark.slow
+def test_a_killed_agent_has_all_draws_of_its_requests(tmp_path: Path) -> None:
+    """A kill -9 loses no value that reached a request: the replay is exact up to the same end."""
+    killed = AGENT.replace("    pool(Anthropic())", "    os.kill(os.getpid(), 9)")
+    (tmp_path / "agent.py").write_text(killed)
+    assert tracefork("run", "--draws", "--", sys.executable, "agent.py", cwd=tmp_path).status != 0
+    done = tracefork("replay", "last", cwd=tmp_path)
+    assert "PASS    bit-exact" in done.out, done.out + done.err

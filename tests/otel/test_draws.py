@@ -226,3 +226,38 @@ def test_a_librarys_own_draws_stay_real(tmp_path: Path) -> None:
     assert run(tmp_path, "serve", "outside.json")[0] != outside[0]
     inside = run(tmp_path, "record", "inside.json", "include")
     assert run(tmp_path, "serve", "inside.json", "include")[0] == inside[0]
+
+
+def test_numpys_generators_are_served(tmp_path: Path) -> None:
+    """The global state of numpy, seeded at its import, and new generators give the recorded values."""
+    pytest.importorskip("numpy")
+    (tmp_path / "workload.py").write_text(
+        "import numpy as np\n\n\n"
+        "def main():\n    return repr([np.random.rand(), np.random.default_rng().random()])\n\n\n"
+        "def check_real():\n    return True\n"
+    )
+    recorded = run(tmp_path, "record", "tape.json")
+    assert run(tmp_path, "record", "other.json")[0] != recorded[0]
+    assert run(tmp_path, "serve", "tape.json") == (recorded[0], [], 2)
+
+
+def test_a_clock_in_a_container_is_named(tmp_path: Path) -> None:
+    """A clock that the agent put into a dict before the recording began is not reached, and that is noted."""
+    (tmp_path / "workload.py").write_text(
+        "import time\n\nCLOCKS = {'a': time.time}\n\n\n"
+        "def main():\n    return repr(CLOCKS['a']())\n\n\ndef check_real():\n    return True\n"
+    )
+    recorded = run(tmp_path, "record", "tape.json", "late")
+    assert recorded[1] == [["prebound", "clock or randomness", "workload.CLOCKS", 1]]
+    assert json.loads((tmp_path / "tape.json").read_text()) == []
+
+
+def test_values_above_the_cap_are_not_kept(tmp_path: Path) -> None:
+    """A polling loop keeps its first 20,000 values; that there were more is noted once."""
+    (tmp_path / "workload.py").write_text(
+        "import time\n\n\ndef main():\n    for _ in range(20_010):\n        time.time()\n\n\n"
+        "def check_real():\n    return True\n"
+    )
+    recorded = run(tmp_path, "record", "tape.json")
+    assert recorded[1] == [["capped", "time", "workload:main", 1]]
+    assert len(json.loads((tmp_path / "tape.json").read_text())) == 20_000
