@@ -164,14 +164,19 @@ class Account:
         return None
 
     def _answers(self) -> str:
-        """A digest of all answers in their order: what a model said without its ids, else the body."""
+        """A digest of all answers in their order: what a model said without its ids, else the body.
+
+        A call that got no answer is left out: what a client tried again and got then is the same.
+        """
         digest = sha256()
         for exchange in self.own:
+            response = exchange.response
+            if response is None:
+                continue
             found = providers.facts_of(exchange)
-            body = b"" if exchange.response is None else exchange.response.body
             said = [[one.role, one.kind, one.name, one.content] for one in found.reply] if found else []
-            digest.update(json.dumps(said, default=repr).encode() if said else body)
-            digest.update(f"|{exchange.outcome}|{exchange.response and exchange.response.status}\n".encode())
+            digest.update(json.dumps(said, default=repr).encode() if said else response.body)
+            digest.update(f"|{response.status}\n".encode())
         return digest.hexdigest()
 
     def _result(self) -> object:
