@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 
 import pytest
-import tracefork_backend.blame.statistics as statistics_package
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracefork_backend.blame import statistics as statistics_package
 from tracefork_backend.blame.statistics import (
     LOG_MAX_FACTOR,
     PairedDifferences,
