@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from .confirm import confirm
 from .roots import label_roots
 from .screen import screen
 from .sets import find_sets
 from .state import State
 from .tasks import Task, together, until
+from .trials import Arm
 
 
 def intervene(state: State) -> Task[None]:
@@ -27,16 +30,22 @@ def intervene(state: State) -> Task[None]:
 
 
 def _one_fork_each(state: State) -> Task[bool]:
-    """Fork each step once, those that flip once more; False if the two differ, so the agent is not
-    deterministic.
+    """Fork each step once, those that flip as often as it takes to rule out luck; False if two forks of one
+    step differ, so the agent is not deterministic.
     """
     state.phase = "screen"
     arms = {step: state.ledger.alter((step,)) for step in state.tested}
     yield from together([until((arm, 1)) for arm in arms.values()])
     flipped = [step for step, arm in arms.items() if arm.outcomes[0]]
     yield from together([until((arms[step], 2)) for step in flipped])
-    if any(arms[step].outcomes[1] is not True or len(arms[step].tails) > 1 for step in flipped):
+    if not all(_alike(arms[step], True) for step in flipped):
         return False
+    if state.plan.deterministic != "assume":
+        pairs = _pairs(state)
+        kept = {step: state.ledger.keep(step) for step in flipped}
+        yield from together([until((arms[step], pairs), (kept[step], pairs)) for step in flipped])
+        if not all(_alike(arms[step], True) and _alike(kept[step], False) for step in flipped):
+            return False
     for step, arm in arms.items():
         if arm.outcomes[0] is None:
             state.closed[step] = ("not_intervenable", "its fork could not be graded")
@@ -57,3 +66,17 @@ def _one_fork_each(state: State) -> Task[bool]:
             alone = yield from find_sets(state, [rest])
             state.certified.update(alone)
     return True
+
+
+def _alike(arm: Arm, flips: bool) -> bool:
+    """Tell whether all forks of the arm came out so, with the same answers."""
+    return len(arm.tails) == 1 and all(outcome is flips for outcome in arm.outcomes)
+
+
+def _pairs(state: State) -> int:
+    """Return how many pairs must all agree, so that noise passes for a cause at some step with at most alpha.
+
+    Where an intervention flips no more than its control does, m pairs are all (flipped, kept) with at most
+    max over p of (p (1 - p))^m = 4^-m. An agent that answers with one word is alike by chance often enough.
+    """
+    return max(2, math.ceil(math.log(len(state.tested) / state.singles_alpha, 4)))

@@ -125,7 +125,7 @@ def _measured(state: State, step: int) -> bool:
 def _verdict(state: State, step: int) -> tuple[Any, str]:
     if step in state.certified:
         if state.deterministic:
-            return "certified", "its fork flipped, twice alike, and unchanged re-runs were identical"
+            return "certified", "all its forks flipped, each alike, and unchanged re-runs were identical"
         return "certified", "flips more often than its control, at any stopping time"
     if state.mode == "value":
         return state.closed.get(step) or _value_verdict(state, step)
@@ -205,7 +205,7 @@ def _message(state: State, found: Findings) -> str:
                 f": it moves the outcome by {effect.effect:.2f}, {effect.ci_low:.2f} to {effect.ci_high:.2f}"
             )
         elif found.deterministic:
-            message += ": the agent is deterministic, so one fork shows it"
+            message += ": the agent is deterministic, so a few forks show it"
     elif found.certified and not joint:
         message = f"step {found.certified[0]} moves the outcome"
     elif joint:
