@@ -25,6 +25,9 @@ from tracefork_backend.store import Run, open_store
 
 from tracefork_otel import AgentFailed
 
+# Each test starts real SDKs in processes of their own: .ci/run has them, `make test` has not.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MENDED = {"flight": "NH176", "date": "2026-11-03"}
 BOOKED = "BOOKED flight NH176 to Osaka on 2026-11-03, reference TF-NH176-03. Have a good trip!"

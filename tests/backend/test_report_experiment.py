@@ -16,6 +16,9 @@ from tracefork_backend.simulate import Call, ModelServer, Reply
 
 from tracefork_otel import Tape
 
+# A whole experiment: .ci/run has them, `make test` has not.
+pytestmark = pytest.mark.slow
+
 AGENT = """
 say("plan")
 colour = say("pick a colour")

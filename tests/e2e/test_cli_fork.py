@@ -17,6 +17,9 @@ import pytest
 from e2e.command import EXAMPLES, Typed, environment, tracefork
 from tracefork_backend.cli import main
 
+# Each command starts agents of its own: .ci/run has them, `make test` has not.
+pytestmark = pytest.mark.slow
+
 BOOKING = EXAMPLES / "booking_agent.py"
 RIGHT = '{"flight": "NH176", "date": "2026-11-03"}'
 """What the model should have called its tool with at step 2 of the failing run."""

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from e2e.command import environment, tracefork
 
+# Each test records and replays several processes: .ci/run has them, `make test` has not.
+pytestmark = pytest.mark.slow
+
 AGENT = """
 import asyncio, contextlib, os, random, secrets, time, uuid
 from concurrent.futures import ThreadPoolExecutor

@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 from e2e.command import tracefork
 from tracefork_backend.simulate import ModelServer
+
+# Each test imports the SDK in several processes: .ci/run has them, `make test` has not.
+pytestmark = pytest.mark.slow
 
 CALLS = """
 import sys

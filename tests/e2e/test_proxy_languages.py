@@ -13,6 +13,9 @@ from e2e.command import Typed, tracefork
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
 
+# Each test starts agents in other languages: .ci/run has them, `make test` has not.
+pytestmark = pytest.mark.slow
+
 KEY = "sk-ant-very-secret-key-0123456789"
 
 AGENT = """
