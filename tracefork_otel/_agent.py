@@ -6,12 +6,13 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any, TypeVar, overload
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeAlias, TypeVar, overload
 
 from . import _session
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Called: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], AbstractContextManager[Callable[[Any], None]]]
 
 RESULT_LIMIT = 64 * 1024
 """Bytes of a result that are kept: enough to grade it, not a second copy of the run."""
@@ -31,11 +32,16 @@ def agent(function: Any = None, /, *, name: str | None = None) -> Any:
 def _wrap(function: Any, *, name: str | None) -> Any:
     entrypoint = f"{_module_of(function)}:{function.__qualname__}"
     shown = name or function.__name__
+    return around(function, lambda args, kwargs: _called(shown, entrypoint, args, kwargs))
+
+
+def around(function: Any, called: Called) -> Any:
+    """Each call, sync or async, is made inside `called(args, kwargs)`, which is told the result."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def asynchronous(*args: Any, **kwargs: Any) -> Any:
-            with _called(shown, entrypoint, args, kwargs) as returned:
+            with called(args, kwargs) as returned:
                 result = await function(*args, **kwargs)
                 returned(result)
                 return result
@@ -44,7 +50,7 @@ def _wrap(function: Any, *, name: str | None) -> Any:
 
     @functools.wraps(function)
     def synchronous(*args: Any, **kwargs: Any) -> Any:
-        with _called(shown, entrypoint, args, kwargs) as returned:
+        with called(args, kwargs) as returned:
             result = function(*args, **kwargs)
             returned(result)
             return result

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from . import _session
-from ._agent import result_text
+from ._agent import around, result_text
 from ._errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -36,25 +36,7 @@ def _wrap(function: Any, *, name: str | None) -> Any:
         raise UsageError(
             f"the tool {shown} is a generator, which has no one result to record: let it return a list"
         )
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
-            with _called(function, shown, args, kwargs) as returned:
-                result = await function(*args, **kwargs)
-                returned(result)
-                return result
-
-        return asynchronous
-
-    @functools.wraps(function)
-    def synchronous(*args: Any, **kwargs: Any) -> Any:
-        with _called(function, shown, args, kwargs) as returned:
-            result = function(*args, **kwargs)
-            returned(result)
-            return result
-
-    return synchronous
+    return around(function, lambda args, kwargs: _called(function, shown, args, kwargs))
 
 
 @contextmanager
