@@ -94,12 +94,26 @@ def test_a_flat_curve_is_the_last_response_or_nobody(end: float, blamed: set[int
 
 
 def test_a_deterministic_agent_cannot_be_redrawn() -> None:
-    """Four identical re-runs say that redraws tell nothing, and the search stops there."""
+    """Sixteen identical re-runs say that redraws tell nothing, and the search stops there."""
     spent = run(Search(Plan(steps=10, mode="value")), lambda request: False, tail="same")
-    assert spent.trials == 8
+    assert spent.trials == 16 + 4
     assert spent.findings.deterministic
     assert spent.findings.stop_reason == "systematic"
     assert "deterministic" in spent.findings.message
+
+
+def test_an_agent_that_mostly_fails_in_the_same_words_is_not_called_deterministic() -> None:
+    """An agent with two endings, one in seven of ten, is blamed where it chose, whatever its first re-runs."""
+    for seed in range(20):
+        world, draw = steep(10, 2, high=0.3, low=0.0), random.Random(seed)
+        search = Search(Plan(steps=10, mode="value"))
+        while requests := search.next_batch(1):
+            for request in requests:
+                flipped = world.flips(request, draw)
+                search.observe(request.trial_id, flipped, tail=str(flipped))
+        found = search.verdict()
+        assert not found.deterministic
+        assert found.top == 2
 
 
 def test_value_trials_alter_nothing() -> None:
