@@ -103,7 +103,7 @@ def test_a_deterministic_agent_cannot_be_redrawn() -> None:
 
 
 def test_an_agent_that_mostly_fails_in_the_same_words_is_not_called_deterministic() -> None:
-    """An agent with two endings, one in seven of ten, is blamed where it chose, whatever its first re-runs."""
+    """An agent of two endings is blamed where it chose, whatever its first re-runs were."""
     for seed in range(20):
         world, draw = steep(10, 2, high=0.3, low=0.0), random.Random(seed)
         search = Search(Plan(steps=10, mode="value"))

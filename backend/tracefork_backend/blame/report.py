@@ -212,8 +212,8 @@ def _message(state: State, found: Findings) -> str:
         message = f"steps {', '.join(map(str, joint[0].steps))} together are the cause, none of them alone"
     elif reason == "systematic" and found.deterministic:
         message = (
-            f"{found.baseline_trials} full re-runs came out byte-identical: the agent looks deterministic, so "
-            "no redraw can tell; try a change: --ablate TEXT, --fault CLASS or --repair FILE"
+            f"{found.baseline_trials} full re-runs came out byte-identical: the agent looks deterministic, "
+            "so no redraw can tell; try a change: --ablate TEXT, --fault CLASS or --repair FILE"
         )
     elif reason == "systematic":
         message = (
