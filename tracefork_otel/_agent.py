@@ -7,12 +7,31 @@ import inspect
 import json
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
 from . import _session
 
+if TYPE_CHECKING:
+    from ._session import Session
+    from ._spans import OwnSpan
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-Called: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], AbstractContextManager[Callable[[Any], None]]]
+
+
+class Around(Protocol):
+    """What stands around one call of a function."""
+
+    @property
+    def instead(self) -> Callable[[], Any] | None:
+        """What gives the result in the function's place, if it is not to run."""
+        ...
+
+    def returned(self, result: Any) -> None:
+        """The result of the call is noted."""
+        ...
+
+
+Called: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], AbstractContextManager[Around]]
 
 RESULT_LIMIT = 64 * 1024
 """Bytes of a result that are kept: enough to grade it, not a second copy of the run."""
@@ -36,23 +55,27 @@ def _wrap(function: Any, *, name: str | None) -> Any:
 
 
 def around(function: Any, called: Called) -> Any:
-    """Each call, sync or async, is made inside `called(args, kwargs)`, which is told the result."""
+    """Each call, sync or async, is made inside `called(args, kwargs)`, which gives or is told the result."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def asynchronous(*args: Any, **kwargs: Any) -> Any:
-            with called(args, kwargs) as returned:
-                result = await function(*args, **kwargs)
-                returned(result)
+            with called(args, kwargs) as call:
+                if call.instead is None:
+                    result = await function(*args, **kwargs)
+                else:
+                    result = call.instead()
+                    result = await result if inspect.iscoroutine(result) else result
+                call.returned(result)
                 return result
 
         return asynchronous
 
     @functools.wraps(function)
     def synchronous(*args: Any, **kwargs: Any) -> Any:
-        with called(args, kwargs) as returned:
-            result = function(*args, **kwargs)
-            returned(result)
+        with called(args, kwargs) as call:
+            result = function(*args, **kwargs) if call.instead is None else call.instead()
+            call.returned(result)
             return result
 
     return synchronous
@@ -70,13 +93,40 @@ def _module_of(function: Any) -> str:
     return inspect.getmodulename(file) or module if file else module
 
 
+class _Unseen:
+    """Around a call that is not recorded."""
+
+    instead = None
+
+    def returned(self, result: Any) -> None:
+        """Nothing is noted."""
+
+
+UNSEEN = _Unseen()
+
+
+class _Seen:
+    """Around a call of an agent."""
+
+    instead = None
+
+    def __init__(self, session: Session, span: OwnSpan) -> None:
+        self._session = session
+        self._span = span
+
+    def returned(self, result: Any) -> None:
+        """The result is on the call's span."""
+        try:
+            self._span.attributes["tracefork.result"] = result_text(result)
+        except Exception as problem:
+            self._session.lost("result of an agent", problem)
+
+
 @contextmanager
-def _called(
-    name: str, entrypoint: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Generator[Callable[[Any], None]]:
+def _called(name: str, entrypoint: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Around]:
     session = _session.current
     if session is None:
-        yield lambda result: None
+        yield UNSEEN
         return
     from . import _root
 
@@ -87,18 +137,12 @@ def _called(
         )
     except Exception as problem:
         session.lost("start of an agent", problem)
-        yield lambda result: None
+        yield UNSEEN
         return
-
-    def returned(result: Any) -> None:
-        try:
-            span.attributes["tracefork.result"] = result_text(result)
-        except Exception as problem:
-            session.lost("result of an agent", problem)
 
     failure: BaseException | None = None
     try:
-        yield returned
+        yield _Seen(session, span)
     except BaseException as error:
         failure = error
         raise

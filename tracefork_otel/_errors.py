@@ -7,6 +7,7 @@ TraceforkError
 ├── TapeError           a tape that cannot be read, or does not hold what it claims         exit 2
 │   └── TruncatedBody   a body is missing bytes or does not match its digest
 ├── Drift               a replay differs from its tape                                      exit 1
+├── ToolFailed          a tool failed in the recording, by an exception that is not here    exit 3
 └── AgentFailed         the agent could not be imported, crashed, or ran out of time        exit 3
 
 A message says what happened, where, and what to do.
@@ -57,3 +58,14 @@ class AgentFailed(TraceforkError):
     """The agent could not be started, crashed, or ran out of time."""
 
     exit_status = 3
+
+
+class ToolFailed(TraceforkError):
+    """A tool failed in the recording; its exception's type is not loaded here, so this stands in for it."""
+
+    exit_status = 3
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        """`kind` is the recorded type's name with its module."""
+        super().__init__(f"{kind}: {message}" if kind else message)
+        self.kind = kind

@@ -118,7 +118,7 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
     context = span.get_span_context()
     assert context is not None
     parent = span.parent
-    attributes: dict[str, Any] = dict(span.attributes or {})
+    attributes: dict[str, Any] = {**(span.attributes or {}), **session.whole.pop(context.span_id, {})}
     for name in _URL_ATTRIBUTES:
         value = attributes.get(name)
         if isinstance(value, str):

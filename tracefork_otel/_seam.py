@@ -18,6 +18,7 @@ from ._exchange import LiveExchange
 from ._recognise import recognise
 from ._root import parent_and_tracer
 from ._stream import RequestTee, Tees, tees_for
+from ._tools import inside
 from .exchange import Request
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
     url = request.url
     host = url.host
     seq = session.next_seq()
+    inside.count()
     attributes: dict[str, Any] = {
         "tracefork.exchange": True,
         "tracefork.seq": seq,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _private_names as names
 from ._exchange import LiveExchange
-from .exchange import Exchange, Request
+from .exchange import Exchange
 from .player import Live, Miss, Served
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ class Unplayable:
         self.why = why
         self.watching = True
         """Nothing may leave this machine."""
+        self.tools = self
+        """No tool runs either."""
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: object, *of_tool: object) -> Any:
         """Raises what is wrong with the tape."""
         from ._errors import TapeError
 
@@ -79,7 +81,14 @@ def load_player(settings: Settings) -> Player | Unplayable:
                 )
             beside, change = settings.intervention, Intervention.load(settings.intervention)
         claim = claims_beside(beside)
-        return Player(tape, match=match, ignore=settings.ignore, claim=claim, intervention=change)
+        return Player(
+            tape,
+            match=match,
+            ignore=settings.ignore,
+            claim=claim,
+            intervention=change,
+            tools=settings.tools,
+        )
     except Exception as error:
         LOG.error("tracefork: no request will be answered: %s", error)
         return Unplayable(str(error))

@@ -94,6 +94,8 @@ class Session:
         """Open exchanges by span id."""
         self.told: set[int] = set()
         """Open spans whose start record, with how the process was started, is in the WAL."""
+        self.whole: dict[int, dict[str, Any]] = {}
+        """Attributes of ending spans by span id, as the store is to have them: no provider cuts these."""
         self.abandoned: SimpleQueue[tuple[LiveExchange, int]] = SimpleQueue()
         self._seq = itertools.count()
         self._sink: Sink | None = self._given

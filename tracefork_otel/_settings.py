@@ -57,6 +57,10 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     """TRACEFORK_ALLOW_HOSTS: hosts that a replay may connect to, comma-separated."""
 
+    tools: Literal["recorded", "live", "refuse"] | None = None
+    """TRACEFORK_TOOLS: what calls of `@tool` functions get in a replay or a fork: their `recorded` results
+    (the default where there are any), a `live` call, or, with `refuse`, an error where none is recorded."""
+
     draws: bool = False
     """TRACEFORK_DRAWS: record clocks, ids and randomness too; set by `run --draws`."""
     draws_include: tuple[str, ...] = ()
@@ -90,6 +94,7 @@ class Settings:
                 _choice(environ, "TRACEFORK_TIMING", ("none", "recorded"), "none"),
             ),
             allow_hosts=_names(environ, "TRACEFORK_ALLOW_HOSTS"),
+            tools=cast("Literal['recorded', 'live', 'refuse'] | None", _tools(environ)),
             draws=_flag(environ, "TRACEFORK_DRAWS", False),
             draws_include=_names(environ, "TRACEFORK_DRAWS_INCLUDE"),
         )
@@ -98,8 +103,12 @@ class Settings:
 def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
     value = environ.get(name) or default
     if value not in allowed:
-        raise UsageError(f"{name}={value!r} is not one of {', '.join(allowed)}")
+        raise UsageError(f"{name}={value!r} is not one of {', '.join(filter(None, allowed))}")
     return value
+
+
+def _tools(environ: Mapping[str, str]) -> str | None:
+    return _choice(environ, "TRACEFORK_TOOLS", ("recorded", "live", "refuse", ""), "") or None
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

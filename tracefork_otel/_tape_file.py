@@ -15,8 +15,9 @@ from typing import Any
 
 from ._cuts import cut, decode_piece, encode_piece
 from ._errors import TapeError
+from ._tools.values import dumps
 from .exchange import Exchange, Headers, Request, Response
-from .records import Draw, Note
+from .records import TOOL_FORMS, Draw, Note, ToolCall, ToolForm
 from .tape import CHAIN_START, FORMAT, HowStarted, Tape, chain
 
 _EXCHANGE_TEXT = ("error_type", "error_message", "intervention", "served_span_id", "name", "service")
@@ -47,6 +48,7 @@ def encode(tape: Tape) -> bytes:
         record = _exchange_record(step, exchange, tape.run_id, ranges[step])
         lines.append(_checked({**record, "chain": link.hex()}))
     lines += [_checked(record) for record in draw_records(tape.draws)]
+    lines += [_checked(_tool_record(call)) for call in tape.tools]
     return b"\n".join([*lines, _end_line(lines, len(chunks), tape.steps), b""])
 
 
@@ -67,15 +69,18 @@ def decode(data: bytes, where: str) -> Tape:
 def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: str) -> Tape:
     chunks: int = manifest["chunks"]
     draws: int = manifest.get("draws", 0)
-    if len(lines) - 3 - draws != chunks + manifest["exchanges"]:
+    tools: int = manifest.get("tools", 0)
+    ends = len(lines) - 1 - draws - tools
+    if ends - 2 != chunks + manifest["exchanges"]:
         raise TapeError(f"{where}: line 1 promises another number of chunks and exchanges than there are")
     body = _Lines(where, lines, chunks)
     exchanges: list[Exchange] = []
     link = CHAIN_START
-    for number in range(chunks + 2, len(lines) - 1 - draws):
+    for number in range(chunks + 2, ends):
         exchange, link = body.exchange(number, manifest["run_id"], link)
         exchanges.append(exchange)
-    drawn = tuple(body.draws(len(lines) - 1 - draws, len(lines) - 1))
+    drawn = tuple(body.draws(ends, ends + draws))
+    called = tuple(body.tools(ends + draws, ends + draws + tools))
     if link.hex() != manifest["digest"]:
         raise TapeError(f"{where}: line 1: the digest is not that of the exchanges: the file was changed")
     if lines[-2] != _end_line(lines[:-2], chunks, len(exchanges)):
@@ -89,6 +94,7 @@ def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: st
         start=_read_start(manifest["start"]),
         notes=tuple(Note(**note) for note in manifest["notes"]),
         draws=drawn,
+        tools=called,
     )
 
 
@@ -103,6 +109,7 @@ def _manifest(tape: Tape, chunks: int) -> dict[str, Any]:
         "chunks": chunks,
         "exchanges": tape.steps,
         **({"draws": len(draw_records(tape.draws))} if tape.draws else {}),
+        **({"tools": len(tape.tools)} if tape.tools else {}),
         "start": {
             "command": start.command,
             "cwd": start.cwd,
@@ -130,6 +137,35 @@ def draw_records(draws: Sequence[Draw]) -> list[dict[str, Any]]:
             records.append({"process": draw.process, "lane": draw.lane, "draws": []})
         records[-1]["draws"].append([draw.source, draw.site, draw.line, draw.value])
     return records
+
+
+def _tool_record(call: ToolCall) -> dict[str, Any]:
+    """A call of a tool as its line says it: JSON as JSON, so that a person and git can read it."""
+    record: dict[str, Any] = {"tool": call.name, "arguments": json.loads(call.arguments)}
+    record[call.form] = call.result if call.form == "text" else json.loads(call.result)
+    record |= {"by_text": call.by_text} if call.by_text else {}
+    record |= {"exchanges": call.exchanges} if call.exchanges else {}
+    record |= {"inside": call.inside} if call.inside else {}
+    return record | {
+        "span_id": call.span_id,
+        "process_id": call.process_id,
+        "started_ns": call.started_ns,
+        "ended_ns": call.ended_ns,
+    }
+
+
+def _tool_call(record: Mapping[str, Any]) -> ToolCall:
+    form: ToolForm = next(form for form in TOOL_FORMS if form in record)
+    return ToolCall(
+        name=record["tool"],
+        arguments=dumps(record["arguments"]),
+        by_text=tuple(record.get("by_text", ())),
+        form=form,
+        result=record[form] if form == "text" else dumps(record[form]),
+        exchanges=record.get("exchanges", 0),
+        inside=record.get("inside"),
+        **{key: record[key] for key in ("span_id", "process_id", "started_ns", "ended_ns")},
+    )
 
 
 def _bodies(exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
@@ -306,6 +342,16 @@ class _Lines:
                     line=line,
                     value=value,
                 )
+
+    def tools(self, first: int, end: int) -> Iterator[ToolCall]:
+        """The calls of tools on the lines from `first` to before `end`."""
+        for number in range(first, end):
+            record = _unchecked(self.lines[number - 1])
+            if record is None:
+                raise TapeError(
+                    f"{self.where}: line {number}: a tool call was changed: its checksum does not match"
+                )
+            yield _tool_call(record)
 
     def _decode(self, number: int, run_id: str, record: Mapping[str, Any]) -> Exchange:
         response: Response | None = None

@@ -48,6 +48,12 @@ class Intervention:
     """How the exchange breaks: the client's read timeout, or the connection's end in mid-body."""
     edits: tuple[tuple[str, object], ...] = ()
     """(JSON path, JSON value) in the order in which they change the request that the agent sent."""
+    tool: str | None = None
+    """The tool of ours whose next call gets `result`."""
+    result: str | None = None
+    """What it gets, as JSON."""
+    call: int | None = None
+    """The call of the tape that is replaced by that."""
     fork_id: str | None = None
     """The fork's own run."""
     parent_run_id: str | None = None
@@ -60,7 +66,12 @@ class Intervention:
     @property
     def goes_live(self) -> bool:
         """Whether the forked request itself goes over the network."""
-        return self.kind in ("request", "resample")
+        return self.kind in ("request", "resample") or (self.kind == "tool_result" and bool(self.edits))
+
+    @property
+    def keeps_exchange(self) -> bool:
+        """Whether the forked exchange ends as it was recorded."""
+        return self.kind == "noop" or self.tool is not None
 
     def to_json(self) -> str:
         """The intervention as one JSON object."""
@@ -74,6 +85,9 @@ class Intervention:
                 "response": None if self.response is None else _response_to_json(self.response),
                 "error": self.error,
                 "edits": [[path, value] for path, value in self.edits],
+                "tool": self.tool,
+                "result": self.result,
+                "call": self.call,
                 "fork_id": self.fork_id,
                 "parent_run_id": self.parent_run_id,
                 "experiment_id": self.experiment_id,
@@ -100,6 +114,9 @@ class Intervention:
                 response=None if found["response"] is None else _response_from_json(found["response"]),
                 error=None if found["error"] is None else _one_of(found["error"], BREAKS),
                 edits=tuple((_typed(path, str), value) for path, value in found["edits"]),
+                tool=_optional_text(found.get("tool")),
+                result=_optional_text(found.get("result")),
+                call=None if found.get("call") is None else _typed(found["call"], int),
                 fork_id=_optional_text(found["fork_id"]),
                 parent_run_id=_optional_text(found["parent_run_id"]),
                 experiment_id=_optional_text(found["experiment_id"]),

@@ -43,16 +43,18 @@ class Explanation:
     """Method and URL of the request."""
     fingerprint: str = ""
     """The same for each retry of the request."""
+    advice: str = ""
+    """What to do, where that does not follow from the cause alone."""
 
     def text(self) -> str:
         """One line for a person: where, what, why, and what to do."""
         where = f"step {self.step}: {self.request}"
         if not self.path:
-            return f"{where} is not on the tape ({self.cause}): {_ADVICE[self.cause]}"
+            return f"{where} is not on the tape ({self.cause}): {self.advice or _ADVICE[self.cause]}"
         more = f" and {self.differences - 1} more" if self.differences > 1 else ""
         return (
             f"{where} differs from its tape at {self.path}{more} ({self.cause}): "
-            f"recorded {self.recorded}, got {self.got}; {_ADVICE[self.cause]}"
+            f"recorded {self.recorded}, got {self.got}; {self.advice or _ADVICE[self.cause]}"
             + (f" '{self.path}'" if self.cause in _CHANCE else "")
         )
 

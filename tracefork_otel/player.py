@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal, TypeAlias
 
+from ._tools.serving import Placement, ToolPlayer, ToolsMode
 from .exchange import Exchange, Request
 from .intervention import Intervention
 from .match import Candidate, Explanation, MatchMode, explain, fingerprint, parse_paths
@@ -80,7 +81,9 @@ class Player:
         ignore: Sequence[str] = (),
         claim: Claim | None = None,
         intervention: Intervention | None = None,
+        tools: ToolsMode | None = None,
     ) -> None:
+        """`tools` says what calls of local tools get, see `ToolPlayer`."""
         self.tape = tape
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
@@ -93,6 +96,10 @@ class Player:
         for step, exchange in enumerate(tape.exchanges):
             self._waiting.setdefault(self._fingerprint(exchange.request), deque()).append(step)
         self._fork = None if intervention is None else _Fork(tape, intervention, claim)
+        self.tools = ToolPlayer(
+            tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=claim
+        )
+        """What answers calls of local tools."""
 
     def answer(self, request: Request) -> Answer:
         """What answers the request; a recorded exchange is used by that, a miss stands once in `misses`."""
@@ -131,6 +138,22 @@ class Player:
         """The requests that matched nothing, each once, in the order in which they came."""
         with self._lock:
             return tuple(self._misses.values())
+
+    def _placement(self) -> Placement:
+        """Where this player stands, for its tools."""
+        with self._lock:
+            step = min(max(self._used, default=-1), self.tape.steps - 1)
+            fork = self._fork
+            if fork is None:
+                return Placement("replay", step)
+            if not fork.delivered or fork.drifted:
+                return Placement("prefix", step)
+            return Placement("tail", step, fork.is_offline, fork.changes)
+
+    def _leave(self) -> None:
+        """Nothing goes live any more: a tool was called that the tape does not know there."""
+        if self._fork is not None:
+            self._fork.missed()
 
     def _take(self, key: str) -> int | None:
         waiting = self._waiting.get(key)
@@ -176,6 +199,8 @@ class _Fork:
         """The forked exchange's recorded answer, for a client that tries again after the intervention."""
         self._off = tape.steps + 1
         self._also = {one.step: one for one in intervention.also}
+        self._due: tuple[Intervention, ...] = ()
+        """Further changes whose call was made."""
         self._place = len(self._prefix) + 1
         """The place of the next call of the tail in the fork's own run."""
 
@@ -198,6 +223,16 @@ class _Fork:
         """Whether a request that the tape does not answer goes over the network."""
         return self.delivered and not self.drifted and self._intervention.tail != "offline"
 
+    @property
+    def is_offline(self) -> bool:
+        """Whether nothing goes live after the intervention."""
+        return self._intervention.tail == "offline"
+
+    @property
+    def changes(self) -> tuple[Intervention, ...]:
+        """The changes that are due once the first was delivered."""
+        return (self._intervention, *self._due)
+
     def first_open(self, steps: Sequence[int] | deque[int]) -> int | None:
         """The first of these steps that may be served now."""
         return next((step for step in steps if self.is_open(step)), None)
@@ -216,7 +251,7 @@ class _Fork:
 
     def answers_again(self, step: int) -> bool:
         """Whether the recorded answer to this step is still unused once the step is."""
-        return step == self._intervention.step and self._intervention.kind != "noop"
+        return step == self._intervention.step and not self._intervention.keeps_exchange
 
     def missed(self) -> Phase:
         """The phase in which a request found no answer; a fork that left its prefix stays off its tape."""
@@ -238,6 +273,9 @@ class _Fork:
         change = self._also.get(place)
         if change is None:
             return Live("tail")
+        self._due = (*self._due, change)
+        if change.tool is not None:  # the model answers as it does, the tool that it then calls does not
+            return Live("intervention", None, change.label)
         body: bytes | None = None
         if change.edits:
             from ._edits import apply_edits
@@ -277,7 +315,7 @@ class _Fork:
         if change.goes_live:
             return Live("intervention", body, change.label)
         recorded = self._tape.exchanges[step]
-        if change.kind == "noop":
+        if change.keeps_exchange:
             return Served(recorded, step, "intervention", change.label)
         return Served(_changed(recorded, change), step, "intervention", change.label, changed=True)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ._errors import TapeError
 from .exchange import Exchange, Outcome
-from .records import Draw, Note
+from .records import Draw, Note, ToolCall
 
 FORMAT = 1
 CHAIN_START = sha256(b"tracefork tape 1").digest()
@@ -86,6 +86,8 @@ class Tape:
     notes: tuple[Note, ...] = ()
     draws: tuple[Draw, ...] = ()
     """What the agent read from clocks and randomness, process by process, in order; not part of `digest`."""
+    tools: tuple[ToolCall, ...] = ()
+    """The calls of its local tools, in the order of their start; not part of `digest` either."""
     version: int = FORMAT
 
     @property

@@ -1,16 +1,15 @@
-"""`@tracefork_otel.tool`: a span around each call of a tool, with what it was given and what it gave."""
+"""`@tracefork_otel.tool`: a tool whose calls are recorded, and get their recorded results in a replay."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from . import _session
-from ._agent import around, result_text
+from ._agent import UNSEEN, Around, around
 from ._errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -23,7 +22,10 @@ def tool(*, name: str | None = None) -> Callable[[Function], Function]: ...
 def tool(function: Any = None, /, *, name: str | None = None) -> Any:
     """Each call of the function is a span `execute_tool {name}` and a row of the `tools` view.
 
-    The function itself runs, in a replay too. Raises UsageError for a generator: it has no one result.
+    In a replay, and in a fork where the recording has such a call, it gets what the recorded call gave: the
+    value where that is JSON, the exception where it raised one. The function does not run then, unless its
+    result is no JSON or it makes requests of its own, which are served. A call that the recording lacks
+    raises Drift in a replay. Raises UsageError for a generator: it has no one result.
     """
     if function is None:
         return functools.partial(_wrap, name=name)
@@ -31,69 +33,56 @@ def tool(function: Any = None, /, *, name: str | None = None) -> Any:
 
 
 def _wrap(function: Any, *, name: str | None) -> Any:
-    shown = name or function.__name__
+    shown = name or getattr(function, "__name__", type(function).__name__)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(
             f"the tool {shown} is a generator, which has no one result to record: let it return a list"
         )
-    return around(function, lambda args, kwargs: _called(function, shown, args, kwargs))
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some of those that are written in C have none
+        signature = None
+    waits = inspect.iscoroutinefunction(function)
+    return around(function, lambda args, kwargs: _called(shown, waits, _named(signature, args, kwargs)))
 
 
 @contextmanager
-def _called(
-    function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Generator[Callable[[Any], None]]:
+def _called(name: str, waits: bool, given: Mapping[str, Any]) -> Generator[Around]:
     session = _session.current
     if session is None:
-        yield lambda result: None
+        yield UNSEEN
         return
-    from . import _root
+    from ._tools import call, values
 
+    player: Any = session.player
     try:
-        attributes = {
-            "gen_ai.operation.name": "execute_tool",
-            "gen_ai.tool.name": name,
-            "gen_ai.tool.call.arguments": result_text(_named(function, args, kwargs)),
-        }
-        span, release = _root.enter(session, f"execute_tool {name}", attributes, below_root=True)
+        arguments, by_text = values.arguments_text(given)
+        made = call.Call(session, name, arguments, by_text, waits=waits)
     except Exception as problem:
         session.lost("start of a tool", problem)
-        yield lambda result: None
+        if player is not None:  # what should not run does not, whatever went wrong
+            raise
+        yield UNSEEN
         return
-
-    def returned(result: Any) -> None:
-        try:
-            span.attributes["gen_ai.tool.call.result"] = result_text(result)
-        except Exception as problem:
-            session.lost("result of a tool", problem)
-
     failure: BaseException | None = None
     try:
-        yield returned
+        if player is not None:
+            made.answered(player.tools.answer(name, arguments, by_text))
+        yield made
     except BaseException as error:
         failure = error
         raise
     finally:
+        made.end(failure)
+
+
+def _named(
+    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Mapping[str, Any]:
+    """The arguments by parameter, as far as they fit."""
+    if signature is not None:
         try:
-            release()
-            span.end(session, error=failure)
-        except Exception as problem:
-            session.lost("end of a tool", problem)
-
-
-def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by name; a value that is not JSON is its repr, so that the others stay readable."""
-    try:
-        bound = dict(inspect.signature(function).bind(*args, **kwargs).arguments)
-    except (TypeError, ValueError):
-        # A call that does not fit is the function's own error to raise, a moment later.
-        bound = {"args": list(args), "kwargs": kwargs}
-    return {key: value if _is_json(value) else repr(value) for key, value in bound.items()}
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+            return signature.bind(*args, **kwargs).arguments
+        except TypeError:  # the function's own error to raise, a moment later
+            pass
+    return {"args": list(args), "kwargs": kwargs}

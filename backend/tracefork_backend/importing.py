@@ -6,14 +6,16 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.records import ExchangeEnded, ExchangeStarted, ProcessStarted, SpanRecord
+from tracefork_otel.records import ExchangeEnded, ExchangeStarted, ProcessStarted, SpanRecord, ToolCall
 from tracefork_otel.tape import Tape
 from tracefork_otel.wal import Wal
 
+from .called import span_of
 from .store import open_store
 
 
@@ -37,8 +39,11 @@ def import_tape(store: Path | str, path: Path | str) -> Imported:
             return Imported(run_id=tape.run_id, steps=len(tape.exchanges), already_there=True)
     wal = Wal(Path(store), _process(tape, Path(path)))
     try:
-        for root in _roots(tape):
+        roots = _roots(tape)
+        for root in roots:
             wal.append(root)
+        for call in tape.tools:
+            wal.append(_tool(call, roots))
         for exchange in tape.exchanges:
             for record in _records(exchange):
                 wal.append(record)
@@ -83,6 +88,12 @@ def _roots(tape: Tape) -> list[SpanRecord]:
         )
         for run_id, exchanges in runs.items()
     ]
+
+
+def _tool(call: ToolCall, roots: Sequence[SpanRecord]) -> SpanRecord:
+    """The call's span, in the run during which it began."""
+    root = next((one for one in roots if one.started_ns <= call.started_ns <= (one.ended_ns or 0)), roots[0])
+    return span_of(call, root.trace_id, root.span_id, root.service)
 
 
 def _records(exchange: Exchange) -> tuple[ExchangeStarted, ExchangeEnded]:

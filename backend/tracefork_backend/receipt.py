@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracefork_otel._errors import Drift
+from tracefork_otel._tools.serving import ToolsMode, mode_of
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.match import Cause, Explanation
 from tracefork_otel.records import Note, SpanRecord
 from tracefork_otel.tape import Tape, digest_of
 
-from .drawn import account
+from . import called, drawn
 
-_TOOL = "execute_tool "
-"""What the names of a tool's spans begin with, by the semantic conventions; frameworks' spans too."""
 # Statuses above this mean that a signal ended the process: who killed the recorded agent is not here now.
 _SIGNALLED = 128
 
@@ -75,6 +73,8 @@ class ReplayResult:
     """Whether the replay is a run of the store."""
     draws: str | None = None
     """What became of the recorded clocks, ids and random values; None where none were recorded."""
+    tools: str | None = None
+    """What became of the calls of `@tool` functions; None where there were none."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the tape; none of it fails the replay."""
 
@@ -98,6 +98,8 @@ class ReplayResult:
         ]
         if self.draws is not None:
             lines.append(f"draws   {self.draws}")
+        if self.tools is not None:
+            lines.append(f"tools   {self.tools}")
         if self.exit_status is not None:
             known = self.expected_exit_status
             lines.append(f"exit    {self.exit_status}" + ("" if known is None else f", recorded {known}"))
@@ -141,8 +143,9 @@ def compare(
     exit_status: int | None,
     stderr: str,
     spans: Sequence[SpanRecord] = (),
+    tools: ToolsMode | None = None,
 ) -> dict[str, object]:
-    """The fields of a ReplayResult that the replay's own records decide."""
+    """The fields of a ReplayResult that the replay's own records decide; `tools` is what was asked for."""
     steps = {exchange.span_id: step for step, exchange in enumerate(tape.exchanges)}
     served: dict[int, Exchange] = {}
     explained: dict[str, Explanation] = {}
@@ -160,37 +163,51 @@ def compare(
         else:
             where = f"{exchange.request.method} {exchange.request.url}"
             problems.append(f"{where} was not served: {exchange.error_message or 'it went over the network'}")
+    for span in spans:
+        told = span.attributes.get("tracefork.drift")
+        if isinstance(told, str):
+            explanation = Explanation.from_json(told)
+            explained.setdefault(explanation.fingerprint, explanation)
     missing = tuple(step for step in range(tape.steps) if step not in served)
     return {
         "matched": len(served),
         "total": tape.steps,
         "missing": missing,
-        "drifts": _drifts(tape, list(explained.values()), missing, exit_status, stderr),
+        "drifts": _drifts(tape, list(explained.values()), missing, exit_status, stderr)
+        or _unasked(tape, spans, tools),
         "leaks": _leaks(notes),
         "problems": (*problems, *_losses(notes)),
-        "draws": account(tape, notes),
+        "draws": drawn.account(tape, notes),
+        "tools": called.account(tape, spans),
         "tape_digest": tape.digest,
         "replay_digest": digest_of(served[step] for step in sorted(served)),
         "exit_status": exit_status,
         "expected_exit_status": tape.start.exit_status,
         "notes": (
             *(f"the recording is incomplete: {note.attributes.get('why', note.kind)}" for note in tape.notes),
-            *_tools(spans),
+            *called.others(spans),
         ),
     }
 
 
-def _tools(spans: Sequence[SpanRecord]) -> tuple[str, ...]:
-    """The tools whose own code ran in the replay, in one sentence; nothing where none did."""
-    ran = Counter(
-        span.name.removeprefix(_TOOL)
-        for span in spans
-        if span.name.startswith(_TOOL) and span.ended_ns is not None
-    )
-    if not ran:
+def _unasked(tape: Tape, spans: Sequence[SpanRecord], tools: ToolsMode | None) -> tuple[DriftReport, ...]:
+    """Recorded calls of tools that did not come, where nothing else explains that."""
+    if mode_of(tools, tape.tools) == "live":
         return ()
-    named = ", ".join(f"{name} ({times} times)" if times > 1 else name for name, times in sorted(ran.items()))
-    return (f"tools ran for real: {named}",)
+    found: list[DriftReport] = []
+    for call in called.unasked(tape, spans):
+        step = called.step_before(tape, call)
+        what = f"tool {call.name}({call.arguments})"
+        found.append(
+            DriftReport(
+                step=step,
+                cause="missing",
+                text=f"step {step}: {what} was recorded, but never called (missing): "
+                "the agent makes fewer calls",
+                recorded=what,
+            )
+        )
+    return tuple(found)
 
 
 def _drifts(

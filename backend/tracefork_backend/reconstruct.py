@@ -12,6 +12,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Draw, Note
 from tracefork_otel.tape import HowStarted, Tape
 
+from .called import calls_of
 from .drawn import draws_of, of_one_call, shortfalls
 from .store import Run, Store
 from .store.run import how_started
@@ -63,6 +64,7 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
         exchanges=whole,
         start=start,
         notes=(*notes, *shortfalls(drawn)),
+        tools=calls_of(store.tools_of(run_ids, run.launch_id if launched else None)),
         draws=draws_of(drawn) if launched or not start.entrypoint else of_one_call(_of_call(drawn, run)),
     )
 

@@ -19,12 +19,14 @@ from typing import Any, Literal, TypeAlias
 from tracefork_otel._agent_main import NOT_STARTED
 from tracefork_otel._errors import AgentFailed, UsageError
 from tracefork_otel._settings import Settings
+from tracefork_otel._tools.serving import ToolsMode
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.match import parse_paths
 from tracefork_otel.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.tape import HowStarted, Tape
 from tracefork_otel.wal import exchanges_of, read_wal, wal_files
 
+from .called import check_tools
 from .receipt import DriftReport, Leak, ReplayResult, compare, crashed
 from .reconstruct import reconstruct, with_script_folder
 from .runner import (
@@ -63,14 +65,18 @@ def replay(
     timing: Timing = "none",
     timeout: float | None = 600.0,
     allow_hosts: Sequence[str] = (),
+    tools: ToolsMode | None = None,
 ) -> ReplayResult:
     """How the agent, started again on its tape, compares with its recording; no request leaves the machine.
 
     `agent` is `pkg.mod:fn` or a function to call in this process, instead of what was recorded; `timeout`
-    holds for agents in a process of their own. The replay is a run of the store, if there is one. Raises
-    AgentFailed if the agent cannot be started or does not end, UsageError if nothing says how to start it.
+    holds for agents in a process of their own. `tools` says what calls of `@tool` functions get: `recorded`
+    results (the default where there are any), a `live` call, or none but recorded ones (`refuse`). The replay
+    is a run of the store, if there is one. Raises AgentFailed if the agent cannot be started or does not end,
+    UsageError if nothing says how to start it.
     """
     parse_paths(tuple(ignore))
+    check_tools(tools)
     if isinstance(agent, str) and ":" not in agent:
         raise UsageError(f"the agent {agent!r} names no function: write it like pkg.mod:fn")
     if isinstance(source, Run):
@@ -91,6 +97,7 @@ def replay(
             ignore=tuple(ignore),
             timing=timing,
             allow_hosts=tuple(allow_hosts),
+            tools=tools,
             seal=False,
         )
         attempt = _Attempt(tape, space, settings, portable=isinstance(source, Tape))
@@ -231,6 +238,7 @@ class _Attempt:
                 "TRACEFORK_IGNORE": ",".join(settings.ignore),
                 "TRACEFORK_TIMING": settings.timing,
                 "TRACEFORK_ALLOW_HOSTS": ",".join(settings.allow_hosts),
+                "TRACEFORK_TOOLS": settings.tools or "",
                 "TRACEFORK_SEAL": "0",
                 **kept_settings(start),
             },
@@ -241,7 +249,13 @@ class _Attempt:
         processes, exchanges, spans, notes = self._records()
         self._check(ended, processes, exchanges)
         fields: dict[str, Any] = compare(
-            self.tape, exchanges, notes, exit_status=ended.exit_status, stderr=ended.stderr, spans=spans
+            self.tape,
+            exchanges,
+            notes,
+            exit_status=ended.exit_status,
+            stderr=ended.stderr,
+            spans=spans,
+            tools=self.settings.tools,
         )
         return ReplayResult(
             run_id=self.tape.run_id,

@@ -54,7 +54,7 @@ def test_calls_are_rows_of_the_tools_view(
     assert by_name == {
         "fail": {"arguments": '{"flight": "NH1"}', "result": None, "error": "LookupError: no flight NH1"},
         "seats": {
-            "arguments": f'{{"url": "{raw}/empty", "flight": "{fits!r}", "rows": 2}}',
+            "arguments": f'{{"url": "{raw}/empty", "flight": "<object object>", "rows": 2}}',
             "result": '{"seats": 12}',
             "error": None,
         },

@@ -37,4 +37,13 @@ AllowHostOption: TypeAlias = Annotated[
     typer.Option("--allow-host", metavar="HOST", help="Let the agent connect to this host. Repeatable."),
 ]
 
+ToolsOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tools",
+        help="What @tool functions get: `recorded` results (default where there are any), a `live` call, or "
+        "`refuse`.",
+    ),
+]
+
 STORE = Path(".tracefork")

@@ -17,10 +17,13 @@ from ._options import (
     StoreOption,
     TimeoutOption,
     TimingOption,
+    ToolsOption,
 )
 from ._output import print_json
 
 if TYPE_CHECKING:
+    from tracefork_otel._tools.serving import ToolsMode
+
     from ..replay import ReplayResult
     from ..store import Store
 
@@ -38,6 +41,7 @@ def replay(
     timing: TimingOption = "none",
     timeout: TimeoutOption = 600.0,
     allow_host: AllowHostOption = None,
+    tools: ToolsOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Run the agent again, served from the tape; exit 0 if bit-exact, 1 with the drift explained."""
@@ -53,6 +57,7 @@ def replay(
             timing=timing,
             timeout=timeout,
             allow_hosts=tuple(allow_host or ()),
+            tools=tools,
         )
     if as_json:
         print_json({**asdict(result), "passed": result.passed})
@@ -71,6 +76,7 @@ def replay_ref(
     timing: str = "none",
     timeout: float,
     allow_hosts: tuple[str, ...],
+    tools: str | None = None,
 ) -> ReplayResult:
     """The result of replaying a run of the store, or the tape file of that path."""
     from tracefork_otel._errors import UsageError
@@ -81,6 +87,7 @@ def replay_ref(
     for option, value, allowed in (("--match", match, MATCHES), ("--timing", timing, TIMINGS)):
         if value not in allowed:
             raise UsageError(f"{option} {value}: use {' or '.join(allowed)}")
+    asked = tools_asked(tools)
     path = Path(ref)
     source = Tape.load(path) if path.is_file() else opened.run(ref)
     return replay_tape(
@@ -92,4 +99,15 @@ def replay_ref(
         timing=cast('Literal["none", "recorded"]', timing),
         timeout=timeout,
         allow_hosts=allow_hosts,
+        tools=asked,
     )
+
+
+def tools_asked(value: str | None) -> ToolsMode | None:
+    """The value of --tools; raises UsageError if it is none."""
+    from tracefork_otel._errors import UsageError
+    from tracefork_otel._tools.serving import TOOLS_MODES
+
+    if value is not None and value not in TOOLS_MODES:
+        raise UsageError(f"--tools {value}: use {', '.join(TOOLS_MODES[:-1])} or {TOOLS_MODES[-1]}")
+    return cast("ToolsMode | None", value)

@@ -10,9 +10,18 @@ import typer
 
 from tracefork_otel._errors import TraceforkError, UsageError
 
-from ._options import STORE, AgentOption, AllowHostOption, IgnoreOption, JsonOption, MatchOption, StoreOption
+from ._options import (
+    STORE,
+    AgentOption,
+    AllowHostOption,
+    IgnoreOption,
+    JsonOption,
+    MatchOption,
+    StoreOption,
+    ToolsOption,
+)
 from ._output import print_json
-from .replay import FINDING, replay_ref
+from .replay import FINDING, replay_ref, tools_asked
 
 if TYPE_CHECKING:
     from ..replay import ReplayResult
@@ -24,6 +33,7 @@ class _Options(TypedDict):
     ignore: tuple[str, ...]
     timeout: float
     allow_hosts: tuple[str, ...]
+    tools: str | None
 
 
 CANNOT_TELL = 125
@@ -38,6 +48,7 @@ def verify(
     ignore: IgnoreOption = None,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each agent.")] = 600.0,
     allow_host: AllowHostOption = None,
+    tools: ToolsOption = None,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="For `git bisect run`: exit 0 same, 1 drift, 125 cannot tell.")
     ] = False,
@@ -52,7 +63,9 @@ def verify(
         "ignore": tuple(ignore or ()),
         "timeout": timeout,
         "allow_hosts": tuple(allow_host or ()),
+        "tools": tools,
     }
+    tools_asked(tools)
     if bisect:
         return _bisect(store, refs, options, as_json)
     worst = 0

@@ -15,9 +15,10 @@ import duckdb
 
 from tracefork_otel import manifest, sealing, segment, wal
 from tracefork_otel._errors import StoreError, UnknownRun, UsageError
+from tracefork_otel._rows import span_of
 from tracefork_otel._settings import DEFAULT_STORE
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.records import Note
+from tracefork_otel.records import Note, SpanRecord
 
 from . import _compact, _connection, _facts, _guard, _live
 from ._digests import Digests
@@ -166,6 +167,11 @@ class Store:
     def draws_of_launch(self, launch_id: str) -> tuple[Note, ...]:
         """What all processes of one command drew from clocks and randomness."""
         return tuple(_note(row) for row in self.ask("draws_of_launch", launch_id=launch_id))
+
+    def tools_of(self, run_ids: Collection[str], launch_id: str | None = None) -> tuple[SpanRecord, ...]:
+        """The spans of local tools in these runs, and in all processes of a command if one is given."""
+        found = self.ask("tools_of_runs", run_ids=list(run_ids), launch_id=launch_id or "-")
+        return tuple(span_of(row) for row in found)
 
     def launch_of(self, run_id: str) -> str | None:
         """The trace id of the command that started the run's processes, None if nobody said."""

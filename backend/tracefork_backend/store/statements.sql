@@ -87,6 +87,15 @@ SELECT n.name, n.started_ns, n.trace_id, n.attributes, n.process_id
 FROM (SELECT * FROM _spans WHERE kind = 'note' AND name = 'draws') n
 WHERE n.process_id IN (SELECT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id)
 ORDER BY n.started_ns
+-- :tools_of_runs
+SELECT
+    trace_id, span_id, parent_span_id, process_id, name, kind, started_ns, ended_ns, status, status_message,
+    service, scope, attributes, events, links
+FROM _spans
+WHERE starts_with(name, 'execute_tool ') AND scope = 'tracefork_otel' AND kind NOT IN ('process', 'note')
+    AND (trace_id IN (SELECT unnest($run_ids::VARCHAR[])) OR process_id IN (
+        SELECT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id))
+ORDER BY started_ns
 -- :losses
 SELECT coalesce(sum(coalesce(TRY_CAST(json_extract_string(attributes, '$.count') AS BIGINT), 1)), 0)
 FROM _spans
