@@ -161,6 +161,8 @@ def _staged(
     why = ""
     try:
         answer = player.answer(value)
+        if session.draws is not None:
+            answer = session.draws.seen(answer)
     except Exception as error:
         session.lost("answer of a tape", error)
         why = f"the tape gave no answer: {error}"

@@ -17,7 +17,7 @@ from .records import Draw
 
 if TYPE_CHECKING:
     from ._session import Session
-    from .player import Claims
+    from .player import Answer, Claims
 
 LOG = logging.getLogger("tracefork_otel")
 CALLED = "tracefork_otel._agent_main"
@@ -77,6 +77,23 @@ class Draws:
         settings = self._session.settings
         beside = settings.intervention if settings.mode == "fork" else settings.tape
         return None if beside is None else claims_beside(beside)
+
+    def seen(self, answer: Answer | None) -> Answer | None:
+        """The answer of the tape; where it has none, with the draws that the difference follows from."""
+        if not self._recorded:
+            return answer
+        from dataclasses import replace
+
+        from ._draws.blaming import explained
+        from .player import Miss
+
+        if not isinstance(answer, Miss):
+            self.deck.answered()
+            if getattr(answer, "phase", None) == "intervention":
+                self.deck.go_live()
+            return answer
+        suspects = [*self.deck.suspects, *self._sources.missing]
+        return replace(answer, explanation=explained(answer.explanation, suspects))
 
     def flush(self, trace_id: str | None = None) -> None:
         """What was drawn so far is in the WAL, as one record."""

@@ -71,9 +71,9 @@ class Explanation:
 _CHANCE = ("clock", "id", "random")
 
 _ADVICE: dict[Cause, str] = {
-    "clock": "keep the clock out of the request, or leave this path out: --ignore",
-    "id": "keep the id out of the request, or leave this path out: --ignore",
-    "random": "seed it, or leave this path out: --ignore",
+    "clock": "record with `run --draws`, which gives the clock back, or leave this path out: --ignore",
+    "id": "record with `run --draws`, which gives ids back, or leave this path out: --ignore",
+    "random": "record with `run --draws`, which gives randomness back, or leave this path out: --ignore",
     "prompt": "the prompt changed: record anew if that is meant",
     "tool_result": "a tool returned something else: record anew, or serve its recorded result",
     "model": "another model is asked for: record anew if that is meant",

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from tracefork_otel._draws.wording import shown
 from tracefork_otel.records import Draw, Note
 from tracefork_otel.tape import Tape
 
@@ -22,6 +23,8 @@ _SAID = {
 }
 _LOST = ("exhausted", "shape", "capped", "uncovered", "prebound")
 _UNKEPT = ("capped", "uncovered", "prebound")
+# What holds of the whole process, however often it was noted.
+_FACTS = ("uncovered", "prebound", "capped")
 # The cause before its consequences.
 _KINDS = ("moved", "shape", "uncovered", "prebound", "capped", "exhausted")
 _LISTED = 3
@@ -87,13 +90,11 @@ def shortfalls(notes: Iterable[Note]) -> Iterator[Note]:
     """Notes that say which draws the recording itself did not keep, and where they were."""
     told: dict[tuple[str, str, str], Note] = {}
     for note in notes:
-        if note.kind == "draws":
-            attributes: Any = note.attributes
-            for kind, source, site, _ in attributes["notes"]:
-                if kind in _UNKEPT:
-                    told.setdefault((kind, source, site), note)
-    for (kind, source, site), note in told.items():
-        why = f"draws: partial ({source} in {site}: {_SAID[kind]})"
+        for kind, source, site, where, _ in _told(note):
+            if kind in _UNKEPT:
+                told.setdefault((kind, _place(kind, source, site, where), _SAID[kind]), note)
+    for (_, what, said), note in told.items():
+        why = f"draws: partial ({what} {said})"
         yield Note(
             kind="incomplete",
             time_ns=note.time_ns,
@@ -103,9 +104,24 @@ def shortfalls(notes: Iterable[Note]) -> Iterator[Note]:
         )
 
 
+def _told(note: Note) -> Iterator[tuple[str, str, str, str, int]]:
+    """(kind, source, site, file and line, count) of what a process noted of its draws."""
+    if note.kind == "draws":
+        attributes: Any = note.attributes
+        for kind, source, site, count, *where in attributes["notes"]:
+            yield kind, source, site, where[0] if where else "", count
+
+
+def _place(kind: str, source: str, site: str, where: str = "") -> str:
+    what = shown(source, site)
+    if kind == "uncovered":
+        return f"{what} ({site})"
+    return f"{what} at {where}" if where else f"{what} in {site.partition('<')[0] or site}"
+
+
 def account(tape: Tape, notes: Sequence[Note]) -> str | None:
     """What became of the tape's draws in a replay, as one line; None if there is nothing to tell."""
-    told: Counter[tuple[str, str, str]] = Counter()
+    told: Counter[tuple[str, str, str, str]] = Counter()
     served: Counter[tuple[str, str]] = Counter()
     for note in notes:
         if note.kind == "draws":
@@ -113,29 +129,28 @@ def account(tape: Tape, notes: Sequence[Note]) -> str | None:
             for number, was_served, _ in attributes["values"]:
                 if was_served:
                     served[tuple(attributes["streams"][number][1:3])] += 1
-            for kind, source, site, count in attributes["notes"]:
-                told[kind, source, site] += count
+            for kind, source, site, where, count in _told(note):
+                told[kind, source, site, where] += count
     if not (tape.draws or told):
         return None
     count = sum(served.values())
     recorded = Counter((draw.source, draw.site) for draw in tape.draws)
-    lost = any(kind in _LOST for kind, _, _ in told) or any(
-        n > served[place] for place, n in recorded.items()
-    )
+    lost = any(kind in _LOST for kind, *_ in told) or any(n > served[place] for place, n in recorded.items())
     found: list[tuple[str, str, int]] = []
     if lost:  # a line that merely moved, all else being equal, is no news
-        found = [
-            (f"{source} in {site}", kind, n)
-            for (kind, source, site), n in sorted(told.items(), key=lambda one: _KINDS.index(one[0][0]))
-        ]
+        first = sorted(told.items(), key=lambda one: _KINDS.index(one[0][0]))
+        found = [(_place(*key), key[0], n) for key, n in first]
     found += [
-        (f"{source} in {site}", "left", n - served[source, site])
+        (_place("left", source, site), "left", n - served[source, site])
         for (source, site), n in recorded.items()
         if n > served[source, site]
     ]
     line = f"{count} of {len(tape.draws)} served" if count < len(tape.draws) else f"{count} served"
     if not found:
         return line
-    parts = [f"{n} x {what} {_SAID.get(kind, 'never asked for')}" for what, kind, n in found[:_LISTED]]
+    parts = [
+        f"{f'{n} x ' if kind not in _FACTS else ''}{what} {_SAID.get(kind, 'never asked for')}"
+        for what, kind, n in found[:_LISTED]
+    ]
     more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return f"{line}, partial ({'; '.join(parts)}{more})"

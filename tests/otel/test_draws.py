@@ -140,11 +140,16 @@ def python(version: str) -> str:
     """The interpreter of that version; the test is skipped where there is none."""
     if version == HERE:
         return sys.executable
-    found = shutil.which(f"python{version}")
-    works = found and not subprocess.run([found, "-c", "0"], capture_output=True, check=False).returncode
-    if not (found and works):
-        pytest.skip(f"no Python {version} here")
-    return found
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = [
+        os.environ.get(f"TRACEFORK_PYTHON_{version.replace('.', '_')}"),
+        shutil.which(f"python{version}"),
+        *(str(one) for one in sorted(pyenv.glob(f"{version}.*/bin/python"))),
+    ]
+    for one in filter(None, found):  # a shim of pyenv's may stand for none
+        if subprocess.run([one, "-c", "0"], capture_output=True, check=False).returncode == 0:
+            return one
+    pytest.skip(f"no Python {version} here")
 
 
 def run(
@@ -206,8 +211,8 @@ def test_what_is_missing_left_or_moved_is_noted(tmp_path: Path) -> None:
     served = run(tmp_path, "serve", "tape.json")
     assert served[2] == 3
     assert sorted(served[1]) == [
-        ["exhausted", "time", "workload:main", 2],
-        ["moved", "time", "workload:main", 1],
+        ["exhausted", "time", "workload:main", 2, "workload.py:6"],
+        ["moved", "time", "workload:main", 1, "workload.py:6"],
     ]
     assert served[0].split(", ")[0].strip("[]") == recorded[0].split(", ")[1]
 
@@ -248,7 +253,7 @@ def test_a_clock_in_a_container_is_named(tmp_path: Path) -> None:
         "def main():\n    return repr(CLOCKS['a']())\n\n\ndef check_real():\n    return True\n"
     )
     recorded = run(tmp_path, "record", "tape.json", "late")
-    assert recorded[1] == [["prebound", "clock or randomness", "workload.CLOCKS", 1]]
+    assert recorded[1] == [["prebound", "a clock or randomness", "workload.CLOCKS", 1, ""]]
     assert json.loads((tmp_path / "tape.json").read_text()) == []
 
 
@@ -259,5 +264,5 @@ def test_values_above_the_cap_are_not_kept(tmp_path: Path) -> None:
         "def check_real():\n    return True\n"
     )
     recorded = run(tmp_path, "record", "tape.json")
-    assert recorded[1] == [["capped", "time", "workload:main", 1]]
+    assert recorded[1] == [["capped", "time", "workload:main", 1, "workload.py:6"]]
     assert len(json.loads((tmp_path / "tape.json").read_text())) == 20_000

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType
-from typing import Any
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any, TypeAlias
 
+from .._process import cwd
 from ..records import Draw
 from .lanes import Lanes
-from .scope import JOB, OUT, USER, Scope, site_of
+from .scope import JOB, OUT, USER, VIA, Scope, site_of
 from .values import decode, encode
 
 CAP = 20_000
 """Values kept per stream: a loop that polls a clock must not eat the disk."""
 PENDING = 200_000
 """Values held in memory between two exchanges."""
+_INLINED = ("<listcomp>", "<setcomp>", "<dictcomp>")
+"""Part of their function since Python 3.12, and taken for it before."""
+SUSPECTS = 256
+"""Draws that did not go as recorded, and draws of libraries, that are kept to explain a drift."""
 
 
 class Stream:
     """The draws of one source by one function in one lane."""
 
-    __slots__ = ("count", "index", "lane", "moved", "recorded", "site", "source")
+    __slots__ = ("count", "lane", "moved", "recorded", "site", "source")
 
     def __init__(self, lane: str, source: str, site: str, recorded: deque[tuple[int, Any]]) -> None:
         self.lane = lane
@@ -32,6 +39,34 @@ class Stream:
         """(line within the function, value) of those still to be served."""
         self.count = 0
         self.moved = False
+
+
+Place: TypeAlias = tuple[Stream, int, CodeType | None]
+"""A draw's stream, its line within the function, and the function, if it is the agent's."""
+
+
+def _where(place: Place) -> str:
+    """The file and the line of a draw; empty if no code of the agent's made it."""
+    _, line, code = place
+    if code is None or code.co_filename.startswith("<"):
+        return ""
+    file, here = code.co_filename, os.path.join(cwd(), "")
+    file = file.removeprefix(here) if file.startswith(here) else os.path.basename(file)
+    return f"{file}:{code.co_firstlineno + line}"
+
+
+@dataclass(slots=True, eq=False)
+class Suspect:
+    """A draw that did not go as it was recorded, in case that a request differs."""
+
+    kind: str
+    source: str
+    site: str
+    where: str
+    value: Any
+    lane: str | None
+    fresh: bool = True
+    """Whether no request of its lane was answered since."""
 
 
 class Deck:
@@ -50,7 +85,10 @@ class Deck:
         self._choose: Callable[[], Iterable[Draw]] | None = None
         self._streams: dict[tuple[str, str, str], Stream] = {}
         self._pending: deque[tuple[Stream, int, bool, Any]] = deque()
-        self._notes: deque[tuple[str, str, str]] = deque()
+        self._notes: deque[tuple[str, str, str, str]] = deque()
+        self.suspects: deque[Suspect] = deque(maxlen=SUSPECTS)
+        self.when_live: list[Callable[[], None]] = []
+        """What is to be done at the fork point."""
         self._offsets: dict[str, float] = {}
         self._batch = 0
 
@@ -69,14 +107,42 @@ class Deck:
         self._streams.clear()
         self._batch = 0
 
-    def note(self, kind: str, source: str, site: str) -> None:
+    def note(self, kind: str, source: str, site: str, where: str = "") -> None:
         """The reader of the run is told once what was not as it should be, and where."""
-        self._notes.append((kind, source, site))
+        self._notes.append((kind, source, site, where))
 
-    def stream(self, source: str, depth: int = 2) -> tuple[Stream, int] | None:
-        """The stream of a draw, and its line; None if it is not the agent's, or if all is real again."""
+    def suspect(self, kind: str, source: str, site: str, value: Any, where: str = "") -> None:
+        """If a request differs, this is looked at."""
+        self.suspects.append(Suspect(kind, source, site, where, value, self.lanes.present().name))
+
+    def library(self, source: str, value: Any) -> None:
+        """A library drew this for itself, which is not recorded: if a request differs, it may be why."""
+        frame: FrameType | None = sys._getframe(2)
+        via: str | None = None
+        while frame is not None and (verdict := self.scope.of(frame)) != OUT:
+            via = frame.f_globals.get("__name__") if verdict == VIA else via
+            frame = frame.f_back
+        if frame is not None:
+            module = str(frame.f_globals.get("__name__"))
+            self.suspect("library", source, module + (f"<{via}" if via else ""), value)
+
+    def answered(self) -> None:
+        """A request of this lane was as recorded: what it drew before was no harm to that one."""
+        if self.suspects:
+            lane = self.lanes.present().name
+            for one in list(self.suspects):
+                one.fresh = one.fresh and one.lane != lane
+
+    def go_live(self) -> None:
+        """The fork point is passed: all is real from now on."""
+        self.serves = False
+        while self.when_live:
+            self.when_live.pop()()
+
+    def stream(self, source: str, depth: int = 2) -> Place | None:
+        """Where a draw belongs; None if it is not the agent's, or if all is real again."""
         if self.serves and self.is_live():
-            self.serves = False
+            self.go_live()
         frame: FrameType | None = sys._getframe(depth)
         scope, via = self.scope, None
         verdict = scope.of(frame)
@@ -87,19 +153,23 @@ class Deck:
                 lane = self.lanes.present()
                 if lane.site is None:
                     return None
-                return self.stream_of(lane.name, source, lane.site + ("" if via is None else f"<{via}")), 0
+                site = lane.site + ("" if via is None else f"<{via}")
+                return self.stream_of(lane.name, source, site), 0, None
             via = frame.f_globals.get("__name__")
             frame = frame.f_back
             if frame is None:
                 return None
             verdict = scope.of(frame)
         lane = self.lanes.present()
-        code = frame.f_code
+        code, line = frame.f_code, frame.f_lineno
+        while code.co_name in _INLINED and frame.f_back is not None:
+            frame = frame.f_back
+            code = frame.f_code
         key = (source, id(code), via)
         found = lane.cache.get(key)
         if found is None or found.lane != lane.name:
             found = lane.cache[key] = self.stream_of(lane.name, source, site_of(frame, via))
-        return found, frame.f_lineno - code.co_firstlineno
+        return found, line - code.co_firstlineno, code
 
     def stream_of(self, lane: str, source: str, site: str) -> Stream:
         """The stream of that place, with what the tape has for it."""
@@ -119,41 +189,45 @@ class Deck:
 
     def draw(
         self,
-        place: tuple[Stream, int],
+        place: Place,
         real: Callable[[], Any],
         fits: Callable[[Any], bool] | None = None,
     ) -> Any:
         """The recorded value where there is one, else a real one; it is kept for the store in any case."""
-        stream, line = place
+        stream, line, _ = place
         value: Any = None
-        served = False
+        served, odd = False, ""
         if self.serves:
             try:
                 before, value = stream.recorded.popleft()  # atomic: no lock that a signal could meet
             except IndexError:
-                self.note("exhausted", stream.source, stream.site)
+                odd = "exhausted"
             else:
-                if fits is None or fits(value):
-                    served = True
-                    if before != line and not stream.moved:
-                        stream.moved = True
-                        self.note("moved", stream.source, stream.site)
-                    clock = self.real.get(stream.source)
-                    if clock is not None:
-                        self._offsets[stream.source] = value - clock()
-                else:
-                    self.note("shape", stream.source, stream.site)
+                served = fits is None or fits(value)
+                odd = "shape" if not served else "moved" if before != line else ""
+                clock = self.real.get(stream.source)
+                if served and clock is not None:
+                    self._offsets[stream.source] = value - clock()
         if not served:
             value = real()
             offset = self._offsets.get(stream.source)
             if offset is not None:  # a clock that only runs forward goes on from the last served value
                 value += offset
+        if odd:
+            self._odd(odd, place, value)
         stream.count += 1
         if stream.count <= CAP and len(self._pending) < PENDING:
             self._pending.append((stream, line, served, value))
         elif stream.count == CAP + 1 or len(self._pending) == PENDING:
-            self.note("capped", stream.source, stream.site)
+            self.note("capped", stream.source, stream.site, _where(place))
         return value
+
+    def _odd(self, kind: str, place: Place, value: Any) -> None:
+        stream, where = place[0], _where(place)
+        self.suspect(kind, stream.source, stream.site, value, where)
+        if kind != "moved" or not stream.moved:  # after an edit all draws below it move
+            self.note(kind, stream.source, stream.site, where)
+        stream.moved = stream.moved or kind == "moved"
 
     def taken(self) -> Mapping[str, object] | None:
         """What was drawn since the last call, as the attributes of a note; None if nothing was."""
@@ -162,7 +236,7 @@ class Deck:
             return None
         streams: dict[tuple[str, str, str, int], int] = {}
         values: list[list[object]] = []
-        told: dict[tuple[str, str, str], int] = {}
+        told: dict[tuple[str, str, str, str], int] = {}
         for _ in range(len(pending)):
             try:
                 stream, line, served, value = pending.popleft()
@@ -182,5 +256,5 @@ class Deck:
             "batch": batch,
             "streams": [list(key) for key in streams],
             "values": values,
-            "notes": [[*key, count] for key, count in told.items()],
+            "notes": [[*key[:3], count, key[3]] for key, count in told.items()],
         }

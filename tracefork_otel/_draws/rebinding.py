@@ -50,7 +50,8 @@ class Rebinding:
         ]
         for owner in owners:
             for key, value in list(vars(owner).items()):
-                if isinstance(value, FunctionType):  # also a dataclass's own `__init__`, for its factories
+                if isinstance(value, FunctionType) and id(value) not in self._ours:
+                    # Also a dataclass's own `__init__`, for its factories.
                     count += self._function(value)
                     continue
                 ours = None if key.startswith("__") else self._of(value)
@@ -88,6 +89,8 @@ class Rebinding:
         if type(value) is functools.partial:
             ours = self._of(value.func)
             return None if ours is None else functools.partial(ours, *value.args, **value.keywords)
+        if type(value) is FunctionType:
+            return self._ours.get(id(value))
         if type(value) is not BuiltinMethodType:
             return None
         ours = self._ours.get(id(value)) or self._methods.get((value.__name__, id(value.__self__)))

@@ -12,12 +12,23 @@ from typing import Any
 
 from .._imports import when_imported
 from . import ctypes_dict
-from .deck import Deck
+from .deck import Deck, Suspect
 
-FORWARD = ("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
+FORWARD = (
+    "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns",
+    "process_time", "process_time_ns", "thread_time", "thread_time_ns",
+)  # fmt: skip
 CLOCKS = ("time", "time_ns", *FORWARD)
+NUMBERED = ("clock_gettime", "clock_gettime_ns")
 FORMATTED = {"localtime": 0, "gmtime": 0, "ctime": 0, "asctime": 0, "strftime": 1}
 """Functions that read the clock only if the argument at this place is not given."""
+IDS = (
+    ("uuid", ("uuid6", "uuid7")),
+    ("uuid6", ("uuid6", "uuid7", "uuid8")),
+    ("uuid_utils", ("uuid1", "uuid4", "uuid6", "uuid7")),
+    ("uuid_utils.compat", ("uuid1", "uuid4", "uuid6", "uuid7")),
+)
+"""Functions whose value hangs on a state that a library's calls change too, or that are not Python inside."""
 _urandom = os.urandom
 
 
@@ -40,6 +51,8 @@ class Sources:
         self.deck = deck
         self.made: list[tuple[Any, Any]] = []
         """(what stood there, what stands there now) of module functions: for names bound before."""
+        self.missing: list[Suspect] = []
+        """What this interpreter, or the order in which things were loaded, keeps from being recorded."""
         self._undo: list[Callable[[], None]] = []
         self._installing = False
 
@@ -74,6 +87,8 @@ class Sources:
             ("concurrent.futures.thread", lambda module: self.deck.lanes.watch_jobs(module, self.replace)),
         ):
             when_imported(name, self._hooked(hook))
+        for name, functions in IDS:
+            when_imported(name, self._hooked(lambda module, names=functions: self._ids(module, names)))
         self._installing = False
 
     def rebind(self) -> None:
@@ -83,7 +98,11 @@ class Sources:
         rebinding = Rebinding(self.made, self.replace)
         rebinding.run(self.deck.scope)
         for place in rebinding.left:
-            self.deck.note("prebound", "clock or randomness", place)
+            self._miss("prebound", "a clock or randomness", place)
+
+    def _miss(self, kind: str, source: str, site: str) -> None:
+        self.deck.note(kind, source, site)
+        self.missing.append(Suspect(kind, source, site, "", None, None))
 
     def _hooked(self, hook: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
         def call(module: ModuleType) -> None:
@@ -123,24 +142,71 @@ class Sources:
 
             return read
 
+        def numbered(name: str, real: Callable[[int], Any]) -> Callable[..., Any]:
+            def read(home: _Home, clock: int, /) -> Any:
+                place = stream(f"{name}({clock})")
+                return real(clock) if place is None else draw(place, lambda: real(clock))
+
+            return read
+
         for name in CLOCKS:
-            real = getattr(time, name)
+            real = getattr(time, name, None)
+            if real is None:  # of this thread alone: not on every system
+                continue
             if name in FORWARD:
                 self.deck.real[name] = real
             self._function(time, name, clock(name, real))
         for name, argument in FORMATTED.items():
             self._function(time, name, formatted(name, argument, getattr(time, name)))
+        for name in NUMBERED:
+            if hasattr(time, name):
+                self._function(time, name, numbered(name, getattr(time, name)))
 
     def _entropy(self) -> None:
         stream, draw = self.deck.stream, self.deck.draw
 
         def urandom(home: _Home, size: int, /) -> bytes:
             place = stream("urandom")
-            if place is None:
-                return _urandom(size)
-            return draw(place, lambda: _urandom(size), lambda value: len(value) == size)
+            if place is not None:
+                return draw(place, lambda: _urandom(size), lambda value: len(value) == size)
+            value = _urandom(size)
+            if self.deck.serves:
+                self.deck.library("urandom", value)
+            return value
 
         self._function(os, "urandom", urandom)
+        if not hasattr(os, "getrandom"):
+            return
+        real_getrandom = os.getrandom
+
+        def getrandom(home: _Home, size: int, flags: int = 0) -> bytes:
+            place = stream("urandom")
+            if place is None:
+                return real_getrandom(size, flags)
+            return draw(place, lambda: real_getrandom(size, flags), lambda value: len(value) <= size)
+
+        self._function(os, "getrandom", getrandom)
+
+    def _ids(self, module: ModuleType, names: tuple[str, ...]) -> None:
+        """These functions give whole ids of the tape: not the parts that they are made of."""
+        stream, draw = self.deck.stream, self.deck.draw
+
+        def whole(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+            def make(home: _Home, *given: Any, **named: Any) -> Any:
+                place = stream(name)
+                if place is None:
+                    value = real(*given, **named)
+                    if self.deck.serves:
+                        self.deck.library(name, str(value))
+                    return value
+                # What it reads itself is read below this module, so it is nobody's draw.
+                return module.UUID(draw(place, lambda: str(real(*given, **named))))
+
+            return make
+
+        for name in names:
+            if hasattr(module, name):
+                self._function(module, name, whole(name, getattr(module, name)))
 
     def _uuid(self, module: ModuleType) -> None:
         real = getattr(module, "_generate_time_safe", None)
@@ -202,11 +268,24 @@ class Sources:
         if self.deck.serves and not stream.recorded:
             return
         if self._installing and not self.deck.serves:  # the agent may have seeded it already
-            self.deck.note("prebound", "numpy's global state", "numpy.random")
+            self._miss("prebound", "numpy's global state", "numpy.random")
             return
-        place = (stream, 0)
+        place = (stream, 0, None)
         data: bytes = self.deck.draw(place, lambda: _urandom(16))
-        module.seed([int.from_bytes(data[at : at + 4], "big") for at in (0, 4, 8, 12)])
+        seed = module.seed
+        seed([int.from_bytes(data[at : at + 4], "big") for at in (0, 4, 8, 12)])
+        ours = [True]
+
+        def seeded(home: _Home, *given: Any, **named: Any) -> None:
+            ours[0] = False
+            seed(*given, **named)
+
+        def go_live() -> None:
+            if ours[0] and not self.restored:  # a seed of the agent's own is its to keep
+                seed()
+
+        self._function(module, "seed", seeded)
+        self.deck.when_live.append(go_live)
 
     def _dates(self) -> None:
         stream, draw = self.deck.stream, self.deck.draw
@@ -249,7 +328,7 @@ class Sources:
         for owner, name, ours in ((stamp, "now", now), (stamp, "utcnow", utcnow), (date, "today", today)):
             try:
                 before = ctypes_dict.replace(owner, name, classmethod(ours))
-            except Exception:
-                self.deck.note("uncovered", f"{owner.__name__}.{name}", "this Python's C types")
+            except Exception as why:
+                self._miss("uncovered", f"{owner.__name__}.{name}", str(why) or type(why).__name__)
                 continue
             self._undo.append(lambda at=(owner, name, before): ctypes_dict.replace(*at) and None)
