@@ -2,6 +2,7 @@
 
     python examples/booking_agent.py --city Tokyo            # ends in BOOKED
     python examples/booking_agent.py --city Osaka            # ends in ERROR: which step lost it?
+    python examples/booking_agent.py --city Osaka --sampled  # does so in seven of ten runs
     tracefork-otel run -- python examples/booking_agent.py --city Osaka
 
 Without ANTHROPIC_API_KEY or ANTHROPIC_BASE_URL it talks to a scripted model on this machine.
@@ -79,11 +80,13 @@ def book(city: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--city", default="Tokyo")
-    city = parser.parse_args().city
+    parser.add_argument("--sampled", action="store_true", help="the scripted model errs at times only")
+    options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         if not os.environ.keys() & {"ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"}:
             from tracefork_backend.simulate import spawn
 
-            os.environ["ANTHROPIC_BASE_URL"] = stack.enter_context(spawn("booking", file=__file__))
+            model = "booking_sampled" if options.sampled else "booking"
+            os.environ["ANTHROPIC_BASE_URL"] = stack.enter_context(spawn(model, file=__file__))
         os.environ.setdefault("ANTHROPIC_API_KEY", "not needed")
-        print(book(city))
+        print(book(options.city))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Answer = Literal["success", "failure", "abstain"]
 
-_MODEL = "claude-haiku-4-5"
+JUDGE_MODEL = "claude-haiku-4-5"
 """Grading is short and frequent: the cheapest model that follows a rubric."""
 _MOST_GRADED = 24_000
 """Characters shown to the judge, half from each end; a paid context is not filled with a run's logs."""
@@ -86,7 +86,7 @@ class Judge:
         self,
         rubric: str,
         *,
-        model: str = _MODEL,
+        model: str = JUDGE_MODEL,
         client: Anthropic | None = None,
         error_rates: ErrorRates | None = None,
     ) -> None:

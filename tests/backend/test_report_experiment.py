@@ -50,7 +50,7 @@ def test_an_experiment_becomes_a_page(tmp_path: Path, monkeypatch: pytest.Monkey
         result = blame(desk.recorded(AGENT), oracle=judge, change=change, mode="intervene", jobs=2)
         assert result.findings.certified == (1,)
         with desk.store as store:
-            report = report_of_result(store.run(result.run_id), result, judge=judge)
+            report = report_of_result(store.run(result.run_id), result)
             stored = report_of_stored(store, result.experiment_id)
     shown = report.changes[1]
     assert (shown.old, shown.new) == ("PICK A COLOUR", "RED")
@@ -65,3 +65,5 @@ def test_an_experiment_becomes_a_page(tmp_path: Path, monkeypatch: pytest.Monkey
     assert stored.findings == report.findings
     assert stored.changes == report.changes
     assert stored.timeline == report.timeline
+    assert stored.about.grading_usd == report.about.grading_usd == judge.cost_usd
+    assert stored.about.oracle_note == judge.note

@@ -15,6 +15,8 @@ import pytest
 from e2e.command import EXAMPLES, environment, tracefork
 from tracefork_backend.blame import changes, journal
 from tracefork_backend.reconstruct import reconstruct
+from tracefork_backend.simulate import Call, ModelServer, Reply
+from tracefork_backend.simulate.behaviours import booking
 from tracefork_backend.store import open_store
 
 BOOKING = EXAMPLES / "booking_agent.py"
@@ -98,6 +100,11 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         (("blame", "last", *GRADED, "--noop", "--ablate", "x"), "one kind of change"),
         (("blame", "last", *GRADED, "--mode", "guess"), "--mode guess"),
         (("blame", "last", *GRADED, "--budget", "0"), "pays for no fork"),
+        (("blame", "last", *GRADED, "--judge", "it is booked"), "one oracle grades a run"),
+        (("blame", "last", "--judge", "x", "--judge-rates", "0.9"), "write it like 0.95,0.9"),
+        (("blame", "last", "--judge-model", "claude-haiku-4-5"), "belong to --judge"),
+        (("blame", "last", "--judge", "@none.txt"), "cannot read none.txt"),
+        (("blame", "last", "--judge", "it is booked", "--mode", "fixed"), "ANTHROPIC_API_KEY"),
         (("blame", "verify", "abcdef"), "no finished experiment begins with abcdef"),
     ):
         done = tracefork(*arguments, cwd=folder)
@@ -110,3 +117,48 @@ def test_an_estimate_says_forks_money_and_chance(folder: Path) -> None:
     done = tracefork("blame", "last", *GRADED, "--ablate", "x", "--estimate", "--budget", "2", cwd=folder)
     assert done.status == 0, done.err
     assert "chance of a verdict within $2.00" in done.out
+
+
+def traveller_and_judge(call: Call) -> Reply:
+    """Answer a judge's question by what was booked, and book flights else."""
+    if not call.prompt.startswith("Rubric:"):
+        return booking(call)
+    wanted = "SUCCEEDED" if "BOOKED" in call.prompt else "FAILED"
+    return Reply(text=next(line[0] for line in call.prompt.splitlines() if wanted in line and line[1] == "."))
+
+
+@pytest.mark.slow
+def test_a_judge_grades_and_what_it_cost_is_shown_apart(tmp_path: Path) -> None:
+    """`--judge` asks a real SDK's client; its model, errors and price stand beside the forks'."""
+    with ModelServer(traveller_and_judge) as server:
+        given = {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "sk-ant-test"}
+        done = tracefork("run", "--", sys.executable, BOOKING, "--city", "Osaka", cwd=tmp_path, **given)
+        assert done.status == 0, done.err
+        (tmp_path / "rubric.txt").write_text("The run succeeded if a flight was booked.")
+        (tmp_path / "repair.json").write_text(json.dumps({"2": RIGHT}))
+        asked = ("--judge", "@rubric.txt", "--judge-rates", "0.95,0.9", "--repair", "repair.json")
+        done = tracefork("blame", "last", *asked, "--mode", "intervene", cwd=tmp_path, timeout=300, **given)
+    assert done.status == 0, done.err
+    assert "step 2 is the root cause" in done.out
+    assert "sensitivity 0.95, specificity 0.9 as given" in done.out
+    (row,) = tracefork(
+        "sql", "--json", "select oracle_name, grading_usd, spent_usd from blame_experiments", cwd=tmp_path
+    ).rows
+    assert row["oracle_name"] == "judge claude-haiku-4-5"
+    assert row["grading_usd"] > 0 < row["spent_usd"]
+
+
+@pytest.mark.slow
+def test_auto_finds_where_a_sampled_run_was_lost(tmp_path: Path) -> None:
+    """A real agent that fails in seven of ten runs is lost at step 2, found by redraws alone."""
+    agent = (sys.executable, BOOKING, "--city", "Osaka", "--sampled")
+    for _ in range(20):
+        done = tracefork("run", "--", *agent, cwd=tmp_path)
+        assert done.status == 0, done.err
+        if "ERROR" in done.out:
+            break
+    done = tracefork("blame", "last", *GRADED, "--jobs", "2", cwd=tmp_path, timeout=600)
+    assert done.status == 0, done.err
+    top = tracefork("sql", "--json", "select mode, top_step from blame_experiments", cwd=tmp_path).rows
+    assert top == [{"mode": "value", "top_step": 2}]
+    assert tracefork("blame", "verify", "last", cwd=tmp_path).status == 0

@@ -19,6 +19,7 @@ from ..budget import WORST, Budget
 from ..budget import estimate as price_of
 from ..edits import Edit
 from ..fork import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
+from ..judge import Judge
 from ..oracle import Oracle, grade, graded_run, name_of
 from ..reconstruct import reconstruct
 from ..store import Run
@@ -175,7 +176,7 @@ def blame(
         findings=found,
         trials=tuple(journal.trials),
         plan=plan,
-        header={**journal.header, "budget_usd": budget_usd},
+        header={**journal.header, "budget_usd": budget_usd, **_grading(oracle)},
         problem=experiment.commonest_problem,
     )
     write_back(store, tape, result)
@@ -197,6 +198,13 @@ def _admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
             "nor failure of it, so no fork can be told to differ; give another oracle"
         )
     return outcome
+
+
+def _grading(oracle: Oracle) -> dict[str, Any]:
+    """What is known of the oracle's errors and price, if it is a judge."""
+    if not isinstance(oracle, Judge):
+        return {}
+    return {"oracle_note": oracle.note, "grading_usd": oracle.cost_usd}
 
 
 class _Experiment:

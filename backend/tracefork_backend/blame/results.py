@@ -70,9 +70,12 @@ def experiment_row(result: BlameResult) -> dict[str, Any]:
         "n_steps": result.plan.steps,
         "parent_outcome": header["parent_outcome"],
         "mode": found.mode,
-        "perturbation": header["change"],
+        # Value mode redraws, whatever change was asked for.
+        "perturbation": "resample" if found.mode == "value" else header["change"],
         "coupling": "fresh",
         "oracle_name": header["oracle"],
+        "oracle_note": header.get("oracle_note"),
+        "grading_usd": header.get("grading_usd"),
         "alpha": result.plan.alpha,
         "multiplicity": "ebh",
         "params_json": json.dumps(dataclasses.asdict(result.plan), default=sorted),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._output import cell, console, money, table
+from ._output import cell, money, print_narrow, table
 
 if TYPE_CHECKING:
     from ..blame import Estimate
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 _LEADERS = 3
+_PREVIEW = 60
 
 
 def print_estimate(found: Estimate, budget: float | None) -> None:
@@ -39,7 +40,8 @@ def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
     found = as_json(store, experiment_id)
     print(found["message"])
     rows = sorted(found["effects"], key=lambda row: (row["rank"] is None, row["rank"] or 0, row["step"]))
-    shown = table("step", "verdict", "effect", "interval", "flips", "control", "what it answered", "why")
+    shown = table("step", "verdict", "effect", "interval", "flips", "control", "what it answered")
+    reasons: dict[str, list[str]] = {}
     for row in rows:
         if row["rank"] is None and not every:
             continue
@@ -50,18 +52,25 @@ def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
             "" if row["ci_low"] is None else f"{row['ci_low']:.2f} to {row['ci_high']:.2f}",
             f"{row['flips_treatment']}/{row['n_treatment']}" if row["n_treatment"] else "",
             f"{row['flips_control']}/{row['n_control']}" if row["n_control"] else "",
-            cell(row["preview"], 40),
-            row["reason"],
+            cell(row["preview"], _PREVIEW),
         )
+        reasons.setdefault(row["reason"], []).append(str(row["step"]))
     if shown.row_count:
-        console().print(shown)
+        print_narrow(shown)
+    for reason, steps in reasons.items() if every else ():
+        print(f"step{'s' * (len(steps) > 1)} {', '.join(steps)}: {reason}")
     for one in found["sets"]:
         print(f"steps {one['set_id']} together: {one['verdict']} ({one['reason']})")
+    # In value mode every fork is treatment of one step and control of the next.
+    controls = "" if found["mode"] == "value" else f", {found['controls']} of them controls"
     print(
-        f"experiment {experiment_id} · {found['mode']}, {found['perturbation']} · {found['forks']} forks, "
-        f"{found['controls']} of them controls · {money(found['spent_usd'])} · ended: {found['stop_reason']}"
+        f"experiment {experiment_id} · {found['mode']}, {found['perturbation']} · {found['forks']} forks"
+        f"{controls} · {money(found['spent_usd'])} · ended: {found['stop_reason']}"
     )
-    print(f"why a step is not named: tracefork-otel blame show {experiment_id[:8]}")
+    if found["oracle_note"]:
+        print(f"{found['oracle_name']}: {found['oracle_note']} · {money(found['grading_usd'])}")
+    if not every:
+        print(f"why a step is not named: tracefork-otel blame show {experiment_id[:8]}")
 
 
 def progress_line(progress: Progress) -> str:

@@ -44,6 +44,17 @@ def table(*columns: str, right: Iterable[str] = (), grow: Iterable[str] = ()) ->
     return made
 
 
+def print_narrow(made: Table) -> None:
+    """Print the table, of which only the last column gives way where the terminal is narrow."""
+    shown = console()
+    room = shown.width
+    for column in made.columns[:-1]:
+        column.min_width = max(len(str(text)) for text in (column.header, *column.cells))
+        room -= column.min_width + 2
+    made.columns[-1].max_width = max(10, room)
+    shown.print(made)
+
+
 def print_json(value: object) -> None:
     """Print one JSON value on one line."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_plain) + "\n")

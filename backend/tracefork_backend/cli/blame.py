@@ -23,19 +23,19 @@ from ._options import (
     StoreOption,
     TimeoutOption,
 )
-from ._output import print_json, say
-from .fork import (
-    FAILED,
-    BudgetOption,
-    EstimateOption,
+from ._oracle_flags import (
     ExitCodeOption,
     FailureOption,
     FieldOption,
-    JobsOption,
+    JudgeModelOption,
+    JudgeOption,
+    JudgeRatesOption,
     OracleOption,
     SuccessOption,
-    _oracle,
+    oracle_of,
 )
+from ._output import print_json, say
+from .fork import FAILED, BudgetOption, EstimateOption, JobsOption
 from .replay import FINDING
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def blame(
     field: FieldOption = None,
     exit_code: ExitCodeOption = False,
     oracle: OracleOption = None,
+    judge: JudgeOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_rates: JudgeRatesOption = None,
     mode: Annotated[str, typer.Option("--mode", help="auto, intervene, value or fixed.")] = "auto",
     ablate: Annotated[
         str | None, typer.Option("--ablate", metavar="TEXT", help="Each step answers this.")
@@ -95,7 +98,7 @@ def blame(
     if mode not in MODES:
         raise UsageError(f"--mode {mode}: use {', '.join(MODES)}")
     asked = {
-        "oracle": [success_re, failure_re, field, exit_code, oracle],
+        "oracle": [success_re, failure_re, field, exit_code, oracle, [judge, judge_model, judge_rates]],
         "change": [
             ablate,
             resample,
@@ -187,10 +190,10 @@ def _experiment(
     """The exit status, after the experiment ended and was shown."""
     from ..blame.experiment import blame as run_experiment
 
-    oracle = _oracle(*asked["oracle"])
+    oracle = oracle_of(*asked["oracle"])
     if oracle is None:
         raise UsageError(
-            "say what a success is: --success-re with --failure-re, --field, --exit-code or --oracle"
+            "say what a success is: --success-re with --failure-re, --field, --exit-code, --oracle or --judge"
         )
     try:
         with _progress() as on_progress:
@@ -208,6 +211,11 @@ def _experiment(
     except KeyboardInterrupt:
         say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
         raise
+    if result.findings.mode == "value" and not result.plan.natural:
+        say(
+            "the run ends differently by itself too often to try a change at each step, so each step was "
+            "drawn anew instead; --mode intervene tries the change all the same"
+        )
     if as_json:
         print_json(view.as_json(opened, result.experiment_id))
     else:
@@ -258,5 +266,6 @@ def _progress() -> Iterator[OnProgress | None]:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+    begin = "replaying the run, to see that it still does what was recorded …"
+    with Live(begin, console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
         yield lambda progress: live.update(view.progress_line(progress))

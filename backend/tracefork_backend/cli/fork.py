@@ -21,6 +21,17 @@ from ._options import (
     StoreOption,
     TimeoutOption,
 )
+from ._oracle_flags import (
+    ExitCodeOption,
+    FailureOption,
+    FieldOption,
+    JudgeModelOption,
+    JudgeOption,
+    JudgeRatesOption,
+    OracleOption,
+    SuccessOption,
+    oracle_of,
+)
 from ._output import print_json, say
 from ._variants import variants
 from .replay import FINDING, MATCHES
@@ -30,7 +41,6 @@ if TYPE_CHECKING:
 
     from ..edits import Edit
     from ..matrix import Matrix
-    from ..oracle import Oracle
     from ..store import Run, Store
 
 FAILED = 3
@@ -74,15 +84,6 @@ TailOption: TypeAlias = Annotated[
 ]
 TimesOption: TypeAlias = Annotated[int, typer.Option("--times", min=1, help="Forks of each.")]
 JobsOption: TypeAlias = Annotated[int, typer.Option("--jobs", min=1, help="Agents at a time.")]
-SuccessOption: TypeAlias = Annotated[str | None, _one("--success-re", "REGEX", "Output that means success.")]
-FailureOption: TypeAlias = Annotated[str | None, _one("--failure-re", "REGEX", "Output that means failure.")]
-FieldOption: TypeAlias = Annotated[
-    str | None, _one("--field", "PATH=VALUE", "A value of JSON output that means success.")
-]
-ExitCodeOption: TypeAlias = Annotated[bool, typer.Option("--exit-code", help="Status 0 means success.")]
-OracleOption: TypeAlias = Annotated[
-    str | None, _one("--oracle", "PKG.MOD:FN", "A function that says what is success.")
-]
 BudgetOption: TypeAlias = Annotated[float | None, _one("--budget", "USD", "Start no fork beyond this.")]
 EstimateOption: TypeAlias = Annotated[
     bool, typer.Option("--estimate", help="Say what it would take, and start nothing.")
@@ -111,6 +112,9 @@ def fork(
     field: FieldOption = None,
     exit_code: ExitCodeOption = False,
     oracle: OracleOption = None,
+    judge: JudgeOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_rates: JudgeRatesOption = None,
     budget: BudgetOption = None,
     estimate: EstimateOption = False,
     agent: AgentOption = None,
@@ -143,7 +147,9 @@ def fork(
     planned: dict[str, Any] = {
         "times": times,
         "tail": tail,
-        "oracle": _oracle(success_re, failure_re, field, exit_code, oracle),
+        "oracle": oracle_of(
+            success_re, failure_re, field, exit_code, oracle, (judge, judge_model, judge_rates)
+        ),
         "budget_usd": budget,
     }
     started: dict[str, Any] = {
@@ -207,31 +213,6 @@ def _run_at(opened: Store, ref: str) -> tuple[Run | Tape, int]:
     if step is None:
         raise UsageError(f"{ref}: say at which step, such as {name}@0")
     return source, step
-
-
-def _oracle(
-    success_re: str | None, failure_re: str | None, field: str | None, exit_code: bool, function: str | None
-) -> Oracle | None:
-    from .. import oracle
-    from ..interventions import from_flags
-
-    regex = success_re is not None or failure_re is not None
-    if regex + (field is not None) + exit_code + (function is not None) > 1:
-        raise UsageError(
-            "one oracle grades a run: choose one of --success-re with --failure-re, --field, "
-            "--exit-code, --oracle"
-        )
-    if regex:
-        return oracle.regex(success_re, failure_re)
-    if field is not None:
-        try:
-            ((path, value),) = from_flags(set=[field]).changes
-        except UsageError:
-            raise UsageError(f"--field {field!r} is not PATH=VALUE: write it like status=confirmed") from None
-        return oracle.field(path, value)
-    if function is not None:
-        return oracle.function(function)
-    return oracle.exit_code() if exit_code else None
 
 
 def _print_estimate(planned: Matrix, as_json: bool) -> None:

@@ -13,11 +13,10 @@ from .content import About, Change, Report, change_between, report_of
 if TYPE_CHECKING:
     from ..blame.journal import TrialRecord
     from ..blame.results import BlameResult
-    from ..judge import Judge
     from ..store import Run, Store
 
 
-def report_of_result(run: Run, result: BlameResult, *, judge: Judge | None = None) -> Report:
+def report_of_result(run: Run, result: BlameResult) -> Report:
     """The report of the recorded run and its experiment, a fork that flipped beside the culprit."""
     header = result.header
     top = result.top
@@ -28,11 +27,11 @@ def report_of_result(run: Run, result: BlameResult, *, judge: Judge | None = Non
         experiment_id=result.experiment_id,
         intervention=str(header.get("change") or ""),
         oracle=str(header.get("oracle") or ""),
-        oracle_note=judge.note if judge else "",
+        oracle_note=str(header.get("oracle_note") or ""),
         alpha=result.plan.alpha,
         spent_usd=result.cost_usd,
         budget_usd=header.get("budget_usd"),
-        grading_usd=judge.cost_usd if judge else None,
+        grading_usd=header.get("grading_usd"),
         seconds=(ended - began) / 1e9 if began and ended > began else None,
         when=f"{datetime.fromtimestamp(began / 1e9, UTC):%Y-%m-%d %H:%M} UTC" if began else "",
     )
@@ -58,7 +57,13 @@ def report_of_stored(store: Store, prefix: str) -> Report:
         findings=search_of(plan, trials, row["stop_reason"]).verdict(),
         trials=tuple(trials),
         plan=plan,
-        header={"change": row["perturbation"], "oracle": row["oracle_name"], "budget_usd": row["budget_usd"]},
+        header={
+            "change": row["perturbation"],
+            "oracle": row["oracle_name"],
+            "oracle_note": row["oracle_note"],
+            "grading_usd": row["grading_usd"],
+            "budget_usd": row["budget_usd"],
+        },
     )
     return report_of_result(store.run(result.run_id), result)
 
