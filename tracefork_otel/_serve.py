@@ -290,10 +290,12 @@ def _playback_class(module: ModuleType) -> type[Any]:
         def __init__(self, transport: _Transport, request: Any) -> None:
             self._transport = transport
             self._request = request
+            # One for all iterations: an SDK that stopped at its last event reads on, as from a connection.
+            self._chunks = transport.chunks()
 
         def __iter__(self) -> Iterator[bytes]:
             transport = self._transport
-            for wait, chunk in transport.chunks():
+            for wait, chunk in self._chunks:
                 if wait:
                     time.sleep(wait)
                 yield chunk
@@ -302,7 +304,7 @@ def _playback_class(module: ModuleType) -> type[Any]:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             transport = self._transport
-            for wait, chunk in transport.chunks():
+            for wait, chunk in self._chunks:
                 if wait:
                     await _sleep(wait)
                 yield chunk

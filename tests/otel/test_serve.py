@@ -140,6 +140,29 @@ def test_a_stream_left_early_is_left_again(
         stream(module, kind, url)
 
 
+@BOTH
+def test_a_stream_is_read_on_and_not_from_its_beginning(
+    module: ModuleType, capture: Capture, raw: str, tmp_path: Path
+) -> None:
+    """An SDK that stops at the last event and then drains the connection gets each byte once."""
+    url = f"{raw}/sse?events=6&delay_ms=1"
+
+    def drained() -> list[bytes]:
+        with module.Client() as client, client.stream("GET", url) as response:
+            events = iter(response.stream)
+            return [next(events), *response.stream]
+
+    capture.on()
+    chunks = drained()
+    recorded = capture.read()
+    with replaying(recorded, tmp_path / "r") as store:
+        assert drained() == chunks
+    replay, original = read_store(store).only().response, recorded.only().response
+    assert replay is not None
+    assert original is not None
+    assert replay.body == original.body == b"".join(chunks)
+
+
 def test_a_cancelled_call_is_cancelled_again(capture: Capture, raw: str, tmp_path: Path) -> None:
     """A call that timed out in the agent's own code times out in the replay: nothing answers it too early."""
 
