@@ -47,7 +47,9 @@ def _likely(explanation: Explanation, suspects: Sequence[Suspect]) -> list[Suspe
     """Those of the kind that the difference looks like; choices, which leave no trace, if they are new."""
     lost = [one for one in suspects if one.kind not in ("library", "moved")]
     if explanation.cause in _CHANCE:
-        return [one for one in lost if family(one.source) == explanation.cause]
+        moved = [one for one in suspects if one.kind == "moved"]
+        alike = [[one for one in some if family(one.source) == explanation.cause] for some in (lost, moved)]
+        return alike[0] or alike[1]
     if explanation.cause in _GUESSES:
         return [one for one in lost if family(one.source) == "random" and one.fresh]
     return []
@@ -62,7 +64,7 @@ def _quote(suspect: Suspect) -> str:
     if suspect.kind == "moved":
         return f"{place} was given what another line of its function drew: a draw was added before it"
     if suspect.kind == "shape":
-        return f"{place} was recorded as another kind of value"
+        return f"{place} asks for another kind of value than was recorded"
     if suspect.kind == "uncovered":
         return f"{what} is not covered here ({suspect.site})"
     if suspect.kind == "prebound":

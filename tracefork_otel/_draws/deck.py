@@ -29,7 +29,7 @@ SUSPECTS = 256
 class Stream:
     """The draws of one source by one function in one lane."""
 
-    __slots__ = ("count", "lane", "moved", "recorded", "site", "source")
+    __slots__ = ("count", "lane", "recorded", "shift", "site", "source")
 
     def __init__(self, lane: str, source: str, site: str, recorded: deque[tuple[int, Any]]) -> None:
         self.lane = lane
@@ -38,7 +38,8 @@ class Stream:
         self.recorded = recorded
         """(line within the function, value) of those still to be served."""
         self.count = 0
-        self.moved = False
+        self.shift: int | None = None
+        """How many lines below its recorded place the last draw was."""
 
 
 Place: TypeAlias = tuple[Stream, int, CodeType | None]
@@ -204,7 +205,10 @@ class Deck:
                 odd = "exhausted"
             else:
                 served = fits is None or fits(value)
-                odd = "shape" if not served else "moved" if before != line else ""
+                if not served:
+                    odd = "shape"
+                elif before != line or stream.shift != 0:
+                    odd = self._shifted(place, line - before, value)
                 clock = self.real.get(stream.source)
                 if served and clock is not None:
                     self._offsets[stream.source] = value - clock()
@@ -222,12 +226,19 @@ class Deck:
             self.note("capped", stream.source, stream.site, _where(place))
         return value
 
+    def _shifted(self, place: Place, shift: int, value: Any) -> str:
+        """Whether a draw may have been added before this one: an edit elsewhere moves all draws down alike."""
+        stream = place[0]
+        odd = shift < 0 if stream.shift is None else shift != stream.shift
+        stream.shift = shift
+        if shift and not odd:
+            self.suspect("moved", stream.source, stream.site, value, _where(place))
+        return "moved" if odd else ""
+
     def _odd(self, kind: str, place: Place, value: Any) -> None:
         stream, where = place[0], _where(place)
         self.suspect(kind, stream.source, stream.site, value, where)
-        if kind != "moved" or not stream.moved:  # after an edit all draws below it move
-            self.note(kind, stream.source, stream.site, where)
-        stream.moved = stream.moved or kind == "moved"
+        self.note(kind, stream.source, stream.site, where)
 
     def taken(self) -> Mapping[str, object] | None:
         """What was drawn since the last call, as the attributes of a note; None if nothing was."""

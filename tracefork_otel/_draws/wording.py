@@ -12,7 +12,7 @@ Family: TypeAlias = Literal["clock", "id", "random"]
 
 _RANDOM = frozenset(("random", "getrandbits", "seed", "numpy.seed"))
 _NAMES = {
-    "getrandbits": "random",
+    "getrandbits": "random.*",
     "random": "random.random",
     "seed": "random.Random()",
     "numpy.seed": "numpy.random",
@@ -20,7 +20,17 @@ _NAMES = {
     "today": "date.today",
     "datetime.now(tz)": "datetime.now",
 }
-_LOOKS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%H:%M:%S", "%H:%M", "%Y-%m-%d", "%A", "%B", "%Y%m%d")
+_LOOKS = (
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S",
+    "%H:%M:%S",
+    "%H:%M",
+    "%Y-%m-%d",
+    "%A",
+    "%B",
+    "%Y%m%d",
+    "%f",
+)
 # Shorter texts stand in too many prompts to prove anything.
 _TELLING = 4
 
