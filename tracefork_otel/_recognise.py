@@ -19,6 +19,10 @@ _LEADING = re.compile(
     rb"\s*\{(?:\s*" + _STRING + rb"\s*:\s*" + _SCALAR + rb'\s*,)*?\s*"model"\s*:\s*"([^"\\]{1,200})"',
     re.DOTALL,
 )
+_GEMINI = re.compile(
+    r"/(?:models|tunedModels|endpoints)/([^/:]{1,200}?)(?::|%3[Aa])(?:generateContent|streamGenerateContent)\Z"
+)
+_VERTEX = re.compile(r"/publishers/|/projects/")
 _KEY = b'"model"'
 _VALUE = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _BEFORE = re.compile(rb"[{,]\s*\Z")
@@ -42,7 +46,18 @@ def recognise(host: str, path: str, body: bytes) -> Call | None:
     if path.endswith(("/chat/completions", "/responses")):
         provider = "azure.ai.openai" if host.endswith(".openai.azure.com") else "openai"
         return Call(provider, "chat", model_of(body))
+    if path.endswith("enerateContent"):
+        return _gemini(host, path)
     return None
+
+
+def _gemini(host: str, path: str) -> Call | None:
+    # Its body never names the model, so nothing is looked for there.
+    found = _GEMINI.search(path)
+    if found is None:
+        return None
+    vertex = host.endswith(("aiplatform.googleapis.com", ".rep.googleapis.com")) or _VERTEX.search(path)
+    return Call("gcp.vertex_ai" if vertex else "gcp.gemini", "generate_content", found[1])
 
 
 def model_of(body: bytes) -> str | None:

@@ -16,9 +16,10 @@ from tracefork_backend.providers._encode import (
     encode_reply,
     recorded_body,
     system_edit,
+    tool_results,
 )
 from tracefork_backend.providers._facts import Facts, Kind, Message, ProviderModule, Reply
-from tracefork_backend.providers._json import clean, loads, top_level_string
+from tracefork_backend.providers._json import clean, loads
 from tracefork_backend.providers._modules import MODULES, module_named, named, place, recognise
 from tracefork_backend.providers._sse import is_sse, sse_events
 
@@ -42,6 +43,7 @@ __all__ = [
     "request_messages",
     "sse_events",
     "system_edit",
+    "tool_results",
 ]
 
 
@@ -71,12 +73,12 @@ def facts(
     if operation is None:
         return None
     provider = named(host, module.HOSTS)
-    model = top_level_string(request, "model") or module.path_model(path)
+    model = module.requested_model(path, request)
     if provider is None and model is None:
         return None
     reply, streamed = _read(module, path, response, content_type)
     return Facts(
-        provider=provider or module.NAME,
+        provider=provider or module.provider_at(path),
         operation=operation,
         model=_cleaned(model),
         response_model=_cleaned(reply.model),
@@ -112,7 +114,8 @@ def _read(
     """Return the reply in a response, and whether it came as a stream."""
     if response is None:
         return Reply(), False
-    if is_sse(response, content_type):
+    # A stream that is no events is an array: no API answers one call with an array else.
+    if is_sse(response, content_type) or response.lstrip()[:1] == b"[":
         return module.streamed_reply(path, response), True
     whole = loads(response)
     return (module.reply(path, whole) if isinstance(whole, dict) else Reply()), False

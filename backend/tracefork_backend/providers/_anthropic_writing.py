@@ -11,6 +11,7 @@ from tracefork_backend.providers._writing import (
     Call,
     Ids,
     ToolInput,
+    ToolResult,
     compact,
     deltas,
     event,
@@ -150,18 +151,42 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
     return found
 
 
-def error(status: int, ids: Ids) -> tuple[dict[str, Any], Headers]:
-    """Return the API's error body of that status, and its headers."""
+def error(status: int, ids: Ids) -> tuple[int, dict[str, Any], Headers]:
+    """Return the status, the API's error body of it, and its headers."""
     kind, text = _ERRORS.get(status, ("api_error", "Internal server error"))
     request_id = ids.base58("req_011", 21)
     body = {"type": "error", "error": {"type": kind, "message": text}, "request_id": request_id}
     # The API says itself that trying again may help, and the SDK goes by that.
-    return body, ((REQUEST_ID, request_id), ("x-should-retry", "true"))
+    return status, body, ((REQUEST_ID, request_id), ("x-should-retry", "true"))
 
 
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
     """Return the edit that makes this the system prompt, whether it was text, blocks or absent."""
     return "system", system
+
+
+def tool_results(request: dict[str, Any]) -> list[ToolResult]:
+    """Return the `tool_result` blocks of the conversation, each under the name of the call that it answers."""
+    names: dict[Any, str | None] = {}
+    found: list[ToolResult] = []
+    for at, turn in _numbered(request.get("messages")):
+        for place, block in _numbered(turn.get("content")):
+            if block.get("type") == "tool_use":
+                names[block.get("id")] = string(block.get("name"))
+            elif block.get("type") == "tool_result":
+                where = f"messages[{at}].content[{place}]"
+                called = string(block.get("tool_use_id"))
+                undone = ((f"{where}.is_error", False),) if block.get("is_error") else ()
+                found.append(
+                    ToolResult(name=names.get(called), call_id=called, path=f"{where}.content", undone=undone)
+                )
+    return found
+
+
+def _numbered(items: Any) -> list[tuple[int, dict[str, Any]]]:
+    """Return the objects of an array with their places in it."""
+    given = items if isinstance(items, list) else []
+    return [(at, item) for at, item in enumerate(given) if isinstance(item, dict)]
 
 
 def _streamed_calls(said: list[dict[str, Any]]) -> tuple[dict[Any, Call], dict[Any, str]]:

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 from tracefork_backend.providers._body import decode_body
 from tracefork_backend.providers._json import loads
 from tracefork_backend.providers._modules import place, recognise
-from tracefork_backend.providers._sse import is_sse
+from tracefork_backend.providers._sse import is_sse, sse_events
 from tracefork_backend.providers._writing import Ids, ToolInput, compact, laid_out, tokens
 from tracefork_otel._errors import UsageError
 from tracefork_otel.exchange import Response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeAlias
 
-    from tracefork_backend.providers._writing import WireForm
+    from tracefork_backend.providers._facts import Stream
+    from tracefork_backend.providers._writing import ToolResult, WireForm
     from tracefork_otel.exchange import Headers, Request
+
+    _ModelCall: TypeAlias = tuple[WireForm, dict[str, Any], Stream | None]
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
@@ -66,9 +70,9 @@ def encode_reply(
     """
     if (text is None) == (tool_input is None):
         raise UsageError("give either a text or a tool input")
-    form, asked = _model_call(request)
+    form, asked, streams = _model_call(request)
     if text is not None:
-        return _text(form, request, asked, recorded, text)
+        return _text(form, request, asked, recorded, text, streams)
     return _tool_input(form, request, recorded, ToolInput(value=tool_input, tool=tool))
 
 
@@ -84,10 +88,9 @@ def encode_body(request: Request, recorded: Response | None, body: bytes) -> Res
         usual = recorded.header("content-type") if recorded is not None else None
         kind = _EVENTS if events else _JSON if loads(body) is not None else "application/octet-stream"
         return _response([body] if body else [], recorded, usual or kind)
-    form, asked = found
-    streams = asked.get("stream") is True
+    form, asked, streams = found
     if is_sse(body, None):
-        if not streams:
+        if streams != "events":
             raise UsageError("the response holds server-sent events, and the agent asked for JSON")
         if not form.frame(body, True):
             raise UsageError(
@@ -99,19 +102,19 @@ def encode_body(request: Request, recorded: Response | None, body: bytes) -> Res
         raise UsageError("the response is not valid JSON, and no stream of server-sent events either")
     if not isinstance(whole, dict) or not form.is_reply(whole):
         raise UsageError("the response is no reply in this provider's format (for an error use --fault)")
-    if streams:
-        return _response(form.events(asked, whole), recorded, _EVENTS)
+    if streams is not None:
+        return _streamed(form.events(asked, whole), streams, recorded)
     return _response([body], recorded, _JSON)
 
 
 def encode_error(request: Request, status: int) -> Response:
-    """Return the error response of that status, in the format of the provider that the request goes to."""
+    """Return the error response of that status, as the provider that the request goes to sends it."""
     found = _form(request)
     headers: Headers = ()
     if found is None:
         body = {"error": {"message": HTTPStatus(status).phrase if status != 529 else "Overloaded"}}
     else:
-        body, headers = found[0].error(status, Ids(_seed(request), str(status).encode()))
+        status, body, headers = found[0].error(status, Ids(_seed(request), str(status).encode()))
     again = (("retry-after", _RETRY_AFTER_S),) if status == 429 else ()
     spelled = compact(body).encode()
     return Response(
@@ -125,8 +128,14 @@ def encode_error(request: Request, status: int) -> Response:
 
 def system_edit(request: Request, system: str) -> tuple[str, Any]:
     """Return the JSON path and value that give the request this system prompt, in its provider's place."""
-    form, asked = _model_call(request)
+    form, asked, _ = _model_call(request)
     return form.system_edit(asked, system)
+
+
+def tool_results(request: Request) -> list[ToolResult]:
+    """Return the results of tools that a request carries; none where it is no model call."""
+    found = _form(request)
+    return [] if found is None else found[0].tool_results(found[1])
 
 
 def recorded_body(response: Response) -> bytes | None:
@@ -134,8 +143,8 @@ def recorded_body(response: Response) -> bytes | None:
     return decode_body(response.body, response.header("content-encoding"))
 
 
-def _form(request: Request) -> tuple[WireForm, dict[str, Any]] | None:
-    """Return what writes this request's replies, and the request's JSON; None where it is no model call."""
+def _form(request: Request) -> _ModelCall | None:
+    """Return what writes this request's replies, its JSON, how it streams; None where it is no model call."""
     module, (_, path) = recognise(request.method, request.url), place(request.url)
     if module is None or request.method.upper() != "POST" or module.operation(path) is None:
         return None
@@ -144,10 +153,12 @@ def _form(request: Request) -> tuple[WireForm, dict[str, Any]] | None:
     if not isinstance(asked, dict):
         return None
     model = asked.get("model") or module.path_model(path)
-    return (module.form(path), {**asked, "model": model}) if model else None
+    if not model:
+        return None
+    return module.form(path), {**asked, "model": model}, module.streams(request.url, asked)
 
 
-def _model_call(request: Request) -> tuple[WireForm, dict[str, Any]]:
+def _model_call(request: Request) -> _ModelCall:
     """Return the same; raise UsageError where the request is no model call."""
     found = _form(request)
     if found is None:
@@ -159,7 +170,12 @@ def _model_call(request: Request) -> tuple[WireForm, dict[str, Any]]:
 
 
 def _text(
-    form: WireForm, request: Request, asked: dict[str, Any], recorded: Response | None, text: str
+    form: WireForm,
+    request: Request,
+    asked: dict[str, Any],
+    recorded: Response | None,
+    text: str,
+    streams: Stream | None,
 ) -> Response:
     """Return the reply that says the text."""
     try:
@@ -167,7 +183,7 @@ def _text(
     except UnicodeEncodeError as error:
         raise UsageError(f"the text is not valid Unicode at character {error.start}") from None
     body = (recorded_body(recorded) if recorded is not None else None) or b""
-    streamed = is_sse(body, recorded.header("content-type") if recorded is not None else None)
+    streamed = _is_stream(body, recorded)
     ids = Ids(_seed(request), b"text", said)
     whole = form.text_reply(
         asked,
@@ -176,9 +192,9 @@ def _text(
         prompt=tokens(request.body.decode("utf-8", "replace")),
         ids=ids,
     )
-    named = (form.REQUEST_ID, ids.hex("req_", 24))
-    if asked.get("stream") is True:
-        return _response(form.events(asked, whole), recorded, _EVENTS, named)
+    named = None if form.REQUEST_ID is None else (form.REQUEST_ID, ids.hex("req_", 24))
+    if streams is not None:
+        return _streamed(form.events(asked, whole), streams, recorded, named)
     return _response([laid_out(whole, None if streamed else body)], recorded, _JSON, named)
 
 
@@ -191,12 +207,33 @@ def _tool_input(form: WireForm, request: Request, recorded: Response | None, giv
         ids = Ids(_seed(request), b"tool_input", compact(given.value).encode())
     except (TypeError, ValueError) as error:
         raise UsageError(f"the tool input is no JSON value: {error}") from None
-    if is_sse(body, recorded.header("content-type")):
-        return _response(form.with_streamed_tool_input(body, given, ids), recorded, _EVENTS)
+    if _is_stream(body, recorded):
+        streams: Stream = "events" if is_sse(body, recorded.header("content-type")) else "array"
+        return _streamed(form.with_streamed_tool_input(body, given, ids), streams, recorded)
     whole = loads(body)
     if not isinstance(whole, dict) or not form.is_reply(whole):
         raise UsageError("the recorded response is no reply of the model, so it calls no tool: use --text")
     return _response([laid_out(form.with_tool_input(whole, given, ids), body)], recorded, _JSON)
+
+
+def _is_stream(body: bytes, recorded: Response | None) -> bool:
+    """Return whether the recorded body came as a stream."""
+    kind = recorded.header("content-type") if recorded is not None else None
+    return is_sse(body, kind) or body.lstrip()[:1] == b"["
+
+
+def _streamed(
+    events: Sequence[bytes],
+    streams: Stream,
+    recorded: Response | None,
+    named: tuple[str, str] | None = None,
+) -> Response:
+    """Return the response that streams these events, as such or as the elements of an array."""
+    if streams == "events":
+        return _response(events, recorded, _EVENTS, named)
+    told = [data for event in events for _, data in sse_events(event)]
+    cuts = [(b",\r\n" if number else b"[") + data for number, data in enumerate(told)]
+    return _response([*cuts, b"]" if cuts else b"[]"], recorded, _JSON, named)
 
 
 def _response(

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from tracefork_backend.providers._writing import WireForm
 
+Stream = Literal["events", "array"]
+"""How a reply is streamed: as server-sent events, or as a JSON array that grows."""
+
 Kind = Literal[
     "text",
     "thinking",
@@ -100,7 +103,7 @@ class ProviderModule(Protocol):
 
     @property
     def NAME(self) -> str:
-        """The `gen_ai.provider.name` of the format's owner, used for hosts that are not in `HOSTS`."""
+        """The `gen_ai.provider.name` of the format's owner."""
         ...
 
     @property
@@ -116,6 +119,18 @@ class ProviderModule(Protocol):
         """Return the model that the path names, None where the body names it."""
         ...
 
+    def requested_model(self, path: str, body: bytes) -> str | None:
+        """Return the model that a request asks for, None where neither body nor path names one."""
+        ...
+
+    def provider_at(self, path: str) -> str:
+        """Return the `gen_ai.provider.name` for a host that is not in `HOSTS`."""
+        ...
+
+    def streams(self, url: str, request: dict[str, Any]) -> Stream | None:
+        """Return how the reply to this request is streamed, None where it comes whole."""
+        ...
+
     def form(self, path: str) -> WireForm:
         """Return what writes replies for this path; called only where `operation` knows the path."""
         ...
@@ -129,7 +144,7 @@ class ProviderModule(Protocol):
         ...
 
     def streamed_reply(self, path: str, body: bytes) -> Reply:
-        """Return what a stream of server-sent events says, as far as it goes."""
+        """Return what a stream says, as far as it goes."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tracefork_backend.providers import anthropic, openai
+from tracefork_backend.providers import anthropic, gemini, openai
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tracefork_backend.providers._facts import ProviderModule
 
 # Where several modules know a host and the path does not decide, the first one answers.
-MODULES: tuple[ProviderModule, ...] = (openai, anthropic)
+MODULES: tuple[ProviderModule, ...] = (openai, anthropic, gemini)
 
 
 def recognise(method: str, url: str) -> ProviderModule | None:

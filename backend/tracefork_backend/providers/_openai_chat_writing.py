@@ -12,6 +12,7 @@ from tracefork_backend.providers._writing import (
     Call,
     Ids,
     ToolInput,
+    ToolResult,
     deltas,
     event,
     shifted,
@@ -157,11 +158,11 @@ def with_streamed_tool_input(body: bytes, given: ToolInput, ids: Ids) -> list[by
     return found
 
 
-def error(status: int, ids: Ids) -> tuple[dict[str, Any], Headers]:
-    """Return the API's error body of that status, and its headers."""
+def error(status: int, ids: Ids) -> tuple[int, dict[str, Any], Headers]:
+    """Return the status, the API's error body of it, and its headers."""
     kind, code, text = _ERRORS.get(status, _USUAL_ERROR)
     body = {"error": {"message": text, "type": kind, "param": None, "code": code}}
-    return body, ((REQUEST_ID, ids.hex("req_", 32)),)
+    return status, body, ((REQUEST_ID, ids.hex("req_", 32)),)
 
 
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
@@ -172,6 +173,22 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
         if mapping(turn).get("role") in _SYSTEM_ROLES:
             return f"messages[{index}].content", system
     return "messages", [{"role": "system", "content": system}, *turns]
+
+
+def tool_results(request: dict[str, Any]) -> list[ToolResult]:
+    """Return the messages of the role `tool`, each under the name of the call that it answers."""
+    names: dict[Any, str | None] = {}
+    found: list[ToolResult] = []
+    given = request.get("messages")
+    for at, turn in enumerate(given if isinstance(given, list) else []):
+        for call in mappings(mapping(turn).get("tool_calls")):
+            function = mapping(call.get("function") or call.get("custom"))
+            names[call.get("id")] = string(function.get("name"))
+        if mapping(turn).get("role") in ("tool", "function"):
+            called = string(turn.get("tool_call_id"))
+            name = names.get(called) or string(turn.get("name"))
+            found.append(ToolResult(name=name, call_id=called, path=f"messages[{at}].content"))
+    return found
 
 
 def _usage(recorded: dict[str, Any], prompt: int, output: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tracefork_backend.providers._writing import (
     Call,
     Ids,
     ToolInput,
+    ToolResult,
     deltas,
     event,
     shifted,
@@ -173,6 +174,20 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
             if mapping(item).get("role") in _SYSTEM_ROLES:
                 return f"input[{index}].content", system
     return "instructions", system
+
+
+def tool_results(request: dict[str, Any]) -> list[ToolResult]:
+    """Return the outputs of functions and custom tools, named where the input holds their calls too."""
+    names: dict[Any, str | None] = {}
+    found: list[ToolResult] = []
+    given = request.get("input")
+    for at, item in enumerate(given if isinstance(given, list) else []):
+        kind, called = mapping(item).get("type"), string(mapping(item).get("call_id"))
+        if kind in ("function_call", "custom_tool_call"):
+            names[called] = string(item.get("name"))
+        elif kind in ("function_call_output", "custom_tool_call_output"):
+            found.append(ToolResult(name=names.get(called), call_id=called, path=f"input[{at}].output"))
+    return found
 
 
 def _usage(recorded: dict[str, Any], prompt: int, output: int) -> dict[str, Any]:

@@ -99,12 +99,28 @@ class ToolInput:
         return compact(self.value)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """The result of a tool that a request carries."""
+
+    name: str | None
+    """The tool's name, where the request says it."""
+    call_id: str | None
+    """What the call that it answers is known by."""
+    path: str
+    """The JSON path of what it says."""
+    undone: tuple[tuple[str, object], ...] = ()
+    """Further edits that another result needs, such as that it is no error."""
+    text: bool = True
+    """Whether the wire has it as text, else as a JSON value."""
+
+
 class WireForm(Protocol):
     """What one wire format offers for writing; bodies come content-decoded, and every function is pure."""
 
     @property
-    def REQUEST_ID(self) -> str:
-        """The response header that names the request."""
+    def REQUEST_ID(self) -> str | None:
+        """The response header that names the request, None where the API has none."""
         ...
 
     def frame(self, body: bytes, streamed: bool) -> dict[str, Any]:
@@ -133,12 +149,16 @@ class WireForm(Protocol):
         """Return the events of a streamed reply with a tool call's input replaced."""
         ...
 
-    def error(self, status: int, ids: Ids) -> tuple[dict[str, Any], Headers]:
-        """Return the body of an error answer, and the headers that come with it."""
+    def error(self, status: int, ids: Ids) -> tuple[int, dict[str, Any], Headers]:
+        """Return the API's own status for an error like this one, its body, and the headers with it."""
         ...
 
     def system_edit(self, request: dict[str, Any], system: str) -> tuple[str, Any]:
         """Return the JSON path and the value that give a request this system prompt."""
+        ...
+
+    def tool_results(self, request: dict[str, Any]) -> list[ToolResult]:
+        """Return the results of tools that a request carries, in their order."""
         ...
 
 

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tracefork_backend.providers import _anthropic_writing
-from tracefork_backend.providers._facts import Message, Reply, Usage, message, plain_text
-from tracefork_backend.providers._json import count, dumps, loads, mapping, mappings, string
+from tracefork_backend.providers._facts import Message, Reply, Stream, Usage, message, plain_text
+from tracefork_backend.providers._json import count, dumps, loads, mapping, mappings, string, top_level_string
 from tracefork_backend.providers._sse import sse_events
 
 if TYPE_CHECKING:
@@ -44,6 +44,21 @@ def path_model(path: str) -> str | None:
     """Return the model in a Vertex AI path, None elsewhere."""
     found = _VERTEX.search(path)
     return found[1] if found and found[1] != "count-tokens" else None
+
+
+def requested_model(path: str, body: bytes) -> str | None:
+    """Return the model that the body names, else the path."""
+    return top_level_string(body, "model") or path_model(path)
+
+
+def provider_at(path: str) -> str:
+    """Return the format's owner: no path tells more."""
+    return NAME
+
+
+def streams(url: str, request: dict[str, Any]) -> Stream | None:
+    """Return "events" where the body asks for them."""
+    return "events" if request.get("stream") is True else None
 
 
 def form(path: str) -> WireForm:

@@ -12,11 +12,12 @@ from tracefork_backend.providers import (
     _openai_responses,
     _openai_responses_writing,
 )
+from tracefork_backend.providers._json import top_level_string
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tracefork_backend.providers._facts import Message, Reply
+    from tracefork_backend.providers._facts import Message, Reply, Stream
     from tracefork_backend.providers._writing import WireForm
 
 NAME = "openai"
@@ -52,6 +53,21 @@ def path_model(path: str) -> str | None:
     """Return the deployment in an Azure path, None elsewhere."""
     found = _DEPLOYMENT.search(path)
     return found[1] if found else None
+
+
+def requested_model(path: str, body: bytes) -> str | None:
+    """Return the model that the body names, else the deployment in the path."""
+    return top_level_string(body, "model") or path_model(path)
+
+
+def provider_at(path: str) -> str:
+    """Return the format's owner: no path tells more."""
+    return NAME
+
+
+def streams(url: str, request: dict[str, Any]) -> Stream | None:
+    """Return "events" where the body asks for them."""
+    return "events" if request.get("stream") is True else None
 
 
 def form(path: str) -> WireForm:

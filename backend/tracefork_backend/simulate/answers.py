@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from . import anthropic, openai_chat, openai_responses
+from . import anthropic, gemini, openai_chat, openai_responses
 from .model import Ids, Operation, Provider, Reply, count, count_tokens
 from .wire import Answer
 
@@ -38,6 +38,15 @@ DIALECTS = {
     "/v1/chat/completions": Dialect("openai", "chat", openai_chat, openai_chat, 2),
     "/v1/responses": Dialect("openai", "responses", openai_responses, openai_chat, 2),
 }
+_GEMINI = Dialect("gemini", "generate_content", gemini, gemini, 2)
+
+
+def dialect_of(path: str) -> tuple[Dialect, Mapping[str, Any]] | None:
+    """The API at a path, and what of the request the path tells; None where no API is there."""
+    if path in DIALECTS:
+        return DIALECTS[path], {}
+    found = gemini.called(path)
+    return None if found is None else (_GEMINI, {"model": found[0], "stream": found[1]})
 
 
 def _json(
@@ -56,13 +65,15 @@ def token_count(request: bytes, ids: Ids) -> Answer:
 
 def not_found(path: str, ids: Ids) -> Answer:
     """The provider's answer where it has no such route."""
-    common = anthropic if "messages" in path else openai_chat
+    common = anthropic if "messages" in path else gemini if "/models/" in path else openai_chat
     return _json(common, common.error(404, f"Not found: {path}", ids), ids, status=404)
 
 
 def failure(dialect: Dialect, reply: Reply, ids: Ids) -> Answer:
     """The provider's error answer for the reply's fault or status."""
     status = int(reply.fault) if reply.fault in _STATUS_FAULTS else reply.status
+    if dialect.wire is gemini:
+        status = gemini.status_of(status)
     body = dialect.common.error(status, reply.text, ids)
     answer = _json(dialect.common, body, ids, status=status, indent=dialect.indent)
     wait = 1.0 if reply.retry_after is None and status == 429 else reply.retry_after

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Provider = Literal["anthropic", "openai"]
-Operation = Literal["messages", "chat", "responses"]
+Provider = Literal["anthropic", "openai", "gemini"]
+Operation = Literal["messages", "chat", "responses", "generate_content"]
 Fault = Literal["429", "500", "529", "disconnect", "slow"]
 Encoding = Literal["gzip", "deflate", "br", "zstd"]
 
-# Both providers bill English text at about four bytes a token.
+# The providers bill English text at about four bytes a token.
 _BYTES_PER_TOKEN = 4
 # A seeded server dates its answers with one fixed instant, so that two runs of it give the same bytes.
 _SEEDED_NOW = 1_760_000_000
@@ -64,6 +64,7 @@ class Call:
     index: int
     """How many model requests reached this server before this one."""
     body: Mapping[str, Any]
+    """The request's JSON; of Gemini's with the `model` and the `stream` that its URL tells."""
     system: str
     messages: tuple[tuple[str, str], ...]
     """(role, text) of each message; a tool result's text is in the message that carries it."""

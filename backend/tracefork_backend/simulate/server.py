@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl
 
 from . import answers, raw
-from .answers import DIALECTS, Dialect
+from .answers import Dialect, dialect_of
 from .listen import HOST, Listener, bind
 from .model import Behaviour, Call, Ids, Reply
 from .wire import Answer, Send, write
@@ -75,7 +75,7 @@ class ModelServer:
 
     @property
     def url(self) -> str:
-        """The base URL as the Anthropic SDK wants it."""
+        """The base URL as the Anthropic and the Google SDK want it."""
         return f"http://{HOST}:{self.port}"
 
     @property
@@ -153,12 +153,13 @@ class ModelServer:
         ids = Ids(rng, seeded=self._seed is not None)
         if path == _COUNT_TOKENS:
             return answers.token_count(request.body, ids)
-        if path not in DIALECTS:
+        found = dialect_of(path)
+        if found is None:
             return answers.not_found(path, ids)
-        return await self._model_answer(DIALECTS[path], request, rng, ids)
+        return await self._model_answer(*found, request, rng, ids)
 
     async def _model_answer(
-        self, dialect: Dialect, request: Recorded, rng: random.Random, ids: Ids
+        self, dialect: Dialect, told: Mapping[str, Any], request: Recorded, rng: random.Random, ids: Ids
     ) -> Answer:
         if request.method != "POST":
             return answers.failure(dialect, Reply(status=405, text="Method Not Allowed"), ids)
@@ -168,6 +169,7 @@ class ModelServer:
             body = None
         if not isinstance(body, dict):
             return answers.failure(dialect, Reply(status=400, text="The request body is not valid JSON"), ids)
+        body = {**body, **told}
         problem = dialect.wire.check(body)
         if problem is not None:
             return answers.failure(dialect, Reply(status=400, text=problem), ids)
@@ -175,8 +177,8 @@ class ModelServer:
             reply = await self._reply(dialect, body, request, rng)
         except Exception as error:
             self.errors.append(error)
-            told = f"the behaviour raised {type(error).__name__}: {error}"
-            refused = Reply(status=500, text=told, headers=(("x-should-retry", "false"),))
+            why = f"the behaviour raised {type(error).__name__}: {error}"
+            refused = Reply(status=500, text=why, headers=(("x-should-retry", "false"),))
             return answers.failure(dialect, refused, ids)
         return answers.answer(dialect, body, reply, length=len(request.body), ids=ids)
 
