@@ -131,11 +131,6 @@ def blame(
     if not store.writable:
         raise StoreError(f"{store.path} cannot be written, so no experiment can be kept in it")
     change = changes.of_edit(change) if isinstance(change, Edit) else change or changes.resample()
-    tape = reconstruct(store, run)
-    prepared = prepare(tape, change, mode=mode, k=k, alpha=alpha, max_trials=max_trials)
-    if prepared.unpriced and budget_usd is not None:
-        names = ", ".join(prepared.unpriced)
-        raise UsageError(f"the price of {names} is not known, so --budget cannot be held: leave it out")
     experiment_id = resume or secrets.token_hex(8)
     with Forker(
         run,
@@ -148,6 +143,11 @@ def blame(
         kind="trial",
         experiment_id=experiment_id,
     ) as forker:
+        tape = forker.tape
+        prepared = prepare(tape, change, mode=mode, k=k, alpha=alpha, max_trials=max_trials)
+        if prepared.unpriced and budget_usd is not None:
+            names = ", ".join(prepared.unpriced)
+            raise UsageError(f"the price of {names} is not known, so --budget cannot be held: leave it out")
         parent = _admitted(forker, run, oracle)
         plan = dataclasses.replace(prepared.plan, parent_failed=not parent)
         header = {
