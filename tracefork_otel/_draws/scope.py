@@ -31,6 +31,12 @@ TRANSPARENT = (
     "faker",
     "nanoid",
 )
+# Functions of frameworks whose ids can stand in a request: the agent's own, whatever else is recorded.
+FRAMEWORKS = (
+    "pydantic_ai._utils:generate_tool_call_id",
+    "langchain.agents.structured_output",
+    "langchain_core.utils.function_calling",
+)
 _OURS = ("tracefork_otel", "tracefork_backend")
 _HOME = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 _STDLIB = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
@@ -44,7 +50,8 @@ class Scope:
         self._verdicts: dict[int, int] = {}
         # By id, as equal code in two files compares equal; kept, so that no id is used twice.
         self._kept: list[CodeType] = []
-        self.include = tuple(include)
+        self.include = (*FRAMEWORKS, *include)
+        """Modules, with what is below them, and single functions as `module:qualname`."""
 
     def mark(self, code: CodeType, verdict: int) -> None:
         """The code has this verdict."""
@@ -71,7 +78,7 @@ class Scope:
         name: str = names.get("__name__") or ""
         if _below(name, _OURS):
             return OUT
-        if _below(name, self.include):
+        if _below(name, self.include) or f"{name}:{frame.f_code.co_qualname}" in self.include:
             return USER
         if _below(name, TRANSPARENT) or (name == "threading" and frame.f_code.co_name == "run"):
             return VIA

@@ -101,7 +101,7 @@ def _usage(counted: Counted) -> dict[str, Any]:
 def _calls(reply: Reply, ids: Ids) -> list[dict[str, Any]]:
     return [
         {
-            "id": tool.id or ids.base58("call_", 24),
+            "id": ids.base58("call_", 24) if tool.id is None else tool.id,
             "type": "function",
             "function": {"name": tool.name, "arguments": tool.arguments},
         }
