@@ -173,7 +173,7 @@ AGENTS = (
 def test_an_agent_of_a_framework_replays_exactly(
     tmp_path: Path, framework: str, model: str, package: str, way: str
 ) -> None:
-    """Two conversations at once, plain or streamed and held back, read the same values; a fork some of them."""
+    """Two conversations at once, plain or held back, read the same values; a fork some of them."""
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     (tmp_path / "model.py").write_text(MODEL)
@@ -187,10 +187,10 @@ def test_an_agent_of_a_framework_replays_exactly(
     assert "PASS    bit-exact" in done.out
     drawn = next(line for line in done.out.splitlines() if line.startswith("draws "))
     assert drawn.endswith(" served"), drawn
-    fork = tracefork("fork", "last@3", "--noop", "--tail", "live", cwd=tmp_path)
+    fork = tracefork("fork", "last@2", "--noop", "--tail", "live", cwd=tmp_path)
     assert fork.status == 0, fork.out + fork.err
     [row] = tracefork("sql", KEPT_AND_NEW, "--json", cwd=tmp_path).rows
-    assert row["kept"] > 4
+    assert row["kept"] > 2
     assert row["new"] > 0
 
 

@@ -227,7 +227,7 @@ class Deck:
         return value
 
     def _shifted(self, place: Place, shift: int, value: Any) -> str:
-        """Whether a draw may have been added before this one: an edit elsewhere moves all draws down alike."""
+        """Whether a draw may have been added before this one: an edit elsewhere moves all draws alike."""
         stream = place[0]
         odd = shift < 0 if stream.shift is None else shift != stream.shift
         stream.shift = shift
