@@ -87,21 +87,53 @@ def of_one_call(draws: Iterable[Draw]) -> tuple[Draw, ...]:
 
 
 def shortfalls(notes: Iterable[Note]) -> Iterator[Note]:
-    """Notes that say which draws the recording itself did not keep, and where they were."""
-    told: dict[tuple[str, str, str], Note] = {}
+    """A note that says which draws the recording itself did not keep, and why; none if it kept all."""
+    listed = list(notes)
+    first, why = _unkept(listed)
+    if first is not None:
+        yield Note(
+            kind="incomplete",
+            time_ns=first.time_ns,
+            trace_id=first.trace_id,
+            attributes={"why": f"draws: partial ({why})"},
+            process_id=first.process_id,
+        )
+
+
+def recorded_line(notes: Iterable[Note]) -> str | None:
+    """How many values a run read, and which of them it could not keep; None if draws were not recorded."""
+    listed = [note for note in notes if note.kind == "draws"]
+    if not listed:
+        return None
+    values = [served for note in listed for _, served, _ in _values(note)]
+    served = sum(values)
+    line = f"{served} of {len(values)} from the tape" if served else f"{len(values)} recorded"
+    _, why = _unkept(listed)
+    return line + (f", partial ({why})" if why else "")
+
+
+def _values(note: Note) -> Any:
+    """(stream, served, value) of each draw of a note."""
+    return note.attributes["values"]
+
+
+def _unkept(notes: Iterable[Note]) -> tuple[Note | None, str]:
+    """The first note that tells of draws that were not kept, and what all of them tell."""
+    first: Note | None = None
+    told: dict[str, dict[str, None]] = {}
     for note in notes:
         for kind, source, site, where, _ in _told(note):
             if kind in _UNKEPT:
-                told.setdefault((kind, _place(kind, source, site, where), _SAID[kind]), note)
-    for (_, what, said), note in told.items():
-        why = f"draws: partial ({what} {said})"
-        yield Note(
-            kind="incomplete",
-            time_ns=note.time_ns,
-            trace_id=note.trace_id,
-            attributes={"why": why},
-            process_id=note.process_id,
-        )
+                first = first or note
+                said = f"not covered: {site}" if kind == "uncovered" else _SAID[kind]
+                what = shown(source, site) if kind == "uncovered" else _place(kind, source, site, where)
+                told.setdefault(said, {})[what] = None
+    return first, "; ".join(f"{_listing(list(what))} {said}" for said, what in told.items())
+
+
+def _listing(what: Sequence[str]) -> str:
+    more = f" and {len(what) - _LISTED} more" if len(what) > _LISTED else ""
+    return ", ".join(what[:_LISTED]) + more
 
 
 def _told(note: Note) -> Iterator[tuple[str, str, str, str, int]]:

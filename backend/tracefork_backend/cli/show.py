@@ -51,9 +51,13 @@ def show(
 
 
 def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool) -> None:
+    from ..drawn import recorded_line
+
     summary = opened.rows("select * from runs where run_id = $run_id", {"run_id": run.run_id})[0]
+    drawn = recorded_line(run.notes)
     if as_json:
-        print_json({**summary, "exchanges": rows, "incomplete": list(run.incomplete_reasons)})
+        incomplete = list(run.incomplete_reasons)
+        print_json({**summary, "exchanges": rows, "incomplete": incomplete, "draws": drawn})
         return
     out = console()
     out.print(
@@ -80,6 +84,8 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
             _status(row, exchange),
         )
     out.print(made)
+    if drawn is not None:
+        out.print(f"draws  {drawn}", markup=False, soft_wrap=True)
     out.print(_closing_line(run), markup=False, soft_wrap=True)
 
 

@@ -25,6 +25,7 @@ from tracefork_otel.records import ProcessStarted, SpanRecord
 from tracefork_otel.tape import HowStarted
 from tracefork_otel.wal import Wal
 
+from ..drawn import shortfalls
 from ..store import Store, open_store
 from .environment import recordable, traced
 from .reach import program_of, reached, short_name, unwritable, why_nothing
@@ -244,6 +245,8 @@ def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
             elif note.kind == "lost":
                 lost[note.process_id] = why  # each such note tells all that its process lost so far
         found.update(dict.fromkeys(lost.values()))
+        for note in shortfalls(store.notes(run_id)):
+            found[f"run {run_id[:8]}: {note.attributes['why']}; a replay draws them for real"] = None
     return list(found)
 
 
