@@ -12,6 +12,7 @@ from e2e.command import environment, tracefork
 # Each test records and replays several processes: .ci/run has them, `make test` has not.
 pytestmark = pytest.mark.slow
 
+HERE = "{}.{}".format(*sys.version_info)
 AGENT = """
 import asyncio, contextlib, os, random, secrets, time, uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -171,8 +172,11 @@ def test_what_does_not_fit_is_said(folder: Path, tmp_path: Path) -> None:
     assert done.status == 1
     drawn = next(line for line in done.out.splitlines() if line.startswith("draws "))
     assert "partial" in drawn
-    assert "time in agent:prompts" in drawn
-    assert "another line" in drawn
+    assert "time.time at agent.py:29 served on another line" in drawn
+    drift = next(line for line in done.out.splitlines() if line.startswith("drift "))
+    assert "(clock)" in drift
+    assert "time.time at agent.py" in drift
+    assert "a draw was added before it" in drift
 
 
 FAMILY = """
@@ -277,6 +281,44 @@ def test_each_call_of_a_process_replays_alone(tmp_path: Path) -> None:
         done = tracefork("replay", run, cwd=tmp_path, ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY="x")
         assert "PASS    bit-exact" in done.out, done.out + done.err
         assert "partial" not in done.out
+
+
+UNTRIED = """
+from anthropic import Anthropic
+from datetime import datetime
+from tracefork_otel import TraceforkInstrumentor
+from tracefork_otel._draws import ctypes_dict
+from uuid import uuid4
+
+ctypes_dict.TRIED = ((3, 0), (3, 1))
+TraceforkInstrumentor().instrument(draws=True)
+
+if __name__ == "__main__":
+    from tracefork_backend.simulate import spawn
+
+    with spawn("research", file=__file__) as url:
+        client = Anthropic(base_url=url, api_key="k", max_retries=0)
+        for step in range(2):
+            text = f"{step} {uuid4()} {datetime.now() if step else ''}"
+            messages = [{"role": "user", "content": text}]
+            client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=messages)
+"""
+
+
+def test_an_interpreter_that_was_not_tried_keeps_its_types(tmp_path: Path) -> None:
+    """Where `datetime` is better left alone, run, show and receipt say so, and all else is kept."""
+    (tmp_path / "agent.py").write_text(UNTRIED)
+    said = f"partial (datetime.now, datetime.utcnow, date.today not covered: not tried on Python {HERE})"
+    recorded = tracefork("run", "--", sys.executable, "agent.py", cwd=tmp_path)
+    assert recorded.status == 0, recorded.err
+    assert f"draws: {said}" in recorded.err
+    assert f"draws  2 recorded, {said}" in tracefork("show", "last", cwd=tmp_path).out
+    done = tracefork("replay", "last", cwd=tmp_path)
+    assert done.status == 1
+    assert f"note    the recording is incomplete: draws: {said}" in done.out
+    assert "1 of 2 exchanges served" in done.out
+    assert "datetime.now at agent.py:17 was not on the tape" in done.out
+    assert "FAIL    clock at step 1" in done.out
 
 
 @pytest.mark.slow
