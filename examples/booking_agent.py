@@ -2,7 +2,7 @@
 
     python examples/booking_agent.py --city Tokyo            # ends in BOOKED
     python examples/booking_agent.py --city Osaka            # ends in ERROR: which step lost it?
-    python examples/booking_agent.py --city Osaka --sampled  # does so in seven of ten runs
+    python examples/booking_agent.py --city Osaka --sampled  # does so in half of its runs
     tracefork-otel run -- python examples/booking_agent.py --city Osaka
 
 Without ANTHROPIC_API_KEY or ANTHROPIC_BASE_URL it talks to a scripted model on this machine.

@@ -30,6 +30,8 @@ _PROBES = 2
 # The posterior probability at which a step is put to the test, and limits of the search (research 3.6).
 _SURE = 0.9
 _MOST_SCREENING = 300
+# The same for what one certified drop leaves: it is the smaller part of the loss.
+_MOST_AGAIN = 100
 _TRIES = 3
 
 # Pairs of one test, and when it is given up: a drop this large is unlikely.
@@ -41,6 +43,8 @@ _UNLIKELY = 0.05
 
 # A loss this large that a certified drop leaves unexplained is searched for another one.
 _UNEXPLAINED = 0.2
+# Forks at both ends of what is left: where nothing was lost, a loss that large is seen in 8 % by chance.
+_MEASURE = 24
 
 # Prefixes with fewer graded trials do not count as measured.
 _MEASURED = 4
@@ -52,6 +56,10 @@ class _Span:
 
     after: int
     last: int
+
+
+def _whole(state: State) -> _Span:
+    return _Span(-1, state.plan.steps - 1)
 
 
 def value(state: State) -> Task[None]:
@@ -75,16 +83,14 @@ def value(state: State) -> Task[None]:
     if not first.flips and not (yield from _rescued_later(state)):
         state.stop_reason = "systematic" if first.defined else "aborted"
         return
-    spans = [_Span(-1, state.plan.steps - 1)]
+    spans = [_whole(state)]
     while spans:
         span = spans.pop()
         step = yield from _search(state, span)
         if step is not None:
-            spans += [
-                part
-                for part in (_Span(span.after, step - 1), _Span(step, span.last))
-                if part.last > part.after and _loss_chance(state, part) > 0.5
-            ]
+            for part in (_Span(span.after, step - 1), _Span(step, span.last)):
+                if part.last > part.after and (yield from _loses(state, part)):
+                    spans.append(part)
     found = [step for step in state.certified if _drop_at(state, step) > 0]
     if found:
         state.roots.add(max(found, key=lambda step: (_drop_at(state, step), -step)))
@@ -122,9 +128,14 @@ def _drop_at(state: State, step: int) -> float:
     return drop_contrast(state, step).effect or 0.0
 
 
-def _loss_chance(state: State, span: _Span) -> float:
-    """Return about how likely it is that V falls by `_UNEXPLAINED` over the span, by what has been drawn."""
-    return Contrast(prefix(state, span.after), prefix(state, span.last)).chance(_UNEXPLAINED)
+def _loses(state: State, span: _Span) -> Task[bool]:
+    """Tell whether V likelier than not falls by `_UNEXPLAINED` over the span."""
+    loss = Contrast(prefix(state, span.after), prefix(state, span.last))
+    if loss.chance(_UNEXPLAINED) <= 0.5:
+        return False
+    # The first re-runs are four: three of them well is no proof of a second loss.
+    yield from until((loss.treatment, _MEASURE), (loss.control, _MEASURE))
+    return loss.chance(_UNEXPLAINED) > 0.5
 
 
 def _search(state: State, span: _Span) -> Task[int | None]:
@@ -132,11 +143,12 @@ def _search(state: State, span: _Span) -> Task[int | None]:
     threshold = math.log(state.plan.steps / state.plan.alpha)
     tried: set[int] = set()
     drawn = 0
+    most = _MOST_SCREENING if span == _whole(state) else _MOST_AGAIN
     grid = Grid.whole() if span.last == state.plan.steps - 1 else Grid.above(_rate(state, span.last))
     while True:
         counts = _counts(state, span)
         place = locate(grid, counts, first=span.after + 1, last=span.last, excluded=tried)
-        if place.chance < _SURE and drawn < _MOST_SCREENING:
+        if place.chance < _SURE and drawn < most:
             arm = prefix(state, place.probe)
             yield from until((arm, len(arm.outcomes) + _PROBES))
             drawn += _PROBES
@@ -150,7 +162,7 @@ def _search(state: State, span: _Span) -> Task[int | None]:
         if certified:
             return place.step
         best = locate(grid, _counts(state, span), first=span.after + 1, last=span.last, excluded=set())
-        if best.step in tried or len(tried) >= _TRIES or drawn >= _MOST_SCREENING:
+        if best.step in tried or len(tried) >= _TRIES or drawn >= most:
             state.likely.append(best.step)
             state.closed[best.step] = (
                 "inconclusive",

@@ -1,4 +1,4 @@
-"""`demo`: an agent that fails, recorded, read, queried, replayed and forked; no key, no network."""
+"""`demo`: an agent that fails: recorded, read, queried, replayed, forked and blamed; no key, no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from importlib import resources
 from pathlib import Path
 
@@ -20,8 +21,13 @@ QUERY = (
 FORK = """fork last@2 --tool-input '{"flight": "NH176", "date": "2026-11-03"}' --success-re BOOKED"""
 
 
+BLAME = "blame last --success-re BOOKED --budget 2.00"
+# Half of the sampled agent's runs succeed.
+_RUNS_TO_FAIL = 20
+
+
 def demo(store: StoreOption = STORE) -> None:
-    """Record a booking agent against a scripted model server, then read, query, replay and fork it."""
+    """Record a booking agent against a scripted model server, then read, query, replay, fork and blame it."""
     agent = shlex.quote(str(_example("booking_agent.py")))
     python = shlex.quote(sys.executable)
     started = time.monotonic()
@@ -44,12 +50,33 @@ def demo(store: StoreOption = STORE) -> None:
         ("Step 2 asked for the wrong day. Change that, and let the agent go on:", FORK, {0}),
         ("What became of it:", "diff last", {0}),
     ):
-        print(f"\n# {says}\n$ tracefork-otel {command}", flush=True)
-        status = _tracefork(command, store)
-        if status not in expected:
-            raise AgentFailed(f"the demo's command `tracefork-otel {command}` ended with status {status}")
+        _show(says, command, store, expected)
+    _fail(f"run -- {python} {agent} --city Osaka --sampled", store)
+    _show("Which step lost it? Each is drawn again beside a control (a minute):", BLAME, store, {0})
     took = time.monotonic() - started
     print(f"\nDone in {took:.0f} s; the runs are in {store}. Next: tracefork-otel show last@3")
+
+
+def _show(says: str, command: str, store: Path, expected: Container[int]) -> None:
+    print(f"\n# {says}\n$ tracefork-otel {command}", flush=True)
+    status = _tracefork(command, store)
+    if status not in expected:
+        raise AgentFailed(f"the demo's command `tracefork-otel {command}` ended with status {status}")
+
+
+def _fail(command: str, store: Path) -> None:
+    """The newest run is one that failed."""
+    from ..oracle import graded_run
+    from ..store import open_store
+
+    says = "Models are sampled. With one that errs in half of its runs, until one fails:"
+    for _ in range(_RUNS_TO_FAIL):
+        _show(says, command, store, {0})
+        with open_store(store) as opened:
+            if "ERROR" in graded_run(opened.run("last")).text:
+                return
+        says = "This one went well; once more:"
+    raise AgentFailed(f"the demo's agent did not fail in {_RUNS_TO_FAIL} runs")
 
 
 def _tracefork(command: str, store: Path) -> int:

@@ -20,7 +20,7 @@ _MISREAD_CITIES = frozenset({"osaka"})
 # It misreads the date of the second flight it checks: a step in the middle, whose harm shows two steps later.
 _MISREAD_CHECK = 1
 # How often the sampled variant errs: often enough to fail, seldom enough that a resample mends it.
-_MISREAD_RATE = 0.7
+_MISREAD_RATE = 0.5
 _BOOKING_TASK = re.compile(r"\bto (?P<city>[^\n]+?) on (?P<date>\d{4}-\d{2}-\d{2})")
 
 
@@ -98,7 +98,7 @@ def booking(call: Call) -> Reply:
 
 
 def booking_sampled(call: Call) -> Reply:
-    """Books a flight as `booking` does, but makes the mistake for any city and only most of the time."""
+    """Books a flight as `booking` does, but makes the mistake for any city and only half of the time."""
     return _book_trip(call, misreads=call.rng.random() < _MISREAD_RATE)
 
 
