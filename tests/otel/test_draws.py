@@ -162,12 +162,7 @@ def run(
     done = subprocess.run(
         [python(version), "harness.py", *arguments],
         cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONHASHSEED": "7",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
+        env={**os.environ, **FIXED},
         capture_output=True,
         text=True,
         timeout=100,
@@ -246,15 +241,62 @@ def test_numpys_generators_are_served(tmp_path: Path) -> None:
     assert run(tmp_path, "serve", "tape.json") == (recorded[0], [], 2)
 
 
-def test_a_clock_in_a_container_is_named(tmp_path: Path) -> None:
-    """A clock that the agent put into a dict before the recording began is not reached, and that is noted."""
-    (tmp_path / "workload.py").write_text(
-        "import time\n\nCLOCKS = {'a': time.time}\n\n\n"
-        "def main():\n    return repr(CLOCKS['a']())\n\n\ndef check_real():\n    return True\n"
-    )
+PREBOUND = """
+import datetime, time, uuid
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+CLOCKS = {"a": time.time}
+
+
+class Held:
+    def __init__(self):
+        self.read, self.now = time.time, datetime.datetime.now
+
+
+class Slotted:
+    __slots__ = ("read",)
+
+    def __init__(self):
+        self.read = time.time_ns
+
+
+@dataclass(frozen=True)
+class Frozen:
+    read: Any
+
+
+class Model(BaseModel):
+    at: float = Field(default_factory=time.time)
+    id: uuid.UUID = Field(default_factory=uuid.uuid4)
+
+
+HELD, SLOTTED, FROZEN = Held(), Slotted(), Frozen(time.monotonic)
+
+
+def main():
+    return repr([HELD.read(), HELD.now(), SLOTTED.read(), Model().id])
+
+
+def check_real():
+    return abs(HELD.read() - time.time()) < 100
+"""
+
+
+def test_what_objects_hold_is_bound_anew_or_named(tmp_path: Path) -> None:
+    """Attributes of the agent's objects are ours; a dict, a frozen object, a model's field are named."""
+    (tmp_path / "workload.py").write_text(PREBOUND)
     recorded = run(tmp_path, "record", "tape.json", "late")
-    assert recorded[1] == [["prebound", "a clock or randomness", "workload.CLOCKS", 1, ""]]
-    assert json.loads((tmp_path / "tape.json").read_text()) == []
+    served = run(tmp_path, "serve", "tape.json", "late")
+    assert (served[0], served[2]) == (recorded[0], 4)
+    assert sorted(site for _, _, site, _, _ in recorded[1]) == [
+        "workload.CLOCKS",
+        "workload.Frozen.read",
+        "workload.Model.at",
+    ]
+    assert {kind for kind, *_ in recorded[1]} == {"prebound"}
 
 
 def test_values_above_the_cap_are_not_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as _datetime
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -30,14 +31,50 @@ class Rebinding:
         }
         self._replace = replace
         self.left: list[str] = []
-        """`module.name` of containers that hold one, which are the agent's to change."""
+        """`module.name` of what holds one and was not changed: containers, models, frozen objects."""
 
     def run(self, scope: Scope) -> int:
-        """How many names were bound anew; the containers that were not touched are in `left`."""
+        """How many names were bound anew; what was not touched is in `left`."""
         count = 0
+        users: set[str] = set()
         for name, module in list(sys.modules.items()):
             if type(module) is ModuleType and _is_users(module, scope):
+                users.add(name)
                 count += self._module(name, module)
+        return count + sum(self._object(owner) for owner in self._holders(users))
+
+    def _holders(self, users: set[str]) -> list[Any]:
+        """Objects of the agent's own classes that hold a true function in an attribute."""
+        sought = [true for true, _ in self._made if type(true) is BuiltinMethodType]
+        dates = gc.get_referrers(_datetime.datetime, _datetime.date)
+        sought += [one for one in dates if type(one) is BuiltinMethodType and one.__name__ in _DATES]
+        holders = gc.get_referrers(*sought)
+        attributes = {id(one): one for one in holders if type(one) is dict}
+        if attributes:  # of objects whose attributes are in a dict, to which they alone refer
+            holders += gc.get_referrers(*attributes.values())
+        return list({id(one): one for one in holders if self._is_object(one, users)}.values())
+
+    def _is_object(self, one: Any, users: set[str]) -> bool:
+        # By its type alone: to ask a proxy for anything else may run whatever code.
+        return type(one).__module__ in users and not issubclass(type(one), (type, ModuleType, Mapping))
+
+    def _object(self, owner: Any) -> int:
+        cls = type(owner)
+        count = 0
+        try:
+            names = [*vars(owner)] if hasattr(owner, "__dict__") else []
+            names += [name for base in cls.__mro__ for name in _slots(base)]
+            held = {
+                name: ours for name in names if (ours := self._of(getattr(owner, name, None))) is not None
+            }
+        except Exception:  # an object of the agent's may raise whatever it likes
+            return 0
+        for name, ours in held.items():
+            try:
+                self._replace(owner, name, ours)
+                count += 1
+            except Exception:  # a frozen one
+                self.left.append(f"{cls.__module__}.{cls.__qualname__}.{name}")
         return count
 
     def _module(self, name: str, module: ModuleType) -> int:
@@ -49,6 +86,7 @@ class Rebinding:
             if isinstance(found, type) and found.__module__ == module.__name__
         ]
         for owner in owners:
+            self._model(name, owner)
             for key, value in list(vars(owner).items()):
                 if isinstance(value, FunctionType) and id(value) not in self._ours:
                     # Also a dataclass's own `__init__`, for its factories.
@@ -61,6 +99,12 @@ class Rebinding:
                 elif not key.startswith("__") and self._holds(value):
                     self.left.append(f"{name}.{key}")
         return count
+
+    def _model(self, name: str, owner: Any) -> None:
+        """A factory of a pydantic model's field is inside its compiled schema, where nobody changes it."""
+        for key, field in dict(vars(owner).get("__pydantic_fields__") or {}).items():
+            if self._of(getattr(field, "default_factory", None)) is not None:
+                self.left.append(f"{name}.{owner.__qualname__}.{key}")
 
     def _function(self, function: FunctionType) -> int:
         count = 0
@@ -104,6 +148,11 @@ class Rebinding:
         if not isinstance(value, (list, tuple, set, frozenset)):
             return False
         return any(self._of(found) is not None for found in cast("list[Any]", value))
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    found = vars(cls).get("__slots__", ())
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _is_users(module: ModuleType, scope: Scope) -> bool:
