@@ -105,6 +105,7 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         (("blame", "last", "--judge-model", "claude-haiku-4-5"), "belong to --judge"),
         (("blame", "last", "--judge", "@none.txt"), "cannot read none.txt"),
         (("blame", "last", "--judge", "it is booked", "--mode", "fixed"), "ANTHROPIC_API_KEY"),
+        (("blame", "resume", "last", "--success-re", "BOOKED"), "leave oracle and change out"),
         (("blame", "verify", "abcdef"), "no finished experiment begins with abcdef"),
     ):
         done = tracefork(*arguments, cwd=folder)

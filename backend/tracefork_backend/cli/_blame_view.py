@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._output import cell, money, print_narrow, table
@@ -28,8 +29,14 @@ def as_json(store: Store, experiment_id: str) -> dict[str, Any]:
     """The experiment with its effects and sets."""
     given = {"id": experiment_id}
     (experiment,) = store.rows("select * from blame_experiments where experiment_id = $id", given)
+    (unpriced,) = store.rows(
+        "select count(*) as forks from blame_trials "
+        "where experiment_id = $id and calls_live > 0 and cost_usd is null",
+        given,
+    )
     return {
         **experiment,
+        "unpriced_forks": unpriced["forks"],
         "effects": store.rows("select * from blame_effects where experiment_id = $id order by step", given),
         "sets": store.rows("select * from blame_sets where experiment_id = $id", given),
     }
@@ -65,12 +72,21 @@ def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
     controls = "" if found["mode"] == "value" else f", {found['controls']} of them controls"
     print(
         f"experiment {experiment_id} · {found['mode']}, {found['perturbation']} · {found['forks']} forks"
-        f"{controls} · {money(found['spent_usd'])} · ended: {found['stop_reason']}"
+        f"{controls} · {_spent(found)} · ended: {found['stop_reason']}"
     )
     if found["oracle_note"]:
         print(f"{found['oracle_name']}: {found['oracle_note']} · {money(found['grading_usd'])}")
     if not every:
         print(f"why a step is not named: tracefork-otel blame show {experiment_id[:8]}")
+
+
+def _spent(found: Mapping[str, Any]) -> str:
+    unpriced = found["unpriced_forks"]
+    if not unpriced:
+        return money(found["spent_usd"])
+    if unpriced == found["forks"]:
+        return "price not known"
+    return f"{money(found['spent_usd'])} and {unpriced} forks whose price is not known"
 
 
 def progress_line(progress: Progress) -> str:
