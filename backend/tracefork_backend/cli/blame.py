@@ -125,7 +125,8 @@ def blame(
         if len(refs) == 2 and refs[0] in ("resume", "verify", "show"):
             if any(asked["oracle"][:-1]) or judge is not None or any(asked["change"]):
                 raise UsageError(
-                    f"`blame {refs[0]}` keeps to what its experiment was begun with: leave oracle and change out"
+                    f"`blame {refs[0]}` keeps to what its experiment was begun with: "
+                    "leave oracle and change out"
                 )
             status = _later(refs[0], refs[1], opened, budget, jobs, as_json)
             if report is not None:
