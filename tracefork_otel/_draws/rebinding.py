@@ -49,9 +49,10 @@ class Rebinding:
         dates = gc.get_referrers(_datetime.datetime, _datetime.date)
         sought += [one for one in dates if type(one) is BuiltinMethodType and one.__name__ in _DATES]
         holders = gc.get_referrers(*sought)
-        attributes = {id(one): one for one in holders if type(one) is dict}
+        globals_of = {id(vars(module)) for module in list(sys.modules.values()) if type(module) is ModuleType}
+        attributes = [one for one in holders if type(one) is dict and id(one) not in globals_of]
         if attributes:  # of objects whose attributes are in a dict, to which they alone refer
-            holders += gc.get_referrers(*attributes.values())
+            holders += gc.get_referrers(*attributes)
         return list({id(one): one for one in holders if self._is_object(one, users)}.values())
 
     def _is_object(self, one: Any, users: set[str]) -> bool:
@@ -159,4 +160,7 @@ def _is_users(module: ModuleType, scope: Scope) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return module.__name__ == "__main__"
-    return scope.of_module(module.__name__, os.path.realpath(file)) == USER
+    # Most modules are libraries', and known by their paths as they stand: links are costly to follow.
+    return scope.of_module(module.__name__, file) == USER and (
+        scope.of_module(module.__name__, os.path.realpath(file)) == USER
+    )
