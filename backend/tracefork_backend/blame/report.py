@@ -199,7 +199,9 @@ def _message(state: State, found: Findings) -> str:
     joint = [each for each in found.sets if each.verdict == "certified"]
     if roots:
         effect = max(roots, key=lambda e: e.effect or 0.0)
-        message = f"step {effect.step} is the root cause"
+        # Of a run that went well nothing is the cause of a loss: the step can lose it.
+        role = "is the root cause" if state.plan.parent_failed else "decides the run"
+        message = f"step {effect.step} {role}"
         if effect.effect is not None and not found.deterministic:
             message += (
                 f": it moves the outcome by {effect.effect:.2f}, {effect.ci_low:.2f} to {effect.ci_high:.2f}"
