@@ -163,3 +163,8 @@ def test_auto_finds_where_a_sampled_run_was_lost(tmp_path: Path) -> None:
     top = tracefork("sql", "--json", "select mode, top_step from blame_experiments", cwd=tmp_path).rows
     assert top == [{"mode": "value", "top_step": 2}]
     assert tracefork("blame", "verify", "last", cwd=tmp_path).status == 0
+    assert tracefork("blame", "show", "last", "--report", "page.html", cwd=tmp_path).status == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Step 2 lost this run." in page
+    assert "Drawn again; fork" in page
+    assert "request: {" not in page  # the prefix is the recorded one, so only the answers differ

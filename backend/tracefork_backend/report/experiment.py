@@ -88,7 +88,8 @@ def _change(run: Run, trial: TrialRecord, step: int) -> Change | None:
         made = run.store.run(trial.run_id).exchanges
     except UnknownRun:
         return None
-    altered = [each for each in made if each.intervention is not None]
+    # What marks the end of a kept prefix is no change: the step after it was drawn again.
+    altered = [each for each in made if each.intervention is not None] if trial.altered else []
     after = altered[0] if altered else made[step] if step < len(made) else None
     if after is None or step >= len(run.exchanges):
         return None
