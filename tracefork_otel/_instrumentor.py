@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -73,6 +74,8 @@ class TraceforkInstrumentor(BaseInstrumentor):
         present = _session.current
         session = _launch.boot(via, replace(Settings.from_env(), **given), sink=sink)
         if session is None:
+            if "tracefork_otel.draws" in sys.modules:  # a warm process, whose children have sessions
+                sys.modules["tracefork_otel.draws"].include(given.get("draws_include", ()))
             return
         if present is not None:
             wanted = given.pop("store", present.settings.store)

@@ -73,9 +73,9 @@ class Suspect:
 class Deck:
     """Every draw of the agent's own code, with its place; no method raises into the agent."""
 
-    def __init__(self, root: str, include: Iterable[str] = ()) -> None:
+    def __init__(self, root: str, include: Iterable[str] = (), outside: tuple[str, ...] = ()) -> None:
         self.root = root
-        self.scope = Scope(include)
+        self.scope = Scope(include, outside)
         self.lanes = Lanes(self.scope)
         self.real: dict[str, Callable[..., Any]] = {}
         """The true clocks that must go on from the last served value."""

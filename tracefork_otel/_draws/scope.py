@@ -46,10 +46,11 @@ _COMPREHENSION = re.compile(r"(\.<locals>)?\.?<(listcomp|dictcomp|setcomp|genexp
 class Scope:
     """The verdict on each code object, decided once."""
 
-    def __init__(self, include: Iterable[str] = ()) -> None:
+    def __init__(self, include: Iterable[str] = (), outside: tuple[str, ...] = ()) -> None:
         self._verdicts: dict[int, int] = {}
         # By id, as equal code in two files compares equal; kept, so that no id is used twice.
         self._kept: list[CodeType] = []
+        self._libraries = (_STDLIB, _HOME, *outside)
         self.include = (*FRAMEWORKS, *include)
         """Modules, with what is below them, and single functions as `module:qualname`."""
 
@@ -95,7 +96,7 @@ class Scope:
             return USER
         if _below(name, (*_OURS, *TRANSPARENT)):
             return OUT
-        library = path.startswith((_STDLIB, _HOME)) or "/site-packages/" in path or "/dist-packages/" in path
+        library = path.startswith(self._libraries) or "/site-packages/" in path or "/dist-packages/" in path
         return OUT if library else USER
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from tracefork_otel._agent_main import NOT_STARTED
 from tracefork_otel._errors import AgentFailed, UsageError
 from tracefork_otel._settings import Settings
+from tracefork_otel._tools.serving import ToolsMode
 from tracefork_otel.match import MatchMode
 from tracefork_otel.tape import HowStarted, Tape
 
@@ -50,6 +51,7 @@ class Playing:
     match: MatchMode = "exact"
     ignore: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    tools: ToolsMode | None = None
 
 
 class InPlace:
@@ -117,13 +119,16 @@ class InProcesses:
         from ..receive.agents import recorded_routes
 
         self._routes = recorded_routes(start)
-        # Its modules would be imported with the true clocks, and with another order of sets.
-        if warm and entrypoint is not None and not tape.draws:
-            self._warm_up(entrypoint)
+        if warm and entrypoint is not None:
+            self._warm_up(entrypoint, bool(tape.draws))
 
-    def _warm_up(self, entrypoint: str) -> None:
+    def _warm_up(self, entrypoint: str, draws: bool) -> None:
+        kept = kept_settings(self._start)
+        tape = self._how.tape
         try:
-            self._pool = WarmPool(entrypoint, env=self._base, cwd=self._cwd, tape=self._how.tape)
+            self._pool = WarmPool(
+                entrypoint, env=self._base, cwd=self._cwd, tape=tape, settings=kept, draws=draws
+            )
         except Refused as why:
             self._refuse(why)
 
@@ -173,6 +178,7 @@ class InProcesses:
                 "TRACEFORK_MATCH": how.match,
                 "TRACEFORK_IGNORE": ",".join(how.ignore),
                 "TRACEFORK_ALLOW_HOSTS": ",".join(how.allow_hosts),
+                "TRACEFORK_TOOLS": how.tools or "",
                 "TRACEFORK_SEAL": "0",
                 **kept_settings(start),
             },
@@ -222,6 +228,7 @@ def _settings(start: HowStarted, how: Playing, space: TrialSpace) -> Settings:
         match=how.match,
         ignore=how.ignore,
         allow_hosts=how.allow_hosts,
+        tools=how.tools,
         seal=False,
     )
 

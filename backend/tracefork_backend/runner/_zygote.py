@@ -60,6 +60,8 @@ def main() -> None:
     sys.orig_argv[:] = [sys.executable, "-m", "tracefork_otel._agent_main", order["entrypoint"]]
     sys.argv[:] = [sys.argv[0], order["entrypoint"]]
     try:
+        if order["draws"]:
+            _draw(order["tape"])
         function = _imported(order["entrypoint"], control.fileno())
         supervisor = _by_path(order["supervisor"])
         _prepare(order["tape"])
@@ -70,6 +72,18 @@ def main() -> None:
     gc.freeze()  # else the collector would touch, and so copy, every page in every child
     control.send(json.dumps({"ready": os.getpid()}).encode())
     _serve(control, function, supervisor)
+
+
+def _draw(tape: str) -> None:
+    """The agent's modules read the recorded clocks and randomness while they are imported."""
+    from pathlib import Path
+
+    from tracefork_otel import draws
+    from tracefork_otel._settings import Settings
+    from tracefork_otel.tape import Tape
+
+    outside = os.path.dirname(os.path.realpath(__file__)) + os.sep
+    draws.prepare(Tape.load(Path(tape)).draws, Settings.from_env().draws_include, (outside,))
 
 
 def _imported(entrypoint: str, control: int) -> Callable[..., Any]:
@@ -290,7 +304,8 @@ def _status_of(call: Callable[[], int]) -> int:
 def _seed() -> None:
     # `random` does so itself in a forked child; trials that shared a state would not be independent.
     numpy_random: Any = sys.modules.get("numpy.random")
-    if numpy_random is not None:
+    # With draws its state is the recorded one, up to the fork point.
+    if numpy_random is not None and "tracefork_otel.draws" not in sys.modules:
         numpy_random.seed()
 
 

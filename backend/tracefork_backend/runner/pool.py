@@ -44,9 +44,14 @@ class WarmPool:
         env: Mapping[str, str],
         cwd: Path,
         tape: Path,
+        settings: Mapping[str, str] | None = None,
+        draws: bool = False,
         import_timeout: float = IMPORT_S,
     ) -> None:
-        """The agent is imported; raises Refused if its children would share threads or connections."""
+        """The agent is imported; raises Refused if its children would share threads or connections.
+
+        With `draws` its modules read the tape's clocks and randomness, as the `settings` of the fork say.
+        """
         self._name = entrypoint
         self._cwd = cwd
         self._lock = threading.Lock()
@@ -56,7 +61,7 @@ class WarmPool:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(_ZYGOTE), str(theirs.fileno())],
-                env=_quiet(env),
+                env={**_quiet(env), **(settings or {})},
                 cwd=cwd,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -66,15 +71,20 @@ class WarmPool:
                 start_new_session=True,
             )
         try:
-            self._import(entrypoint, tape, import_timeout)
+            self._import(entrypoint, tape, draws, import_timeout)
         except BaseException:
             self.close()
             raise
         self.start_up_s = time.monotonic() - started
         """How long the import took."""
 
-    def _import(self, entrypoint: str, tape: Path, timeout: float) -> None:
-        order = {"entrypoint": entrypoint, "tape": str(tape.absolute()), "supervisor": str(SUPERVISOR)}
+    def _import(self, entrypoint: str, tape: Path, draws: bool, timeout: float) -> None:
+        order = {
+            "entrypoint": entrypoint,
+            "tape": str(tape.absolute()),
+            "supervisor": str(SUPERVISOR),
+            "draws": draws,
+        }
         self._control.settimeout(timeout)
         try:
             self._control.send(json.dumps(order).encode())
