@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tracefork_otel._draws.wording import shown
+from tracefork_otel._draws.wording import place, shown
 from tracefork_otel.records import Draw, Note
 from tracefork_otel.tape import Tape
 
@@ -20,13 +20,14 @@ _SAID = {
     "capped": "more than are kept",
     "uncovered": "not covered",
     "prebound": "bound before the recording began",
+    "pooled": "drawn in a pool of processes, whose jobs go to another worker each time",
 }
-_LOST = ("exhausted", "shape", "capped", "uncovered", "prebound")
-_UNKEPT = ("capped", "uncovered", "prebound")
+_LOST = ("exhausted", "shape", "capped", "uncovered", "prebound", "pooled")
+_UNKEPT = ("capped", "uncovered", "prebound", "pooled")
 # What holds of the whole process, however often it was noted.
-_FACTS = ("uncovered", "prebound", "capped")
+_FACTS = ("uncovered", "prebound", "capped", "pooled")
 # The cause before its consequences.
-_KINDS = ("moved", "shape", "uncovered", "prebound", "capped", "exhausted")
+_KINDS = ("moved", "shape", "uncovered", "prebound", "pooled", "capped", "exhausted")
 _LISTED = 3
 
 
@@ -121,7 +122,7 @@ def _unkept(notes: Iterable[Note]) -> tuple[Note | None, str]:
     """The first note that tells of draws that were not kept, and what all of them tell."""
     first: Note | None = None
     told: dict[str, dict[str, None]] = {}
-    for note in notes:
+    for note in sorted(notes, key=lambda one: one.time_ns):
         for kind, source, site, where, _ in _told(note):
             if kind in _UNKEPT:
                 first = first or note
@@ -148,7 +149,7 @@ def _place(kind: str, source: str, site: str, where: str = "") -> str:
     what = shown(source, site)
     if kind == "uncovered":
         return f"{what} ({site})"
-    return f"{what} at {where}" if where else f"{what} in {site.partition('<')[0] or site}"
+    return f"{what} at {where}" if where else f"{what} in {place(site)}"
 
 
 def account(tape: Tape, notes: Sequence[Note]) -> str | None:

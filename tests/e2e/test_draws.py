@@ -283,6 +283,45 @@ def test_each_call_of_a_process_replays_alone(tmp_path: Path) -> None:
         assert "partial" not in done.out
 
 
+POOLED = """
+import multiprocessing, time
+from concurrent.futures import ProcessPoolExecutor
+from uuid import uuid4
+
+from anthropic import Anthropic
+
+
+def work(number):
+    return uuid4()
+
+
+if __name__ == "__main__":
+    from tracefork_backend.simulate import spawn
+
+    with spawn("research", file=__file__) as url:
+        client = Anthropic(base_url=url, api_key="k", max_retries=0)
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+            content = f"{pool.submit(time.time).result()} {[*pool.map(work, range(3))]}"
+        messages = [{"role": "user", "content": content}]
+        client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=messages)
+"""
+
+
+def test_what_a_pool_of_processes_draws_is_named(tmp_path: Path) -> None:
+    """A clock handed to a pool of processes, and what its jobs draw, are partial, and a drift quotes them."""
+    (tmp_path / "agent.py").write_text(POOLED)
+    recorded = tracefork("run", "--draws", "--", sys.executable, "agent.py", cwd=tmp_path)
+    assert recorded.status == 0, recorded.err
+    assert "draws: partial (time.time in agent:<module> drawn in a pool of processes" in recorded.err
+    shown = tracefork("show", "last", cwd=tmp_path).out
+    assert "draws  3 recorded, partial (" in shown
+    assert "uuid4 in agent:work" in shown
+    done = tracefork("replay", "last", cwd=tmp_path)
+    assert done.status == 1
+    assert "time.time in agent:<module> is drawn in a pool of processes" in done.out
+    assert "draw it where the job is handed over" in done.out
+
+
 UNTRIED = """
 from anthropic import Anthropic
 from datetime import datetime

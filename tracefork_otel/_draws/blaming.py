@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..match import Explanation
 from .deck import Suspect
-from .wording import family, looks, shown
+from .wording import family, looks, place, shown
 
 QUOTED = 2
 """A sentence names this many draws."""
@@ -57,24 +57,32 @@ def _likely(explanation: Explanation, suspects: Sequence[Suspect]) -> list[Suspe
 
 def _quote(suspect: Suspect) -> str:
     what = shown(suspect.source, suspect.site)
-    module = suspect.site.partition("<")[0] if suspect.kind == "library" else suspect.site
-    place = f"{what} at {suspect.where}" if suspect.where else f"{what} in {module}"
-    if suspect.kind == "library":
-        return f"{place} is a library's own and was not recorded"
-    if suspect.kind == "moved":
-        return f"{place} was given what another line of its function drew: a draw was added before it"
-    if suspect.kind == "shape":
-        return f"{place} asks for another kind of value than was recorded"
+    where = f"{what} at {suspect.where}" if suspect.where else f"{what} in {place(suspect.site)}"
     if suspect.kind == "uncovered":
         return f"{what} is not covered here ({suspect.site})"
     if suspect.kind == "prebound":
-        return f"{what} of {suspect.site} was bound before the recording began"
-    return f"{place} was not on the tape"
+        return f"{suspect.site} holds {what} of before the recording began"
+    return f"{where} {_SAID[suspect.kind]}"
+
+
+_SAID = {
+    "exhausted": "was not on the tape",
+    "library": "is a library's own and was not recorded",
+    "moved": "was given what another line of its function drew: a draw was added before it",
+    "shape": "asks for another kind of value than was recorded",
+    "pooled": "is drawn in a pool of processes, whose jobs go to another worker each time",
+}
+_REMEDIES = {
+    "library": "record with TRACEFORK_DRAWS_INCLUDE={}, or leave this path out: --ignore",
+    "uncovered": "leave this path out: --ignore",
+    "prebound": "record with `run --draws`, which begins earlier, or leave this path out: --ignore",
+    "pooled": "draw it where the job is handed over, or leave this path out: --ignore",
+}
 
 
 def _advice(found: Sequence[Suspect]) -> str:
-    library = next((one for one in found if one.kind == "library"), None)
-    if library is not None:
-        module = library.site.partition("<")[0]
-        return f"record with TRACEFORK_DRAWS_INCLUDE={module}, or leave this path out: --ignore"
-    return _ANEW
+    kinds = [one.kind for one in found if one.kind in _REMEDIES]
+    if not kinds:
+        return _ANEW
+    first = next(one for one in found if one.kind == kinds[0])
+    return _REMEDIES[first.kind].format(place(first.site))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from .._process import cwd
 from ..records import Draw
-from .lanes import Lanes
+from .lanes import Lanes, is_pooled
 from .scope import JOB, OUT, USER, VIA, Scope, site_of
 from .values import decode, encode
 
@@ -92,6 +92,7 @@ class Deck:
         """What is to be done at the fork point."""
         self._offsets: dict[str, float] = {}
         self._batch = 0
+        self._pooled = False
 
     def serve(self, choose: Callable[[], Iterable[Draw]], is_live: Callable[[], bool]) -> None:
         """Values come from what `choose` gives at the first draw of this process, up to the fork point."""
@@ -100,6 +101,7 @@ class Deck:
 
     def forked(self) -> None:
         """This forked child keeps its own draws, under a name made of its parent's."""
+        self._pooled = is_pooled()
         self.lanes.forked()
         self.root += self.lanes.root.name
         self.lanes.root.name = ""
@@ -180,6 +182,8 @@ class Deck:
             if self._choose is not None:
                 choose, self._choose = self._choose, None
                 self._deal(choose())
+            if self._pooled:
+                self.note("pooled", source, site)
             found = self._streams.setdefault(key, Stream(lane, source, site, self._tape.get(key) or deque()))
         return found
 

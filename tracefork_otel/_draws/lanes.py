@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import datetime as _datetime
 import sys
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -15,6 +17,19 @@ from .scope import JOB, USER, VIA, Scope, site_of
 Replace = Callable[[Any, str, Any], None]
 _LANE: contextvars.ContextVar[Lane | None] = contextvars.ContextVar("tracefork_lane", default=None)
 _PASSING = ("asyncio", "concurrent.futures", "threading")
+_BARE = ("time", "uuid", "random", "secrets", "os", "posix")
+_DATES = (_datetime.datetime, _datetime.date)
+_POOLS = ("concurrent.futures.process", "multiprocessing.pool")
+
+
+def is_pooled() -> bool:
+    """Whether this child was just forked to be one of a pool, whose jobs go to another worker each time."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _POOLS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Lane:
@@ -122,6 +137,20 @@ class Lanes:
             return submit(pool, run_job)
 
         replace(module.ThreadPoolExecutor, "submit", submitted)
+
+    def watch_process_jobs(
+        self, module: ModuleType, replace: Replace, note: Callable[[str, str, str], None]
+    ) -> None:
+        """A clock handed to a pool of processes is noted: nothing of the agent's calls it there."""
+        submit = module.ProcessPoolExecutor.submit
+
+        def submitted(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            handed = function.args[0] if isinstance(function, partial) and function.args else function
+            if getattr(handed, "__module__", None) in _BARE or getattr(handed, "__self__", None) in _DATES:
+                note("pooled", getattr(handed, "__qualname__", "?"), self.site_of_caller(2) or "a library")
+            return submit(pool, function, *args, **kwargs)
+
+        replace(module.ProcessPoolExecutor, "submit", submitted)
 
     def watch_tasks(self, module: ModuleType, replace: Replace) -> None:
         """An asyncio task has a lane of its own, which also reaches the worker threads of its context."""

@@ -78,13 +78,18 @@ class Sources:
         self._clocks()
         self._entropy()
         self._dates()
-        self.deck.lanes.watch_threads(self.replace)
+        lanes = self.deck.lanes
+        lanes.watch_threads(self.replace)
         for name, hook in (
             ("uuid", self._uuid),
             ("random", self._random),
             ("numpy.random", self._numpy),
-            ("asyncio", lambda module: self.deck.lanes.watch_tasks(module, self.replace)),
-            ("concurrent.futures.thread", lambda module: self.deck.lanes.watch_jobs(module, self.replace)),
+            ("asyncio", lambda module: lanes.watch_tasks(module, self.replace)),
+            ("concurrent.futures.thread", lambda module: lanes.watch_jobs(module, self.replace)),
+            (
+                "concurrent.futures.process",
+                lambda module: lanes.watch_process_jobs(module, self.replace, self._miss),
+            ),
         ):
             when_imported(name, self._hooked(hook))
         for name, functions in IDS:

@@ -52,6 +52,12 @@ def shown(source: str, site: str) -> str:
     return source if "." in source or " " in source else f"time.{source}"
 
 
+def place(site: str) -> str:
+    """The function of a site, without the module through which it drew."""
+    head, _, via = site.rpartition("<")
+    return head if head and not via.endswith(">") else site
+
+
 def looks(value: Any) -> Iterator[str]:
     """How the value, or a telling part of it, may stand in a prompt; nothing that is too short to tell."""
     for text in _looks(value):

@@ -54,7 +54,8 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
     from ..drawn import recorded_line
 
     summary = opened.rows("select * from runs where run_id = $run_id", {"run_id": run.run_id})[0]
-    drawn = recorded_line(run.notes)
+    launched = opened.draws_of_launch(run.launch_id) if run.launch_id else ()
+    drawn = recorded_line(launched or run.notes)
     if as_json:
         incomplete = list(run.incomplete_reasons)
         print_json({**summary, "exchanges": rows, "incomplete": incomplete, "draws": drawn})
