@@ -49,9 +49,9 @@ class Intervention:
     edits: tuple[tuple[str, object], ...] = ()
     """(JSON path, JSON value) in the order in which they change the request that the agent sent."""
     tool: str | None = None
-    """The tool of ours whose next call gets `result`."""
+    """The tool whose result is changed."""
     result: str | None = None
-    """What it gets, as JSON."""
+    """What the tool's next call gets, as JSON; None if the request that carries its result is changed."""
     call: int | None = None
     """The call of the tape that is replaced by that."""
     fork_id: str | None = None
@@ -71,7 +71,7 @@ class Intervention:
     @property
     def keeps_exchange(self) -> bool:
         """Whether the forked exchange ends as it was recorded."""
-        return self.kind == "noop" or self.tool is not None
+        return self.kind == "noop" or self.result is not None
 
     def to_json(self) -> str:
         """The intervention as one JSON object."""

@@ -19,10 +19,13 @@ from .tape import Tape
 Claim: TypeAlias = Callable[[int], bool]
 """Whether this step is still free for the caller; True at most once among all processes of a replay."""
 
+Recall: TypeAlias = Callable[[str], Exchange | None]
+"""What an earlier trial was answered to a request with this fingerprint; each answer is given once."""
+
 Phase: TypeAlias = Literal[
     "prefix",  # before the intervention, or beside it: from the tape
     "intervention",  # the forked exchange
-    "memo",  # afterwards, the answer that the parent got to the same request
+    "memo",  # afterwards, the answer that the parent or an earlier trial got to the same request
     "tail",  # afterwards, over the network, or refused
 ]
 
@@ -33,6 +36,7 @@ class Served:
 
     exchange: Exchange
     step: int
+    """Its step; the number of steps if it is none of the tape's."""
     phase: Phase | None = None
     """None in a replay."""
     label: str | None = None
@@ -82,8 +86,9 @@ class Player:
         claim: Claim | None = None,
         intervention: Intervention | None = None,
         tools: ToolsMode | None = None,
+        recall: Recall | None = None,
     ) -> None:
-        """`tools` says what calls of local tools get, see `ToolPlayer`."""
+        """`tools` says what calls of local tools get, see `ToolPlayer`; `recall` what a tail need not ask."""
         self.tape = tape
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
@@ -96,6 +101,7 @@ class Player:
         for step, exchange in enumerate(tape.exchanges):
             self._waiting.setdefault(self._fingerprint(exchange.request), deque()).append(step)
         self._fork = None if intervention is None else _Fork(tape, intervention, claim)
+        self._recall = recall
         self.tools = ToolPlayer(
             tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=claim
         )
@@ -112,7 +118,7 @@ class Player:
                     return Served(self.tape.exchanges[step], step)
                 return fork.served(step, request)
             if fork is not None and fork.goes_on_live:
-                return fork.tail(request)
+                return self._recalled(key, fork.tail(request))
             candidates = tuple(self._candidates())
             phase = None if fork is None else fork.missed()
             known = self._misses.get(key)
@@ -122,6 +128,13 @@ class Player:
         with self._lock:
             known = self._misses.setdefault(key, explanation)
         return Miss(known, repeated=known is not explanation, phase=phase)
+
+    def _recalled(self, key: str, answer: Served | Live) -> Served | Live:
+        """The answer that is remembered, where an unchanged request would go over the network."""
+        if self._recall is None or answer.phase != "tail":
+            return answer
+        remembered = self._recall(key)
+        return answer if remembered is None else Served(remembered, self.tape.steps, "memo")
 
     @property
     def watching(self) -> bool:
@@ -274,7 +287,7 @@ class _Fork:
         if change is None:
             return Live("tail")
         self._due = (*self._due, change)
-        if change.tool is not None:  # the model answers as it does, the tool that it then calls does not
+        if change.result is not None:  # the model answers as it does, the tool that it then calls does not
             return Live("intervention", None, change.label)
         body: bytes | None = None
         if change.edits:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .blame.experiment import blame
     from .blame.results import BlameResult
     from .diff import Diff, diff
-    from .edits import fault, noop, request, resample, response, text, tool_input
+    from .edits import fault, noop, request, resample, response, text, tool_input, tool_result
     from .fork import Fork, fork
     from .matrix import Matrix, matrix
     from .oracle import Graded, exit_code, field, function, regex
@@ -47,6 +47,7 @@ _HOME = {
     "response": "edits",
     "text": "edits",
     "tool_input": "edits",
+    "tool_result": "edits",
 }
 """The module that each public name comes from."""
 
@@ -76,6 +77,7 @@ __all__ = [
     "response",
     "text",
     "tool_input",
+    "tool_result",
 ]
 
 

@@ -56,8 +56,14 @@ def estimate(tape: Tape, step: int, edit: Edit, *, tail: Tail = "live") -> Estim
     Of a `recorded` tail it says the most: answers from memory are not foreseen, unless nothing is changed.
     """
     calls: list[tuple[Exchange, str | None]] = []
+    live = edit.kind in ("request", "resample")
+    if edit.kind == "tool_result":
+        from .tool_results import bind
+
+        bound = bind(edit, tape, step)
+        step, live = bound.step, bound.goes_live
     forked = tape.exchanges[step]
-    if edit.kind in ("request", "resample"):
+    if live:
         calls.append((forked, edit.model or _set_model(edit)))
     if tail == "live" or (tail == "recorded" and edit.kind != "noop"):
         calls += [(exchange, None) for exchange in after(tape, step)]

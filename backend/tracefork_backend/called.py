@@ -24,6 +24,7 @@ _RAN: dict[Why, str] = {
     "live": "ran for real",
     "text": "ran for real, as no JSON of its result is recorded",
     "exchanges": "ran, as its requests are on the tape",
+    "change": "ran, as a call of its own is changed",
     "tail": "ran for real, as it is not recorded",
 }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tracefork_otel._errors import UsageError
 from tracefork_otel._json_paths import parse_path
+from tracefork_otel._tools.values import exact
 
 if TYPE_CHECKING:
     from tracefork_otel.intervention import Kind
@@ -33,9 +34,9 @@ class Edit:
     body: bytes | None = None
     """The whole response's body."""
     value: object = None
-    """The tool call's input."""
+    """The tool call's input, or its result."""
     tool: str | None = None
-    """The tool whose first call is meant, if not the first call of all."""
+    """The tool whose first call is meant; for an input that may be None, the first call of all."""
     changes: tuple[tuple[str, object], ...] = ()
     """(JSON path, JSON value) pairs of the request."""
     system: str | None = None
@@ -52,6 +53,8 @@ class Edit:
             return " ".join(["request", *parts])
         if self.kind == "tool_input" and self.tool is not None:
             return f"tool_input {self.tool}"
+        if self.kind == "tool_result":
+            return f"tool_result {self.tool}"
         return f"fault {self.fault}" if self.kind == "fault" else self.kind
 
 
@@ -68,6 +71,20 @@ def response(body: bytes | str) -> Edit:
 def tool_input(value: object, *, tool: str | None = None) -> Edit:
     """The model calls its first tool (or the first of that name) with this input."""
     return Edit(kind="tool_input", value=value, tool=tool)
+
+
+def tool_result(name: str, value: object, *, text: str | None = None) -> Edit:
+    """The next call of that tool after the step's answer gives this value.
+
+    A tool that gave a text is given one: `text`, or else the value as JSON.
+    """
+    if not name:
+        raise UsageError("a tool result needs the tool's name")
+    spelled = exact(value)
+    if spelled is None:
+        raise UsageError(f"the result of {name} is no JSON value: {value!r}")
+    said = value if isinstance(value, str) else spelled
+    return Edit(kind="tool_result", tool=name, value=value, text=said if text is None else text)
 
 
 def request(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, overload
 
 from tracefork_otel._errors import UsageError
+from tracefork_otel._tools.serving import ToolsMode
 from tracefork_otel.intervention import Tail
 from tracefork_otel.match import MatchMode
 from tracefork_otel.tape import Tape
@@ -37,6 +38,7 @@ def fork(
     match: MatchMode = ...,
     ignore: Sequence[str] = ...,
     allow_hosts: Sequence[str] = ...,
+    tools: ToolsMode | None = ...,
 ) -> Fork: ...
 @overload
 def fork(
@@ -55,6 +57,7 @@ def fork(
     match: MatchMode = ...,
     ignore: Sequence[str] = ...,
     allow_hosts: Sequence[str] = ...,
+    tools: ToolsMode | None = ...,
 ) -> list[Fork]: ...
 def fork(
     run: Run | Tape,
@@ -72,12 +75,14 @@ def fork(
     match: MatchMode = "exact",
     ignore: Sequence[str] = (),
     allow_hosts: Sequence[str] = (),
+    tools: ToolsMode | None = None,
 ) -> Fork | list[Fork]:
     """The fork of a run that is changed by this edit at this step; a list of them if `times` is not 1.
 
-    `on_done` is given each fork as it ends; `timeout` holds for agents in processes of their own. What goes
-    wrong with an agent is the fork's `problem`, not an exception. Raises UsageError if the edit does not fit
-    the step or nothing says how to start the agent, StoreError if the forks cannot be kept.
+    `on_done` is given each fork as it ends; `timeout` holds for agents in processes of their own; `tools`
+    says what calls of `@tool` functions get, as it does to `replay`. What goes wrong with an agent is the
+    fork's `problem`, not an exception. Raises UsageError if the edit does not fit the step or nothing says
+    how to start the agent, StoreError if the forks cannot be kept.
     """
     if times < 1:
         raise UsageError(f"times={times}: ask for at least one fork")
@@ -90,6 +95,7 @@ def fork(
         match=match,
         ignore=ignore,
         allow_hosts=allow_hosts,
+        tools=tools,
         warm=times > 1,
     ) as forker:
         made = forker.forks([Planned(at=at, edit=edit, tail=tail)] * times, oracle=oracle, on_done=on_done)

@@ -23,7 +23,9 @@ from tracefork_backend.edits import (
     response,
     text,
     tool_input,
+    tool_result,
 )
+from tracefork_backend.tool_results import bind as bind_tool_result
 from tracefork_otel._edits import apply_edits
 from tracefork_otel._errors import UsageError
 from tracefork_otel._json_paths import parse_path
@@ -46,12 +48,14 @@ __all__ = [
     "response",
     "text",
     "tool_input",
+    "tool_result",
 ]
 
 _FLAGS: Mapping[Kind, str] = {
     "text": "--text",
     "response": "--response",
     "tool_input": "--tool-input",
+    "tool_result": "--tool-result",
     "request": "--set, --system, --model",
     "fault": "--fault",
     "resample": "--resample",
@@ -77,13 +81,12 @@ def from_flags(
 
     Raises UsageError unless they ask for exactly one.
     """
-    if tool_result is not None:
-        raise UsageError("--tool-result is not there yet: change the tool's call with --tool-input instead")
     settings = tuple(set)
     asked: dict[Kind, bool] = {
         "text": text is not None,
         "response": response_file is not None,
         "tool_input": tool_input is not None,
+        "tool_result": tool_result is not None,
         "request": bool(settings) or system is not None or model is not None,
         "fault": fault is not None,
         "resample": resample,
@@ -102,6 +105,8 @@ def from_flags(
         return edits.response(_read(Path(response_file or ""), "--response"))
     if kind == "tool_input":
         return edits.tool_input(_json(_value(str(tool_input), "--tool-input"), "--tool-input"), tool=tool)
+    if kind == "tool_result":
+        return _tool_result(str(tool_result))
     if kind == "request":
         prompt = None if system is None else _value(system, "--system")
         return edits.of_changes(tuple(map(_assignment, settings)), system=prompt, model=model)
@@ -129,14 +134,14 @@ def build(
     exchange = tape.exchanges[step]
     if exchange.damage is not None:
         raise UsageError(f"step {step} is damaged ({exchange.damage}): choose another run")
-    bind = _BIND.get(edit.kind)
-    if bind is None:
-        raise UsageError(f"a fork cannot change a {edit.kind} yet: choose one of {', '.join(_BIND)}")
     try:
-        bound = bind(edit, exchange)
+        if edit.kind == "tool_result":
+            bound = bind_tool_result(edit, tape, step)
+        else:
+            bound = replace(_BIND[edit.kind](edit, exchange), step=step)
     except UsageError as error:
         raise UsageError(f"step {step}: {error}") from None
-    return replace(bound, step=step, tail=tail, parent_run_id=tape.run_id)
+    return replace(bound, tail=tail, parent_run_id=tape.run_id)
 
 
 def _bind_reply(edit: Edit, exchange: Exchange) -> Intervention:
@@ -239,6 +244,21 @@ def _first_half(recorded: Response | None) -> Response | None:
     kept = sizes[: len(sizes) // 2] or (len(recorded.body) // 2,)
     offsets = recorded.chunk_offsets_us[: len(kept)]
     return replace(recorded, body=recorded.body[: sum(kept)], chunk_sizes=kept, chunk_offsets_us=offsets)
+
+
+def _tool_result(given: str) -> Edit:
+    """The edit that NAME=VALUE asks for: JSON where it is JSON, else the text itself."""
+    name, equals, value = given.partition("=")
+    if not (equals and name.strip()):
+        raise UsageError(
+            f"--tool-result {given!r} is not NAME=VALUE: write it like 'check_seats={{\"seats\": 0}}'"
+        )
+    text = _value(value, "--tool-result")
+    try:
+        found = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        found = text
+    return edits.tool_result(name.strip(), found, text=text)
 
 
 def _assignment(given: str) -> tuple[str, object]:

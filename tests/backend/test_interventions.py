@@ -209,10 +209,13 @@ def test_values_are_read_from_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({}, "choose one of --text, --response, --tool-input, --set, --system, --model, --fault"),
+        ({}, "choose one of --text, --response, --tool-input, --tool-result, --set"),
         ({"text": "a", "noop": True}, "one thing: choose one of --text, --noop"),
         ({"text": "", "model": "x"}, "choose one of --text, --set, --system, --model"),
-        ({"tool_result": "a=1"}, "not there yet"),
+        ({"tool_result": "a=1", "text": "a"}, "choose one of --text, --tool-result"),
+        ({"tool_result": "a"}, "--tool-result 'a' is not NAME=VALUE: write it like"),
+        ({"tool_result": "=1"}, "--tool-result '=1' is not NAME=VALUE"),
+        ({"tool_result": "a=@gone.json"}, "--tool-result: cannot read gone.json"),
         ({"text": "a", "tool": "book"}, "--tool names the call"),
         ({"tool_input": "{'a': 1}"}, "--tool-input is not valid JSON at line 1, column 2"),
         ({"tool_input": '{"a": NaN}'}, "not valid JSON"),
@@ -247,7 +250,12 @@ def test_flags_that_ask_for_no_one_thing(flags: dict[str, Any], message: str) ->
         (2, {"tool_input": "{}"}, "step 2: the recorded reply calls no tool"),
         (1, {"noop": True, "tail": "dead"}, "'dead' is no tail: use one of live, recorded, offline"),
         (1, {"edit": interventions.noop(), "text": "a"}, "either an edit or flags"),
-        (1, {"edit": Edit(kind="tool_result")}, "cannot change a tool_result yet"),
+        (
+            0,
+            {"tool_result": "book=1"},
+            "step 0: its answer does not call book; it calls no tool; book is called at 1",
+        ),
+        (1, {"tool_result": "gone=1"}, "step 1: its answer does not call gone; it calls book"),
     ],
 )
 def test_what_does_not_fit_the_step_is_said(step: int, flags: dict[str, Any], message: str) -> None:

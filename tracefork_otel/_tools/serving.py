@@ -25,6 +25,7 @@ Why: TypeAlias = Literal[
     "live",  # asked for
     "text",  # its recorded result is no JSON
     "exchanges",  # it makes requests, which are served
+    "change",  # a fork changes the result of a tool that it calls
     "tail",  # a fork after its change, and nothing is recorded
 ]
 
@@ -145,7 +146,11 @@ class ToolPlayer:
         call = self.calls[at]
         if call.exchanges:
             return Runs("exchanges", call, loosely)
+        if self._holds(call, placement.changes):
+            return Runs("change", call, loosely)
         if call.form != "text":
+            with self._lock:
+                self._use_within(call)
             return Recalled(call, loosely)
         if self.mode == "refuse" or placement.offline:
             return self._refused(key, placement, call)
@@ -169,18 +174,23 @@ class ToolPlayer:
                 if at not in self._used:
                     self._used.add(at)
                     if self._claim is None or self._claim(CLAIMS + at):
-                        self._use_within(at)
                         return at, loosely
         return None
 
-    def _use_within(self, at: int) -> None:
+    def _holds(self, call: ToolCall, changes: Sequence[Intervention]) -> bool:
+        """Whether a change that is due is one of a call that this call makes."""
+        meant = {self.calls[change.call].inside for change in changes if change.call is not None}
+        while meant - {None}:
+            if call.span_id in meant:
+                return True
+            meant = {one.inside for one in self.calls if one.span_id in meant}
+        return False
+
+    def _use_within(self, call: ToolCall) -> None:
         """Calls that a served call made are not asked for: its function does not run."""
-        call = self.calls[at]
-        if call.exchanges or call.form == "text":
-            return
         for inner in self._within.get(call.span_id, ()):
             self._used.add(inner)
-            self._use_within(inner)
+            self._use_within(self.calls[inner])
 
     def _replacement(self, key: _Key, changes: Sequence[Intervention]) -> Replaced | None:
         """The result that a change puts in place of this call's, if it is the call that is meant."""

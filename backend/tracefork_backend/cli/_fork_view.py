@@ -30,6 +30,8 @@ def print_fork(fork: Fork) -> None:
         print(f"output  {output}")
     if fork.reconverged_at is not None:
         print(f"at step {fork.reconverged_at} it is back at its parent's requests")
+    if fork.tools is not None:
+        print(f"tools   {fork.tools}")
     for note in fork.notes:
         print(f"note    {note}")
     url = jaeger_url(fork.run_id)

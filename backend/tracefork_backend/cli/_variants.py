@@ -25,7 +25,7 @@ def variants(
     fault: Sequence[str] = (),
     resample: bool = False,
     noop: bool = False,
-    tool_result: str | None = None,
+    tool_result: Sequence[str] = (),
 ) -> list[Edit]:
     """One edit per variant: the edits of a request are combined, what is given twice makes variants.
 
@@ -33,11 +33,17 @@ def variants(
     """
     from ..interventions import from_flags
 
-    values = {"text": text, "tool_input": tool_input, "response_file": response, "fault": fault}
+    values = {
+        "text": text,
+        "tool_input": tool_input,
+        "response_file": response,
+        "fault": fault,
+        "tool_result": tool_result,
+    }
     given = [name for name, several in values.items() if several]
     request = bool(set or system or model)
-    flags: dict[str, Any] = {"tool": tool, "resample": resample, "noop": noop, "tool_result": tool_result}
-    if len(given) + request + resample + noop != 1 or tool_result is not None:
+    flags: dict[str, Any] = {"tool": tool, "resample": resample, "noop": noop}
+    if len(given) + request + resample + noop != 1:
         # More than one kind of change, or none: the one place that knows the words refuses it.
         first = {name: values[name][0] for name in given}
         asked = {"set": set, "system": _first(system), "model": _first(model)} if request else {}

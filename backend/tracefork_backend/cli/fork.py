@@ -20,6 +20,7 @@ from ._options import (
     MatchOption,
     StoreOption,
     TimeoutOption,
+    ToolsOption,
 )
 from ._oracle_flags import (
     ExitCodeOption,
@@ -34,7 +35,7 @@ from ._oracle_flags import (
 )
 from ._output import print_json, say
 from ._variants import variants
-from .replay import FINDING, MATCHES
+from .replay import FINDING, MATCHES, tools_asked
 
 if TYPE_CHECKING:
     from tracefork_otel.tape import Tape
@@ -78,7 +79,9 @@ ResampleOption: TypeAlias = Annotated[
     bool, typer.Option("--resample", help="The model is asked the same anew.")
 ]
 NoopOption: TypeAlias = Annotated[bool, typer.Option("--noop", help="Nothing is changed.")]
-ToolResultOption: TypeAlias = Annotated[str | None, typer.Option("--tool-result", hidden=True)]
+ToolResultOption: TypeAlias = Annotated[
+    Several, _several("--tool-result", "NAME=VALUE", "The tool that the answer calls gives this.")
+]
 TailOption: TypeAlias = Annotated[
     str, typer.Option("--tail", help="What answers afterwards: `live`, `recorded` or `offline`.")
 ]
@@ -122,6 +125,7 @@ def fork(
     ignore: IgnoreOption = None,
     timeout: TimeoutOption = 600.0,
     allow_host: AllowHostOption = None,
+    tools: ToolsOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Fork a run at a step: what came before is replayed, one thing is changed, and the agent goes on.
@@ -142,7 +146,7 @@ def fork(
         fault=fault or (),
         resample=resample,
         noop=noop,
-        tool_result=tool_result,
+        tool_result=tool_result or (),
     )
     planned: dict[str, Any] = {
         "times": times,
@@ -159,6 +163,7 @@ def fork(
         "match": match,
         "ignore": tuple(ignore or ()),
         "allow_hosts": tuple(allow_host or ()),
+        "tools": tools_asked(tools),
     }
     return _forked(store, refs, edits, planned, None if estimate else started, as_json=as_json)
 

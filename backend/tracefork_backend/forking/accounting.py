@@ -14,7 +14,7 @@ from tracefork_otel.match import MatchMode, fingerprint
 from tracefork_otel.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.tape import Tape
 
-from .. import providers
+from .. import called, providers
 from ..receipt import DriftReport, Leak
 from ..store import facts_of
 from .problems import Diagnosis
@@ -68,6 +68,7 @@ class Account:
         *,
         run_id: str,
         delivered: bool,
+        replaced: bool = True,
         match: MatchMode,
         ignore: Sequence[str],
     ) -> None:
@@ -76,11 +77,15 @@ class Account:
         self.records = records
         self.ended = ended
         self.delivered = delivered
+        self.replaced = replaced
+        """Whether the tool whose result is changed was called; True of other changes."""
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
         self.own = [one for one in records.exchanges if one.trace_id == run_id]
         self.live = [one for one in records.exchanges if went_live(one)]
-        self.misses = [one for one in records.exchanges if "tracefork.drift" in one.attributes]
+        refused = (one for one in (*records.exchanges, *records.spans) if "tracefork.drift" in one.attributes)
+        self.misses: list[Exchange | SpanRecord] = sorted(refused, key=lambda one: one.started_ns)
+        """Requests, and calls of tools, that were refused."""
 
     def fields(self) -> dict[str, Any]:
         """The fields of a Fork that records decide."""
@@ -101,7 +106,8 @@ class Account:
             "drift": self.drift(),
             "leaks": self.leaks(),
             "problem": Diagnosis(self).first(),
-            "notes": self.ended.notes,
+            "tools": called.account(self.tape, self.records.spans),
+            "notes": (*self.ended.notes, *self._how_changed(), *called.others(self.records.spans)),
             "exit_status": self.ended.exit_status,
             "result": self.ended.result if self.ended.in_place else self._result(),
             "stdout": self.ended.stdout,
@@ -184,6 +190,16 @@ class Account:
         found = [span for span in self.records.spans if "tracefork.result" in span.attributes]
         first = min(found, key=lambda span: span.started_ns, default=None)
         return None if first is None else first.attributes["tracefork.result"]
+
+    def _how_changed(self) -> tuple[str, ...]:
+        """That a tool's result was changed outside of the tool."""
+        change = self.change
+        if change.tool is None or change.result is not None:
+            return ()
+        return (
+            f"{change.tool} is no @tracefork_otel.tool function: its result was changed in the request that "
+            f"carries it, at step {change.step}",
+        )
 
     def drift(self) -> DriftReport | None:
         """How the agent left its tape before the change, if it did."""

@@ -11,11 +11,14 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias
 
 from tracefork_otel._errors import StoreError, UsageError
+from tracefork_otel._tools.serving import CHANGES, ToolsMode
+from tracefork_otel.exchange import Exchange
 from tracefork_otel.intervention import Intervention, Tail
 from tracefork_otel.match import MatchMode, parse_paths
 from tracefork_otel.tape import Tape
 from tracefork_otel.wal import exchanges_of, read_wal, wal_files
 
+from ..called import check_tools
 from ..edits import Edit
 from ..interventions import build
 from ..oracle import Oracle, grade, graded_fork
@@ -24,10 +27,12 @@ from ..runner import Stopper
 from ..store import Run, Store, open_store
 from ..writeback import RootSpan, WriteBack
 from .accounting import Account, Ended, Records, root_attributes
+from .memory import Memories
 from .result import Fork
 from .starting import Agent, Playing, way_of
 from .workspace import TrialSpace, Workspace
 
+_Checked: TypeAlias = tuple[Intervention, str | None]
 OnDone: TypeAlias = Callable[[Fork], None]
 
 _NAME_OF_FORK = re.compile(r"fork (?P<name>.*)@\d+", re.DOTALL)
@@ -44,6 +49,8 @@ class Planned:
     tail: Tail = "live"
     also: tuple[tuple[int, Edit], ...] = ()
     """Further changes, each with its step, of calls that the tail makes at these places."""
+    replicate: str | None = None
+    """Forks of one replicate share what models answered to equal requests of their tails; None: with nobody."""
 
 
 class Gate(Protocol):
@@ -75,18 +82,21 @@ class Forker:
         match: MatchMode = "exact",
         ignore: Sequence[str] = (),
         allow_hosts: Sequence[str] = (),
+        tools: ToolsMode | None = None,
         kind: Literal["fork", "trial"] = "fork",
         experiment_id: str | None = None,
         warm: bool = True,
     ) -> None:
         """Raises UsageError if nothing says how to start the agent, StoreError if forks cannot be kept.
 
-        `warm` lets an agent function be forked from a process that imported it once. Trials (`kind`) leave no
-        notes in the parent's trace: their experiment writes its own.
+        `tools` says what calls of `@tool` functions get, as it does to `replay`. `warm` lets an agent
+        function be forked from a process that imported it once. Trials (`kind`) leave no notes in the
+        parent's trace: their experiment writes its own.
         """
         if jobs < 1:
             raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
         parse_paths(tuple(ignore))
+        check_tools(tools)
         self.store = source.store if store is None and isinstance(source, Run) else store
         self.tape = (
             reconstruct(source.store, source, command=agent is None) if isinstance(source, Run) else source
@@ -107,9 +117,15 @@ class Forker:
         self._space = Workspace(self._in_store, self.tape)
         try:
             how = Playing(
-                tape=self._space.tape, match=match, ignore=self._ignore, allow_hosts=tuple(allow_hosts)
+                tape=self._space.tape,
+                match=match,
+                ignore=self._ignore,
+                allow_hosts=tuple(allow_hosts),
+                tools=tools,
             )
             self._way = way_of(agent, self.tape, how, portable=isinstance(source, Tape), warm=warm)
+            lag = jobs if self._way.concurrent else 1
+            self._memories = Memories(self._space.folder, lag=lag, match=match, ignore=self._ignore)
             self._spans = WriteBack(self._in_store or self._space.folder / "spans")
         except BaseException:
             self._space.close()
@@ -168,7 +184,9 @@ class Forker:
         What the gate does not admit is left out. Everything is checked before the first agent starts:
         UsageError if an edit does not fit its step. Without `settle` they reach the store when this closes.
         """
-        checked = [_bound(self.tape, one) for one in planned]
+        planned = list(planned)
+        checked = [(_bound(self.tape, one), one.replicate) for one in planned]
+        self._memories.settled(self._made)
         made: dict[int, Fork] = {}
         for at, fork in self._done(checked, oracle, gate):
             made[at] = fork
@@ -179,7 +197,7 @@ class Forker:
         return [made[at] for at in sorted(made)]
 
     def _done(
-        self, checked: Sequence[Intervention], oracle: Oracle | None, gate: Gate | None
+        self, checked: Sequence[_Checked], oracle: Oracle | None, gate: Gate | None
     ) -> Iterator[tuple[int, Fork]]:
         """The forks as they end, each with its place among those asked for."""
         # Roots are opened, and the gate is asked, when an agent is about to start: what waits is not running.
@@ -187,28 +205,28 @@ class Forker:
         jobs = min(self._jobs, len(checked)) if self._way.concurrent else 1
         if jobs <= 1:
             for at, change in rest:
-                attempt = self._attempt(change)
+                attempt = self._attempt(*change)
                 yield at, attempt.graded(_ran(attempt, at, gate), oracle)
             return
         with ThreadPoolExecutor(jobs, thread_name_prefix="tracefork-fork") as executor:
             waiting: dict[Future[Fork], tuple[int, _Attempt]] = {}
             try:
                 for at, change in _first(rest, jobs):
-                    attempt = self._attempt(change)
+                    attempt = self._attempt(*change)
                     waiting[executor.submit(_ran, attempt, at, gate)] = at, attempt
                 while waiting:
                     future = next(as_completed(waiting))
                     at, attempt = waiting.pop(future)
                     found = future.result()
                     for following, change in _first(rest, 1):
-                        started = self._attempt(change)
+                        started = self._attempt(*change)
                         waiting[executor.submit(_ran, started, following, gate)] = following, started
                     yield at, attempt.graded(found, oracle)
             except BaseException:
                 self._stopper.stop()
                 raise
 
-    def _attempt(self, change: Intervention) -> _Attempt:
+    def _attempt(self, change: Intervention, replicate: str | None) -> _Attempt:
         forked = self.tape.exchanges[change.step]
         root = self._spans.open_fork(
             name=name_of(self.tape),
@@ -228,13 +246,28 @@ class Forker:
         )
         change = replace(change, fork_id=root.trace_id, experiment_id=self._experiment_id)
         number, self._made = self._made, self._made + 1
-        return _Attempt(self, change, root, self._space.trial(change), number)
+        space = self._space.trial(change)
+        if replicate is not None:
+            self._memories.begin(replicate, number, space.intervention)
+        return _Attempt(self, change, root, space, number, replicate)
+
+    def remember(self, replicate: str, number: int, exchanges: Iterable[Exchange]) -> None:
+        """Forks of the replicate share these calls of a trial from before, whose number is below zero."""
+        self._memories.add(replicate, number, exchanges)
+        self._memories.ended(replicate, number)
+
+    def forget(self, attempt: _Attempt) -> None:
+        """Nobody waits for what this attempt was answered."""
+        if attempt.replicate is not None:
+            self._memories.ended(attempt.replicate, attempt.number)
 
     def account(self, attempt: _Attempt, ended: Ended) -> dict[str, Any]:
         """The fields of a Fork that its records decide."""
         contents = [read_wal(path) for path in wal_files(attempt.space.store)]
         exchanges, spans, processes, notes = exchanges_of(contents)
         exchanges.sort(key=lambda one: (one.started_ns, one.span_id))
+        if attempt.replicate is not None:
+            self._memories.add(attempt.replicate, attempt.number, exchanges)
         return Account(
             self.tape,
             attempt.change,
@@ -242,6 +275,7 @@ class Forker:
             ended,
             run_id=attempt.root.trace_id,
             delivered=attempt.space.claims.taken(attempt.change.step),
+            replaced=attempt.change.result is None or attempt.space.claims.taken(CHANGES),
             match=self._match,
             ignore=self._ignore,
         ).fields()
@@ -268,13 +302,20 @@ class _Attempt:
     """One fork while it is made."""
 
     def __init__(
-        self, forker: Forker, change: Intervention, root: RootSpan, space: TrialSpace, number: int
+        self,
+        forker: Forker,
+        change: Intervention,
+        root: RootSpan,
+        space: TrialSpace,
+        number: int,
+        replicate: str | None,
     ) -> None:
         self._forker = forker
         self.change = change
         self.root = root
         self.space = space
-        self._number = number
+        self.number = number
+        self.replicate = replicate
 
     def run(self) -> Fork:
         """The fork, not yet graded: its agent has ended and its records are read."""
@@ -287,10 +328,14 @@ class _Attempt:
             kind=self.change.kind,
             intervention=self.change.label,
             tail=self.change.tail,
-            trial=self._number,
+            trial=self.number,
             store=forker.store,
             **forker.account(self, ended),
         )
+
+    def forget(self) -> None:
+        """Nobody waits for it any more."""
+        self._forker.forget(self)
 
     def graded(self, fork: Fork, oracle: Oracle | None) -> Fork:
         """The fork with its outcome, which its root says too; its parent's trace holds a note of it."""
@@ -323,13 +368,16 @@ def _bound(tape: Tape, planned: Planned) -> Intervention:
 
 
 def _ran(attempt: _Attempt, at: int, gate: Gate | None) -> Fork:
-    fork = attempt.run()
+    try:
+        fork = attempt.run()
+    finally:
+        attempt.forget()
     if gate is not None:
         gate.ended(at, fork)
     return fork
 
 
-def _first(items: Iterator[tuple[int, Intervention]], count: int) -> Iterator[tuple[int, Intervention]]:
+def _first(items: Iterator[tuple[int, _Checked]], count: int) -> Iterator[tuple[int, _Checked]]:
     for _, item in zip(range(count), items, strict=False):
         yield item
 

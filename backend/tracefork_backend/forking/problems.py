@@ -40,6 +40,7 @@ class Diagnosis:
             self._not_applied,
             self._timed_out,
             self._not_reached,
+            self._not_called,
             self._offline,
             self._live_call,
             self._ended_otherwise,
@@ -108,6 +109,15 @@ class Diagnosis:
             kind="not_reached",
             text=f"{self._ended.name} ended before step {self._step}, after {calls}, "
             f"with status {self._ended.exit_status}{self._last_words()}: nothing was changed",
+        )
+
+    def _not_called(self) -> Problem | None:
+        if self._account.replaced:
+            return None
+        return Problem(
+            kind="not_reached",
+            text=f"after the answer of step {self._step} {self._ended.name} did not call the tool "
+            f"{self._account.change.tool} again: nothing was changed",
         )
 
     def _offline(self) -> Problem | None:

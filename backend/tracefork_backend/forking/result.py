@@ -93,6 +93,8 @@ class Fork:
     """Connections that went round the seam before the change."""
     problem: Problem | None = None
     """Why it is not what was asked for, or None."""
+    tools: str | None = None
+    """What became of the calls of `@tool` functions, and which ran for real; None where there were none."""
     notes: tuple[str, ...] = ()
     """What a reader should know; none of it is a problem."""
     seconds: float = 0.0

@@ -6,6 +6,7 @@ from typing import Any
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.match import Explanation
+from tracefork_otel.records import SpanRecord
 
 from ..receipt import DriftReport
 
@@ -13,7 +14,7 @@ DRIFT = "tracefork_otel.Drift"
 """The error type of a request that was refused here."""
 
 
-def phase_of(exchange: Exchange) -> Any:
+def phase_of(exchange: Exchange | SpanRecord) -> Any:
     """Its phase, as the seam wrote it; None if it never ended."""
     return exchange.attributes.get("tracefork.phase")
 
@@ -23,8 +24,8 @@ def went_live(exchange: Exchange) -> bool:
     return not exchange.replayed and exchange.error_type != DRIFT
 
 
-def report_of(exchange: Exchange) -> DriftReport:
-    """How a request that was refused differs from its tape."""
+def report_of(exchange: Exchange | SpanRecord) -> DriftReport:
+    """How a request, or a call of a tool, that was refused differs from its tape."""
     one = Explanation.from_json(str(exchange.attributes["tracefork.drift"]))
     return DriftReport(
         step=one.step,

@@ -16,6 +16,7 @@ from tracefork_backend.oracle import Graded, Oracle, grade, graded_run, last_tex
 from tracefork_backend.reconstruct import reconstruct
 from tracefork_backend.store import Run, Store
 from tracefork_otel._errors import UsageError
+from tracefork_otel._tools.serving import ToolsMode
 from tracefork_otel.intervention import Tail
 from tracefork_otel.match import MatchMode
 from tracefork_otel.tape import Tape
@@ -95,6 +96,7 @@ def matrix(
     match: MatchMode = "exact",
     ignore: Sequence[str] = (),
     allow_hosts: Sequence[str] = (),
+    tools: ToolsMode | None = None,
     on_change: OnChange | None = None,
 ) -> Matrix:
     """Each run forked at its step by each edit, so many times; `on_change` is shown the matrix as it grows.
@@ -130,6 +132,7 @@ def matrix(
             match=match,
             ignore=ignore,
             allow_hosts=allow_hosts,
+            tools=tools,
             warm=len(group.cells) * times > 1,
         ) as forker:
             group.make(forker, oracle)

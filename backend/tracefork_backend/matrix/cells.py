@@ -175,6 +175,8 @@ def names_of(edits: Sequence[Edit]) -> list[str]:
 def _name(edit: Edit) -> str:
     if edit.kind == "text":
         return f"text {_short(edit.text or '')}"
+    if edit.kind == "tool_result":
+        return f"{edit.label} {_short(edit.text or '')}"
     if edit.kind == "tool_input":
         return f"{edit.label} {_short(json.dumps(edit.value, ensure_ascii=False, default=repr))}"
     if edit.kind == "request" and edit.system is not None:

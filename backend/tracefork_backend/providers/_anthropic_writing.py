@@ -166,7 +166,7 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
 
 
 def tool_results(request: dict[str, Any]) -> list[ToolResult]:
-    """Return the `tool_result` blocks of the conversation, each under the name of the call that it answers."""
+    """Return the `tool_result` blocks of the conversation, each under its call's name."""
     names: dict[Any, str | None] = {}
     found: list[ToolResult] = []
     for at, turn in _numbered(request.get("messages")):
