@@ -1,8 +1,8 @@
 -- The view `messages`, the second half of a store's views.sql. The backend runs it only when somebody asks for
 -- messages: to plan it takes longer than to answer.
 
--- Three wire formats, read by the rules of the backend's provider modules. Whatever OpenAI's two formats
--- say is first written as blocks of Anthropic's kind, so that one place reads them all.
+-- Four wire formats, read by the rules of the backend's provider modules. Whatever OpenAI's two formats
+-- and Gemini's say is first written as blocks of Anthropic's kind, so that one place reads them all.
 CREATE OR REPLACE MACRO _string(j, path) AS CASE
     WHEN json_type(j, path) = 'VARCHAR' THEN json_extract_string(j, path)
 END;
@@ -160,10 +160,58 @@ CREATE OR REPLACE MACRO _responses_blocks(role, type, item) AS CASE
     ELSE [_block(role, item)]
 END;
 
+-- Gemini's JSON is spelled both in camel case and with underscores, as its clients please.
+CREATE OR REPLACE MACRO _either(j, camel, snake) AS coalesce(_given(j, camel), _given(j, snake));
+CREATE OR REPLACE MACRO _plain(v) AS CASE json_type(v) WHEN 'VARCHAR' THEN v->>'$' ELSE CAST(v AS VARCHAR) END;
+-- What an SDK wrapped because the wire wants an object is told without the wrapping.
+CREATE OR REPLACE MACRO _returned(answer) AS _plain(CASE
+    WHEN list_contains([['result'], ['output']], json_keys(answer, '$.response'))
+        THEN _given(answer, '$.response.' || json_keys(answer, '$.response')[1])
+    ELSE _given(answer, '$.response')
+END);
+CREATE OR REPLACE MACRO _gemini_media(role, d, mime) AS list_transform(
+    [coalesce(
+        _base64(coalesce(_truthy(mime), 'data'), _string(d, '$.data')),
+        _truthy(_plain(_either(d, '$.fileUri', '$.file_uri'))), CAST(d AS VARCHAR))],
+    lambda t: CASE
+        WHEN starts_with(mime, 'image/')
+            THEN _block(role, json_object('type', 'image', 'source', json_object('url', t)))
+        WHEN starts_with(mime, 'application/') OR starts_with(mime, 'text/') THEN _block(role, json_object(
+            'type', 'document', 'title', _either(d, '$.displayName', '$.display_name'),
+            'source', json_object('url', t)))
+        ELSE _block(role, json_object('type', 'compaction', 'content', t))
+    END
+);
+CREATE OR REPLACE MACRO _gemini_part(role, p) AS CASE
+    WHEN json_type(p, '$.text') = 'VARCHAR' THEN CASE
+        -- A signature comes beside an empty text.
+        WHEN p->>'$.text' = '' AND _either(p, '$.thoughtSignature', '$.thought_signature') IS NOT NULL THEN []
+        WHEN json_type(p, '$.thought') = 'BOOLEAN' AND p->>'$.thought' = 'true'
+            THEN [_block(role, json_object('type', 'thinking', 'thinking', p->>'$.text'))]
+        ELSE [_block(role, json_object('type', 'text', 'text', p->>'$.text'))]
+    END
+    WHEN json_type(_either(p, '$.functionCall', '$.function_call')) = 'OBJECT' THEN list_transform(
+        [_either(p, '$.functionCall', '$.function_call')],
+        lambda c: _call_block(role, NULL, _string(c, '$.name'), coalesce(_given(c, '$.args'), '{}'::JSON)))
+    WHEN json_type(_either(p, '$.functionResponse', '$.function_response')) = 'OBJECT' THEN list_transform(
+        [_either(p, '$.functionResponse', '$.function_response')],
+        lambda a: _result_block(
+            'tool', coalesce(_truthy(_string(a, '$.name')), _string(a, '$.id')), _returned(a)))
+    WHEN json_type(coalesce(_either(p, '$.inlineData', '$.inline_data'), _either(p, '$.fileData', '$.file_data')))
+        = 'OBJECT' THEN list_transform(
+            [coalesce(_either(p, '$.inlineData', '$.inline_data'), _either(p, '$.fileData', '$.file_data'))],
+            lambda d: _gemini_media(role, d, coalesce(_plain(_either(d, '$.mimeType', '$.mime_type')), ''))[1])
+    ELSE [_block(role, json_object('type', 'compaction', 'content', CAST(p AS VARCHAR)))]
+END;
+CREATE OR REPLACE MACRO _gemini_blocks(role, content) AS
+    flatten(list_transform(_objects(content, '$.parts'), lambda p: _gemini_part(role, p)));
+
 -- A plain JSON reply as turns; one that streamed or was encoded is read at sealing, into _facts.reply.
 CREATE OR REPLACE MACRO _reply_turns(form, j) AS CASE form
     WHEN 'anthropic' THEN [_block('assistant', j)]
     WHEN 'responses' THEN list_transform(_objects(j, '$.output'), lambda i: _block('assistant', i))
+    WHEN 'gemini' THEN list_transform(_objects(j, '$.candidates'), lambda c: _block(
+        coalesce(_truthy(_string(c, '$.content.role')), 'model'), coalesce(_given(c, '$.content'), '{}'::JSON)))
     ELSE list_transform(
         list_filter(_objects(j, '$.choices'), lambda c: json_type(c, '$.message') = 'OBJECT'),
         lambda c: _block('assistant', json_extract(c, '$.message')))
@@ -180,6 +228,12 @@ CREATE OR REPLACE MACRO _turns(form, j) AS CASE
             'user', json_object('type', 'message', 'content', json_extract(j, '$.input')))]
         ELSE list_transform(_objects(j, '$.input'), lambda i: _block('user', i))
     END
+    WHEN form = 'gemini' THEN list_transform(
+        list_filter([_either(j, '$.systemInstruction', '$.system_instruction')], lambda s: s IS NOT NULL),
+        lambda s: _block('system', CASE json_type(s)
+            WHEN 'VARCHAR' THEN json_object('parts', json_array(json_object('text', s))) ELSE s END))
+    || list_transform(
+        _objects(j, '$.contents'), lambda c: _block(coalesce(_truthy(_string(c, '$.role')), 'user'), c))
     ELSE CASE
         WHEN form = 'anthropic' AND json_type(j, '$.system') <> 'NULL'
             THEN [_block('system', json_object('content', json_extract(j, '$.system')))]
@@ -199,6 +253,7 @@ SELECT
     CASE
         WHEN regexp_matches(e.url, '(/v1/messages|:(streamRawPredict|rawPredict))/?(\?|$)') THEN 'anthropic'
         WHEN regexp_matches(e.url, '/responses/?(\?|$)') THEN 'responses'
+        WHEN regexp_matches(e.url, '(:|%3[Aa])(g|streamG)enerateContent/?(\?|$)') THEN 'gemini'
         ELSE 'chat'
     END AS form
 FROM _steps e
@@ -216,6 +271,7 @@ FROM (
             CASE form
                 WHEN 'anthropic' THEN _content_blocks(t.role, t.b)
                 WHEN 'chat' THEN _chat_blocks(t.role, t.b)
+                WHEN 'gemini' THEN _gemini_blocks(t.role, t.b)
                 ELSE _responses_blocks(
                     t.role,
                     coalesce(

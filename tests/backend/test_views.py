@@ -38,6 +38,7 @@ COLUMNS = {
 }
 CHAT = "https://api.openai.com/v1/chat/completions"
 RESPONSES = "https://api.openai.com/v1/responses"
+GEMINI = "https://generativelanguage.googleapis.com/v1beta/models/gemini-3-flash:generateContent"
 
 
 def plain(store: Path) -> duckdb.DuckDBPyConnection:
@@ -375,11 +376,61 @@ ITEMS = st.one_of(
 RESPONSES_REQUESTS = st.fixed_dictionaries(
     {"input": WORDS | st.lists(ITEMS, max_size=4)}, optional={"instructions": st.none() | WORDS}
 )
-FORMS = {ANTHROPIC: "anthropic", CHAT: "chat", RESPONSES: "responses"}
+MIMES = st.sampled_from(["image/png", "application/pdf", "text/csv", "audio/wav", ""])
+GEMINI_PARTS = st.one_of(
+    st.fixed_dictionaries(
+        {"text": WORDS},
+        optional={"thought": st.booleans(), "thoughtSignature": st.just("c2ln"), "thought_signature": WORDS},
+    ),
+    st.builds(
+        lambda name, call: {name: call},
+        st.sampled_from(["functionCall", "function_call"]),
+        st.fixed_dictionaries({}, optional={"name": WORDS, "id": IDS, "args": VALUES}),
+    ),
+    st.builds(
+        lambda name, answer: {name: answer},
+        st.sampled_from(["functionResponse", "function_response"]),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "name": WORDS,
+                "id": IDS,
+                "response": VALUES
+                | st.dictionaries(st.sampled_from(["result", "output", "error"]), VALUES, max_size=2),
+            },
+        ),
+    ),
+    st.fixed_dictionaries(
+        {
+            "inlineData": st.fixed_dictionaries(
+                {"mimeType": MIMES, "data": WORDS}, optional={"displayName": WORDS}
+            )
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "file_data": st.fixed_dictionaries(
+                {"mime_type": MIMES}, optional={"file_uri": WORDS, "display_name": WORDS}
+            )
+        }
+    ),
+    st.fixed_dictionaries({"executableCode": st.fixed_dictionaries({"language": WORDS, "code": WORDS})}),
+    st.fixed_dictionaries({"mystery": VALUES}),
+)
+GEMINI_CONTENTS = st.fixed_dictionaries(
+    {"parts": st.lists(GEMINI_PARTS, max_size=3)},
+    optional={"role": st.sampled_from(["user", "model", "function", ""])},
+)
+GEMINI_REQUESTS = st.fixed_dictionaries(
+    {"contents": st.lists(GEMINI_CONTENTS, max_size=3)},
+    optional={"systemInstruction": WORDS | GEMINI_CONTENTS, "system_instruction": GEMINI_CONTENTS},
+)
+FORMS = {ANTHROPIC: "anthropic", CHAT: "chat", RESPONSES: "responses", GEMINI: "gemini"}
 REQUESTS = st.one_of(
     ANTHROPIC_REQUESTS.map(lambda body: (ANTHROPIC, body)),
     CHAT_REQUESTS.map(lambda body: (CHAT, body)),
     RESPONSES_REQUESTS.map(lambda body: (RESPONSES, body)),
+    GEMINI_REQUESTS.map(lambda body: (GEMINI, body)),
 )
 
 
@@ -402,7 +453,7 @@ def given_requests(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyC
 def test_requests_read_in_sql_as_the_provider_modules_read_them(
     given_requests: duckdb.DuckDBPyConnection, requests: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """For requests of all three formats `messages` has the rows that `providers.request_messages` gives."""
+    """For requests of every format `messages` has the rows that `providers.request_messages` gives."""
     wanted = []
     given_requests.execute("TRUNCATE requests")
     for step, (url, body) in enumerate(requests):
@@ -429,7 +480,11 @@ REPLIES = st.one_of(
         max_size=2,
     ).map(lambda said: (CHAT, {"choices": [{"index": at, "message": one} for at, one in enumerate(said)]})),
     st.lists(ITEMS, max_size=4).map(lambda items: (RESPONSES, {"object": "response", "output": items})),
-    st.sampled_from([ANTHROPIC, CHAT, RESPONSES]).map(lambda url: (url, {"type": "error", "error": {}})),
+    st.lists(GEMINI_CONTENTS, max_size=2).map(
+        lambda said: (GEMINI, {"candidates": [{"content": one, "index": at} for at, one in enumerate(said)]})
+    ),
+    st.just((GEMINI, {"candidates": [{"finishReason": "SAFETY"}], "usageMetadata": {}})),
+    st.sampled_from([*FORMS]).map(lambda url: (url, {"type": "error", "error": {}})),
 )
 
 
@@ -438,7 +493,7 @@ REPLIES = st.one_of(
 def test_plain_replies_read_in_sql_as_the_provider_modules_read_them(
     given_requests: duckdb.DuckDBPyConnection, replies: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """For plain JSON replies of all three formats `messages` has the rows that `providers.facts` gives."""
+    """For plain JSON replies of every format `messages` has the rows that `providers.facts` gives."""
     wanted = []
     given_requests.execute("TRUNCATE requests")
     for step, (url, body) in enumerate(replies):

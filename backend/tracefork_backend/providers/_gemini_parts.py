@@ -26,8 +26,8 @@ _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 
 def member(found: dict[str, Any], name: str) -> Any:
     """Return the member of that name, which this API's JSON also lets clients spell with underscores."""
-    if name in found:
-        return found[name]
+    if (value := found.get(name)) is not None:
+        return value
     return found.get(_CAPITAL.sub(lambda capital: f"_{capital[0].lower()}", name))
 
 

@@ -217,14 +217,17 @@ def _part_message(role: str, part: dict[str, Any]) -> Message | None:
     call, answer = member(part, "functionCall"), member(part, "functionResponse")
     if isinstance(call, dict):
         given = call.get("args")
-        return message(role, "tool_use", dumps({} if given is None else given), string(call.get("name")))
+        told = given if isinstance(given, str) else dumps({} if given is None else given)
+        return message(role, "tool_use", told, string(call.get("name")))
     if isinstance(answer, dict):
         name = string(answer.get("name")) or string(answer.get("id"))
         return message("tool", "tool_result", _result(answer), name)
     data = member(part, "inlineData") or member(part, "fileData")
     if isinstance(data, dict):
         mime = string(member(data, "mimeType")) or ""
-        return message(role, _media_kind(mime), _media(data, mime), string(member(data, "displayName")))
+        kind = _media_kind(mime)
+        name = string(member(data, "displayName")) if kind == "document" else None
+        return message(role, kind, _media(data, mime), name)
     return message(role, "other", dumps(part))
 
 
