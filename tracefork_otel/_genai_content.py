@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from . import _spans
 from ._exchange import CONTENT_VARIABLE
 from ._genai_formats import FORMATS, json_object
+from ._genai_gemini import FORMATS as GEMINI
 
 if TYPE_CHECKING:
     from .exchange import Headers, Response
@@ -59,7 +60,7 @@ def content_attributes(
 def _attributes(
     path: str, request: bytes, response: Response | None, limit: int
 ) -> dict[str, str | int | list[str]]:
-    read = next((read for ending, read in FORMATS.items() if path.endswith(ending)), None)
+    read = next((read for ending, read in (FORMATS | GEMINI).items() if path.endswith(ending)), None)
     asked = json_object(request) if read is not None else {}
     if read is None or not asked:
         return {}

@@ -1,6 +1,6 @@
-"""Three wire formats read as messages of OTel's GenAI convention, in the agent's process, if asked for.
+"""Anthropic's and OpenAI's wire formats as messages of OTel's GenAI convention, in the agent's process.
 
-The backend's provider modules read more formats, into other words; this package cannot import them.
+They are read only where asked for. The backend's provider modules read more formats, into other words; this package cannot import them.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ Read: TypeAlias = tuple[list[Part], list[Json], list[Json], dict[str, Any]]
 def _anthropic(asked: Json, answer: bytes | None) -> Read:
     said, usage = _anthropic_answer(answer)
     cached = (usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens"))
-    counted = _count(usage.get("input_tokens"))
+    counted = count(usage.get("input_tokens"))
     parts = _parts(said.get("content"))
     return (
         _parts(asked.get("system")),
-        [_message(turn, _parts(turn.get("content"))) for turn in _objects(asked.get("messages"))],
+        [message(turn, _parts(turn.get("content"))) for turn in objects(asked.get("messages"))],
         _output([(parts, said.get("stop_reason"))]),
         {
             **_response_facts(said, [said.get("stop_reason")]),
             # On this wire the cached parts stand beside the input; the convention counts them in.
             "gen_ai.usage.input_tokens": None
             if counted is None
-            else counted + sum(_count(n) or 0 for n in cached),
+            else counted + sum(count(n) or 0 for n in cached),
             "gen_ai.usage.output_tokens": usage.get("output_tokens"),
             "gen_ai.usage.cache_read.input_tokens": cached[0],
             "gen_ai.usage.cache_creation.input_tokens": cached[1],
@@ -58,22 +58,22 @@ def _anthropic(asked: Json, answer: bytes | None) -> Read:
 def _anthropic_answer(answer: bytes | None) -> tuple[Json, Json]:
     whole = json_object(answer)
     if whole:
-        return whole, _mapping(whole.get("usage"))
+        return whole, mapping(whole.get("usage"))
     said: Json = {}
     usage: Json = {}
     blocks: dict[int, Json] = {}
-    for event in _events(answer):
+    for event in events(answer):
         kind = event.get("type")
         if kind == "message_start":
-            said = dict(_mapping(event.get("message")))
-            usage.update(_mapping(said.get("usage")))
+            said = dict(mapping(event.get("message")))
+            usage.update(mapping(said.get("usage")))
         elif kind == "content_block_start":
-            blocks[_count(event.get("index")) or 0] = dict(_mapping(event.get("content_block")))
+            blocks[count(event.get("index")) or 0] = dict(mapping(event.get("content_block")))
         elif kind == "content_block_delta":
-            _extend(blocks.get(_count(event.get("index")) or 0, {}), _mapping(event.get("delta")))
+            _extend(blocks.get(count(event.get("index")) or 0, {}), mapping(event.get("delta")))
         elif kind == "message_delta":
-            said.update(_mapping(event.get("delta")))
-            usage.update({name: n for name, n in _mapping(event.get("usage")).items() if n is not None})
+            said.update(mapping(event.get("delta")))
+            usage.update({name: n for name, n in mapping(event.get("usage")).items() if n is not None})
     for block in blocks.values():
         given = block.pop("partial_json", None)
         if given:
@@ -91,23 +91,20 @@ def _extend(block: Json, delta: Json) -> None:
 
 def _chat(asked: Json, answer: bytes | None) -> Read:
     said = json_object(answer) or _chat_stream(answer)
-    choices = _objects(said.get("choices"))
-    usage = _mapping(said.get("usage"))
+    choices = objects(said.get("choices"))
+    usage = mapping(said.get("usage"))
     reasons = [choice.get("finish_reason") for choice in choices]
     return (
         [],
-        [_message(turn, _chat_parts(turn)) for turn in _objects(asked.get("messages"))],
+        [message(turn, _chat_parts(turn)) for turn in objects(asked.get("messages"))],
         _output(
-            [
-                (_chat_parts(_mapping(choice.get("message"))), choice.get("finish_reason"))
-                for choice in choices
-            ]
+            [(_chat_parts(mapping(choice.get("message"))), choice.get("finish_reason")) for choice in choices]
         ),
         {
             **_response_facts(said, reasons),
             "gen_ai.usage.input_tokens": usage.get("prompt_tokens"),
             "gen_ai.usage.output_tokens": usage.get("completion_tokens"),
-            "gen_ai.usage.cache_read.input_tokens": _mapping(usage.get("prompt_tokens_details")).get(
+            "gen_ai.usage.cache_read.input_tokens": mapping(usage.get("prompt_tokens_details")).get(
                 "cached_tokens"
             ),
         },
@@ -117,21 +114,21 @@ def _chat(asked: Json, answer: bytes | None) -> Read:
 def _chat_stream(answer: bytes | None) -> Json:
     said: Json = {}
     choices: dict[int, Json] = {}
-    for chunk in _events(answer):
+    for chunk in events(answer):
         said.update({name: chunk[name] for name in ("id", "model", "usage") if chunk.get(name)})
-        for part in _objects(chunk.get("choices")):
-            choice = choices.setdefault(_count(part.get("index")) or 0, {"message": {"calls": {}}})
+        for part in objects(chunk.get("choices")):
+            choice = choices.setdefault(count(part.get("index")) or 0, {"message": {"calls": {}}})
             choice["finish_reason"] = part.get("finish_reason") or choice.get("finish_reason")
-            message, delta = choice["message"], _mapping(part.get("delta"))
+            message, delta = choice["message"], mapping(part.get("delta"))
             for name in ("content", "refusal", "reasoning_content", "reasoning"):
                 if isinstance(delta.get(name), str):
                     message[name] = message.get(name, "") + delta[name]
-            for call in _objects(delta.get("tool_calls")):
+            for call in objects(delta.get("tool_calls")):
                 # Some servers send whole calls without an index; each is a call of its own.
-                index = _count(call.get("index"))
+                index = count(call.get("index"))
                 place = len(message["calls"]) if index is None else index
                 known = message["calls"].setdefault(place, {"arguments": ""})
-                function = _mapping(call.get("function"))
+                function = mapping(call.get("function"))
                 known["id"] = call.get("id") or known.get("id")
                 known["name"] = function.get("name") or known.get("name")
                 if isinstance(function.get("arguments"), str):
@@ -146,15 +143,15 @@ def _chat_stream(answer: bytes | None) -> Json:
 
 def _chat_parts(turn: Json) -> list[Part]:
     if turn.get("role") == "tool":
-        return [_answered(turn.get("tool_call_id"), turn.get("content"))]
+        return [answered(turn.get("tool_call_id"), turn.get("content"))]
     thought = turn.get("reasoning_content") or turn.get("reasoning")
     parts: list[Part] = [{"type": "reasoning", "content": thought}] if isinstance(thought, str) else []
     parts += _parts(turn.get("content"))
     if turn.get("refusal"):
         parts.append({"type": "refusal", "content": turn["refusal"]})
-    for call in _objects(turn.get("tool_calls")):
-        function = _mapping(call.get("function"))
-        parts.append(_called(call.get("id"), function.get("name"), _parsed(function.get("arguments"))))
+    for call in objects(turn.get("tool_calls")):
+        function = mapping(call.get("function"))
+        parts.append(called(call.get("id"), function.get("name"), _parsed(function.get("arguments"))))
     return parts
 
 
@@ -162,21 +159,21 @@ def _responses(asked: Json, answer: bytes | None) -> Read:
     said = json_object(answer)
     if not said:
         # The last event carries everything; a stream that was cut before it has the items that were done.
-        for event in _events(answer):
-            said = {**said, **_mapping(event.get("response"))}
+        for event in events(answer):
+            said = {**said, **mapping(event.get("response"))}
             if event.get("type") == "response.output_item.done":
-                said["output"] = [*_objects(said.get("output")), _mapping(event.get("item"))]
-    usage = _mapping(said.get("usage"))
-    reason = _mapping(said.get("incomplete_details")).get("reason") or said.get("status")
-    parts = [part for item in _objects(said.get("output")) for part in _item_parts(item)]
+                said["output"] = [*objects(said.get("output")), mapping(event.get("item"))]
+    usage = mapping(said.get("usage"))
+    reason = mapping(said.get("incomplete_details")).get("reason") or said.get("status")
+    parts = [part for item in objects(said.get("output")) for part in _item_parts(item)]
     if reason == "completed" and any(part["type"] == "tool_call" for part in parts):
         reason = "tool_calls"
     given = asked.get("input")
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else _objects(given)
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else objects(given)
     return (
         _parts(asked.get("instructions")),
         [
-            _message({"role": _ROLES.get(str(item.get("type")), "user"), **item}, _item_parts(item))
+            message({"role": _ROLES.get(str(item.get("type")), "user"), **item}, _item_parts(item))
             for item in items
         ],
         _output([(parts, reason)]),
@@ -184,7 +181,7 @@ def _responses(asked: Json, answer: bytes | None) -> Read:
             **_response_facts(said, [reason]),
             "gen_ai.usage.input_tokens": usage.get("input_tokens"),
             "gen_ai.usage.output_tokens": usage.get("output_tokens"),
-            "gen_ai.usage.cache_read.input_tokens": _mapping(usage.get("input_tokens_details")).get(
+            "gen_ai.usage.cache_read.input_tokens": mapping(usage.get("input_tokens_details")).get(
                 "cached_tokens"
             ),
         },
@@ -199,13 +196,13 @@ def _item_parts(item: Json) -> list[Part]:
     kind = item.get("type")
     if kind in ("function_call", "custom_tool_call"):
         given = item.get("arguments") if kind == "function_call" else item.get("input")
-        return [_called(item.get("call_id"), item.get("name"), _parsed(given))]
+        return [called(item.get("call_id"), item.get("name"), _parsed(given))]
     if kind in ("function_call_output", "custom_tool_call_output"):
-        return [_answered(item.get("call_id"), item.get("output"))]
+        return [answered(item.get("call_id"), item.get("output"))]
     if kind == "reasoning":
-        texts = [*_objects(item.get("summary")), *_objects(item.get("content"))]
+        texts = [*objects(item.get("summary")), *objects(item.get("content"))]
         return [{"type": "reasoning", "content": text.get("text")} for text in texts]
-    return _parts(item["content"]) if "content" in item else [_shortened(item)]
+    return _parts(item["content"]) if "content" in item else [shortened(item)]
 
 
 FORMATS: dict[str, Callable[[Json, bytes | None], Read]] = {
@@ -220,7 +217,7 @@ def _parts(content: Any) -> list[Part]:
     """A turn's content, a string or blocks, as parts of the convention."""
     if isinstance(content, str):
         return [{"type": "text", "content": content}] if content else []
-    return [_part(block) for block in _objects(content)]
+    return [_part(block) for block in objects(content)]
 
 
 def _part(block: Json) -> Part:
@@ -232,17 +229,17 @@ def _part(block: Json) -> Part:
     if kind == "refusal":
         return {"type": "refusal", "content": block.get("refusal")}
     if kind.endswith("tool_use"):
-        return _called(block.get("id"), block.get("name"), block.get("input"))
+        return called(block.get("id"), block.get("name"), block.get("input"))
     if kind.endswith("tool_result"):
-        return _answered(block.get("tool_use_id"), block.get("content"))
-    return _shortened(block)
+        return answered(block.get("tool_use_id"), block.get("content"))
+    return shortened(block)
 
 
-def _called(identity: Any, name: Any, given: Any) -> Part:
+def called(identity: Any, name: Any, given: Any) -> Part:
     return {"type": "tool_call", "id": identity, "name": name, "arguments": given}
 
 
-def _answered(identity: Any, content: Any) -> Part:
+def answered(identity: Any, content: Any) -> Part:
     if isinstance(content, list):
         parts = _parts(content)
         texts = [part.get("content") for part in parts]
@@ -251,18 +248,18 @@ def _answered(identity: Any, content: Any) -> Part:
     return {"type": "tool_call_response", "id": identity, "response": content}
 
 
-def _shortened(value: Any) -> Any:
+def shortened(value: Any) -> Any:
     """The value without what is data: pictures and files are told by kind and length."""
     if isinstance(value, dict):
-        return {name: _shortened(item) for name, item in value.items()}
+        return {name: shortened(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_shortened(item) for item in value]
+        return [shortened(item) for item in value]
     if isinstance(value, str) and len(value) > _LONG:
         return f"[{len(value)} characters]"
     return value
 
 
-def _message(turn: Json, parts: list[Part]) -> Json:
+def message(turn: Json, parts: list[Part]) -> Json:
     return {"role": turn.get("role", "user"), "parts": parts}
 
 
@@ -283,7 +280,7 @@ def _response_facts(said: Json, reasons: list[Any]) -> dict[str, Any]:
     }
 
 
-def _events(body: bytes | None) -> Iterable[Json]:
+def events(body: bytes | None) -> Iterable[Json]:
     """The JSON objects of a stream of server-sent events, as far as it goes."""
     text = (body or b"").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for event in text.split(b"\n\n"):
@@ -299,7 +296,7 @@ def json_object(body: bytes | None) -> Json:
         value = json.loads(body) if body else None
     except ValueError:
         value = None
-    return _mapping(value)
+    return mapping(value)
 
 
 def _parsed(text: Any) -> Any:
@@ -310,13 +307,13 @@ def _parsed(text: Any) -> Any:
         return text
 
 
-def _mapping(value: Any) -> Json:
+def mapping(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def _objects(value: Any) -> list[Json]:
+def objects(value: Any) -> list[Json]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _count(value: Any) -> int | None:
+def count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

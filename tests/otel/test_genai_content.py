@@ -54,12 +54,27 @@ RESPONSES: dict[str, Any] = {
     "input": QUESTION,
     "tools": [{"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}],
 }
+GEMINI: dict[str, Any] = {
+    "systemInstruction": {"parts": [{"text": "Be brief."}]},
+    "contents": [{"role": "user", "parts": [{"text": QUESTION}]}],
+    "tools": [{"functionDeclarations": [{"name": "weather", "parameters": SCHEMA}]}],
+}
+GENERATE = "/v1beta/models/gemini-3-flash:generateContent"
+STREAM_GENERATE = "/v1beta/models/gemini-3-flash:streamGenerateContent"
 STREAMED: dict[str, dict[str, Any]] = {
     "/v1/messages": {"stream": True},
     "/v1/chat/completions": {"stream": True, "stream_options": {"include_usage": True}},
     "/v1/responses": {"stream": True},
+    GENERATE: {},
+    STREAM_GENERATE: {},
 }
-BODIES = {"/v1/messages": ANTHROPIC, "/v1/chat/completions": CHAT, "/v1/responses": RESPONSES}
+BODIES = {
+    "/v1/messages": ANTHROPIC,
+    "/v1/chat/completions": CHAT,
+    "/v1/responses": RESPONSES,
+    GENERATE: GEMINI,
+    STREAM_GENERATE: GEMINI,
+}
 
 
 def _anthropic_turns(answer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -83,10 +98,18 @@ def _response_items(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": QUESTION}, *answer["output"], result]
 
 
+def _gemini_turns(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    said = answer["candidates"][0]["content"]
+    call = next(part["functionCall"] for part in said["parts"] if "functionCall" in part)
+    result = {"id": call["id"], "name": call["name"], "response": {"result": "Regen"}}
+    return [*GEMINI["contents"], said, {"role": "user", "parts": [{"functionResponse": result}]}]
+
+
 NEXT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "/v1/messages": lambda answer: {"messages": ANTHROPIC["messages"] + _anthropic_turns(answer)},
     "/v1/chat/completions": lambda answer: {"messages": CHAT["messages"] + _chat_turns(answer)},
     "/v1/responses": lambda answer: {"input": _response_items(answer)},
+    GENERATE: lambda answer: {"contents": _gemini_turns(answer)},
 }
 
 
@@ -151,7 +174,7 @@ def test_a_conversation_is_told_by_the_convention(model: str, path: str, stream:
     assert "tracefork.content.truncated" not in found
 
 
-@pytest.mark.parametrize("path", list(BODIES))
+@pytest.mark.parametrize("path", list(NEXT))
 def test_tool_results_are_part_of_the_next_request(model: str, path: str) -> None:
     """The next call's input holds the assistant's tool call and the tool's answer, under one id."""
     _, first = asked(model, path, BODIES[path])
@@ -160,6 +183,7 @@ def test_tool_results_are_part_of_the_next_request(model: str, path: str) -> Non
     parts = [part for turn in found[content.INPUT] for part in turn["parts"]]
     (call,) = (part for part in parts if part["type"] == "tool_call")
     (answer,) = (part for part in parts if part["type"] == "tool_call_response")
+    assert answer.pop("name", "weather") == "weather"
     assert answer == {"type": "tool_call_response", "id": call["id"], "response": "Regen"}
     assert call["arguments"] == INPUT
     assert {turn["role"] for turn in found[content.INPUT]} <= {"system", "user", "assistant", "tool"}

@@ -95,4 +95,15 @@ def test_calls_are_told_by_path() -> None:
         "azure.ai.openai", "chat", None
     )
     assert recognise("h", "/v1/messages/count_tokens", body) is None
+    google = "/v1beta/models/gemini-3-flash"
+    assert recognise("h", f"{google}:generateContent", b"") == Call(
+        "gcp.gemini", "generate_content", "gemini-3-flash"
+    )
+    vertex = "/v1/projects/p/locations/l/publishers/google/models/g:streamGenerateContent"
+    assert recognise("h", vertex, b"") == Call("gcp.vertex_ai", "generate_content", "g")
+    assert recognise("us-central1-aiplatform.googleapis.com", f"{google}:generateContent", b"") == Call(
+        "gcp.vertex_ai", "generate_content", "gemini-3-flash"
+    )
+    assert recognise("generativelanguage.googleapis.com", f"{google}:countTokens", b"") is None
+    assert recognise("h", "/v1internal:generateContent", body) is None
     assert recognise("h", "/", body) is None

@@ -131,7 +131,12 @@ def _request(tape: Tape, step: int) -> dict[str, Any]:
 def _turns(body: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
     """The request's conversation and the name it has in the provider's format."""
     return next(
-        ((name, body[name]) for name in ("messages", "input") if isinstance(body.get(name), list)), None
+        (
+            (name, body[name])
+            for name in ("messages", "input", "contents")
+            if isinstance(body.get(name), list)
+        ),
+        None,
     )
 
 
@@ -151,6 +156,10 @@ def _tool_result(text: str) -> Maker:
                 return edits.request(set={f"{name}[{at}].output": text})
             if turn.get("role") == "tool":
                 return edits.request(set={f"{name}[{at}].content": text})
+            if name == "contents":
+                edit = _function_response(turn, at, text)
+                if edit is not None:
+                    return edit
             content = turn.get("content")
             for n, block in enumerate(content if isinstance(content, list) else ()):
                 if isinstance(block, dict) and block.get("type") == "tool_result":
@@ -158,6 +167,17 @@ def _tool_result(text: str) -> Maker:
         return None
 
     return make
+
+
+def _function_response(turn: Mapping[str, Any], at: int, text: str) -> Edit | None:
+    """The last function's response in a turn of Gemini's reads like this."""
+    parts = turn.get("parts")
+    for n, part in reversed([*enumerate(parts if isinstance(parts, list) else ())]):
+        for member in ("functionResponse", "function_response"):
+            if isinstance(part, dict) and isinstance(part.get(member), dict):
+                path = f"contents[{at}].parts[{n}].{member}.response"
+                return edits.request(set={path: {"result": text}})
+    return None
 
 
 def _wrong_prompt(tape: Tape, step: int) -> Edit | None:
@@ -173,7 +193,8 @@ def _dropped(tape: Tape, step: int) -> Edit | None:
     answered = [
         at
         for at, turn in enumerate(turns)
-        if isinstance(turn, dict) and (turn.get("role") == "assistant" or turn.get("type") == "function_call")
+        if isinstance(turn, dict)
+        and (turn.get("role") in ("assistant", "model") or turn.get("type") == "function_call")
     ]
     if not answered or answered[-1] == 0:
         return None

@@ -14,7 +14,13 @@ _OPERATIONS = ("chat", "text_completion", "generate_content")
 _INPUT, _OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
 _SYSTEM = "gen_ai.system_instructions"
 _DETAILS = "gen_ai.client.inference.operation.details"
-_HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
+_HOSTS = {
+    "openai": "api.openai.com",
+    "anthropic": "api.anthropic.com",
+    "gcp.gemini": "generativelanguage.googleapis.com",
+    "gcp.gen_ai": "generativelanguage.googleapis.com",
+    "gcp.vertex_ai": "aiplatform.googleapis.com",
+}
 
 Parts = list[dict[str, Any]]
 
@@ -44,6 +50,8 @@ def read(span: SpanRecord) -> Conversation | None:
     system = "\n".join(_texts(_items(told.get(_SYSTEM))))
     if provider == "anthropic":
         return _anthropic(host, told, asked, said, system)
+    if provider.startswith("gcp."):
+        return _gemini(host, told, asked, said, system)
     return _openai(host, told, asked, said, system)
 
 
@@ -155,6 +163,71 @@ def _blocks(message: Mapping[str, Any]) -> Parts:
     if not blocks and isinstance(message.get("content"), str):
         blocks.append({"type": "text", "text": message["content"]})
     return blocks
+
+
+def _gemini(host: str, told: Mapping[str, Any], asked: Parts, said: Parts, system: str) -> Conversation:
+    model = str(told.get("gen_ai.request.model") or "unknown").removeprefix("models/")
+    names = {
+        part.get("id"): part.get("name")
+        for message in asked
+        for part in _items(message.get("parts"))
+        if part.get("type") == "tool_call"
+    }
+    request: dict[str, Any] = {
+        "contents": [
+            {
+                "role": "model" if message.get("role") in ("assistant", "model") else "user",
+                "parts": _gemini_parts(message, names),
+            }
+            for message in asked
+        ]
+    }
+    if system:
+        request["systemInstruction"] = {"parts": [{"text": system}]}
+    response = {
+        "candidates": [
+            {
+                "content": {"role": "model", "parts": _gemini_parts(message, names)},
+                "finishReason": message.get("finish_reason"),
+                "index": at,
+            }
+            for at, message in enumerate(said)
+        ],
+        "modelVersion": told.get("gen_ai.response.model") or told.get("gen_ai.request.model"),
+        "responseId": told.get("gen_ai.response.id"),
+        "usageMetadata": {
+            "promptTokenCount": told.get("gen_ai.usage.input_tokens"),
+            "candidatesTokenCount": told.get("gen_ai.usage.output_tokens"),
+        },
+    }
+    return Conversation(
+        url=f"https://{host}/v1beta/models/{model}:generateContent",
+        request=_dumped(request),
+        response=_dumped(response),
+    )
+
+
+def _gemini_parts(message: Mapping[str, Any], names: Mapping[Any, Any]) -> Parts:
+    found: Parts = []
+    for part in _items(message.get("parts")):
+        match part.get("type"):
+            case "text":
+                found.append({"text": _as_text(part.get("content"))})
+            case "reasoning" | "thinking":
+                found.append({"text": _as_text(part.get("content")), "thought": True})
+            case "tool_call":
+                call = {"name": part.get("name"), "args": _as_value(part.get("arguments"))}
+                found.append({"functionCall": call})
+            case "tool_call_response":
+                name = part.get("name") or names.get(part.get("id")) or part.get("id")
+                result = _as_value(_result(part))
+                response = result if isinstance(result, Mapping) else {"result": result}
+                found.append({"functionResponse": {"name": name, "response": response}})
+            case _:
+                found.append({"text": _as_text(part)})
+    if not found and isinstance(message.get("content"), str):
+        found.append({"text": message["content"]})
+    return found
 
 
 def _messages(value: Any) -> Parts:
