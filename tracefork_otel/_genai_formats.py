@@ -1,6 +1,7 @@
 """Anthropic's and OpenAI's wire formats as messages of OTel's GenAI convention, in the agent's process.
 
-They are read only where asked for. The backend's provider modules read more formats, into other words; this package cannot import them.
+They are read only where asked for. The backend's provider modules read more formats, into other words; this
+package cannot import them.
 """
 
 from __future__ import annotations
