@@ -148,14 +148,11 @@ def compare(
     """The fields of a ReplayResult that the replay's own records decide; `tools` is what was asked for."""
     steps = {exchange.span_id: step for step, exchange in enumerate(tape.exchanges)}
     served: dict[int, Exchange] = {}
-    explained: dict[str, Explanation] = {}
     problems: list[str] = []
     for exchange in exchanges:
-        told = exchange.attributes.get("tracefork.drift")
-        if isinstance(told, str):
-            explanation = Explanation.from_json(told)
-            explained.setdefault(explanation.fingerprint, explanation)
-        elif exchange.served_span_id in steps:
+        if "tracefork.drift" in exchange.attributes:
+            continue
+        if exchange.served_span_id in steps:
             step = steps[str(exchange.served_span_id)]
             if step in served:
                 problems.append(f"step {step} was served twice, to two processes that sent the same request")
@@ -163,17 +160,12 @@ def compare(
         else:
             where = f"{exchange.request.method} {exchange.request.url}"
             problems.append(f"{where} was not served: {exchange.error_message or 'it went over the network'}")
-    for span in spans:
-        told = span.attributes.get("tracefork.drift")
-        if isinstance(told, str):
-            explanation = Explanation.from_json(told)
-            explained.setdefault(explanation.fingerprint, explanation)
     missing = tuple(step for step in range(tape.steps) if step not in served)
     return {
         "matched": len(served),
         "total": tape.steps,
         "missing": missing,
-        "drifts": _drifts(tape, list(explained.values()), missing, exit_status, stderr)
+        "drifts": _drifts(tape, _explained([*exchanges, *spans]), missing, exit_status, stderr)
         or _unasked(tape, spans, tools),
         "leaks": _leaks(notes),
         "problems": (*problems, *_losses(notes)),
@@ -188,6 +180,17 @@ def compare(
             *called.others(spans),
         ),
     }
+
+
+def _explained(recorded: Sequence[Exchange | SpanRecord]) -> list[Explanation]:
+    """Why requests, and calls of tools, were refused: each reason once, the first one first."""
+    found: dict[str, Explanation] = {}
+    for one in sorted(recorded, key=lambda one: one.started_ns):
+        told = one.attributes.get("tracefork.drift")
+        if isinstance(told, str):
+            explanation = Explanation.from_json(told)
+            found.setdefault(explanation.fingerprint, explanation)
+    return list(found.values())
 
 
 def _unasked(tape: Tape, spans: Sequence[SpanRecord], tools: ToolsMode | None) -> tuple[DriftReport, ...]:

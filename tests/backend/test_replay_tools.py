@@ -117,3 +117,143 @@ def test_results_and_errors_are_served_and_no_tool_runs(
     assert lines(found, "tools ") == ["4 of 4 served from the tape"]
     assert again(lambda: agent("Oslo", "Lima")).passed
     assert RAN == []
+
+
+def test_a_result_that_is_no_json_runs_and_is_named(
+    recorded: Callable[..., Any], post: Callable[[object], None]
+) -> None:
+    """A dataclass is not made of text again: its tool runs, which the receipt says; `refuse` refuses it."""
+
+    def agent() -> None:
+        found = lookup("Lima"), lookup("Lima")
+        post(f"{found[0]['ran'] < found[1]['ran']} {seats('NH1').left}")  # type: ignore[index]
+
+    again = recorded(agent)
+    found = again()
+    assert (found.passed, RAN) == (True, ["NH1"]), found.receipt
+    assert lines(found, "tools ") == [
+        "2 of 3 served from the tape; ran for real, as no JSON of its result is recorded: seats"
+    ]
+    live = again(tools="live")
+    assert (live.passed, RAN) == (True, ["Lima", "Lima", "NH1"]), live.receipt
+    assert lines(live, "tools ") == ["0 of 3 served from the tape; ran for real: lookup (2 times), seats"]
+    refused = again(tools="refuse")
+    assert (refused.passed, RAN) == (False, [])
+    assert (refused.drifts[0].cause, refused.drifts[0].step) == ("tool_result", 0)
+    assert "its recorded result is no JSON" in refused.drifts[0].text
+    with pytest.raises(UsageError, match="tools='bogus': use recorded, live or refuse"):
+        again(tools="bogus")
+
+
+def test_a_call_that_is_not_recorded_is_a_drift(
+    recorded: Callable[..., Any], post: Callable[[object], None]
+) -> None:
+    """The agent gets a Drift, and whatever it makes of it, the receipt fails; as for a call left out."""
+
+    def agent(city: str = "Lima") -> None:
+        post("first")
+        try:
+            post(lookup(city))
+        except Drift:
+            post("whatever")
+
+    again = recorded(agent)
+    drifted = again(lambda: agent("Oslo"))
+    assert (drifted.passed, RAN) == (False, [])
+    first = drifted.drifts[0]
+    assert (first.cause, first.step, first.path) == ("tool_result", 0, "city")
+    assert (first.recorded, first.got) == ("Lima", "Oslo")
+    assert lines(drifted, "tools ") == ["0 of 1 served from the tape; refused: lookup"]
+
+    def without() -> None:
+        post("first")
+        post({"city": "Lima", "ran": 1})
+
+    fewer = again(without)
+    assert [(one.cause, one.step) for one in fewer.drifts] == [("missing", 0)], fewer.receipt
+    assert 'tool lookup({"city": "Lima"}) was recorded, but never called' in fewer.receipt[-2]
+    assert again(without, tools="live").passed
+
+
+def test_tools_that_make_requests_run_on_them(recorded: Callable[..., Any], raw: str) -> None:
+    """A tool that calls a server runs, its request served; a served tool's inner calls are not missed."""
+
+    @tool
+    def fetched(word: str) -> str:
+        RAN.append(word)
+        return httpx2.post(f"{raw}/echo", content=word).text + str(lookup(word))
+
+    @tool
+    def outer(word: str) -> object:
+        RAN.append(word)
+        return [lookup(word), lookup(word)]
+
+    def agent() -> None:
+        httpx2.post(f"{raw}/echo", content=fetched("Lima") + str(outer("Oslo")))
+
+    again = recorded(agent)
+    found = again()
+    assert (found.passed, RAN) == (True, ["Lima"]), found.receipt
+    assert lines(found, "tools ") == [
+        "2 of 3 served from the tape; ran, as its requests are on the tape: fetched"
+    ]
+    assert again(tools="refuse").passed
+
+
+def test_a_cancelled_call_is_cancelled_again(
+    recorded: Callable[..., Any], post: Callable[[object], None]
+) -> None:
+    """What a timeout ended in the recording is ended by it in the replay."""
+
+    @tool
+    async def slow() -> None:
+        RAN.append("slow")
+        await asyncio.sleep(60)
+
+    async def limited() -> str:
+        try:
+            await asyncio.wait_for(slow(), 0.05)
+        except TimeoutError:
+            return "too slow"
+        return "done"
+
+    again = recorded(lambda: post(asyncio.run(limited())))
+    found = again()
+    assert (found.passed, RAN) == (True, []), found.receipt
+
+
+def test_the_store_and_tapes_have_results_whole(
+    recorded: Callable[..., Any], post: Callable[[object], None], capture: Capture, tmp_path: Path
+) -> None:
+    """Whatever length the provider's attributes may have; a tape holds them too, and so does its import."""
+    provider = TracerProvider(
+        span_limits=SpanLimits(max_attribute_length=20, max_span_attributes=4), shutdown_on_exit=False
+    )
+    text = "ü" * 40_000
+
+    @tool
+    def long(given: str, ctx: object) -> dict[str, str]:
+        RAN.append(given)
+        return {"said": given}
+
+    again = recorded(lambda: post(long(text, object())["said"]), provider)
+    found = again()
+    assert (found.passed, RAN) == (True, []), found.receipt
+    store = open_store(capture.store)
+    (row, replayed) = store.rows("select * from tools join runs using (run_id) order by kind")
+    assert row["result"] == f'{{"said": "{text}"}}'
+    assert row["arguments"] == f'{{"given": "{text}", "ctx": "<object object>"}}'
+    assert (row["replayed"], replayed["replayed"], replayed["result"]) == (False, True, row["result"])
+    run = store.run("last")
+    path = tmp_path / "run.tape.jsonl"
+    tape = reconstruct(store, run)
+    tape.dump(path)
+    assert Tape.load(path).tools == tape.tools
+    import_tape(tmp_path / "other", path)
+    other = open_store(tmp_path / "other")
+    (again_there,) = reconstruct(other, other.run("last")).tools
+    assert (again_there.arguments, again_there.result) == (tape.tools[0].arguments, tape.tools[0].result)
+    assert (again_there.by_text, again_there.form) == (("ctx",), "value")
+    RAN.clear()
+    assert replay(Tape.load(path), agent=lambda: post(long(text, object())["said"])).passed
+    assert RAN == []
