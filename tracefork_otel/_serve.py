@@ -68,6 +68,7 @@ def load_player(settings: Settings) -> Player | Unplayable:
     from .intervention import Intervention
     from .player import Player, claims_beside
 
+    recall = None
     try:
         mode = settings.mode
         if settings.tape is None:
@@ -81,6 +82,10 @@ def load_player(settings: Settings) -> Player | Unplayable:
                 )
             beside, change = settings.intervention, Intervention.load(settings.intervention)
         claim = claims_beside(beside)
+        if change is not None:
+            from .memory import memory_beside
+
+            recall = memory_beside(beside, claim)
         return Player(
             tape,
             match=match,
@@ -88,6 +93,7 @@ def load_player(settings: Settings) -> Player | Unplayable:
             claim=claim,
             intervention=change,
             tools=settings.tools,
+            recall=recall,
         )
     except Exception as error:
         LOG.error("tracefork: no request will be answered: %s", error)

@@ -46,7 +46,7 @@ FROM (
         "role": "VARCHAR", "steps": ["INTEGER"], "altered": ["INTEGER"], "kept": "INTEGER", "replicate": "INTEGER",
         "phase": "VARCHAR", "seq": "INTEGER", "run_id": "VARCHAR", "status": "VARCHAR",
         "undefined_reason": "VARCHAR", "outcome": "BOOLEAN", "tail_sha256": "VARCHAR", "calls_live": "INTEGER",
-        "cost_usd": "DOUBLE", "started_ns": "BIGINT", "ended_ns": "BIGINT"}'))
+        "calls_memo": "INTEGER", "cost_usd": "DOUBLE", "started_ns": "BIGINT", "ended_ns": "BIGINT"}'))
     FROM _blame_rows WHERE trial IS NOT NULL
 ) x;
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
 import pytest
 from tracefork_backend.blame import Findings, Plan, Search, TrialRequest, run
-from tracefork_backend.blame.statistics import TwoByTwo
+from tracefork_backend.blame.contrast import PAIRED_SHARE
+from tracefork_backend.blame.statistics import PairedDifferences, TwoByTwo
 from tracefork_backend.validate.worlds import NoisyOr, conjunction, noise_of, planted
 
 from tracefork_otel._errors import UsageError
@@ -81,10 +83,10 @@ def test_an_interrupted_search_resumes_without_paying_twice(share: float) -> Non
     plan, sample = passing(20), fixed_sampler(planted(random.Random(5), 20, causes=1, noise=0.1))
     whole, asked = run_scrambled(plan, sample, 1, 4)
     search = Search(plan)
-    recorded: dict[str, tuple[bool | None, str]] = {}
+    recorded: dict[str, tuple[bool | None, str, bool]] = {}
     while not search.done and len(recorded) < share * len(asked):
         for request in search.next_batch(4):
-            recorded[request.trial_id] = (sample(request), "")
+            recorded[request.trial_id] = (sample(request), "", False)
             search.observe(request.trial_id, *recorded[request.trial_id][:1])
     resumed = Search(plan)
     assert resumed.replay(recorded) == len(recorded)
@@ -137,7 +139,11 @@ def test_every_number_comes_from_the_trials() -> None:
     test = TwoByTwo()
     for x, y in zip(treated, control, strict=False):
         test.update(bool(x), bool(y))
-    assert effect.log_e == test.log_e
+    pairs = PairedDifferences()
+    for x, y in zip(treated, control, strict=False):
+        pairs.update(bool(x), bool(y))
+    mean = (1 - PAIRED_SHARE) * math.exp(test.log_e) + PAIRED_SHARE * math.exp(pairs.log_e(0.0))
+    assert effect.log_e == pytest.approx(math.log(mean))
     assert effect.flips_treatment == sum(map(bool, treated))
     assert effect.flip_rate == sum(map(bool, treated)) / len(treated)
     assert effect.effect == effect.flip_rate - (effect.control_rate or 0.0)

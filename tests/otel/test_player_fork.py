@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel import memory
+from tracefork_otel._errors import TapeError, UsageError
 from tracefork_otel.exchange import Exchange, Request, Response
 from tracefork_otel.intervention import Intervention
+from tracefork_otel.match import fingerprint
 from tracefork_otel.player import Live, Miss, Player, Served, claims_beside
 from tracefork_otel.tape import Tape
 
@@ -330,3 +332,29 @@ def test_ignored_paths_match_in_the_prefix_and_in_the_tail() -> None:
     player = Player(LINE, intervention=change(1, tail="offline"), match="json", ignore=("now",))
     answers = [player.answer(request(content, now=at)) for at, content in enumerate("abcd")]
     assert [answer.phase for answer in answers] == ["prefix", "intervention", "memo", "memo"]
+
+
+def test_a_tail_is_answered_from_memory_each_answer_once(tmp_path: Path) -> None:
+    """A live request that an earlier trial made gets its answer, in order; then, and else, it goes live."""
+    earlier = tape(("d", 0, 1), ("x", 2, 3), ("d", 4, 5), ("b", 6, 7))
+    earlier.dump(tmp_path / "earlier")
+    keys = [fingerprint(one.request) for one in earlier.exchanges]
+    file = tmp_path / "change.json"
+    memory.dump([memory.Remembered(key, tmp_path / "earlier", at) for at, key in enumerate(keys)], file)
+    recall = memory.memory_beside(file)
+    player = Player(LINE, intervention=change(1), recall=recall)
+    assert asked(player, "a", "b", "d", "d", "d", "x", "z") == [
+        ("prefix", "to a"),
+        ("intervention", "changed"),
+        ("memo", "to d"),
+        ("memo", "to d"),
+        ("tail", "live"),
+        ("memo", "to x"),
+        ("tail", "live"),
+    ]
+    resampled = Player(LINE, intervention=change(1, "resample"), recall=memory.memory_beside(file))
+    assert asked(resampled, "a", "b")[1] == ("intervention", "live")
+    assert memory.memory_beside(tmp_path / "other.json") is None
+    file.with_name("change.json.memory").write_text("no memory\n")
+    with pytest.raises(TapeError, match="damaged"):
+        memory.memory_beside(file)

@@ -12,6 +12,9 @@ from .trials import Arm
 # comes.
 _MOST_PAIRS = 4
 
+PAIRED_SHARE = 0.1
+"""The weight of the bet that holds under sharing: small, so that trials that share nothing lose a tenth."""
+
 # Attempts to complete a pair per outcome wanted, where undefined outcomes are left out.
 _MOST_ATTEMPTS = 3
 
@@ -68,9 +71,7 @@ class Contrast:
 
     def draw(self, log_threshold: float, *, most: int = _MOST_PAIRS) -> Task[None]:
         """Draw as many more blocks as could at the soonest decide, then fold."""
-        pairs = (
-            int((log_threshold - self.test.log_e) / LOG_MAX_FACTOR) + 1 if log_threshold < math.inf else most
-        )
+        pairs = int((log_threshold - self.log_e) / LOG_MAX_FACTOR) + 1 if log_threshold < math.inf else most
         yield from self._reach(self.blocks + max(1, min(most, pairs)))
 
     def _reach(self, blocks: int) -> Task[None]:
@@ -91,18 +92,37 @@ class Contrast:
 
     @property
     def log_e(self) -> float:
-        """The log e-value against "no effect" over the complete blocks."""
-        return self.test.log_e
+        """The log e-value against "no effect" over the complete blocks, whatever the two arms share.
+
+        The 2x2 test asks that a block's two trials are independent, the bet on their differences does not.
+        As long as no trial was answered from memory, the e-value is their mean with fixed weights; then the
+        2x2 test counts as nothing. It stays an e-value: had what was shared been drawn anew, the 2x2 test
+        of those trials would hold, and where nothing was shared they are the trials at hand.
+        """
+        return self._joined(self.test.log_e)
+
+    @property
+    def shared(self) -> bool:
+        """Whether a trial of either arm was answered from the memory of its replicate."""
+        return self.treatment.shared or self.control.shared
+
+    def _joined(self, independent: float) -> float:
+        paired = self.low.log_e(0.0) + math.log(PAIRED_SHARE)
+        if self.shared:
+            return paired
+        independent += math.log(1 - PAIRED_SHARE)
+        most = max(paired, independent)
+        return most + math.log(math.exp(paired - most) + math.exp(independent - most))
 
     @property
     def log_e_defined(self) -> float:
         """What the log e-value would be if undefined trials had nothing to do with flips."""
         if not self.worst:
-            return self.test.log_e
+            return self.log_e
         test = TwoByTwo()
         for x, y in zip(self.treatment.defined, self.control.defined, strict=False):
             test.update(x, y)
-        return test.log_e
+        return self._joined(test.log_e)
 
     def excludes_zero(self, *, level: float) -> bool:
         """Tell whether `interval(level=level)` lies above 0, without working it out."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tracefork_otel._errors import StoreError, UsageError
 from tracefork_otel.match import MatchMode
@@ -32,6 +32,9 @@ from .plan import Mode, Plan
 from .results import BlameResult, write_back
 from .search import Search
 from .trials import TrialRequest
+
+Coupling: TypeAlias = Literal["fresh", "recorded"]
+"""What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
 
 _ALL = 1 << 30
 
@@ -118,12 +121,15 @@ def blame(
     resume: str | None = None,
     settings: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
+    coupling: Coupling = "fresh",
 ) -> BlameResult:
     """Which steps of the run move its outcome, by forks that are graded by the oracle; kept in its store.
 
     Without a change the steps' own responses are drawn anew. `resume` goes on with an experiment by its id,
-    whose trials are not run again; `settings` is kept with it. Raises UsageError if the run cannot be graded
-    or the budget not be held, Drift or AgentFailed if the run does not replay.
+    whose trials are not run again; `settings` is kept with it. Coupling `recorded` holds the recorded answers
+    to requests that a fork makes as the run did: another question, whose control never flips. Raises
+    UsageError if the run cannot be graded or the budget not be held, Drift or AgentFailed if the run does not
+    replay.
     """
     if budget_usd is not None and budget_usd <= 0:
         raise UsageError(f"a budget of ${budget_usd:g} pays for no fork: give dollars, such as 2.00")
@@ -131,6 +137,10 @@ def blame(
     if not store.writable:
         raise StoreError(f"{store.path} cannot be written, so no experiment can be kept in it")
     change = changes.of_edit(change) if isinstance(change, Edit) else change or changes.resample()
+    if coupling == "recorded" and (mode == "value" or (mode == "auto" and change.natural)):
+        raise UsageError(
+            "value mode draws the whole rest anew, so it has no coupling `recorded`: take intervene or fixed"
+        )
     experiment_id = resume or secrets.token_hex(8)
     with Forker(
         run,
@@ -158,6 +168,7 @@ def blame(
             "oracle": name_of(oracle),
             "budget_usd": budget_usd,
             "created_ns": time.time_ns(),
+            "coupling": coupling,
             "plan": dataclasses.asdict(plan),
             "settings": dict(settings or {}),
         }
@@ -246,15 +257,25 @@ class _Experiment:
         Raises UsageError if it is not the same experiment any more.
         """
         known = self._journal.header
-        for name in ("run_id", "tape_sha256", "parent_outcome", "change", "oracle"):
-            if known.get(name) != header[name]:
+        for name in ("run_id", "tape_sha256", "parent_outcome", "change", "oracle", "coupling"):
+            if known.get(name, "fresh") != header[name]:
                 raise UsageError(
                     f"the experiment cannot be gone on with: its {name} was {known.get(name)!r}, "
                     f"now it is {header[name]!r}"
                 )
-        self.search.replay({one.trial_id: (one.flipped, one.tail_sha256) for one in self._journal.trials})
+        self.search.replay({one.trial_id: one.seen for one in self._journal.trials})
+        self._remember()
         self._budget.reserve(0.0)
         self._budget.settle(0.0, sum(one.cost_usd or 0.0 for one in self._journal.trials) + self._lost())
+
+    def _remember(self) -> None:
+        """New trials share with those of before what models answered to these."""
+        store = self._forker.store
+        assert store is not None
+        for seq, one in enumerate(trials := sorted(self._journal.trials, key=lambda one: one.started_ns)):
+            shares = self.search.shares(one.arm_id, one.replicate)
+            if shares is not None and one.calls_live:
+                self._forker.remember(shares, seq - len(trials), store.exchanges(one.run_id))
 
     def _lost(self) -> float:
         """What trials cost that ran when the experiment was killed: they are paid for, though not known."""
@@ -309,7 +330,14 @@ class _Experiment:
             first, edit, rest = 0, edits.resample(), altered
         else:
             first, edit, rest = kept - 1, edits.noop(), altered
-        return Planned(at=first, edit=edit, also=tuple((step, self._fits[step]) for step in rest))
+        return Planned(
+            at=first,
+            edit=edit,
+            tail="recorded" if self._journal.header.get("coupling") == "recorded" else "live",
+            also=tuple((step, self._fits[step]) for step in rest),
+            # Where undefined trials are left out, blocks pair trials of different replicates.
+            replicate=request.shares if self._plan.undefined == "worst" else None,
+        )
 
     def admit(self, at: int) -> bool:
         """Whether that trial starts: the worst that it may cost is set aside."""
@@ -341,9 +369,11 @@ class _Experiment:
             run_id=fork.run_id,
             tail_sha256=fork.answers_sha256,
             calls_live=fork.calls_live,
+            calls_memo=fork.calls_memo,
             cost_usd=fork.cost_usd,
             started_ns=now - int(fork.seconds * 1e9),
             ended_ns=now,
         )
         self._journal.append(trial)
-        self.search.observe(request.trial_id, trial.flipped, tail=trial.tail_sha256)
+        flipped, tail, shared = trial.seen
+        self.search.observe(request.trial_id, flipped, tail=tail, shared=shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from .confirm import confirm
+from .contrast import PAIRED_SHARE
 from .roots import label_roots
 from .screen import screen
 from .sets import find_sets
@@ -41,11 +42,16 @@ def _one_fork_each(state: State) -> Task[bool]:
     if not all(_alike(arms[step], True) for step in flipped):
         return False
     if state.plan.deterministic != "assume":
-        pairs = _pairs(state)
         kept = {step: state.ledger.keep(step) for step in flipped}
-        yield from together([until((arms[step], pairs), (kept[step], pairs)) for step in flipped])
-        if not all(_alike(arms[step], True) and _alike(kept[step], False) for step in flipped):
-            return False
+        shared = False
+        while True:
+            pairs = _pairs(state, shared=shared)
+            yield from together([until((arms[step], pairs), (kept[step], pairs)) for step in flipped])
+            if not all(_alike(arms[step], True) and _alike(kept[step], False) for step in flipped):
+                return False
+            if shared or not any(arms[step].shared or kept[step].shared for step in flipped):
+                break
+            shared = True
     for step, arm in arms.items():
         if arm.outcomes[0] is None:
             state.closed[step] = ("not_intervenable", "its fork could not be graded")
@@ -73,10 +79,13 @@ def _alike(arm: Arm, flips: bool) -> bool:
     return len(arm.tails) == 1 and all(outcome is flips for outcome in arm.outcomes)
 
 
-def _pairs(state: State) -> int:
+def _pairs(state: State, *, shared: bool) -> int:
     """Return how many pairs must all agree, so that noise passes for a cause at some step with at most alpha.
 
     Where an intervention flips no more than its control does, m pairs are all (flipped, kept) with at most
-    max over p of (p (1 - p))^m = 4^-m. An agent that answers with one word is alike by chance often enough.
+    max over p of (p (1 - p))^m = 4^-m; where they share what models answered, with at most 2^-m. An agent
+    that answers with one word is alike by chance often enough. Alpha is divided between the two cases as in
+    `Contrast.log_e`.
     """
-    return max(2, math.ceil(math.log(len(state.tested) / state.singles_alpha, 4)))
+    base, share = (2, PAIRED_SHARE) if shared else (4, 1 - PAIRED_SHARE)
+    return max(2, math.ceil(math.log(len(state.tested) / (share * state.singles_alpha), base)))

@@ -45,11 +45,18 @@ class TrialRecord:
     cost_usd: float | None
     started_ns: int
     ended_ns: int
+    calls_memo: int = 0
+    """Calls that were answered as an earlier trial of the replicate was."""
 
     @property
     def flipped(self) -> bool | None:
         """Whether the run came out otherwise than the recorded one; None if nobody can say."""
         return None if self.status == "undefined" else self.status == "flip"
+
+    @property
+    def seen(self) -> tuple[bool | None, str, bool]:
+        """What a search is told of it."""
+        return self.flipped, self.tail_sha256, self.calls_memo > 0
 
 
 def record_of(

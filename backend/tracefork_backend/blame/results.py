@@ -53,7 +53,7 @@ class BlameResult:
 def search_of(plan: Plan, trials: Sequence[TrialRecord], stop_reason: str) -> Search:
     """A search that was told these trials, and ended as it did then."""
     search = Search(plan)
-    search.replay({one.trial_id: (one.flipped, one.tail_sha256) for one in trials})
+    search.replay({one.trial_id: one.seen for one in trials})
     if not search.done:
         search.stop("budget" if stop_reason == "running" else stop_reason)  # type: ignore[arg-type]
     return search
@@ -72,7 +72,7 @@ def experiment_row(result: BlameResult) -> dict[str, Any]:
         "mode": found.mode,
         # Value mode redraws, whatever change was asked for.
         "perturbation": "resample" if found.mode == "value" else header["change"],
-        "coupling": "fresh",
+        "coupling": header.get("coupling", "fresh"),
         "oracle_name": header["oracle"],
         "oracle_note": header.get("oracle_note"),
         "grading_usd": header.get("grading_usd"),
@@ -302,6 +302,7 @@ def stored_trials(store: Store, experiment_id: str) -> list[TrialRecord]:
     made: list[TrialRecord] = []
     for row in rows:
         told: dict[str, Any] = {name: 0 if name.endswith("_ns") else row[name] for name in names}
+        told["calls_memo"] = row["calls_memo"] or 0
         told |= {"steps": tuple(row["steps"]), "altered": tuple(row["altered"])}
         made.append(TrialRecord(**told))
     return made

@@ -41,7 +41,7 @@ def label_roots(state: State) -> Task[None]:
     if not state.plan.roots or (rate is not None and rate >= _CEILING):
         return
     for step in sorted(step for step in state.certified if step > root):
-        both = state.ledger.alter((root, step), use="both", role="conditional")
+        both = state.ledger.alter((root, step), use="both", role="conditional", scope="root")
         alone = state.ledger.without((root, step), step, use="root")
         adds = yield from _adds(Contrast(both, alone))
         if adds:

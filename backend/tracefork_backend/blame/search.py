@@ -50,6 +50,11 @@ class Search:
         """Whether no more trials will be asked for."""
         return self._task is None
 
+    def shares(self, arm_id: str, replicate: int) -> str | None:
+        """The name of what a trial of that arm shares memory with; None if the arm was not asked for."""
+        arm = self._state.ledger.arms.get(arm_id)
+        return None if arm is None else f"{arm.scope}#{replicate}"
+
     @property
     def deterministic(self) -> bool:
         """Whether one fork is taken to stand for all."""
@@ -64,10 +69,11 @@ class Search:
             batch.append(self._queue.popleft())
         return batch
 
-    def observe(self, trial_id: str, outcome: bool | None, *, tail: str = "") -> None:
+    def observe(self, trial_id: str, outcome: bool | None, *, tail: str = "", shared: bool = False) -> None:
         """Take in how a trial ended: flipped, did not, or could not be graded.
 
         `tail` is a digest of everything that the fork answered, where known: alike for identical forks.
+        `shared` says that some of its calls were answered from the memory of its replicate.
         """
         found = self._open.pop(trial_id, None)
         if found is None:
@@ -75,12 +81,12 @@ class Search:
                 return
             raise UsageError(f"trial {trial_id} was not asked for, or was reported before")
         arm, replicate = found
-        arm.record(replicate, outcome, tail)
+        arm.record(replicate, outcome, tail, shared=shared)
         if self._task is not None and len(arm.outcomes) == arm.issued:
             self._resume()
 
-    def replay(self, recorded: Mapping[str, tuple[bool | None, str]]) -> int:
-        """Take in recorded trials (outcome and tail by id) as far as they are asked for; return how many.
+    def replay(self, recorded: Mapping[str, tuple[bool | None, str, bool]]) -> int:
+        """Take in recorded trials (outcome, tail, shared by id) as far as asked for; return how many.
 
         Asked again afterwards, `next_batch` gives only trials that were not recorded.
         """
@@ -92,7 +98,7 @@ class Search:
                 if known is None:
                     waiting.append(request)
                 else:
-                    self.observe(request.trial_id, known[0], tail=known[1])
+                    self.observe(request.trial_id, known[0], tail=known[1], shared=known[2])
                     used += 1
         self._queue.extend(waiting)
         return used

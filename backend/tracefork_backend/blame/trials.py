@@ -28,6 +28,13 @@ class TrialRequest:
     replicate: int
     """Trials of one replicate may share what is common to them; two replicates share nothing."""
     phase: Phase
+    scope: str = ""
+    """What the trials of a replicate are shared for: fresh forks share nothing with those of another use."""
+
+    @property
+    def shares(self) -> str:
+        """The name of what this trial shares memory with."""
+        return f"{self.scope}#{self.replicate}"
 
 
 class _Waiting:
@@ -52,14 +59,24 @@ class Arm:
         "kept",
         "outcomes",
         "role",
+        "scope",
+        "shared",
         "steps",
         "tails",
     )
 
     def __init__(
-        self, arm_id: str, role: Role, *, steps: tuple[int, ...], altered: tuple[int, ...], kept: int
+        self,
+        arm_id: str,
+        role: Role,
+        *,
+        steps: tuple[int, ...],
+        altered: tuple[int, ...],
+        kept: int,
+        scope: str = "",
     ) -> None:
         self.arm_id = arm_id
+        self.scope = scope
         self.role: Role = role
         self.steps = steps
         self.altered = altered
@@ -69,6 +86,8 @@ class Arm:
         """True: flipped. False: did not. None: could not be graded."""
         self.defined: list[bool] = []
         self.flips = 0
+        self.shared = False
+        """Whether any trial was answered from the memory of its replicate."""
         self.tails: set[str] = set()
         """Digests of what the forks answered, as far as the runner gave them; "" among them: one it did
         not.
@@ -88,11 +107,13 @@ class Arm:
             kept=self.kept,
             replicate=replicate,
             phase=phase,
+            scope=self.scope,
         )
 
-    def record(self, replicate: int, outcome: bool | None, tail: str) -> None:
+    def record(self, replicate: int, outcome: bool | None, tail: str, *, shared: bool = False) -> None:
         """Put an outcome in its place; it counts once all before it have arrived."""
         self.tails.add(tail)
+        self.shared = self.shared or shared
         if replicate != len(self.outcomes):
             self._slots[replicate] = outcome
             return
@@ -125,21 +146,32 @@ class Ledger:
         self.arms: dict[str, Arm] = {}
 
     def _arm(
-        self, arm_id: str, role: Role, *, steps: tuple[int, ...], altered: tuple[int, ...], kept: int
+        self,
+        arm_id: str,
+        role: Role,
+        *,
+        steps: tuple[int, ...],
+        altered: tuple[int, ...],
+        kept: int,
+        scope: str,
     ) -> Arm:
         arm = self.arms.get(arm_id)
         if arm is None:
-            arm = self.arms[arm_id] = Arm(arm_id, role, steps=steps, altered=altered, kept=kept)
+            arm = self.arms[arm_id] = Arm(arm_id, role, steps=steps, altered=altered, kept=kept, scope=scope)
         return arm
 
     def keep(self, step: int, *, use: str = "", role: Role = "control") -> Arm:
         """Return the arm that keeps the responses up to `step` (-1: none) and re-runs what follows."""
         steps = (step,) if step >= 0 else ()
-        return self._arm(f"keep:{step}{use and '/' + use}", role, steps=steps, altered=(), kept=step + 1)
+        return self._arm(
+            f"keep:{step}{use and '/' + use}", role, steps=steps, altered=(), kept=step + 1, scope=use
+        )
 
-    def alter(self, steps: tuple[int, ...], *, use: str = "", role: Role | None = None) -> Arm:
+    def alter(
+        self, steps: tuple[int, ...], *, use: str = "", role: Role | None = None, scope: str | None = None
+    ) -> Arm:
         """Return the arm that intervenes at all `steps`; `use` names one whose trials serve one purpose
-        only.
+        only, `scope` what they share memory for, if not that.
         """
         return self._arm(
             f"alter:{'+'.join(map(str, steps))}{use and '/' + use}",
@@ -147,6 +179,7 @@ class Ledger:
             steps=steps,
             altered=steps,
             kept=steps[0],
+            scope=use if scope is None else scope,
         )
 
     def without(self, steps: tuple[int, ...], dropped: int, *, use: str) -> Arm:
@@ -159,5 +192,10 @@ class Ledger:
         rest = tuple(step for step in steps if step != dropped)
         kept = steps[0] + 1 if dropped == steps[0] else steps[0]
         return self._arm(
-            f"alter:{'+'.join(map(str, rest))}/{use}-{dropped}", "group", steps=steps, altered=rest, kept=kept
+            f"alter:{'+'.join(map(str, rest))}/{use}-{dropped}",
+            "group",
+            steps=steps,
+            altered=rest,
+            kept=kept,
+            scope=use,
         )

@@ -50,7 +50,7 @@ class Planned:
     also: tuple[tuple[int, Edit], ...] = ()
     """Further changes, each with its step, of calls that the tail makes at these places."""
     replicate: str | None = None
-    """Forks of one replicate share what models answered to equal requests of their tails; None: with nobody."""
+    """Forks of one replicate share what models answered to equal requests of their tails; None: with none."""
 
 
 class Gate(Protocol):
