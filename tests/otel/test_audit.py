@@ -97,6 +97,88 @@ for _ in range(2):
     assert "not recorded" in str(note.attributes["why"])
 
 
+REAL_CLIENTS = {
+    "aiohttp": """
+import asyncio, aiohttp
+async def main():
+    async with aiohttp.ClientSession() as session:
+        try: await session.get("https://api.openai.com/v1/models")
+        except aiohttp.ClientError: pass
+asyncio.run(main())
+""",
+    "requests": """
+import requests
+try: requests.get("https://api.openai.com/v1/models")
+except requests.ConnectionError: pass
+""",
+    "urllib": """
+import urllib.request
+try: urllib.request.urlopen("https://api.openai.com/v1/models")
+except OSError: pass
+""",
+    "curl": """
+import subprocess
+words = ["curl", "-s", "-H", "x: https://elsewhere.test", "https://api.openai.com/v1"]
+subprocess.run(words, env={"PATH": DEAD})
+""",
+    "sh": """
+import os
+os.environ["PATH"] = DEAD
+os.system("exec 2>&-; curl -s 'https://api.openai.com/v1/models' | wc -l")
+""",
+    "claude": """
+import subprocess
+subprocess.run(["claude", "-p", "hello"], env={"PATH": DEAD})
+""",
+}
+"""One call of OpenAI by each client; no name is resolved, and no program is there under DEAD but `true`."""
+
+
+@pytest.mark.parametrize("mode", ["record", pytest.param("replay", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("client", REAL_CLIENTS)
+def test_each_client_is_named(client: str, mode: str, tmp_path: Path) -> None:
+    """aiohttp, requests, urllib, curl, a shell's curl and a model's own program are named, with the place."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("curl", "claude", "wc"):
+        (programs / name).symlink_to("/bin/true")
+    script = tmp_path / "agent.py"
+    script.write_text(
+        "import socket\n"
+        "real = socket.getaddrinfo\n"
+        "socket.getaddrinfo = lambda host, *a, **k: real(host, 443, flags=socket.AI_NUMERICHOST)\n"
+        f"DEAD = {str(programs)!r}\n" + REAL_CLIENTS[client]
+    )
+    env = launched(TRACEFORK_MODE=mode)
+    if mode == "replay":
+        Tape(run_id="0" * 32, exchanges=()).dump(tmp_path / "run.tape")
+        env["TRACEFORK_TAPE"] = str(tmp_path / "run.tape")
+    run_python([str(script)], store=tmp_path / "store", **env)
+    notes = read_store(tmp_path / "store").notes
+    host = {"claude": "claude"}.get(client, "api.openai.com")
+    named = {"sh": "curl"}.get(client, client)
+    (note,) = [note for note in notes if note.attributes["host"] == host]
+    assert note.kind == ("incomplete" if mode == "record" else "leak")
+    said = str(note.attributes["why" if mode == "record" else "caller"])
+    assert named in said
+    if client != "aiohttp":  # it looks names up in a thread that knows nothing of its caller
+        assert "agent.py:" in said
+    assert len(notes) <= 2
+
+
+def test_programs_of_other_kinds_are_nobody(tmp_path: Path) -> None:
+    """Programs that call no model are no gap: curl of another host, a word, a file's name, git, Python."""
+    code = """
+import subprocess, sys
+for words in (["curl", "https://example.test"], ["echo", "claude", "gemini"], ["cat", "api.openai.com.txt"],
+              ["git", "clone", "https://github.test/x"], [sys.executable, "-c", "'https://api.openai.com'"]):
+    try: subprocess.Popen(words, env={"PATH": "/nowhere"}).wait()
+    except OSError: pass
+"""
+    run_python(code, store=tmp_path, **launched())
+    assert not read_store(tmp_path).notes
+
+
 def test_our_own_clients_of_a_model_are_complete(tmp_path: Path) -> None:
     """The same name looked up for a captured call, sync or async, is no gap."""
     code = """

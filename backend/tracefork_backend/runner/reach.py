@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tracefork_otel._errors import StoreError
-from tracefork_otel.records import ProcessStarted
+from tracefork_otel.records import Note, ProcessStarted
 from tracefork_otel.wal import read_wal, wal_files
 
 _NAME_LENGTH = 60
@@ -23,27 +23,42 @@ _ISOLATING = {"I": "PYTHONPATH", "E": "PYTHONPATH", "S": "site"}
 _TAKES_WORD = ("-W", "-X", "--check-hash-based-pycs")
 
 
-def reached(store: Path, launch_id: str) -> tuple[list[ProcessStarted], list[Mapping[str, Any]]]:
-    """The processes of a launch that recorded, and what those say of themselves that could not."""
+def reached(
+    store: Path, launch_id: str
+) -> tuple[list[ProcessStarted], list[Mapping[str, Any]], tuple[str, ...]]:
+    """The processes of a launch that recorded, what is said of those that could not, what went round."""
     processes: list[ProcessStarted] = []
+    round_us: dict[str, None] = {}
     for path in wal_files(store):
         with contextlib.suppress(StoreError):
-            process = read_wal(path, keep=lambda span, side, body: b"").process
+            contents = read_wal(path, keep=lambda span, side, body: b"")
+            process = contents.process
             if process is not None and process.launch_id == launch_id and process.via != "backend":
                 processes.append(process)
+                for record in contents.records:
+                    if isinstance(record, Note) and record.kind == "incomplete":
+                        round_us[str(record.attributes.get("why", ""))] = None
     absent: list[Mapping[str, Any]] = []
     for path in sorted((store / "wal").glob("*.absent.json")):
         with contextlib.suppress(OSError, ValueError):
             found: Mapping[str, Any] = json.loads(path.read_text())
             if found.get("launch_id") == launch_id:
                 absent.append(found)
-    return processes, absent
+    return processes, absent, tuple(round_us)
 
 
 def why_nothing(
-    argv: Sequence[str], processes: Sequence[ProcessStarted], absent: Sequence[Mapping[str, Any]]
+    argv: Sequence[str],
+    processes: Sequence[ProcessStarted],
+    absent: Sequence[Mapping[str, Any]],
+    round_us: Sequence[str] = (),
 ) -> str:
     """Why a command left no exchange, and the line that mends it."""
+    if round_us:
+        return (
+            f"nothing captured: {'; '.join(round_us)}. If it can be given a base URL, record it from "
+            f"outside: tracefork-otel run --proxy -- {' '.join(argv)}"
+        )
     if processes:
         if has_client(processes):
             count = f"{len(processes)} process{'' if len(processes) == 1 else 'es'}"

@@ -102,16 +102,14 @@ def record(
         with _kept(launch) as head:
             status = run_inherited(argv, {**env, **behind.environment})
             ended_ns = time.time_ns()
-            processes, absent = reached(directory, launch.trace_id)
+            found = reached(directory, launch.trace_id)
             try:
                 runs, problems = launch.settle(head, status, ended_ns)
             except StoreError as error:
                 runs, problems = (), [f"nothing captured: {error}"]
     if not runs:
         why = f"nothing captured: no request came to the proxy; the agent must read {_named(routes)}"
-        problems = problems or [
-            unwritable(directory) or (why if proxy else why_nothing(argv, processes, absent))
-        ]
+        problems = problems or [unwritable(directory) or (why if proxy else why_nothing(argv, *found))]
         status = status or _NOTHING_CAPTURED
     return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
 
