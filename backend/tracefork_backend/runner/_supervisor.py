@@ -59,10 +59,10 @@ class Supervisor:
         self.director = director
         self.child: subprocess.Popen[bytes] | None = None
         self.status: int | None = None
-        self.wake_r, wake_w = os.pipe()
-        os.set_blocking(wake_w, False)
+        self.wake_r, self.wake_w = os.pipe()
+        os.set_blocking(self.wake_w, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self.wake_w, warn_on_full_buffer=False)
 
     def say(self, **message: object) -> None:
         """The director, if it still lives, gets the message."""

@@ -245,7 +245,8 @@ def _forking(supervisor: ModuleType) -> Any:
             above = os.getpid()
             pid = os.fork()
             if pid == 0:
-                os.close(signal.set_wakeup_fd(-1))
+                signal.set_wakeup_fd(-1)  # asyncio did so in this child already, since Python 3.12
+                os.close(self.wake_w)
                 os.close(self.wake_r)
                 self.director.close()
                 _become_trial(above, (stdin, stdout, stderr), spec, self._function)
