@@ -77,7 +77,7 @@ def book(city: str) -> str:
         messages.append({"role": "user", "content": content})
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--city", default="Tokyo")
     parser.add_argument("--sampled", action="store_true", help="the scripted model errs at times only")
@@ -90,3 +90,7 @@ if __name__ == "__main__":
             os.environ["ANTHROPIC_BASE_URL"] = stack.enter_context(spawn(model, file=__file__))
         os.environ.setdefault("ANTHROPIC_API_KEY", "not needed")
         print(book(options.city))
+
+
+if __name__ == "__main__":
+    main()

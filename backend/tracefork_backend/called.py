@@ -18,6 +18,7 @@ TOOL = "execute_tool "
 _FORM = "tracefork.tool.form"
 _STRING = "string"
 """The form of a text that stands on its span as it is; on the tape it is JSON like any other value."""
+_RECORDED = "tracefork.tool.recorded_span_id"
 _LISTED = 3
 
 _RAN: dict[Why, str] = {
@@ -123,15 +124,18 @@ def within(calls: Sequence[ToolCall], served: Iterable[str]) -> set[str]:
     return found
 
 
+def served(tape: Tape, spans: Sequence[SpanRecord]) -> tuple[ToolCall, ...]:
+    """The recorded calls whose results were given, so that their functions did not run."""
+    given = {
+        span.attributes.get(_RECORDED) for span in _ours(spans) if span.attributes.get("tracefork.replayed")
+    }
+    return tuple(call for call in tape.tools if call.span_id in given)
+
+
 def unasked(tape: Tape, spans: Sequence[SpanRecord]) -> tuple[ToolCall, ...]:
     """The recorded calls that the replay did not make, though the calls around them were made."""
-    asked = {str(span.attributes.get("tracefork.tool.recorded_span_id")) for span in _ours(spans)}
-    served = {
-        str(span.attributes["tracefork.tool.recorded_span_id"])
-        for span in _ours(spans)
-        if span.attributes.get("tracefork.replayed") and "tracefork.tool.recorded_span_id" in span.attributes
-    }
-    covered = asked | within(tape.tools, served)
+    asked = {span.attributes.get(_RECORDED) for span in _ours(spans)}
+    covered = asked | within(tape.tools, (call.span_id for call in served(tape, spans)))
     return tuple(call for call in tape.tools if call.span_id not in covered)
 
 

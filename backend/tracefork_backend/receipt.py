@@ -9,7 +9,7 @@ from tracefork_otel._errors import Drift
 from tracefork_otel._tools.serving import ToolsMode, mode_of
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.match import Cause, Explanation
-from tracefork_otel.records import Note, SpanRecord
+from tracefork_otel.records import Note, SpanRecord, ToolCall
 from tracefork_otel.tape import Tape, digest_of
 
 from . import called, drawn
@@ -165,7 +165,7 @@ def compare(
         "matched": len(served),
         "total": tape.steps,
         "missing": missing,
-        "drifts": _drifts(tape, _explained([*exchanges, *spans]), missing, exit_status, stderr)
+        "drifts": _drifts(tape, _explained([*exchanges, *spans]), missing, exit_status, stderr, spans)
         or _unasked(tape, spans, tools),
         "leaks": _leaks(notes),
         "problems": (*problems, *_losses(notes)),
@@ -219,6 +219,7 @@ def _drifts(
     missing: tuple[int, ...],
     exit_status: int | None,
     stderr: str,
+    spans: Sequence[SpanRecord],
 ) -> tuple[DriftReport, ...]:
     """The drifts; a crash and calls that did not come are told where no drift explains them."""
     found = [
@@ -239,7 +240,8 @@ def _drifts(
     if crashed(tape, exit_status, missing=bool(missing)):
         expected = tape.start.exit_status
         return (_agent_error(min(missing, default=tape.steps), exit_status, expected, stderr),)
-    return tuple(_missing(tape, step) for step in missing)
+    served = called.served(tape, spans)
+    return tuple(_missing(tape, step, served) for step in missing)
 
 
 def crashed(tape: Tape, exit_status: int | None, *, missing: bool) -> bool:
@@ -270,13 +272,21 @@ def last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _missing(tape: Tape, step: int) -> DriftReport:
-    request = tape.exchanges[step].request
+def _missing(tape: Tape, step: int, tools: Sequence[ToolCall]) -> DriftReport:
+    """A request that did not come, during whose recorded making one of these calls went on, or none."""
+    request, started_ns = tape.exchanges[step].request, tape.exchanges[step].started_ns
     shown = f"{request.method} {request.url}"
+    during = next((one.name for one in tools if one.started_ns <= started_ns <= one.ended_ns), None)
+    why = (
+        "the agent makes fewer calls"
+        if during is None
+        else f"it was made during a call of the tool {during}, whose result was served: let it run, "
+        "with --tools live"
+    )
     return DriftReport(
         step=step,
         cause="missing",
-        text=f"step {step}: {shown} was recorded, but never asked for (missing): the agent makes fewer calls",
+        text=f"step {step}: {shown} was recorded, but never asked for (missing): {why}",
         recorded=shown,
         nearest=step,
     )
