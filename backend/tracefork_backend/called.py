@@ -52,9 +52,13 @@ def _call_of(span: SpanRecord, attributes: Mapping[str, Any], ended_ns: int) -> 
         result = attributes["tracefork.tool.error"]
     else:
         result = attributes["gen_ai.tool.call.result"]
+    arguments = attributes["gen_ai.tool.call.arguments"]
+    # A redaction rule that cannot be read replaces a text whole.
+    if form == "value" and written != _STRING and not _is_json(result):
+        form = "text"
     return ToolCall(
         name=attributes["gen_ai.tool.name"],
-        arguments=attributes["gen_ai.tool.call.arguments"],
+        arguments=arguments if _is_json(arguments) else dumps({"arguments": arguments}),
         by_text=tuple(attributes.get("tracefork.tool.by_text", ())),
         form=form,
         result=dumps(result) if written == _STRING else result,
@@ -65,6 +69,14 @@ def _call_of(span: SpanRecord, attributes: Mapping[str, Any], ended_ns: int) -> 
         started_ns=span.started_ns,
         ended_ns=ended_ns,
     )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def step_before(tape: Tape, call: ToolCall) -> int:
