@@ -105,9 +105,10 @@ def send(session: Session, module: ModuleType, tees: Tees, original: Any, client
     from . import _seam
 
     body, complete = _seam.known_body(module, request)
-    staged = _staged(session, module, request, body if complete else request.read())
+    body = body if complete else request.read()
+    staged = _staged(session, module, request, body)
     if isinstance(staged, Live):
-        edited = request if staged.body is None else with_body(module, request, staged.body)
+        edited = _edited(module, request, body, staged)
         return _seam.record(session, module, tees, original, client, edited, staged)
     exchange, transport = staged
     token = _seam.attach(exchange)
@@ -128,9 +129,10 @@ async def asend(
     from . import _seam
 
     body, complete = _seam.known_body(module, request)
-    staged = _staged(session, module, request, body if complete else await request.aread())
+    body = body if complete else await request.aread()
+    staged = _staged(session, module, request, body)
     if isinstance(staged, Live):
-        edited = request if staged.body is None else with_body(module, request, staged.body)
+        edited = _edited(module, request, body, staged)
         return await _seam.arecord(session, module, tees, original, client, edited, staged)
     exchange, transport = staged
     token = _seam.attach(exchange)
@@ -142,6 +144,22 @@ async def asend(
     finally:
         _seam.restore(request, token)
     return _seam.received(exchange, tees.response_async, response, None)
+
+
+def _edited(module: ModuleType, request: Any, body: bytes, live: Live) -> Any:
+    """The request as it goes out: another one where a fork changes its body or its path."""
+    if live.body is None and live.path is None:
+        return request
+    edited = with_body(module, request, body if live.body is None else live.body)
+    if live.path is not None:
+        edited.url = at_path(edited.url, live.path)
+    return edited
+
+
+def at_path(url: Any, path: str) -> Any:
+    """The URL with another path, its query kept."""
+    _, mark, query = url.raw_path.partition(b"?")
+    return url.copy_with(raw_path=path.encode("ascii", "replace") + mark + query)
 
 
 def with_body(module: ModuleType, request: Any, body: bytes) -> Any:

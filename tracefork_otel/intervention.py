@@ -48,6 +48,8 @@ class Intervention:
     """How the exchange breaks: the client's read timeout, or the connection's end in mid-body."""
     edits: tuple[tuple[str, object], ...] = ()
     """(JSON path, JSON value) in the order in which they change the request that the agent sent."""
+    path: str | None = None
+    """The path that the request goes to instead, where the path names the model."""
     tool: str | None = None
     """The tool whose result is changed."""
     result: str | None = None
@@ -85,6 +87,7 @@ class Intervention:
                 "response": None if self.response is None else _response_to_json(self.response),
                 "error": self.error,
                 "edits": [[path, value] for path, value in self.edits],
+                "path": self.path,
                 "tool": self.tool,
                 "result": self.result,
                 "call": self.call,
@@ -114,6 +117,7 @@ class Intervention:
                 response=None if found["response"] is None else _response_from_json(found["response"]),
                 error=None if found["error"] is None else _one_of(found["error"], BREAKS),
                 edits=tuple((_typed(path, str), value) for path, value in found["edits"]),
+                path=_optional_text(found.get("path")),
                 tool=_optional_text(found.get("tool")),
                 result=_optional_text(found.get("result")),
                 call=None if found.get("call") is None else _typed(found["call"], int),

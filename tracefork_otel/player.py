@@ -47,11 +47,12 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The request goes over the network, with another body if one is given."""
+    """The request goes over the network, with another body or to another path if one is given."""
 
     phase: Phase
     body: bytes | None = None
     label: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +296,7 @@ class _Fork:
 
             body = apply_edits(request.body, change.edits)
         if change.goes_live:
-            return Live("intervention", body, change.label)
+            return Live("intervention", body, change.label, change.path)
         recorded = self._tape.exchanges[place]
         if change.kind == "noop":
             return Served(recorded, place, "intervention", change.label)
@@ -326,7 +327,7 @@ class _Fork:
                 raise
         self._delivered = True
         if change.goes_live:
-            return Live("intervention", body, change.label)
+            return Live("intervention", body, change.label, change.path)
         recorded = self._tape.exchanges[step]
         if change.keeps_exchange:
             return Served(recorded, step, "intervention", change.label)

@@ -7,10 +7,12 @@ which gives the `Intervention` that the agent's process serves.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from tracefork_backend import edits, providers
 from tracefork_backend.edits import (
@@ -168,9 +170,12 @@ def _bind_request(edit: Edit, exchange: Exchange) -> Intervention:
         found = providers.system_edit(asked, edit.system)
         edits.append(found)
         asked = replace(asked, body=apply_edits(asked.body, [found]))
+    path = None
     if edit.model is not None:
-        edits.append(_model_edit(asked, edit.model))
-    return _unplaced(edit, edits=tuple(edits))
+        path = _model_path(asked, edit.model)
+        if path is None:
+            edits.append(("model", edit.model))
+    return _unplaced(edit, edits=tuple(edits), path=path)
 
 
 def _bind_fault(edit: Edit, exchange: Exchange) -> Intervention:
@@ -221,19 +226,23 @@ def _ending(exchange: Exchange) -> str:
     return f"the recorded response is not whole ({exchange.outcome})"
 
 
-def _model_edit(asked: Request, model: str) -> tuple[str, object]:
-    """The edit that names another model, where the body is what names it."""
+def _model_path(asked: Request, model: str) -> str | None:
+    """The path that names another model, None where the body is what names it."""
     module = providers.recognise(asked.method, asked.url)
     facts = providers.facts(asked.method, asked.url, request=asked.body, response=None, content_type=None)
     if module is None or facts is None:
         raise UsageError(
             f"{asked.method} {asked.url} is no model call of a known provider, so it names no model"
         )
-    if module.path_model(asked.url.partition("?")[0]) is not None:
-        raise UsageError(
-            f"the URL names the model ({facts.model}), which an edit of the request cannot change"
-        )
-    return "model", model
+    path = urlsplit(asked.url).path
+    named = module.path_model(path)
+    if named is None:
+        return None
+    place = re.search(rf"/(?:models|tunedModels|endpoints|deployments)/({re.escape(named)})(?=[/:%])", path)
+    if place is None:
+        raise UsageError(f"the URL names the model ({named}) in a way that --model cannot change")
+    spelled = quote(model.rpartition("/")[2], safe="@.-_~")
+    return f"{path[: place.start(1)]}{spelled}{path[place.end(1) :]}"
 
 
 def _first_half(recorded: Response | None) -> Response | None:

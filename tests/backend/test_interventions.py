@@ -276,11 +276,31 @@ def test_a_damaged_step_is_refused() -> None:
         bound(replace(CALLED, damage="digest"), noop=True)
 
 
-def test_the_model_of_a_url_cannot_be_edited() -> None:
-    """Where the path names the model, an edit of the body would change nothing, so it is refused."""
-    azure = "https://x.openai.azure.com/openai/deployments/gpt-prod/chat/completions?api-version=1"
-    with pytest.raises(UsageError, match="step 0: the URL names the model"):
-        bound(exchange(azure, {"messages": [], "model": "gpt-prod"}, None), model="gpt-y")
+@pytest.mark.parametrize(
+    ("url", "model", "path"),
+    [
+        (
+            "https://x.openai.azure.com/openai/deployments/chat/chat/completions?api-version=1",
+            "gpt-y",
+            "/openai/deployments/gpt-y/chat/completions",
+        ),
+        (
+            "https://generativelanguage.googleapis.com/v1beta/models/gemini-3-flash:streamGenerateContent?alt=sse",
+            "models/gemini-3-pro",
+            "/v1beta/models/gemini-3-pro:streamGenerateContent",
+        ),
+        (
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/anthropic/models/claude:rawPredict",
+            "claude-opus@1",
+            "/v1/projects/p/locations/l/publishers/anthropic/models/claude-opus@1:rawPredict",
+        ),
+    ],
+)
+def test_where_the_url_names_the_model_the_request_goes_elsewhere(url: str, model: str, path: str) -> None:
+    """An edit of the body would change nothing there, so the path is edited, and the body is not."""
+    found = bound(exchange(url, {"messages": [], "contents": []}, None), model=model)
+    assert (found.path, found.edits) == (path, ())
+    assert Intervention.from_json(found.to_json()) == found
 
 
 @pytest.mark.parametrize("outcome", ["cut", "failed", "in_flight", "abandoned", "cancelled"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
-from frameworks.bench import QUESTION, Bench, population
+from frameworks.bench import ASKED, PEOPLE, QUESTION, Bench, population
 from tracefork_backend.diff import diff
-from tracefork_backend.edits import text, tool_input
+from tracefork_backend.edits import request, tool_input
 from tracefork_backend.fork import Fork, fork
 from tracefork_backend.store import open_store
 
@@ -75,3 +76,64 @@ def test_an_agent_with_a_function(bench: Bench, genai: Any, way: str) -> None:
     run = bench.record(agent)
     assert all("the-secret-key" not in repr(exchange) for exchange in run.exchanges)
     bench.holds(run, agent)
+    with open_store(bench.capture.store) as store:
+        asked = f"from exchanges where run_id = '{run.run_id}' order by step"
+        rows = store.sql(f"select provider, operation, model, streamed, input_tokens > 0 {asked}").fetchall()
+        told = store.sql(
+            f"select role, kind, name, content from messages where run_id = '{run.run_id}' and step = 2"
+            " order by position"
+        ).fetchall()
+    assert rows == [("gcp.gemini", "generate_content", "gemini-3-flash", "streamed" in way, True)] * 3
+    assert told == [
+        ("user", "text", None, QUESTION),
+        *(
+            row
+            for city in ASKED
+            for row in (
+                *(("model", "text", None, piece) for piece in pieces(told, way)),
+                ("model", "tool_use", "population", json.dumps({"city": city}, separators=(",", ":"))),
+                ("tool", "tool_result", "population", PEOPLE[city]),
+            )
+        ),
+        ("model", "text", None, " and ".join(PEOPLE[city] for city in ASKED)),
+    ]
+
+
+def pieces(told: list[Any], way: str) -> list[str]:
+    """What the model said beside its call: the SDK's chats keep a stream's chunks as they came."""
+    first = [content for _, kind, _, content in told[1:4] if kind == "text"]
+    assert "".join(first) == "I look it up.", told
+    assert (len(first) > 1) <= ("streamed" in way)
+    return first
+
+
+@pytest.mark.parametrize("way", ["whole", "async streamed"])
+def test_another_model_is_asked_by_another_url(bench: Bench, genai: Any, way: str) -> None:
+    """A fork with another model sends the recorded request, with its key, to that model's path."""
+    agent = agents(genai, bench.server.url)[way]
+    run = bench.record(agent)
+    other = fork(run, at=1, edit=request(model="gemini-3-pro"), agent=agent)
+    assert isinstance(other, Fork)
+    assert other.problem is None, other.problem
+    assert (other.calls_replayed, other.calls_live) == (1, 2)
+    sent = bench.server.requests
+    assert ["gemini-3-pro" in one.path for one in sent] == [True, False]
+    assert sent[0].body == run.exchanges[1].request.body
+    assert all(one.path.endswith("alt=sse") == ("streamed" in way) for one in sent)
+    assert {one.header("x-goog-api-key") for one in sent} == {"the-secret-key"}
+    with open_store(bench.capture.store) as store:
+        rows = store.sql(
+            f"select model from exchanges where run_id = '{other.run_id}' and not replayed order by step"
+        ).fetchall()
+    assert rows == [("gemini-3-pro",), ("gemini-3-flash",)]
+
+
+def test_a_change_is_told_by_diff(bench: Bench, genai: Any) -> None:
+    """Between a run and its fork with other arguments, `diff` names the first step that differs and how."""
+    agent = agents(genai, bench.server.url)["streamed"]
+    run = bench.record(agent)
+    other = fork(run, at=1, edit=tool_input({"city": "Oslo"}), agent=agent)
+    assert isinstance(other, Fork)
+    found = diff(run, open_store(bench.capture.store).run(other.run_id))
+    assert found.first == 1
+    assert "Oslo" in str(found)

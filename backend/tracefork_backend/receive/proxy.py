@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from tracefork_otel._serve import load_player
+from tracefork_otel._serve import at_path, load_player
 from tracefork_otel._settings import Settings
 from tracefork_otel.exchange import Exchange, Request
 from tracefork_otel.player import Live, Miss, Served
@@ -189,10 +189,12 @@ class Proxy:
                 found = self._player.answer(value)
             except Exception as error:
                 why = f"the tape gave no answer: {error}"
-        if isinstance(found, Live) and found.body is not None:
+        if isinstance(found, Live) and (found.body is not None or found.path is not None):
+            body = body if found.body is None else found.body
             kept = [(key, text) for key, text in request.headers.raw if key.lower() != b"content-length"]
-            request = httpx2.Request(request.method, request.url, headers=kept, content=found.body)
-            value = self._value(request, found.body)
+            url = request.url if found.path is None else at_path(request.url, found.path)
+            request = httpx2.Request(request.method, url, headers=kept, content=body)
+            value = self._value(request, body)
         entry = self.ledger.begin(value, headers, replayed=isinstance(found, Served))
         if found is not None and found.phase is not None:
             entry.attributes["tracefork.phase"] = found.phase
