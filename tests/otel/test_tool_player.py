@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracefork_otel._errors import TapeError
+from tracefork_otel._serve import Unplayable
 from tracefork_otel._tools.serving import (
     Placement,
     Recalled,
@@ -118,6 +120,21 @@ def test_arguments_that_are_no_json_may_differ_up_to_a_forks_change() -> None:
     loosely = tools.answer("look", json.dumps({"city": "<Thing 8>"}), ("city",))
     assert loosely == Recalled(recorded[2], True)
     assert ask(player(*recorded, at=TAIL), "<Thing 9>", by_text=["city"]) == ["tail"]
+
+
+def test_a_tool_that_always_runs_uses_up_its_recording() -> None:
+    """So that its calls are not missed; one that is not recorded runs as well, unless that is refused."""
+    for mode in ("recorded", "refuse"):
+        tools = player(call(0), mode=mode)
+        assert tools.answer("look", call(0).arguments, live=True) == Runs("live", tools.calls[0])
+        other = tools.answer("look", call(0).arguments, live=True)
+        assert (other == Runs("live")) == (mode == "recorded")
+
+
+def test_nothing_is_called_where_the_tape_cannot_be_read() -> None:
+    """A replay whose tape is broken lets no tool run."""
+    with pytest.raises(TapeError, match="gone"):
+        Unplayable("the tape is gone").tools.answer("look", "{}", ())
 
 
 def test_calls_within_a_served_call_are_not_left_over() -> None:

@@ -65,7 +65,7 @@ def noop() -> Change:
 
 def of_edit(edit: Edit) -> Change:
     """This edit, at whichever step it fits."""
-    sets = edit.kind not in ("request", "resample")
+    sets = edit.kind not in ("request", "resample", "tool_result")
     return Change(name=edit.label, make=lambda tape, step: edit, rewrites=sets)
 
 
