@@ -17,6 +17,7 @@ from .records import Draw
 
 if TYPE_CHECKING:
     from ._session import Session
+    from .match import Explanation
     from .player import Answer, Claims
 
 LOG = logging.getLogger("tracefork_otel")
@@ -106,16 +107,22 @@ class Draws:
             return answer
         from dataclasses import replace
 
-        from ._draws.blaming import explained
         from .player import Miss
 
-        if not isinstance(answer, Miss):
-            self.deck.answered()
-            if getattr(answer, "phase", None) == "intervention":
-                self.deck.go_live()
-            return answer
-        suspects = [*self.deck.suspects, *self._sources.missing]
-        return replace(answer, explanation=explained(answer.explanation, suspects))
+        if isinstance(answer, Miss):
+            return replace(answer, explanation=self.explained(answer.explanation))
+        self.deck.answered()
+        if getattr(answer, "phase", None) == "intervention":
+            self.deck.go_live()
+        return answer
+
+    def explained(self, explanation: Explanation) -> Explanation:
+        """The explanation with the draws quoted that the difference follows from."""
+        if not self._recorded:
+            return explanation
+        from ._draws.blaming import explained
+
+        return explained(explanation, [*self.deck.suspects, *self._sources.missing])
 
     def flush(self, trace_id: str | None = None) -> None:
         """What was drawn so far is in the WAL, as one record."""

@@ -34,7 +34,10 @@ def explained(explanation: Explanation, suspects: Iterable[Suspect]) -> Explanat
         return replace(explanation, advice=advice)
     quoted = list(dict.fromkeys(_quote(one) for one in found))
     more = f" and {len(quoted) - QUOTED} more" if len(quoted) > QUOTED else ""
-    return replace(explanation, cause=cause, advice=f"{', '.join(quoted[:QUOTED])}{more}; {_advice(found)}")
+    said = f"{', '.join(quoted[:QUOTED])}{more}"
+    if explanation.advice:  # of a tool's call, which has remedies of its own
+        return replace(explanation, advice=f"{said}; {explanation.advice}")
+    return replace(explanation, cause=cause, advice=f"{said}; {_advice(found)}")
 
 
 def _proven(explanation: Explanation, suspects: Sequence[Suspect]) -> list[Suspect]:
