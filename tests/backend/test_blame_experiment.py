@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -289,19 +288,3 @@ def test_an_estimate_runs_nothing(recorded: Callable[..., Run], server: ModelSer
     assert found.cost_median > 0
     assert 0 < found.chance <= 1
     assert server.requests == []
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # thirty experiments of up to some hundred forks
-@pytest.mark.parametrize("noise", [0.4, 0.8])
-def test_a_flaky_agent_blames_nobody(
-    recorded: Callable[..., Run], capture: Capture, tmp_path: Path, noise: float
-) -> None:
-    """Thirty experiments on an agent that flips whatever happens certify an innocent in at most one."""
-    wrong = 0
-    for number in range(30):
-        capture.store = tmp_path / str(number)
-        run = recorded(6, noise=noise, seed=1000 + number)
-        result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask)
-        wrong += bool(result.findings.certified)
-    assert wrong <= 1

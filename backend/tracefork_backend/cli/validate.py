@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ._options import JsonOption
 from ._output import console, print_json, table
+
+if TYPE_CHECKING:
+    from ..validate import Report
 
 FAILED = 1
 
@@ -23,26 +27,64 @@ def validate(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run the suites of simulated agents with planted causes; exit 1 if a gate fails."""
+    """Run the suites with planted causes, simulated and by real forks; exit 1 if a gate fails.
+
+    Needs no network and no key: the forks talk to a scripted model on this machine. It takes minutes.
+    """
     import json
+
+    from tracefork_otel import UsageError
 
     from ..validate import run_suites
 
-    found = run_suites(quick=quick)
-    told = dataclasses.asdict(found)
+    if report is not None and not report.parent.is_dir():
+        raise UsageError(f"--report {report}: there is no folder {report.parent}")
+    with _progress() as told_of:
+        found = run_suites(quick=quick, on_progress=told_of)
+    told = found.to_dict()
     if report is not None:
         report.write_text(json.dumps(told, indent=1))
     if as_json:
         print_json(told)
     else:
-        shown = table("", "gate", "measured", "limit", "runs", right=("measured", "limit", "runs"))
-        for gate in found.gates:
-            shown.add_row(
-                "ok" if gate.passed else "FAILED",
-                gate.name,
-                f"{gate.value:.3f}",
-                f"{gate.sense} {gate.limit:g}",
-                str(gate.runs),
-            )
-        console().print(shown)
-    return 0 if all(gate.passed for gate in found.gates) else FAILED
+        _show(found)
+    return 0 if found.passed else FAILED
+
+
+def _show(found: Report) -> None:
+    shown = table("", "gate", "measured", "limit", "runs", right=("measured", "limit", "runs"))
+    for gate in found.gates:
+        shown.add_row(
+            "ok" if gate.passed else "FAILED",
+            gate.name,
+            f"{gate.value:.3f}",
+            f"{gate.sense} {gate.limit:g}",
+            str(gate.runs),
+        )
+    console().print(shown)
+    failed = sum(not gate.passed for gate in found.gates)
+    said = f"{len(found.gates)} gates, {failed} failed" if failed else f"all {len(found.gates)} gates passed"
+    print(f"{said} in {found.seconds:.0f} s")
+    if found.quick:
+        print(
+            "This was a look: few runs of each suite. Without --quick there are as many as the gates ask for."
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows how far each kind of suite is, in one line on a terminal's standard error."""
+    from rich.console import Console
+
+    shown = Console(stderr=True, highlight=False)
+    done: dict[str, str] = {}
+    if not shown.is_terminal:
+        yield lambda what, at, of: None
+        return
+    with shown.status("starting") as status:
+
+        def told(what: str, at: int, of: int) -> None:
+            done[what] = f"{what} {at}/{of}"
+            status.update(" · ".join(list(done.values())))
+
+        yield told

@@ -1,4 +1,4 @@
-"""Hold blame to planted truth: suites of simulated worlds, simpler rules beside them, and gates."""
+"""Hold blame to planted truth: simulated worlds and real forks, simpler rules beside them, and gates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 
 from .baselines import RULES, baseline, fixed_forks_for
 from .law import CELLS, anytime_coverage, estimate_error, false_alarm
+from .parts import OnProgress, RealForks
+from .parts import gates as real_gates
 from .report import Baseline, Gate, Report, Row
 from .suites import cells
 from .tally import SEED, Tally, pooled, upper_bound
@@ -29,12 +31,41 @@ _ESTIMATE_CASES = ((10, 600.0, 0.05), (10, 800.0, 0.2), (20, 1600.0, 0.1))
 _SAVINGS = {10: 2.5, 20: 4.0, 50: 7.0}
 
 
-def run_suites(quick: bool = True) -> Report:
-    """Run every suite and return what was measured; the same on every machine but for the time it took."""
+def run_suites(
+    quick: bool = True, *, real_forks: bool = True, on_progress: OnProgress | None = None
+) -> Report:
+    """Run every suite and return what was measured; the same on every machine but for the times it took.
+
+    Without `real_forks` only what is simulated, and gates of that alone. Raises AgentFailed if the
+    experiments with real forks cannot be run here.
+    """
     started = time.perf_counter()
+    with RealForks(("flaky", "faults") if real_forks else (), quick=quick, on_progress=on_progress) as beside:
+        rows, gates = _simulated(quick, on_progress)
+        real = beside.rows()
+    if real_forks:
+        # Alone, as nothing else should take its time.
+        with RealForks(("wall",), quick=quick, on_progress=on_progress) as alone:
+            real += alone.rows()
+        rows += real
+        gates += real_gates(real)
+    return Report(
+        quick=quick,
+        seed=SEED,
+        seconds=time.perf_counter() - started,
+        rows=tuple(rows),
+        baselines=tuple(_baselines(quick)),
+        gates=tuple(gates),
+    )
+
+
+def _simulated(quick: bool, on_progress: OnProgress | None) -> tuple[list[Row], list[Gate]]:
+    """The rows and gates of the suites that need no agent."""
     rows: list[Row] = []
     tagged: dict[str, list[Tally]] = {}
-    for cell in cells():
+    for number, cell in enumerate(every := tuple(cells())):
+        if on_progress is not None:
+            on_progress("simulated cells", number, len(every))
         counts = cell.run(_RUNS[quick])
         rows.append(Row(suite=cell.suite, cell=cell.name, runs=counts.runs, metrics=counts.metrics()))
         for tag in cell.tags:
@@ -45,14 +76,7 @@ def run_suites(quick: bool = True) -> Report:
     law, law_gates = _law(quick)
     rows += law
     gates += law_gates
-    return Report(
-        quick=quick,
-        seed=SEED,
-        seconds=time.perf_counter() - started,
-        rows=tuple(rows),
-        baselines=tuple(_baselines(quick)),
-        gates=tuple(gates),
-    )
+    return rows, gates
 
 
 def _blame_gates(whole: dict[str, Tally]) -> list[Gate]:

@@ -12,7 +12,7 @@ class Row:
     """One cell of one suite."""
 
     suite: str
-    """A letter, A to M, or `law` for the statistics alone."""
+    """A letter, A to M; `law` for the statistics alone, `real` for forks of real runs."""
     cell: str
     runs: int
     metrics: Mapping[str, float]

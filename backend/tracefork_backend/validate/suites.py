@@ -136,7 +136,7 @@ def _noise() -> Iterator[Cell]:
                 name=f"n={steps} b={noise} one cause",
                 make=lambda rng, s=steps, b=noise: planted(rng, s, causes=1, noise=b),
                 # Also held against fixed-k at the same recall, which a few misses would move far.
-                weight=4.0 if noise == 0.1 else 1.0,
+                weight=8.0 if noise == 0.1 else 1.0,
                 tags=frozenset(tags),
             )
     yield from _flaky()

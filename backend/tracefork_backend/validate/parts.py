@@ -1,0 +1,137 @@
+"""The experiments with real forks, each part in a process of its own, and their gates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from typing import IO, TypeAlias
+
+from tracefork_otel._errors import AgentFailed
+
+from . import real
+from .real import Part
+from .report import Gate, Row
+
+OnProgress: TypeAlias = Callable[[str, int, int], None]
+"""Told of what, how much is done, and of how much; from any thread."""
+
+_WORDS: dict[Part, str] = {"flaky": "flaky agents", "faults": "fault classes", "wall": "wall time"}
+_END_S = 5.0
+
+# What would make the parts record, export or start otherwise than they say.
+_FOREIGN = ("TRACEFORK_", "OTEL_", "TRACEPARENT")
+
+
+class RealForks:
+    """Parts that run beside the caller; a context manager, after which none of their processes is left."""
+
+    def __init__(self, parts: Iterable[Part], *, quick: bool, on_progress: OnProgress | None = None) -> None:
+        self._on_progress = on_progress
+        self._rows: dict[Part, list[Row]] = {}
+        self._running: list[tuple[Part, subprocess.Popen[str], IO[str], threading.Thread]] = []
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+        for part in parts:
+            said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed at exit)
+            process = subprocess.Popen(
+                [sys.executable, "-m", real.__name__, part, "quick" if quick else "full"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                env=environment,
+                text=True,
+            )
+            reader = threading.Thread(target=self._listen, args=(part, process), daemon=True)
+            reader.start()
+            self._running.append((part, process, said, reader))
+
+    def _listen(self, part: Part, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            told = json.loads(line)
+            if "rows" in told:
+                self._rows[part] = [Row(**row) for row in told["rows"]]
+            elif self._on_progress is not None:
+                self._on_progress(_WORDS[part], told["done"], told["of"])
+
+    def rows(self) -> list[Row]:
+        """What all parts measured; raises AgentFailed with the last words of one that ended before."""
+        found: list[Row] = []
+        for part, process, said, reader in self._running:
+            reader.join()
+            status = process.wait()
+            if status or part not in self._rows:
+                said.seek(0)
+                words = said.read().strip().splitlines() or ["nothing"]
+                raise AgentFailed(
+                    f"the experiments with {_WORDS[part]} ended with status {status}: {words[-1]}"
+                )
+            found += self._rows[part]
+        return found
+
+    def __enter__(self) -> RealForks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for _part, process, _said, _reader in self._running:
+            process.terminate()
+        for _part, process, said, reader in self._running:
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            reader.join()
+            assert process.stdout is not None
+            process.stdout.close()
+            said.close()
+
+
+def gates(rows: Iterable[Row]) -> list[Gate]:
+    """What real forks promise, and what was measured."""
+    of: dict[str, list[Row]] = {"flaky": [], "fault": [], "noop": [], "n=10": []}
+    for row in rows:
+        of[row.cell.split()[0].rstrip(",")].append(row)
+
+    def share(kind: str, metric: str) -> tuple[float, int]:
+        runs = sum(row.runs for row in of[kind])
+        return sum(row.metrics[metric] * row.runs for row in of[kind]) / runs, runs
+
+    flaky, flaky_runs = share("flaky", "false_blame")
+    top, top_runs = share("fault", "top")
+    noop, noop_runs = share("noop", "certified")
+    seconds, trials = share("n=10", "seconds")
+    return [
+        Gate(
+            name="real forks of a flaky agent, 4 to 6 steps: experiments that certify an innocent",
+            value=flaky,
+            sense="at most",
+            limit=0.05,
+            runs=flaky_runs,
+        ),
+        Gate(
+            name="real forks, five fault classes at every step: top-1",
+            value=top,
+            sense="at least",
+            limit=0.95,
+            runs=top_runs,
+        ),
+        Gate(
+            name="real forks that change nothing: experiments that certify a step",
+            value=noop,
+            sense="at most",
+            limit=0.0,
+            runs=noop_runs,
+        ),
+        Gate(
+            name="seconds for 10 steps, 4 trials each, 20 ms a live call, warm, the best run",
+            value=seconds,
+            sense="at most",
+            limit=1.0,
+            runs=trials,
+        ),
+    ]

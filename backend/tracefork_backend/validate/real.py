@@ -1,0 +1,187 @@
+"""Experiments with real forks of real runs, against a scripted model on loopback: no network, no key.
+
+Each part is run by a process of its own (`python -m`), which tells on its standard output, in lines of JSON,
+how far it is and in the end what it measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import tracefork_otel
+from tracefork_otel import TraceforkInstrumentor
+
+from ..blame import changes
+from ..blame.experiment import blame
+from ..blame.results import BlameResult
+from ..oracle import regex
+from ..simulate import ModelServer
+from ..store import Run, open_store
+from .agents import Careless, Coin, ask, look_up
+from .report import Row
+
+Part: TypeAlias = Literal["flaky", "faults", "wall"]
+PARTS: tuple[Part, ...] = ("flaky", "faults", "wall")
+OnStep: TypeAlias = Callable[[int, int], None]
+"""Told how many experiments are done, of how many."""
+
+_GRADED = regex(success="WON", failure="LOST")
+
+# Chances that a flaky agent loses whatever happens, and steps of its runs, both from the gate.
+_LOSES = (0.4, 0.8)
+_FLAKY_STEPS = {True: (5,), False: (4, 5, 6)}
+_FLAKY_RUNS = {True: 1, False: 10}
+
+# Steps of the agents whose every step is harmed in turn.
+_FAULT_STEPS = {True: (3,), False: tuple(range(2, 9))}
+
+# The wall-time gate: ten steps, four trials of each, a model that takes 20 ms. Eight at once, as trials wait.
+_WALL_STEPS, _WALL_TRIALS, _WALL_LATENCY_S, _WALL_JOBS = 10, 4, 0.02, 8
+_WALL_REPEATS = {True: 1, False: 5}
+
+
+@contextmanager
+def _recorded(agent: Callable[..., str], server: ModelServer, steps: int) -> Iterator[Run]:
+    """The run of the agent with so many steps, in a store of its own that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="tracefork-validate-") as folder:
+        path = Path(folder) / "store"
+        TraceforkInstrumentor().instrument(store=path, http_spans=False)
+        try:
+            tracefork_otel.agent(agent)(server.url, steps)
+        finally:
+            TraceforkInstrumentor().uninstrument()
+        server.requests.clear()
+        with open_store(path) as store:
+            yield store.run("last")
+
+
+def _experiment(run: Run, change: changes.Change, agent: Callable[..., str]) -> BlameResult:
+    return blame(run, oracle=_GRADED, change=change, mode="intervene", agent=agent)
+
+
+def flaky(*, quick: bool, on_step: OnStep) -> list[Row]:
+    """How often an innocent is certified where re-runs are lost by chance and the change has no effect."""
+    model = Coin()
+    cases = [(loses, steps) for loses in _LOSES for steps in _FLAKY_STEPS[quick]]
+    runs = _FLAKY_RUNS[quick]
+    rows: list[Row] = []
+    with ModelServer(model) as server:
+        for loses, steps in cases:
+            blamed = forks = 0
+            for number in range(runs):
+                on_step(len(rows) * runs + number, len(cases) * runs)
+                model.loses, model.rng = 0.0, random.Random(f"{loses} {steps} {number}")
+                with _recorded(ask, server, steps) as run:
+                    model.loses = loses
+                    found = _experiment(run, changes.ablate("bad"), ask)
+                blamed += bool(found.findings.certified)
+                forks += len(found.trials)
+            metrics = {"false_blame": blamed / runs, "forks": forks / runs}
+            rows.append(Row(suite="real", cell=f"flaky {loses}, n={steps}", runs=runs, metrics=metrics))
+    return rows
+
+
+def first_harmed(fault: str) -> int:
+    """The first step that has what the fault breaks: no tool has answered before step 1."""
+    return 0 if fault in ("wrong_system_prompt", "poisoned_argument") else 1
+
+
+def faults(*, quick: bool, on_step: OnStep, classes: tuple[str, ...] = changes.FAULT_CLASSES) -> list[Row]:
+    """How often the harmed step is named first, each step of each agent planted in turn; and a noop."""
+    cases = [
+        (name, steps, planted)
+        for name in classes
+        for steps in _FAULT_STEPS[quick]
+        for planted in range(first_harmed(name), steps - 1)
+    ]
+    nothing = [(steps, 0) for steps in _FAULT_STEPS[quick]]
+    top: dict[str, list[bool]] = {name: [] for name in classes}
+    certified: list[bool] = []
+    forks: dict[str, int] = dict.fromkeys((*classes, "noop"), 0)
+    model = Careless()
+
+    def found(change: changes.Change, steps: int, planted: int, name: str) -> BlameResult:
+        on_step(sum(map(len, top.values())) + len(certified), len(cases) + len(nothing))
+        model.steps, model.planted = steps, planted
+        with _recorded(look_up, server, steps) as run:
+            result = _experiment(run, change, look_up)
+        forks[name] += len(result.trials)
+        return result
+
+    with ModelServer(model) as server:
+        for name, steps, planted in cases:
+            top[name].append(found(changes.fault(name), steps, planted, name).top == planted)
+        for steps, planted in nothing:
+            certified.append(bool(found(changes.noop(), steps, planted, "noop").findings.certified))
+    rows = [
+        Row(
+            suite="real",
+            cell=f"fault {name}",
+            runs=len(hits),
+            metrics={"top": sum(hits) / len(hits), "forks": forks[name] / len(hits)},
+        )
+        for name, hits in top.items()
+        if hits
+    ]
+    metrics = {"certified": sum(certified) / len(certified), "forks": forks["noop"] / len(certified)}
+    return [*rows, Row(suite="real", cell="noop", runs=len(certified), metrics=metrics)]
+
+
+def wall(*, quick: bool, on_step: OnStep) -> list[Row]:
+    """Seconds from the first trial's start to the results in the store, the best of some, agents warm."""
+    model = Careless()
+    model.steps, model.latency_s = _WALL_STEPS, _WALL_LATENCY_S
+    times: list[float] = []
+    trials = 0
+    with ModelServer(model) as server:
+        for number in range(_WALL_REPEATS[quick]):
+            on_step(number, _WALL_REPEATS[quick])
+            with _recorded(look_up, server, _WALL_STEPS) as run:
+                result = blame(
+                    run,
+                    oracle=_GRADED,
+                    change=changes.fault("poisoned_argument"),
+                    mode="fixed",
+                    k=_WALL_TRIALS,
+                    jobs=_WALL_JOBS,
+                    agent=f"{look_up.__module__}:{look_up.__name__}",
+                )
+                ended = time.time_ns()
+            if problem := result.problem:
+                raise RuntimeError(f"a trial of the wall-time experiment is no outcome: {problem}")
+            times.append((ended - min(one.started_ns for one in result.trials)) / 1e9)
+            trials = len(result.trials)
+    cell = f"n={_WALL_STEPS}, {_WALL_TRIALS} trials a step, a model that takes {_WALL_LATENCY_S * 1000:g} ms"
+    return [Row(suite="real", cell=cell, runs=trials, metrics={"seconds": min(times)})]
+
+
+_RUN: dict[str, Callable[..., list[Row]]] = {"flaky": flaky, "faults": faults, "wall": wall}
+
+
+def run_part(part: Part, *, quick: bool, on_step: OnStep) -> list[Row]:
+    """What that part measured."""
+    return _RUN[part](quick=quick, on_step=on_step)
+
+
+def _tell(said: dict[str, Any]) -> None:
+    print(json.dumps(said), flush=True)
+
+
+def main() -> None:
+    """The part named on the command line was run."""
+    part, quick = sys.argv[1], sys.argv[2] == "quick"
+    rows = _RUN[part](quick=quick, on_step=lambda done, of: _tell({"done": done, "of": of}))
+    _tell({"rows": [dataclasses.asdict(row) for row in rows]})
+
+
+if __name__ == "__main__":
+    main()
