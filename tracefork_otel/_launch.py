@@ -120,6 +120,7 @@ def playing(settings: Settings, *, remote: tuple[int, int, int] | None = None) -
 def _start(session: Session) -> None:
     session.capturing = True
     session.prepare()
+    session.join()  # now: a parent that dies early leaves its run, but is nobody's parent any more
     if session.settings.mode in ("replay", "fork"):
         from . import _serve
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "Sink", "current", "git_commit", "program", "remote_parent"]
 
 LOG = logging.getLogger("tracefork_otel")
+LOOKUPS = 2
+"""How often the run of a parent process is looked for: at the start, and before the first root, as the parent
+may have begun it in between."""
 
 
 class Sink(Protocol):
@@ -67,8 +70,10 @@ class Session:
         """`remote` is (trace id, span id, flags) of the span that this process's own root is a child of."""
         self.settings = settings
         self.via = via
-        self.redactor = redact.Redactor(settings.redact_headers, settings.redact_params)
+        self.redactor = redact.of(settings)
         self.remote = remote
+        self.joined = False
+        """Whether `remote` is no command of ours, but what a parent process told, or has open itself."""
         self.service = service_name()
         self.launched = False
         """Whether the environment is ours: a `run`, a replay or a fork started this process."""
@@ -104,6 +109,7 @@ class Session:
         self._losses: dict[str, int] = {}
         self._unreported = 0
         self._extras: dict[str, object] | None = None
+        self._lookups = 0
 
     def after_fork(self) -> None:
         """This forked child has a WAL, a number and a lock of its own, and nothing open."""
@@ -117,12 +123,25 @@ class Session:
     def adjust(self, changes: Mapping[str, Any]) -> None:
         """The given settings replace the present ones; the store and the mode stay."""
         self.settings = replace(self.settings, **changes)
-        self.redactor = redact.Redactor(self.settings.redact_headers, self.settings.redact_params)
+        self.redactor = redact.of(self.settings)
+        self._extras = None
 
     @property
     def launch_id(self) -> str | None:
         """The trace of the command that started this process, or None."""
-        return None if self.remote is None else f"{self.remote[0]:032x}"
+        return None if self.remote is None or self.joined else f"{self.remote[0]:032x}"
+
+    def join(self) -> None:
+        """The root that this process makes is in the run of the process that started it, if that records."""
+        if self.remote is None and self._lookups < LOOKUPS and self.capturing and self.via != "backend":
+            self._lookups += 1
+            try:
+                from . import _family
+
+                self.remote = remote_parent() or _family.open_run(self.settings.store)
+                self.joined = self.remote is not None
+            except Exception as error:
+                self.lost("search for the parent's run", error)
 
     def next_seq(self) -> int:
         """The next exchange's place in this process."""
@@ -152,6 +171,9 @@ class Session:
                     rotate_bytes=self.settings.rotate_bytes,
                     on_rotated=self.sealer,
                 )
+                if self.redactor.unreadable is not None:
+                    why = {"why": self.redactor.unreadable}
+                    self._sink.append(Note(kind="incomplete", time_ns=time_ns(), attributes=why))
             return self._sink
 
     def process(self) -> ProcessStarted:
@@ -162,7 +184,7 @@ class Session:
             ppid=os.getppid(),
             started_ns=time_ns(),
             executable=sys.executable,
-            argv=redact.arguments(sys.orig_argv),
+            argv=self.redactor.command(sys.orig_argv),
             cwd=cwd(),
             mode=self.settings.mode,
             via=self.via,
@@ -242,12 +264,12 @@ class Session:
         """What the first exchange would have to wait for is done: the WAL is loaded, our start is known."""
         from . import wal  # noqa: F401
 
-        self._extras = start_attributes(self.settings.mode)
+        self._extras = start_attributes(self.settings.mode, self.redactor)
 
     def run_attributes(self) -> dict[str, object]:
         """How this process was started, for the store's record of a root span alone: no exporter sees it."""
         if self._extras is None:
-            self._extras = start_attributes(self.settings.mode)
+            self._extras = start_attributes(self.settings.mode, self.redactor)
         return {**self._extras, **versions()}
 
 

@@ -158,6 +158,7 @@ def under(span: OwnSpan) -> Parent:
 
 def remote_parent(session: Session) -> Parent:
     """The command that started this process as a parent, or none, in an otherwise empty context."""
+    session.join()
     if session.remote is None:
         return Parent(otel_context.Context(), None)
     trace_id, span_id, flags = session.remote

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from recorded import run_python
+from tracefork_backend.replay import replay
 from tracefork_backend.runner import record
+from tracefork_backend.simulate import ModelServer, Reply
 from tracefork_backend.store import open_store
 
 # Every way in which Python hands work on; each sends its own name. A spawned child imports this script anew.
@@ -87,3 +92,153 @@ def test_a_killed_child_leaves_a_run_that_says_so(
     assert sorted(exchange.outcome for exchange in run.exchanges) == ["complete", "in_flight"]
     assert not run.complete
     assert run.incomplete_reasons == ("step 0 was open when its process ended",)
+
+
+LINE = (
+    "from tracefork_otel import TraceforkInstrumentor; TraceforkInstrumentor().instrument(http_spans=False)\n"
+)
+SPAWNED = f"""
+{LINE}
+import multiprocessing, os, subprocess, sys
+import httpx2
+import tracefork_otel
+
+URL = os.environ["AGENT_URL"] + "/echo"
+CHILD = {LINE!r} + "import httpx2, sys; httpx2.post(sys.argv[1], content=b'subprocess')"
+
+def call(name):
+    httpx2.post(URL, content=name.encode())
+
+@tracefork_otel.agent
+def agent():
+    for method in ("spawn", "forkserver"):
+        child = multiprocessing.get_context(method).Process(target=call, args=(method,))
+        child.start(); child.join(); assert child.exitcode == 0
+    subprocess.run([sys.executable, "-c", CHILD, URL], check=True)
+    shell = ["/bin/sh", "-c", "$0 -c \\"$1\\" $2; true", sys.executable]
+    subprocess.run([*shell, CHILD.replace("subp", "shell p"), URL], check=True)
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        call("root")
+        agent.__wrapped__()
+    else:
+        agent()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opened_by", ["an agent's span", "a call"])
+def test_without_run_children_join_the_run_of_their_parent(script: Path, opened_by: str) -> None:
+    """With the one line in each and no `run`, processes that were spawned are steps of the run that their
+    parent has open, and all of it replays exactly, each answer served once.
+    """
+    script.write_text(SPAWNED)
+    store = script.parent / "store"
+    words = [str(script)] if opened_by == "an agent's span" else [str(script), "call"]
+    run_python(words, store=store, TRACEFORK_SEAL="1")
+    opened = open_store(store)
+    assert len(opened.runs()) == 1
+    run = opened.run("last")
+    names = ["forkserver", "shell process", "spawn", "subprocess"]
+    if opened_by == "a call":
+        names.insert(1, "root")
+    assert sorted(exchange.request.body.decode() for exchange in run.exchanges) == names
+    assert run.complete, run.incomplete_reasons
+    if opened_by == "a call":
+        again = replay(run)
+        assert again.passed, again.receipt
+        assert again.matched == again.total == 5
+
+
+def test_traceparent_is_followed_without_run(raw: str, tmp_path: Path) -> None:
+    """A process that is given TRACEPARENT, and has the one line, is in that trace; without it, on its own."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    code = f"{LINE}import httpx2; httpx2.get('{raw}/empty')"
+    run_python(code, store=tmp_path, TRACEPARENT=f"00-{trace}-b7ad6b7169203331-01")
+    run_python(code, store=tmp_path)
+    first, second = sorted(open_store(tmp_path).runs(), key=lambda run: run.run_id != trace)
+    assert (first.run_id, first.steps) == (trace, 1)
+    assert (second.run_id != trace, second.steps) == (True, 1)
+
+
+WORKERS = """
+import multiprocessing, os, sys
+import httpx2
+
+BODY = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "which call is this?"}]}
+
+def call():
+    answer = httpx2.post(os.environ["AGENT_URL"] + "/v1/messages", json=BODY)
+    return answer.json()["content"][0]["text"]
+
+def work(start, said):
+    start.wait()
+    said.put([call() for _ in range(3)])
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    start, said = context.Event(), context.Queue()
+    workers = [context.Process(target=work, args=(start, said)) for _ in range(2)]
+    for worker in workers: worker.start()
+    start.set()
+    heard = [said.get() for _ in workers]
+    for worker in workers: worker.join()
+    print(sorted(heard[0] + heard[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_two_workers_replay_without_serving_twice(
+    script: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that send equal requests at once get each recorded answer once; the receipt passes."""
+    script.write_text(WORKERS)
+    store = script.parent / "store"
+    with ModelServer(lambda call: Reply(text=f"call {call.index}")) as server:
+        monkeypatch.setenv("AGENT_URL", server.url)
+        record(store, (sys.executable, str(script), method))
+    run = open_store(store).run("last")
+    assert run.steps == 6
+    again = replay(run)  # the server is gone
+    assert again.passed, again.receipt
+    assert (again.matched, again.total) == (6, 6)
+    assert again.stdout.strip() == str([f"call {index}" for index in range(6)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_run", [True, False])
+def test_a_killed_parent_leaves_a_run_that_says_so(script: Path, with_run: bool) -> None:
+    """A parent killed while its child works leaves one run, `killed`, with what the child went on to do."""
+    killing = (
+        SPAWNED.partition("@tracefork")[0]
+        + """
+def orphan(parent):
+    os.kill(parent, signal.SIGKILL)
+    while os.getppid() == parent: time.sleep(0.01)
+    call("orphan")
+    open("done", "w").close()
+
+import signal, time
+if __name__ == "__main__":
+    call("parent")
+    child = multiprocessing.get_context("spawn").Process(target=orphan, args=(os.getpid(),))
+    child.start()
+    child.join()
+"""
+    )
+    script.write_text(killing)
+    store = script.parent / "store"
+    if with_run:
+        assert record(store, (sys.executable, str(script))).exit_status == 128 + signal.SIGKILL
+    else:
+        assert run_python([str(script)], store=store, check=False).returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while not (script.parent / "done").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    runs = open_store(store).runs()
+    assert [(run.steps, run.status) for run in runs] == [(2, "error" if with_run else "killed")]
+    bodies = [exchange.request.body for exchange in open_store(store).run("last").exchanges]
+    assert sorted(bodies) == [b"orphan", b"parent"]
