@@ -440,6 +440,39 @@ def test_worker_threads_and_models_are_served(tmp_path: Path) -> None:
     assert run(tmp_path, "serve", "tape.json") == (recorded[0], [], 18)
 
 
+LOOP = """
+import asyncio, random
+from uuid import uuid4
+
+import uvloop
+
+
+async def one(n):
+    await asyncio.sleep(random.random() / 50)
+    return n, uuid4(), await asyncio.to_thread(uuid4)
+
+
+async def tasks():
+    return await asyncio.gather(*(one(n) for n in range(8)))
+
+
+def main():
+    return repr(uvloop.run(tasks()))
+
+
+def check_real():
+    return True
+"""
+
+
+def test_tasks_of_uvloop_have_lanes(tmp_path: Path) -> None:
+    """Tasks of a loop that is not the standard library's read their own values too."""
+    pytest.importorskip("uvloop")
+    (tmp_path / "workload.py").write_text(LOOP)
+    recorded = run(tmp_path, "record", "tape.json")
+    assert run(tmp_path, "serve", "tape.json") == (recorded[0], [], 24)
+
+
 FORKS = """
 import os, sys
 from uuid import uuid4

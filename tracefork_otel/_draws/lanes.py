@@ -155,7 +155,10 @@ class Lanes:
     def watch_tasks(self, module: ModuleType, replace: Replace) -> None:
         """An asyncio task has a lane of its own, which also reaches the worker threads of its context."""
         self._loop, self._task = module.events._get_running_loop, module.current_task
-        base = module.base_events.BaseEventLoop
+        self.watch_loop(module.base_events.BaseEventLoop, replace)
+
+    def watch_loop(self, base: Any, replace: Replace) -> None:
+        """The tasks of loops of this class have lanes."""
         create = base.create_task
 
         def create_task(loop: Any, coro: Any, **kwargs: Any) -> Any:

@@ -58,12 +58,13 @@ class Sources:
 
     def replace(self, owner: Any, name: str, ours: Any) -> None:
         """The owner has ours under that name until `restore`."""
-        before = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
+        inherited = isinstance(owner, type) and name not in owner.__dict__
+        before = owner.__dict__.get(name) if isinstance(owner, type) else getattr(owner, name)
         setattr(owner, name, ours)
 
         def undo() -> None:
             if (owner.__dict__.get(name) if isinstance(owner, type) else getattr(owner, name, None)) is ours:
-                setattr(owner, name, before)
+                delattr(owner, name) if inherited else setattr(owner, name, before)
 
         self._undo.append(undo)
 
@@ -85,6 +86,7 @@ class Sources:
             ("random", self._random),
             ("numpy.random", self._numpy),
             ("asyncio", lambda module: lanes.watch_tasks(module, self.replace)),
+            ("uvloop", lambda module: lanes.watch_loop(module.Loop, self.replace)),
             ("concurrent.futures.thread", lambda module: lanes.watch_jobs(module, self.replace)),
             (
                 "concurrent.futures.process",
