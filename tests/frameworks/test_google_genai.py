@@ -69,7 +69,15 @@ def last_turn(chunks: list[Any]) -> str:
     return "".join(chunk.text or "" for chunk in chunks if chunk.response_id == last)
 
 
-@pytest.mark.parametrize("way", ["whole", "streamed", "async", "async streamed"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "whole",
+        pytest.param("streamed", marks=pytest.mark.slow),
+        pytest.param("async", marks=pytest.mark.slow),
+        "async streamed",
+    ],
+)
 def test_an_agent_with_a_function(bench: Bench, genai: Any, way: str) -> None:
     """Its loop of function calls is recorded whole, without its key; the run replays exactly and forks."""
     agent = agents(genai, bench.server.url)[way]
@@ -107,7 +115,7 @@ def pieces(told: list[Any], way: str) -> list[str]:
     return first
 
 
-@pytest.mark.parametrize("way", ["whole", "async streamed"])
+@pytest.mark.parametrize("way", [pytest.param("whole", marks=pytest.mark.slow), "async streamed"])
 def test_another_model_is_asked_by_another_url(bench: Bench, genai: Any, way: str) -> None:
     """A fork with another model sends the recorded request, with its key, to that model's path."""
     agent = agents(genai, bench.server.url)[way]
