@@ -117,7 +117,7 @@ class _Seen:
     def returned(self, result: Any) -> None:
         """The result is on the call's span."""
         try:
-            self._span.attributes["tracefork.result"] = result_text(result)
+            self._span.attributes["tracefork.result"] = self._session.redactor.text(result_text(result))
         except Exception as problem:
             self._session.lost("result of an agent", problem)
 
@@ -133,7 +133,9 @@ def _called(name: str, entrypoint: str, args: tuple[Any, ...], kwargs: dict[str,
     session.flush_draws()
     try:
         span, release = _root.enter(
-            session, f"invoke_agent {name}", _attributes(name, entrypoint, args, kwargs)
+            session,
+            f"invoke_agent {name}",
+            session.redactor.attributes(_attributes(name, entrypoint, args, kwargs)),
         )
     except Exception as problem:
         session.lost("start of an agent", problem)

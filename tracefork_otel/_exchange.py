@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Status, StatusCode
 
+from . import redact
 from ._events import body_event, link_record, qualified
-from .exchange import Headers, Outcome, Request, Response
+from .exchange import Headers, Outcome, RedactedRequest, Request, Response
 from .records import ExchangeEnded, ExchangeStarted
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class LiveExchange:
 
     __slots__ = (
         "_once",
+        "asked",
         "attributes",
         "chunks",
         "error_type",
@@ -43,6 +46,7 @@ class LiveExchange:
         "name",
         "offsets",
         "process_id",
+        "replaced",
         "replayed",
         "request",
         "request_parts",
@@ -54,13 +58,25 @@ class LiveExchange:
         "span",
         "started",
         "status",
+        "withheld",
     )
 
     def __init__(self, session: Session, span: OwnSpan, request: Request, *, host: str, seq: int) -> None:
         self.session = session
         self.span = span
         self.name = span.name
+        self.attributes: dict[str, Any] = {}
+        self.asked: Counter[str] = Counter()
+        """How often the user's rules replaced something in the request."""
+        self.withheld: str | None = None
+        """Why a body is not recorded, if one is not."""
+        if isinstance(request, RedactedRequest):
+            self.asked.update(request.counts)
+            self.withheld, request = request.withheld, request.recorded()
         self.request = request
+        """As it is recorded."""
+        self.replaced: Counter[str] = Counter()
+        """The same in the response."""
         self.host = host
         self.seq = seq
         self.chunks: list[bytes] = []
@@ -75,7 +91,6 @@ class LiveExchange:
         self.intervention: str | None = None
         self.error_type: str | None = None
         """Given where the error that the client sees is not the one to record."""
-        self.attributes: dict[str, Any] = {}
         self.seen: ReadableSpan | None = None
         """The ended span as other processors left it."""
         self.process_id = session.process_id
@@ -159,10 +174,9 @@ class LiveExchange:
             span.end()
 
     def _finish(self, outcome: Outcome, error: BaseException | None, ended_ns: int) -> None:
-        response = self._response()
+        response, body = self._redacted(self._response())
         error_type = self.error_type or (None if error is None else qualified(type(error)))
         failed = outcome in _ERRORS or (self.status is not None and self.status >= 400)
-        body = None if self.request_parts is None else b"".join(self.request_parts)
         self._end_span(outcome, response, body, error_type, error, ended_ns, failed)
         session = self.session
         session.open.pop(self.span.context.span_id, None)
@@ -187,6 +201,19 @@ class LiveExchange:
         )
         # A response that the application keeps must not keep a second copy of its body alive.
         self.chunks, self.offsets, self.request_parts = [], [], None
+
+    def _redacted(self, response: Response | None) -> tuple[Response | None, bytes | None]:
+        """The response and the body that was sent in pieces, as the user's rules let them be recorded."""
+        redactor = self.session.redactor
+        body = None if self.request_parts is None else b"".join(self.request_parts)
+        if body is not None:
+            body, why = redactor.request_body(self.request, body, self.asked)
+            self.withheld = self.withheld or why
+        if response is not None and not self.replayed:  # what a tape serves was redacted when it was recorded
+            response, why = redactor.response(response, self.replaced)
+            self.withheld = self.withheld or why
+        redact.told(self.attributes, self.asked, self.replaced, self.withheld)
+        return response, body
 
     def _response(self) -> Response | None:
         if self.status is None:
@@ -248,7 +275,9 @@ class LiveExchange:
     def _kept_attributes(self) -> tuple[dict[str, Any], list[dict[str, object]]]:
         """What the record's own fields do not say: ours whole, and what other processors put on the span."""
         seen = self.seen
-        found: dict[str, Any] = {} if seen is None else dict(seen.attributes or {})
+        found: dict[str, Any] = {}
+        if seen is not None:
+            found |= self.session.redactor.attributes(seen.attributes or {})
         found |= self.span.attributes
         found |= self.attributes
         kept = {name: value for name, value in found.items() if name not in _TOLD_BY_FIELDS}

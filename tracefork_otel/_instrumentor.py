@@ -38,6 +38,7 @@ class TraceforkInstrumentor(BaseInstrumentor):
         event_body_limit: int | None = None,
         redact_headers: Iterable[str] | None = None,
         redact_params: Iterable[str] | None = None,
+        redact: str | Path | None = None,
         draws: bool | None = None,
         draws_include: Iterable[str] | None = None,
         **others: Any,
@@ -53,6 +54,7 @@ class TraceforkInstrumentor(BaseInstrumentor):
             "event_body_limit": event_body_limit,
             "redact_headers": None if redact_headers is None else tuple(redact_headers),
             "redact_params": None if redact_params is None else tuple(redact_params),
+            "redact": None if redact is None else Path(redact).absolute(),
             "draws": draws,
             "draws_include": None if draws_include is None else tuple(draws_include),
         }

@@ -12,11 +12,11 @@ from typing import Any
 from . import redact
 
 
-def start_attributes(mode: str) -> dict[str, object]:
+def start_attributes(mode: str, redactor: redact.Redactor) -> dict[str, object]:
     """How this process was started, as attributes of a run's root span, secrets left out."""
-    kept, withheld = redact.environment(os.environ)
+    kept, withheld = redactor.environment(os.environ)
     attributes: dict[str, object] = {
-        "tracefork.command": json.dumps(redact.arguments((sys.executable, *sys.orig_argv[1:]))),
+        "tracefork.command": json.dumps(redactor.command((sys.executable, *sys.orig_argv[1:]))),
         "tracefork.cwd": cwd(),
         "tracefork.environment": json.dumps(kept, sort_keys=True),
         "tracefork.environment.withheld": list(withheld),

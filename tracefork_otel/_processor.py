@@ -123,6 +123,7 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
         value = attributes.get(name)
         if isinstance(value, str):
             attributes[name] = session.redactor.url(value)
+    attributes = session.redactor.attributes(attributes)
     root = parent is None or (session.remote is not None and parent.span_id == session.remote[1])
     if root and not told:
         attributes.update(session.run_attributes())
@@ -143,7 +144,11 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
         scope=scope.name if scope is not None else "",
         attributes=attributes,
         events=tuple(
-            {"name": event.name, "time_ns": event.timestamp, "attributes": dict(event.attributes or {})}
+            {
+                "name": event.name,
+                "time_ns": event.timestamp,
+                "attributes": session.redactor.attributes(event.attributes or {}),
+            }
             for event in span.events
         ),
         links=tuple(link_record(link) for link in span.links),

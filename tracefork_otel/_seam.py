@@ -227,12 +227,7 @@ def known_body(module: ModuleType, request: Any) -> tuple[bytes, bool]:
 
 def value_of(session: Session, request: Any, body: bytes) -> Request:
     """The request as it is recorded and matched: secrets in URL and headers replaced."""
-    return Request(
-        method=request.method,
-        url=session.redactor.url(str(request.url)),
-        headers=session.redactor.request_headers(request.headers.raw),
-        body=body,
-    )
+    return session.redactor.request(request.method, str(request.url), request.headers.raw, body)
 
 
 def start(session: Session, request: Any, value: Request, *, replayed: bool) -> LiveExchange:
@@ -272,7 +267,7 @@ def received(exchange: LiveExchange, tee: type[Any], response: Any, whole: bytes
     try:
         exchange.answered(
             response.status_code,
-            exchange.session.redactor.response_headers(response.headers.raw),
+            exchange.session.redactor.response_headers(response.headers.raw, exchange.replaced),
             response.http_version,
         )
         if whole is None:

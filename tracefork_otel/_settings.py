@@ -38,6 +38,10 @@ class Settings:
     """TRACEFORK_REDACT_HEADERS: further header names whose values are replaced, comma-separated."""
     redact_params: tuple[str, ...] = ()
     """TRACEFORK_REDACT_PARAMS: further URL parameters whose values are replaced, comma-separated."""
+    redact: Path | None = None
+    """TRACEFORK_REDACT: a TOML file of rules for headers, URL parameters, JSON paths and patterns."""
+    redact_rules: str = ""
+    """TRACEFORK_REDACT_RULES: such rules as JSON; set by the commands for the agents that they start."""
     provider: bool = False
     """TRACEFORK_PROVIDER: a process without a tracer provider gets one, so that its spans are kept."""
     http_spans: bool = True
@@ -77,6 +81,8 @@ class Settings:
             event_body_limit=_size(environ, "TRACEFORK_EVENT_BODY_LIMIT", 32 * 1024),
             redact_headers=_names(environ, "TRACEFORK_REDACT_HEADERS"),
             redact_params=_names(environ, "TRACEFORK_REDACT_PARAMS"),
+            redact=_path(environ, "TRACEFORK_REDACT"),
+            redact_rules=environ.get("TRACEFORK_REDACT_RULES", ""),
             provider=_flag(environ, "TRACEFORK_PROVIDER", False),
             http_spans=_flag(environ, "TRACEFORK_HTTP_SPANS", True),
             rotate_bytes=_size(environ, "TRACEFORK_ROTATE_BYTES", 64 * 1024 * 1024),

@@ -36,6 +36,32 @@ class Request:
         """The hex digest of the body."""
         return sha256(self.body).hexdigest()
 
+    @property
+    def sent(self) -> bytes:
+        """The body as it goes over the wire, where that is known: a fork edits this one."""
+        return self.body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedactedRequest(Request):
+    """A request in which rules of the user's replaced something, until it is written down."""
+
+    raw: bytes = field(default=b"", compare=False, repr=False)
+    """The body with nothing replaced; it is never written down."""
+    counts: Mapping[str, int] = field(default_factory=dict[str, int], compare=False)
+    """How often, by rule."""
+    withheld: str | None = None
+    """Why its body is not there, or None."""
+
+    @property
+    def sent(self) -> bytes:
+        """The body as it goes over the wire."""
+        return self.raw
+
+    def recorded(self) -> Request:
+        """The request as it is written down."""
+        return Request(method=self.method, url=self.url, headers=self.headers, body=self.body)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:

@@ -294,7 +294,7 @@ class _Fork:
         if change.edits:
             from ._edits import apply_edits
 
-            body = apply_edits(request.body, change.edits)
+            body = apply_edits(request.sent, change.edits)
         if change.goes_live:
             return Live("intervention", body, change.label, change.path)
         recorded = self._tape.exchanges[place]
@@ -321,7 +321,7 @@ class _Fork:
             from ._edits import apply_edits
 
             try:
-                body = apply_edits(request.body, change.edits)
+                body = apply_edits(request.sent, change.edits)
             except Exception:
                 self._leave()
                 raise

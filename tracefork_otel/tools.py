@@ -18,21 +18,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 @overload
 def tool(function: Function, /) -> Function: ...
 @overload
-def tool(*, name: str | None = None) -> Callable[[Function], Function]: ...
-def tool(function: Any = None, /, *, name: str | None = None) -> Any:
+def tool(*, name: str | None = None, live: bool = False) -> Callable[[Function], Function]: ...
+def tool(function: Any = None, /, *, name: str | None = None, live: bool = False) -> Any:
     """Each call of the function is a span `execute_tool {name}` and a row of the `tools` view.
 
     In a replay, and in a fork where the recording has such a call, it gets what the recorded call gave: the
     value where that is JSON, the exception where it raised one. The function does not run then, unless its
     result is no JSON or it makes requests of its own, which are served. A call that the recording lacks
-    raises Drift in a replay. Raises UsageError for a generator: it has no one result.
+    raises Drift in a replay. With `live` the function always runs, for what it changes in the agent's memory.
+    Raises UsageError for a generator: it has no one result.
     """
     if function is None:
-        return functools.partial(_wrap, name=name)
-    return _wrap(function, name=name)
+        return functools.partial(_wrap, name=name, live=live)
+    return _wrap(function, name=name, live=live)
 
 
-def _wrap(function: Any, *, name: str | None) -> Any:
+def _wrap(function: Any, *, name: str | None, live: bool) -> Any:
     shown = name or getattr(function, "__name__", type(function).__name__)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(
@@ -43,11 +44,13 @@ def _wrap(function: Any, *, name: str | None) -> Any:
     except (TypeError, ValueError):  # some of those that are written in C have none
         signature = None
     waits = inspect.iscoroutinefunction(function)
-    return around(function, lambda args, kwargs: _called(shown, waits, _named(signature, args, kwargs)))
+    return around(
+        function, lambda args, kwargs: _called(shown, waits, _named(signature, args, kwargs), live=live)
+    )
 
 
 @contextmanager
-def _called(name: str, waits: bool, given: Mapping[str, Any]) -> Generator[Around]:
+def _called(name: str, waits: bool, given: Mapping[str, Any], *, live: bool) -> Generator[Around]:
     session = _session.current
     if session is None:
         yield UNSEEN
@@ -57,6 +60,7 @@ def _called(name: str, waits: bool, given: Mapping[str, Any]) -> Generator[Aroun
     player: Any = session.player
     try:
         arguments, by_text = values.arguments_text(given)
+        arguments = session.redactor.text(arguments)
         made = call.Call(session, name, arguments, by_text, waits=waits)
     except Exception as problem:
         session.lost("start of a tool", problem)
@@ -67,7 +71,7 @@ def _called(name: str, waits: bool, given: Mapping[str, Any]) -> Generator[Aroun
     failure: BaseException | None = None
     try:
         if player is not None:
-            made.answered(player.tools.answer(name, arguments, by_text))
+            made.answered(player.tools.answer(name, arguments, by_text, live=live))
         yield made
     except BaseException as error:
         failure = error

@@ -12,7 +12,7 @@ from tracefork_otel.match import Cause, Explanation
 from tracefork_otel.records import Note, SpanRecord, ToolCall
 from tracefork_otel.tape import Tape, digest_of
 
-from . import called, drawn
+from . import called, drawn, redacted
 
 # Statuses above this mean that a signal ended the process: who killed the recorded agent is not here now.
 _SIGNALLED = 128
@@ -178,6 +178,7 @@ def compare(
         "notes": (
             *(f"the recording is incomplete: {note.attributes.get('why', note.kind)}" for note in tape.notes),
             *called.others(spans),
+            *filter(None, (redacted.note(tape.exchanges),)),
         ),
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tracefork_otel._errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.records import Draw, Note
+from tracefork_otel.redact import WITHHELD
 from tracefork_otel.tape import HowStarted, Tape
 
 from .called import calls_of
@@ -109,6 +110,9 @@ def _check_received(exchange: Exchange, step: int, run: Run) -> None:
             f"{where} came as messages on a span (fidelity = messages), not as bytes; it can be read and "
             "queried. To replay it, record the agent: tracefork-otel run -- …"
         )
+    withheld = exchange.attributes.get(WITHHELD)
+    if withheld:
+        raise TruncatedBody(f"{where}: a body was withheld when it was recorded: {withheld}")
     cut = exchange.attributes.get(TRUNCATED)
     if cut:
         raise TruncatedBody(

@@ -60,10 +60,13 @@ class Call:
         """What the call gets is decided; raises Drift where it may get nothing."""
         if isinstance(answer, Refused):
             self._refused = True
-            self._set("tracefork.drift", answer.explanation.to_json())
+            explanation, draws = answer.explanation, self._session.draws
+            if draws is not None:
+                explanation = draws.explained(explanation)
+            self._set("tracefork.drift", explanation.to_json())
             if answer.phase is not None:
                 self._set("tracefork.phase", answer.phase)
-            raise Drift(f"tracefork {self._session.settings.mode}: {answer.explanation.text()}")
+            raise Drift(f"tracefork {self._session.settings.mode}: {explanation.text()}")
         if answer.call is not None:
             self._set("tracefork.tool.recorded_span_id", answer.call.span_id)
         if isinstance(answer, Runs):
@@ -108,7 +111,7 @@ class Call:
         try:
             form, text = values.result_text(result)
             self._set("tracefork.tool.form", form)
-            self._set("gen_ai.tool.call.result", text)
+            self._set("gen_ai.tool.call.result", self._session.redactor.text(text))
         except Exception as problem:
             self._session.lost("result of a tool", problem)
 
@@ -122,7 +125,8 @@ class Call:
                 self._set("error.type", qualified(type(failure)))
             if failure is not None and not self._refused:
                 self._set("tracefork.tool.form", "error")
-                self._set("tracefork.tool.error", self._error or values.error_text(failure))
+                text = self._error or session.redactor.text(values.error_text(failure))
+                self._set("tracefork.tool.error", text)
             if self._inside.exchanges:
                 self._set("tracefork.tool.exchanges", self._inside.exchanges)
             if span.sdk is None:

@@ -37,6 +37,15 @@ AllowHostOption: TypeAlias = Annotated[
     typer.Option("--allow-host", metavar="HOST", help="Let the agent connect to this host. Repeatable."),
 ]
 
+RedactOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--redact",
+        metavar="FILE",
+        help="Replace what the rules in this TOML file find, see docs/redaction.md.",
+    ),
+]
+
 ToolsOption: TypeAlias = Annotated[
     str | None,
     typer.Option(

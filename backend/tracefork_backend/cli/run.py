@@ -8,7 +8,7 @@ import typer
 
 from tracefork_otel._errors import UsageError
 
-from ._options import STORE, StoreOption
+from ._options import STORE, RedactOption, StoreOption
 from ._output import say
 
 
@@ -34,6 +34,7 @@ def run(
             "--draws", help="Record clocks, ids and randomness too, so that a replay reads the same values."
         ),
     ] = False,
+    redact: RedactOption = None,
 ) -> int:
     """Run a command and record every model call of its processes: run -- python agent.py"""
     from ..runner import record
@@ -41,7 +42,7 @@ def run(
     command = list(context.args)
     if not command:
         raise UsageError("no command to run: tracefork-otel run -- python agent.py")
-    recorded = record(store, command, provider=provider, proxy=proxy, draws=draws)
+    recorded = record(store, command, provider=provider, proxy=proxy, draws=draws, rules=redact)
     for problem in recorded.problems:
         say(f"tracefork-otel: {problem}")
     for recorded_run in recorded.runs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tracefork_otel._errors import UsageError
+from tracefork_otel.redact import ATTRIBUTE
 
 from ._options import STORE, JsonOption, StoreOption
 from ._output import cell, console, duration, money, print_json, table
@@ -51,14 +52,17 @@ def show(
 
 
 def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool) -> None:
+    from .. import redacted
     from ..drawn import recorded_line
 
     summary = opened.rows("select * from runs where run_id = $run_id", {"run_id": run.run_id})[0]
     launched = opened.draws_of_launch(run.launch_id) if run.launch_id else ()
     drawn = recorded_line(launched or run.notes)
+    replaced = redacted.line(run.exchanges)
     if as_json:
         incomplete = list(run.incomplete_reasons)
-        print_json({**summary, "exchanges": rows, "incomplete": incomplete, "draws": drawn})
+        told = {"incomplete": incomplete, "draws": drawn, "redacted": replaced}
+        print_json({**summary, "exchanges": rows, **told})
         return
     out = console()
     out.print(
@@ -87,6 +91,8 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
     out.print(made)
     if drawn is not None:
         out.print(f"draws  {drawn}", markup=False, soft_wrap=True)
+    if replaced is not None:
+        out.print(f"rules  {replaced}", markup=False, soft_wrap=True)
     out.print(_closing_line(run), markup=False, soft_wrap=True)
 
 
@@ -134,6 +140,8 @@ def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
         parts.append("replayed")
     if row["intervention"]:
         parts.append(str(row["intervention"]))
+    if ATTRIBUTE in exchange.attributes:
+        parts.append("redacted")
     if exchange.damage:
         parts.append("damaged")
     return " ".join(parts) or "ok"
@@ -159,10 +167,12 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
 
     request, response = exchange.request, exchange.response
     decoded = None if response is None else decode_body(response.body, response.header("content-encoding"))
+    replaced = exchange.attributes.get(ATTRIBUTE)
     if as_json:
         print_json(
             {
                 **row,
+                "redacted": None if replaced is None else json.loads(str(replaced)),
                 "request_headers": request.headers,
                 "request": _text(request.body),
                 "response_headers": None if response is None else response.headers,
@@ -182,6 +192,8 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
     print_line()
     print_line(_pretty(request.body))
     print_line()
+    if replaced is not None:
+        print_line(f"redacted: {replaced}")
     if response is None:
         print_line(f"no response: {exchange.error_type or exchange.outcome}: {exchange.error_message or ''}")
         return

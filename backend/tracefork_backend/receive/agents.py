@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tracefork_otel import redact
 from tracefork_otel._errors import TapeError, UsageError
 from tracefork_otel._settings import Settings
-from tracefork_otel.redact import Redactor
 from tracefork_otel.tape import HowStarted
 
 from .listening import LOOPBACK, bind
@@ -101,7 +101,7 @@ def behind_proxy(
     upstreams = [
         Upstream(socket=one, origin=route.origin) for route, one in zip(placed, sockets, strict=True)
     ]
-    redactor = Redactor(settings.redact_headers, settings.redact_params)
+    redactor = redact.of(settings)
     kept = [asdict(replace(route, origin=redactor.url(route.origin))) for route in placed]
     environment = {route.variable: route.base_url for route in placed}
     # The proxy sees all: a recorder inside the agent would write every call a second time.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import re
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -16,14 +18,13 @@ from threading import Lock
 from time import perf_counter_ns, time_ns
 from urllib.parse import urlsplit
 
-from tracefork_otel import __version__
+from tracefork_otel import __version__, redact
 from tracefork_otel._errors import StoreError
 from tracefork_otel._events import qualified
 from tracefork_otel._recognise import recognise
 from tracefork_otel._settings import Settings
-from tracefork_otel.exchange import Headers, Outcome, Request, Response
+from tracefork_otel.exchange import Headers, Outcome, RedactedRequest, Request, Response
 from tracefork_otel.records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, SpanRecord
-from tracefork_otel.redact import Redactor
 from tracefork_otel.wal import Wal
 
 LOG = logging.getLogger("tracefork_backend")
@@ -47,12 +48,16 @@ class Ledger:
         attributes: Mapping[str, object] | None = None,
     ) -> None:
         """With `launch` (trace and span id) all belongs to that command's run, whose root others write."""
-        self.redactor = Redactor(settings.redact_headers, settings.redact_params)
+        self.redactor = redact.of(settings)
         self.lost = 0
         self.exchanges = 0
         self._name = name
         self._launch = launch
         self._attributes = dict(attributes or {})
+        if self.redactor.rules is not None:
+            # A replay by another proxy has to replace the same.
+            kept = {redact.RULES_VARIABLE: self.redactor.rules.source}
+            self._attributes.setdefault("tracefork.environment", json.dumps(kept))
         self._mode = settings.mode
         self._session = secrets.token_hex(16)
         self._roots: dict[str, SpanRecord] = {}
@@ -99,6 +104,9 @@ class Ledger:
             if call.model:
                 attributes["gen_ai.request.model"] = call.model
         entry = Entry(self, secrets.token_hex(8), name, attributes, replayed=replayed)
+        if isinstance(request, RedactedRequest):
+            entry.asked.update(request.counts)
+            entry.withheld, request = request.withheld, request.recorded()
         self.exchanges += 1
         self._append(
             ExchangeStarted(
@@ -178,6 +186,10 @@ class Entry:
         self.intervention: str | None = None
         self.served_span_id: str | None = None
         self.done = False
+        self.asked: Counter[str] = Counter()
+        """How often the user's rules replaced something in the request, and below in the response."""
+        self.replaced: Counter[str] = Counter()
+        self.withheld: str | None = None
         self._ledger = ledger
         self._name = name
         self._replayed = replayed
@@ -225,6 +237,10 @@ class Entry:
                 chunk_offsets_us=tuple(self._offsets),
                 http_version=version,
             )
+            if not self._replayed:
+                response, why = self._ledger.redactor.response(response, self.replaced)
+                self.withheld = self.withheld or why
+        redact.told(self.attributes, self.asked, self.replaced, self.withheld)
         failed = outcome in _ERRORS or (response is not None and response.status >= _FAILED_STATUS)
         self._ledger._append(
             ExchangeEnded(

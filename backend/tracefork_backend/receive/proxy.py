@@ -169,13 +169,7 @@ class Proxy:
         return httpx2.Request(scope["method"], url, headers=headers, content=body or None)
 
     def _value(self, request: httpx2.Request, body: bytes) -> Request:
-        redactor = self.ledger.redactor
-        return Request(
-            method=request.method,
-            url=redactor.url(str(request.url)),
-            headers=redactor.request_headers(request.headers.raw),
-            body=body,
-        )
+        return self.ledger.redactor.request(request.method, str(request.url), request.headers.raw, body)
 
     async def _answer(
         self, scope: Scope, request: httpx2.Request, body: bytes, receive: Receive, send: Send
@@ -225,7 +219,9 @@ class Proxy:
         try:
             raw = response.headers.raw
             entry.head(
-                response.status_code, self.ledger.redactor.response_headers(raw), response.http_version
+                response.status_code,
+                self.ledger.redactor.response_headers(raw, entry.replaced),
+                response.http_version,
             )
             await send(
                 {"type": "http.response.start", "status": response.status_code, "headers": _passed_on(raw)}

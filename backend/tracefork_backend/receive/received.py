@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, TypeAlias, cast, get_args
 
+from tracefork_otel import redact
 from tracefork_otel._exchange import _TOLD_BY_FIELDS
 from tracefork_otel.exchange import Headers, Outcome, Request, Response
 from tracefork_otel.records import ExchangeEnded, ExchangeStarted, SpanRecord
@@ -27,12 +29,14 @@ def records_of(span: SpanRecord, redactor: Redactor) -> Records:
         return _exchange(span, redactor)
     told = conversation.read(span)
     if told is not None:
-        return _messages(span, told)
-    attributes = _plain(span.attributes)
+        return _messages(span, told, redactor)
+    attributes = redactor.attributes(_plain(span.attributes))
     for name in _URLS:
         if isinstance(attributes.get(name), str):
             attributes[name] = redactor.url(attributes[name])
-    events = tuple({**event, "attributes": _plain(event["attributes"])} for event in span.events)
+    events = tuple(
+        {**event, "attributes": redactor.attributes(_plain(event["attributes"]))} for event in span.events
+    )
     links = tuple({**link, "attributes": _plain(link["attributes"])} for link in span.links)
     return (replace(span, attributes=attributes, events=events, links=links),)
 
@@ -62,7 +66,11 @@ def _exchange(span: SpanRecord, redactor: Redactor) -> Records:
     outcome = (given or {}).get("tracefork.outcome") or told.get("tracefork.outcome")
     if outcome not in get_args(Outcome):
         outcome = "complete" if response is not None else "no_response"
-    attributes = {name: value for name, value in _plain(told).items() if name not in _TOLD_BY_FIELDS}
+    attributes = {
+        name: value
+        for name, value in redactor.attributes(_plain(told)).items()
+        if name not in _TOLD_BY_FIELDS
+    }
     if whys:
         attributes[TRUNCATED] = "; ".join(whys)
     seq = told.get("tracefork.seq")
@@ -72,6 +80,7 @@ def _exchange(span: SpanRecord, redactor: Redactor) -> Records:
         headers=_headers(asked),
         body=request_body,
     )
+    request, response = _redacted(redactor, request, response, attributes)
     error = told.get("error.type") if response is None or outcome != "complete" else None
     return _pair(
         span,
@@ -84,9 +93,26 @@ def _exchange(span: SpanRecord, redactor: Redactor) -> Records:
     )
 
 
-def _messages(span: SpanRecord, told: conversation.Conversation) -> Records:
+def _redacted(
+    redactor: Redactor, request: Request, response: Response | None, attributes: dict[str, Any]
+) -> tuple[Request, Response | None]:
+    """Both as the rules of who receives let them be recorded; `attributes` say what they did."""
+    asked: Counter[str] = Counter()
+    given: Counter[str] = Counter()
+    body, why = redactor.request_body(request, request.body, asked)
+    if response is not None:
+        response, other = redactor.response(response, given)
+        why = why or other
+    if asked or given:
+        redact.told(attributes, asked, given, why)
+    return replace(request, body=body), response
+
+
+def _messages(span: SpanRecord, told: conversation.Conversation, redactor: Redactor) -> Records:
     attributes = {
-        name: value for name, value in _plain(span.attributes).items() if name not in _TOLD_BY_FIELDS
+        name: value
+        for name, value in redactor.attributes(_plain(span.attributes)).items()
+        if name not in _TOLD_BY_FIELDS
     }
     attributes[FIDELITY] = "messages"
     kind: Headers = (("content-type", "application/json"),)
@@ -94,12 +120,13 @@ def _messages(span: SpanRecord, told: conversation.Conversation) -> Records:
     response = Response(
         status=200, headers=kind, body=told.response, chunk_sizes=(len(told.response),), chunk_offsets_us=(0,)
     )
+    request, answer = _redacted(redactor, request, response, attributes)
     failed = span.status == "ERROR"
     error = span.attributes.get("error.type")
     return _pair(
         span,
         request,
-        None if failed else response,
+        None if failed else answer,
         outcome="no_response" if failed else "complete",
         attributes=attributes,
         seq=0,

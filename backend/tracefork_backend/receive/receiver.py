@@ -14,11 +14,10 @@ from pathlib import Path
 from socket import socket
 from time import time_ns
 
-from tracefork_otel import __version__, sealing
+from tracefork_otel import __version__, redact, sealing
 from tracefork_otel._errors import StoreError, UsageError
 from tracefork_otel._settings import Settings
 from tracefork_otel.records import ExchangeStarted, ProcessStarted
-from tracefork_otel.redact import Redactor
 from tracefork_otel.wal import Wal
 
 from .listening import (
@@ -84,7 +83,7 @@ class Receiver:
         self._limits = max_compressed, max_plain, max_waiting
         self._waiting = 0
         self._store = store
-        self._redactor = Redactor(settings.redact_headers, settings.redact_params)
+        self._redactor = redact.of(settings)
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tracefork-otlp")
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="tracefork-seal")

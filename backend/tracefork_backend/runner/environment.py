@@ -20,7 +20,12 @@ BOOT = Path(tracefork_otel.__file__).parent / "_boot"
 DUMMY = "tracefork-replay"
 """Value of a withheld variable on a replay, so that an SDK that insists on a key can be constructed."""
 
-_KEPT_SETTINGS = ("TRACEFORK_REDACT_HEADERS", "TRACEFORK_REDACT_PARAMS", "TRACEFORK_DRAWS_INCLUDE")
+_KEPT_SETTINGS = (
+    "TRACEFORK_REDACT_HEADERS",
+    "TRACEFORK_REDACT_PARAMS",
+    redact.RULES_VARIABLE,
+    "TRACEFORK_DRAWS_INCLUDE",
+)
 
 # What belongs to the machine and the terminal of the replay, not to the recording.
 _LOCAL = re.compile(
@@ -83,9 +88,11 @@ def is_boot(entry: str) -> bool:
     return Path(entry).parts[-2:] == BOOT.parts[-2:]
 
 
-def recordable(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+def recordable(
+    environ: Mapping[str, str], redactor: redact.Redactor
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """The variables that a replay gives back, and the names of those among them that look secret."""
-    kept, withheld = redact.environment(environ)
+    kept, withheld = redactor.environment(environ)
     wanted = ("PYTHONPATH", *_KEPT_SETTINGS)
     return (
         {name: value for name, value in kept.items() if name in wanted or not _LOCAL.fullmatch(name)},

@@ -70,18 +70,27 @@ def record(
     provider: bool = False,
     proxy: bool = False,
     draws: bool = False,
+    rules: str | Path | None = None,
 ) -> Recorded:
     """The command has run on our terminal, and what its processes exchanged is in the store, sealed.
 
     With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in.
     With `draws` what it reads from clocks, ids and randomness is recorded too.
-    Raises UsageError if there is no such command.
+    `rules` is a file of redaction rules, instead of the environment's. Raises UsageError if there is no such
+    command, or the rules cannot be read.
     """
+    recording = Settings.from_env()
+    if rules is not None:
+        recording = replace(recording, redact=Path(rules), redact_rules="")
+    checked = redact.rules_of(recording)
+    recording = replace(recording, redact=None, redact_rules="" if checked is None else checked.source)
     directory = Path(store).absolute()
     launch = _Launch(directory, tuple(argv), secrets.token_hex(16), secrets.token_hex(8), time.time_ns())
     settings = {"TRACEFORK_PROVIDER": "1"} if provider else {}
     fixed = _fixed(os.environ) if draws else {}
     settings |= fixed
+    # The rules themselves, as the command may run in other folders, and the file may change.
+    settings |= {"TRACEFORK_REDACT": "", redact.RULES_VARIABLE: recording.redact_rules} if checked else {}
     env = traced(
         os.environ,
         mode="record",
@@ -94,11 +103,11 @@ def record(
     from ..receive.agents import behind_proxy, routes_of
 
     routes = routes_of(os.environ) if proxy else ()
-    recording = replace(Settings.from_env(), mode="record", store=directory)
+    recording = replace(recording, mode="record", store=directory)
     with behind_proxy(
         routes, recording, launch=(launch.trace_id, launch.span_id), name=program_of(argv)
     ) as behind:
-        launch = replace(launch, extra={**fixed, **behind.recorded})
+        launch = replace(launch, redactor=redact.of(recording), extra={**fixed, **behind.recorded})
         with _kept(launch) as head:
             status = run_inherited(argv, {**env, **behind.environment})
             ended_ns = time.time_ns()
@@ -123,6 +132,7 @@ class _Launch:
     started_ns: int
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     """What a replay needs besides the environment of the command."""
+    redactor: redact.Redactor = field(default_factory=redact.Redactor)
 
     def settle(self, head: Wal, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
         """The command's own span is written if its processes exchanged anything, and all is sealed."""
@@ -143,8 +153,8 @@ class _Launch:
 
     def root(self, status: int | None = None, ended_ns: int | None = None) -> SpanRecord:
         """The command's own span, as far as it is known."""
-        argv = redact.arguments(self.argv)
-        kept, withheld = recordable(os.environ)
+        argv = self.redactor.command(self.argv)
+        kept, withheld = recordable(os.environ, self.redactor)
         start = HowStarted(
             command=argv,
             cwd=os.getcwd(),
