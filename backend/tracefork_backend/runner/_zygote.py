@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 _MESSAGE = 64 * 1024
+_CLIENTS = ("httpx2", "httpx")
 _DESCRIPTORS = 4
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -169,6 +170,13 @@ def _prepare(tape: str) -> None:
     from tracefork_otel import _agent, _audit, _launch, _root, _seam, _serve, wal  # noqa: F401
 
     _serve.load_tape(Path(tape))
+    for name in _CLIENTS:
+        client = sys.modules.get(name)
+        if client is not None:
+            # Its transport, and what that stands on, are imported by the first client: some 30 ms.
+            with contextlib.suppress(Exception):
+                client.Client(verify=False, trust_env=False).close()
+            importlib.import_module("encodings.idna")
 
 
 def _serve(control: socket.socket, function: Callable[..., Any], supervisor: ModuleType) -> None:
