@@ -43,7 +43,7 @@ class Unplayable:
         self.tools = self
         """No tool runs either."""
 
-    def answer(self, request: object, *of_tool: object) -> Any:
+    def answer(self, request: object, *of_tool: object, live: bool = False) -> Any:
         """Raises what is wrong with the tape."""
         from ._errors import TapeError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,36 @@ def test_tools_that_make_requests_run_on_them(recorded: Callable[..., Any], raw:
         "2 of 3 served from the tape; ran, as its requests are on the tape: fetched"
     ]
     assert again(tools="refuse").passed
+
+
+def test_a_tool_for_the_agents_memory_runs(
+    recorded: Callable[..., Any], post: Callable[[object], None]
+) -> None:
+    """`live` tools run in a replay, which the receipt says; `timing` waits as long as a served one took."""
+    notes: list[str] = []
+
+    @tool(live=True)
+    def remember(note: str) -> int:
+        notes.append(note)
+        return len(notes)
+
+    @tool
+    def slow() -> None:
+        time.sleep(0.2)
+
+    def agent() -> None:
+        notes.clear()
+        slow()
+        remember("a")
+        remember("a")
+        post(notes)
+
+    again = recorded(agent)
+    started = time.monotonic()
+    found = again(timing="recorded")
+    assert found.passed, found.receipt
+    assert time.monotonic() - started > 0.2
+    assert lines(found, "tools ") == ["1 of 3 served from the tape; ran for real: remember (2 times)"]
 
 
 def test_a_cancelled_call_is_cancelled_again(
