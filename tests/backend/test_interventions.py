@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tracefork_backend import interventions, providers
-from tracefork_backend.interventions import Edit, build, from_flags
+from tracefork_backend.interventions import build, from_flags
 
 from tracefork_otel._edits import apply_edits
 from tracefork_otel._errors import UsageError

@@ -171,7 +171,7 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
 
 
 def tool_results(request: dict[str, Any]) -> list[ToolResult]:
-    """Return the function responses of the conversation, those of its last turn known by name without an id."""
+    """Return the function responses of the conversation; those of its last turn need no id."""
     given = request.get("contents")
     turns = [(at, turn) for at, turn in enumerate(given if isinstance(given, list) else [])]
     found: list[ToolResult] = []
