@@ -178,12 +178,18 @@ def exchanges_of(
     return joined.result()
 
 
+_Key: TypeAlias = tuple[str, str, str]
+"""Process, trace and span id."""
+
+
 class _Joined:
     def __init__(self) -> None:
-        self._started: dict[tuple[str, str], ExchangeStarted] = {}
-        self._ended: dict[tuple[str, str], ExchangeEnded] = {}
-        self._damage: dict[tuple[str, str], str] = {}
-        self._spans: dict[tuple[str, str], SpanRecord] = {}
+        self._trace: dict[tuple[str, str], str] = {}
+        """By process and span id, the trace of the span that started last: ids can repeat in other traces."""
+        self._started: dict[_Key, ExchangeStarted] = {}
+        self._ended: dict[_Key, ExchangeEnded] = {}
+        self._damage: dict[_Key, str] = {}
+        self._spans: dict[_Key, SpanRecord] = {}
         self._processes: dict[str, ProcessStarted] = {}
         self._notes: list[Note] = []
 
@@ -192,11 +198,14 @@ class _Joined:
         process = content.process_id
         for record in content.records:
             if isinstance(record, ExchangeStarted):
-                self._start((process, record.span_id), record, content.lost_bodies.get(record.span_id))
+                self._trace[process, record.span_id] = record.trace_id
+                key = (process, record.trace_id, record.span_id)
+                self._start(key, record, content.lost_bodies.get(record.span_id))
             elif isinstance(record, ExchangeEnded):
-                self._ended[process, record.span_id] = record
+                self._ended[self._last(process, record.span_id)] = record
             elif isinstance(record, SpanRecord):
-                key = (process, record.span_id)
+                self._trace[process, record.span_id] = record.trace_id
+                key = (process, record.trace_id, record.span_id)
                 known = self._spans.get(key)
                 if known is None or record.ended_ns is not None:
                     # The end leaves out what the start has told.
@@ -210,14 +219,17 @@ class _Joined:
             elif isinstance(record, Note):
                 self._notes.append(replace(record, process_id=process))
         for span_id in left:
-            self._started.pop((process, span_id), None)
-            self._spans.pop((process, span_id), None)
+            self._started.pop(self._last(process, span_id), None)
+            self._spans.pop(self._last(process, span_id), None)
         at = content.process.started_ns if content.process else 0
         for why in content.damage:
             note = Note(kind="lost", time_ns=at, process_id=process, attributes={"why": why, "count": 1})
             self._notes.append(note)
 
-    def _start(self, key: tuple[str, str], record: ExchangeStarted, damage: str | None) -> None:
+    def _last(self, process: str, span_id: str) -> _Key:
+        return process, self._trace.get((process, span_id), ""), span_id
+
+    def _start(self, key: _Key, record: ExchangeStarted, damage: str | None) -> None:
         # A copy that was carried over to the next WAL counts only if the first one is damaged.
         if key in self._started and (key not in self._damage or damage is not None):
             return
@@ -228,8 +240,12 @@ class _Joined:
 
     def result(self) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
         """Everything joined, and a note for each end without its start."""
-        for (process, span_id), ended in self._ended.items():
-            if (process, span_id) not in self._started:
+        # An end that stands before its start finds it now.
+        self._ended = {
+            key if key[1] else self._last(key[0], key[2]): ended for key, ended in self._ended.items()
+        }
+        for (process, trace_id, span_id), ended in self._ended.items():
+            if (process, trace_id, span_id) not in self._started:
                 why = f"the start record of exchange {span_id} is missing"
                 attributes = {"why": why, "count": 1, "span_id": span_id}
                 note = Note(kind="lost", time_ns=ended.ended_ns, process_id=process, attributes=attributes)
@@ -240,7 +256,7 @@ class _Joined:
         spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
         return exchanges, spans, list(self._processes.values()), self._notes
 
-    def _exchange(self, key: tuple[str, str], started: ExchangeStarted) -> Exchange:
+    def _exchange(self, key: _Key, started: ExchangeStarted) -> Exchange:
         exchange = Exchange(
             trace_id=started.trace_id,
             span_id=started.span_id,

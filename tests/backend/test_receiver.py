@@ -128,6 +128,26 @@ def test_a_batch_sent_again_is_stored_once(url: str, store: Path) -> None:
     assert len(read_store(store).spans) == 2
 
 
+def test_span_ids_may_repeat_in_other_traces(url: str, store: Path) -> None:
+    """Spans and conversations of two traces that happen to share their span ids are kept apart."""
+    for number in range(2):
+        request = message(2, trace_id=bytes([number + 1]) * 16, name=f"trace {number}")
+        span = request.resource_spans[0].scope_spans[0].spans[1]
+        span.trace_id = bytes([number + 1]) * 16
+        said = json.dumps([{"role": "user", "parts": [{"type": "text", "content": f"question {number}"}]}])
+        for key, value in {"gen_ai.operation.name": "chat", "gen_ai.input.messages": said}.items():
+            pair = span.attributes.add()
+            pair.key, pair.value.string_value = key, value
+        assert post(url, request.SerializeToString()).status_code == 200
+    found = read_store(store)
+    assert [span.name for span in found.spans] == ["trace 0", "trace 1"]
+    assert [one.trace_id[:2] for one in found.exchanges] == ["01", "02"]
+    assert [f"question {n}".encode() in one.request.body for n, one in enumerate(found.exchanges)] == [
+        True
+    ] * 2
+    assert {one.outcome for one in found.exchanges} == {"complete"}
+
+
 BAD = [
     (b"\xff\xff\xff", PROTOBUF, {}, 400),
     (message().SerializeToString()[:-3], PROTOBUF, {}, 400),
