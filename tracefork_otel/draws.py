@@ -145,6 +145,10 @@ class Draws:
 
         return _exit
 
+    def enter_tool(self, name: str) -> Callable[[], None]:
+        """What a tool draws is its own, as a replay may not run it; until the returned function is called."""
+        return self.deck.lanes.enter("tool", name)
+
     def include(self, modules: Iterable[str]) -> None:
         """Draws of these modules are the agent's own from now on."""
         self.deck.scope.forget(modules)

@@ -156,18 +156,24 @@ def account(tape: Tape, notes: Sequence[Note]) -> str | None:
     """What became of the tape's draws in a replay, as one line; None if there is nothing to tell."""
     told: Counter[tuple[str, str, str, str]] = Counter()
     served: Counter[tuple[str, str]] = Counter()
+    lanes: set[str] = set()
     for note in notes:
         if note.kind == "draws":
             attributes: Any = note.attributes
             for number, was_served, _ in attributes["values"]:
+                lane, source, site, _ = attributes["streams"][number]
+                lanes.add(lane)
                 if was_served:
-                    served[tuple(attributes["streams"][number][1:3])] += 1
+                    served[source, site] += 1
             for kind, source, site, where, count in _told(note):
                 told[kind, source, site, where] += count
     if not (tape.draws or told):
         return None
     count = sum(served.values())
-    recorded = Counter((draw.source, draw.site) for draw in tape.draws)
+    # A tool whose result was served did not run, and so drew nothing.
+    asked = [draw for draw in tape.draws if "/tool:" not in draw.lane or draw.lane in lanes]
+    spared = len(tape.draws) - len(asked)
+    recorded = Counter((draw.source, draw.site) for draw in asked)
     lost = any(kind in _LOST for kind, *_ in told) or any(n > served[place] for place, n in recorded.items())
     found: list[tuple[str, str, int]] = []
     if lost:  # a line that merely moved, all else being equal, is no news
@@ -178,7 +184,9 @@ def account(tape: Tape, notes: Sequence[Note]) -> str | None:
         for (source, site), n in recorded.items()
         if n > served[source, site]
     ]
-    line = f"{count} of {len(tape.draws)} served" if count < len(tape.draws) else f"{count} served"
+    line = f"{count} of {len(asked)} served" if count < len(asked) else f"{count} served"
+    if spared:
+        line += f", {spared} of tools that did not run"
     if not found:
         return line
     parts = [

@@ -74,6 +74,35 @@ class Lanes:
                 return lane
         return getattr(self._local, "lane", None) or _LANE.get() or self.root
 
+    def _present_task(self) -> Any:
+        loop = None if self._loop is None else self._loop()
+        return None if loop is None or self._task is None else self._task(loop)
+
+    def enter(self, kind: str, name: str) -> Callable[[], None]:
+        """What follows in this thread or task is a lane of its own, until the returned function is called."""
+        lane, task, local = self.present().child(kind, name), self._present_task(), self._local
+        token = _LANE.set(lane)
+        if task is not None:
+            before = self._tasks.get(task)
+            self._tasks[task] = lane
+        else:
+            before = getattr(local, "lane", None)
+            local.lane = lane
+
+        def leave() -> None:
+            if task is None:
+                local.lane = before
+            elif before is None:
+                self._tasks.pop(task, None)
+            else:
+                self._tasks[task] = before
+            try:
+                _LANE.reset(token)
+            except ValueError:  # left in another context than it was entered in
+                _LANE.set(before)
+
+        return leave
+
     def forked(self) -> None:
         """This forked child is a lane of its own."""
         self.root = Lane(f"{self.present().name}/fork#{self.forks}")

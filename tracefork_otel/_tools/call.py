@@ -53,6 +53,7 @@ class Call:
             raise
         if self._inside.outer is not None:
             self._set("tracefork.tool.inside", self._inside.outer.span_id)
+        self._leave = None if session.draws is None else session.draws.enter_tool(name)
         self.instead: Callable[[], Any] | None = None
         """What gives the result in place of the function; a coroutine where it has to be waited for."""
 
@@ -119,6 +120,8 @@ class Call:
         """The span is ended, in the store with everything, elsewhere as long as bodies may be."""
         session, span = self._session, self._span
         try:
+            if self._leave is not None:
+                self._leave()
             self._outside()
             self._release()
             if failure is not None:
