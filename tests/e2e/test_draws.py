@@ -283,6 +283,65 @@ def test_each_call_of_a_process_replays_alone(tmp_path: Path) -> None:
         assert "partial" not in done.out
 
 
+TOOLS = """
+import asyncio, time
+from uuid import uuid4
+from anthropic import Anthropic, AsyncAnthropic
+import tracefork_otel
+
+
+def stamp():
+    return f"{time.time()} {uuid4()}"
+
+
+@tracefork_otel.tool
+def lookup(ticket):
+    return {"ticket": stamp(), "n": ticket}
+
+
+@tracefork_otel.tool
+async def later(n):
+    await asyncio.sleep(0.01)
+    return [stamp(), await asyncio.to_thread(stamp)]
+
+ASK = {"model": "claude-haiku-4-5", "max_tokens": 64}
+
+
+async def one(client, n):
+    text = f"{stamp()} {await later(n)} {stamp()}"
+    await client.messages.create(**ASK, messages=[{"role": "user", "content": text}])
+
+
+async def main(url):
+    async with AsyncAnthropic(base_url=url, api_key="k", max_retries=0) as client:
+        await asyncio.gather(*(one(client, n) for n in range(3)))
+
+
+if __name__ == "__main__":
+    from tracefork_backend.simulate import spawn
+
+    with spawn("research", file=__file__) as url:
+        client = Anthropic(base_url=url, api_key="k", max_retries=0)
+        for n in range(2):
+            text = f"{stamp()} {lookup(n)} {stamp()}"
+            client.messages.create(**ASK, messages=[{"role": "user", "content": text}])
+        asyncio.run(main(url))
+"""
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"), [("recorded", "20 served, 16 of tools that did not run"), ("live", "36 served")]
+)
+def test_a_tool_draws_for_itself(tmp_path: Path, tools: str, said: str) -> None:
+    """Whether or not a tool runs in the replay, what the agent draws around it is what it drew."""
+    (tmp_path / "agent.py").write_text(TOOLS)
+    recorded = tracefork("run", "--draws", "--", sys.executable, "agent.py", cwd=tmp_path)
+    assert recorded.status == 0, recorded.err
+    done = tracefork("replay", "last", "--tools", tools, cwd=tmp_path)
+    assert "PASS    bit-exact" in done.out, done.out + done.err
+    assert f"draws   {said}\n" in done.out
+
+
 POOLED = """
 import multiprocessing, time
 from concurrent.futures import ProcessPoolExecutor
