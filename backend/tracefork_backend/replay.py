@@ -27,6 +27,7 @@ from tracefork_otel.tape import HowStarted, Tape
 from tracefork_otel.wal import exchanges_of, read_wal, wal_files
 
 from .called import check_tools
+from .proxy.agents import behind_proxy, recorded_routes
 from .receipt import DriftReport, Leak, ReplayResult, compare, crashed
 from .reconstruct import reconstruct, with_script_folder
 from .runner import (
@@ -203,9 +204,6 @@ class _Attempt:
                 f"run {self.tape.run_id[:8]} does not say how its agent was started; name its function: "
                 "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`"
             )
-        # Here, not above: the proxy stands on top of this layer, and most agents need none.
-        from .receive.agents import behind_proxy, recorded_routes
-
         with behind_proxy(
             recorded_routes(start), self.settings, launch=(self.trace_id, self.span_id), name=self.tape.name
         ) as behind:

@@ -17,8 +17,8 @@ import anthropic
 import httpx2
 import pytest
 from recorded import read_store
-from tracefork_backend.receive.listening import bind
-from tracefork_backend.receive.proxy import Proxy, Upstream, proxying
+from tracefork_backend.proxy.listening import bind
+from tracefork_backend.proxy.server import Proxy, Upstream, proxying
 from tracefork_backend.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store

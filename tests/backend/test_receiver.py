@@ -23,7 +23,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from recorded import read_store
-from tracefork_backend.receive.listening import bind
+from tracefork_backend.proxy.listening import bind
 from tracefork_backend.receive.receiver import Receiver
 from tracefork_backend.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer

@@ -49,8 +49,8 @@ def proxy(
 
     from tracefork_otel._settings import Settings
 
-    from ..receive.listening import bind, is_loopback, until_signalled
-    from ..receive.proxy import Proxy, Upstream
+    from ..proxy.listening import bind, is_loopback, until_signalled
+    from ..proxy.server import Proxy, Upstream
 
     parts = urlsplit(upstream)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -15,7 +15,7 @@ HostOption = Annotated[str, typer.Option("--host", help="The address to listen o
 
 def serve(store: StoreOption = STORE, port: PortOption = 4318, host: HostOption = "127.0.0.1") -> int:
     """Receive spans by OTLP/HTTP into the store, until Ctrl-C."""
-    from ..receive.listening import bind, is_loopback, until_signalled
+    from ..proxy.listening import bind, is_loopback, until_signalled
     from ..receive.receiver import Receiver
 
     listener = bind(host, port)

@@ -19,6 +19,7 @@ from tracefork_otel._tools.serving import ToolsMode
 from tracefork_otel.match import MatchMode
 from tracefork_otel.tape import HowStarted, Tape
 
+from ..proxy.agents import behind_proxy, recorded_routes
 from ..reconstruct import with_script_folder
 from ..runner import (
     Finished,
@@ -116,8 +117,6 @@ class InProcesses:
         self._base = given_back(start, os.environ)
         self._notes: tuple[str, ...] = ()
         self._pool: WarmPool | None = None
-        from ..receive.agents import recorded_routes
-
         self._routes = recorded_routes(start)
         if warm and entrypoint is not None:
             self._warm_up(entrypoint, bool(tape.draws))
@@ -139,9 +138,6 @@ class InProcesses:
     def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
         """The agent ended, and nothing of its process tree is left."""
         env = self._environment(self._start, space, root)
-        # Here, not above: the proxy stands on top of this layer, and most agents need none.
-        from ..receive.agents import behind_proxy
-
         launch = root.trace_id, root.span_id
         try:
             with behind_proxy(self._routes, self._settings(space), launch=launch, name="agent") as behind:

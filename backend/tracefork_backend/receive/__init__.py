@@ -1,1 +1,1 @@
-"""What comes in over the network: agents' requests through the proxy, and spans by OTLP."""
+"""Spans of other SDKs and Collectors, received by OTLP into the store."""

@@ -20,8 +20,8 @@ from tracefork_otel._settings import Settings
 from tracefork_otel.records import ExchangeStarted, ProcessStarted
 from tracefork_otel.wal import Wal
 
-from .listening import (
-    LOOPBACK,
+from ..proxy import LOOPBACK
+from ..proxy.listening import (
     ClientLeft,
     Receive,
     Scope,

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import tracefork_otel
 from tracefork_otel import redact
@@ -26,13 +25,11 @@ from tracefork_otel.tape import HowStarted
 from tracefork_otel.wal import Wal
 
 from ..drawn import shortfalls
+from ..proxy.agents import Route, behind_proxy, routes_of
 from ..store import Store, open_store
 from .environment import recordable, traced
 from .reach import program_of, reached, short_name, unwritable, why_nothing
 from .supervise import exit_status
-
-if TYPE_CHECKING:
-    from ..receive.agents import Route
 
 SCOPE = "tracefork"
 _NOTHING_CAPTURED = AgentFailed.exit_status
@@ -99,9 +96,6 @@ def record(
         span_id=launch.span_id,
         settings=settings,
     )
-    # Here, not above: the proxy stands on top of this layer, and most commands need none.
-    from ..receive.agents import behind_proxy, routes_of
-
     routes = routes_of(os.environ) if proxy else ()
     recording = replace(recording, mode="record", store=directory)
     with behind_proxy(

@@ -22,7 +22,6 @@ Scope: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
-LOOPBACK = "127.0.0.1"
 _NAMES = frozenset({"localhost", "host.docker.internal"})
 """Names that mean this machine; the second is how a container's agent reaches it."""
 # Connections that wait to be accepted: a fan-out opens many at once.

@@ -17,9 +17,9 @@ from tracefork_otel._settings import Settings
 from tracefork_otel.exchange import Exchange, Request
 from tracefork_otel.player import Live, Miss, Served
 
+from . import LOOPBACK
 from .ledger import RUN_HEADER, Entry, Ledger
 from .listening import (
-    LOOPBACK,
     ClientLeft,
     Receive,
     Scope,

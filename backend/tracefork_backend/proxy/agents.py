@@ -15,10 +15,10 @@ from tracefork_otel._errors import TapeError, UsageError
 from tracefork_otel._settings import Settings
 from tracefork_otel.tape import HowStarted
 
-from .listening import LOOPBACK, bind
+from . import LOOPBACK
 
 if TYPE_CHECKING:
-    from .proxy import Proxy
+    from .server import Proxy
 
 VARIABLE = "TRACEFORK_PROXY"
 """In the recorded environment of a command: its routes, by which a replay knows that it needs a proxy."""
@@ -92,7 +92,9 @@ def behind_proxy(
     if not routes:
         yield Behind(None, {}, {})
         return
-    from .proxy import Proxy, Upstream
+    # Here, not above: most commands need no proxy, and its libraries take a while to load.
+    from .listening import bind
+    from .server import Proxy, Upstream
 
     sockets = [bind(LOOPBACK, route.port, or_any=True) for route in routes]
     placed = [
