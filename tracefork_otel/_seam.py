@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from . import _fit, _session, _spans
 from . import _private_names as names
-from . import _session, _spans
 from ._exchange import LiveExchange
 from ._recognise import recognise
 from ._root import parent_and_tracer
@@ -41,6 +41,8 @@ _patches: list[_Patch] = []
 
 def install(module: ModuleType) -> None:
     """The client classes of this module are wrapped once, whatever names the module goes by."""
+    if not _fit.fits(module):
+        return
     tees = tees_for(module)
     _wrap(module.Client, module, tees, _sync_wrapper)
     _wrap(module.AsyncClient, module, tees, _async_wrapper)

@@ -100,7 +100,7 @@ class Place:
 @pytest.mark.parametrize("line", [False, True], ids=["run", "line"])
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
 def test_script(script: Script, line: bool, tmp_path: Path) -> None:
-    """The unmodified script is recorded under `run`, replays, and forks midway; by the one line it replays."""
+    """The unmodified script, under `run`: recorded, replayed, forked midway; by the one line: replayed."""
     for package in script.needs:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
