@@ -89,10 +89,17 @@ def service_name() -> str:
     return program()
 
 
+_SHAPING = (
+    *("tracefork_otel", "anthropic", "openai", "google.genai"),
+    *("httpx", "httpx2", "langgraph", "pydantic_ai"),
+)
+"""Modules whose version can change what an agent sends."""
+
+
 def versions() -> dict[str, object]:
     """The attribute with the versions of what shapes an agent's requests, as far as it is loaded by now."""
     found: dict[str, str] = {"python": sys.version.split()[0]}
-    for name in ("tracefork_otel", "anthropic", "openai", "httpx", "httpx2", "langgraph", "pydantic_ai"):
+    for name in _SHAPING:
         module: Any = sys.modules.get(name)
         version = getattr(module, "__version__", None)
         if isinstance(version, str):

@@ -18,7 +18,7 @@ from tracefork_otel.manifest import SegmentEntry
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 2
+VERSION = 3
 """Grows when what is read from the same bytes changes: older facts files are then written anew."""
 
 
