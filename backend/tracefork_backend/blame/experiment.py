@@ -190,7 +190,7 @@ def blame(
         header={**journal.header, "budget_usd": budget_usd, **_grading(oracle)},
         problem=experiment.commonest_problem,
     )
-    write_back(store, tape, result)
+    write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
     return result
 
 

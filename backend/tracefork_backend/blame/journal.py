@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,10 @@ from .trials import TrialRequest
 _FORMAT = "tracefork blame journal 1"
 _FOLDER = "blame"
 _ENDING = ".journal.jsonl"
+
+# What is written outlives the process, killed or not. Only a power cut takes what was not synced: no more
+# than this many seconds of trials, which then are run again.
+_SYNC_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,7 @@ class Journal:
         self.experiment_id = experiment_id
         self.path = store / _FOLDER / f"{experiment_id}{_ENDING}"
         self.trials: list[TrialRecord] = []
+        self._synced = -_SYNC_S
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CLOEXEC | (0 if header is None else os.O_CREAT | os.O_EXCL)
@@ -109,13 +116,22 @@ class Journal:
         try:
             while line:
                 line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
+            self._sync()
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
+    def _sync(self, *, at_once: bool = False) -> None:
+        if at_once or time.monotonic() >= self._synced + _SYNC_S:
+            os.fsync(self._file)
+            self._synced = time.monotonic()
+
     def close(self) -> None:
         """Another process may go on with it."""
-        os.close(self._file)
+        try:
+            with contextlib.suppress(OSError):
+                self._sync(at_once=True)
+        finally:
+            os.close(self._file)
 
 
 def _listed(value: object) -> object:

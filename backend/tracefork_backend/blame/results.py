@@ -131,13 +131,26 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_back(store: Store, tape: Tape, result: BlameResult) -> None:
-    """The experiment has a trace with its arms and trials, and the parent's trace notes at its steps."""
+def write_back(
+    store: Store,
+    tape: Tape,
+    result: BlameResult,
+    *,
+    roots: Mapping[str, str] | None = None,
+    root_of_parent: str | None = None,
+) -> None:
+    """The experiment has a trace with its arms and trials, and the parent's trace notes at its steps.
+
+    `roots` are the root spans of its trials by their runs, and `root_of_parent` the recorded run's, where the
+    caller knows them: the store need not be read then, which has just grown by all trials.
+    """
     ends = [one.ended_ns for one in result.trials] or [time.time_ns()]
     starts = [one.started_ns for one in result.trials] or ends
-    # Asked before anything is written: each write makes the store read itself anew.
-    roots = _roots_of_forks(store, result.experiment_id)
-    root_of_parent = store.root_of(result.run_id)
+    if roots is None or not {one.run_id for one in result.trials} <= roots.keys():
+        # Asked before anything is written: each write makes the store read itself anew.
+        roots = _roots_of_forks(store, result.experiment_id)
+    if root_of_parent is None:
+        root_of_parent = store.root_of(result.run_id)
     with WriteBack(store.path) as spans:
         told = {"tracefork.experiment.id": result.experiment_id, "tracefork.parent.run_id": result.run_id}
         row = experiment_row(result)

@@ -108,10 +108,12 @@ class Forker:
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
         self._made = 0
+        self.roots: dict[str, str] = {}
+        """The root span of each fork made so far, by its run."""
         self._stopper = Stopper()
         self._in_store = self._directory()
         self._parent_is_here = self.store is not None and self.store.has_run(self.tape.run_id)
-        self._root_of_parent = (
+        self.root_of_parent = (
             self.store.root_of(self.tape.run_id) if self.store and self._parent_is_here else None
         )
         self._space = Workspace(self._in_store, self.tape)
@@ -232,7 +234,7 @@ class Forker:
             name=name_of(self.tape),
             step=change.step,
             parent_run_id=self.tape.run_id,
-            parent_root_span_id=self._root_of_parent,
+            parent_root_span_id=self.root_of_parent,
             forked_span_id=forked.span_id,
             intervention=change.label,
             tail=change.tail,
@@ -244,6 +246,7 @@ class Forker:
                 if name != "tracefork.exit_status"
             },
         )
+        self.roots[root.trace_id] = root.span_id
         change = replace(change, fork_id=root.trace_id, experiment_id=self._experiment_id)
         number, self._made = self._made, self._made + 1
         space = self._space.trial(change)
