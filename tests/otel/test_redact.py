@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import httpx2
 import pytest
 from conftest import Capture
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from recorded import fetch
+from recorded import fetch, run_python
 
 from tracefork_otel.redact import REDACTED, Redactor, arguments, environment
 
@@ -154,3 +157,98 @@ def test_nothing_secret_leaves_the_process(
     assert [secret for secret in secrets if secret.encode() in written or secret in shown] == []
     assert recorded.only().request.url.endswith("/raw/echo?key=REDACTED&q=seen")
     assert "q=seen" in shown
+
+
+RULES = """
+[[rule]]
+name = "numbers"
+pattern = 'nr-\\d+'
+digest = true
+
+[[rule]]
+header = "x-tenant"
+replace = "SOMEBODY"
+
+[[rule]]
+param = "who"
+
+[[rule]]
+json = "user.id"
+replace = "ID"
+"""
+
+
+def test_rules_reach_all_that_is_recorded(
+    capture: Capture, provider: TracerProvider, exported: InMemorySpanExporter, raw: str, tmp_path: Path
+) -> None:
+    """Store and spans hold what the rules left, and say which did what; the wire had everything."""
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+    capture.on(tracer_provider=provider, redact=path)
+    body = b'{"user": {"id": "secret-id", "n": 1.0}, "text": "call nr-4711 now"}'
+    response = fetch(
+        httpx2,
+        "sync",
+        "POST",
+        f"{raw}/echo?who=secret-who&q=nr-4711",
+        content=body,
+        headers={"content-type": "application/json", "x-tenant": "secret-tenant"},
+    )
+    assert response.content == body
+    exchange = capture.read().only()
+    shown = " ".join(span.to_json() for span in exported.get_finished_spans())
+    written = repr(exchange) + shown
+    assert [word for word in ("secret-", "nr-4711") if word in written] == []
+    assert exchange.request.url.startswith(f"{raw}/echo?who=REDACTED&q=redacted-")
+    assert dict(exchange.request.headers)["x-tenant"] == "SOMEBODY"
+    assert exchange.request.body.startswith(b'{"user": {"id": "ID", "n": 1.0}, "text": "call redacted-')
+    assert exchange.response is not None
+    assert exchange.response.body == exchange.request.body
+    assert exchange.response.header("content-length") == str(len(exchange.response.body))
+    assert json.loads(str(exchange.attributes["tracefork.redacted"])) == {
+        "request": {"header x-tenant": 1, "json user.id": 1, "numbers": 2, "param who": 1},
+        "response": {"json user.id": 1, "numbers": 1},
+    }
+
+
+def test_a_body_sent_in_pieces_is_redacted(capture: Capture, raw: str, tmp_path: Path) -> None:
+    """A streaming request, known only at its end, is recorded as its rules want it."""
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+    capture.on(redact=path)
+    fetch(httpx2, "sync", "POST", f"{raw}/echo", content=iter([b"call nr-", b"4711"]))
+    exchange = capture.read().only()
+    assert exchange.request.body.startswith(b"call redacted-")
+    assert "numbers" in str(exchange.attributes["tracefork.redacted"])
+
+
+def test_without_their_rules_bodies_are_not_recorded(
+    capture: Capture, raw: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the rules cannot be read the application goes on, and nothing that they might mean is kept."""
+    path = tmp_path / "rules.toml"
+    path.write_text("[[rule]]\nheder = 'x'\n")
+    with caplog.at_level("ERROR"):
+        capture.on(redact=path)
+    assert "unknown key 'heder'" in caplog.text
+    response = fetch(
+        httpx2, "sync", "POST", f"{raw}/echo?q=secret", content=b"secret", headers={"x-any": "secret"}
+    )
+    assert response.content == b"secret"
+    recorded = capture.read()
+    exchange = recorded.only()
+    assert "secret" not in repr(exchange)
+    assert (exchange.request.body, exchange.outcome) == (b"", "complete")
+    assert "heder" in str(exchange.attributes["tracefork.withheld"])
+    assert [note.kind for note in recorded.notes] == ["incomplete"]
+
+
+def test_no_rules_load_nothing(tmp_path: Path) -> None:
+    """Who has no rules does not pay for them: their modules are not even loaded."""
+    code = (
+        "import sys, tracefork_otel; from tracefork_otel import TraceforkInstrumentor as T; import httpx2\n"
+        "transport = httpx2.MockTransport(lambda request: httpx2.Response(200))\n"
+        "T().instrument(); httpx2.Client(transport=transport).get('http://x')\n"
+        "assert not [m for m in sys.modules if m.startswith('tracefork_otel._redaction') or m == 'tomllib']"
+    )
+    run_python(code, store=tmp_path)

@@ -13,7 +13,7 @@ import typer
 
 from tracefork_otel._errors import UsageError
 
-from ._options import STORE, IgnoreOption, MatchOption, StoreOption, TimingOption
+from ._options import STORE, IgnoreOption, MatchOption, RedactOption, StoreOption, TimingOption
 from ._output import say
 from .replay import MATCHES, TIMINGS
 
@@ -43,6 +43,7 @@ def proxy(
     match: MatchOption = "exact",
     ignore: IgnoreOption = None,
     timing: TimingOption = "none",
+    redact: RedactOption = None,
 ) -> int:
     """Stand between an agent and its provider and record every call, until Ctrl-C."""
     from urllib.parse import urlsplit
@@ -59,7 +60,7 @@ def proxy(
         if value not in allowed:
             raise UsageError(f"{option} {value}: use {' or '.join(allowed)}")
     settings = replace(
-        Settings.from_env(),
+        with_rules(Settings.from_env(), redact),
         mode="record",
         store=store,
         match=match,
@@ -79,6 +80,16 @@ def proxy(
     return 0
 
 
+def with_rules(settings: Settings, path: Path | None) -> Settings:
+    """The settings with the rules of that file, else the environment's; UsageError if they cannot be read."""
+    from tracefork_otel.redact import rules_of
+
+    if path is not None:
+        settings = replace(settings, redact=path, redact_rules="")
+    rules = rules_of(settings)
+    return replace(settings, redact=None, redact_rules="" if rules is None else rules.source)
+
+
 @contextlib.contextmanager
 def _playing(settings: Settings, ref: str | None) -> Iterator[Settings]:
     """The settings, and the tape of what is to be played in a file as long as it is."""
@@ -88,6 +99,7 @@ def _playing(settings: Settings, ref: str | None) -> Iterator[Settings]:
     from tracefork_otel.tape import Tape
 
     from ..reconstruct import reconstruct
+    from ..runner import kept_settings
     from ..store import open_store
 
     with tempfile.TemporaryDirectory(prefix="tracefork-proxy-") as folder:
@@ -98,7 +110,9 @@ def _playing(settings: Settings, ref: str | None) -> Iterator[Settings]:
             with open_store(settings.store) as opened:
                 tape = reconstruct(opened, opened.run(ref))
         tape.dump(path)
-        yield replace(settings, mode="replay", tape=path)
+        kept = kept_settings(tape.start).get("TRACEFORK_REDACT_RULES", "")
+        # What was redacted in the recording has to be redacted to match.
+        yield replace(settings, mode="replay", tape=path, redact_rules=kept or settings.redact_rules)
 
 
 def _told(store: Path, run_ids: tuple[str, ...], lost: int) -> None:

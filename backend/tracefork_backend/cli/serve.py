@@ -6,20 +6,29 @@ from typing import Annotated
 
 import typer
 
-from ._options import STORE, StoreOption
+from ._options import STORE, RedactOption, StoreOption
 from ._output import say
+from .proxy import with_rules
 
 PortOption = Annotated[int, typer.Option("--port", help="The port to listen on; 0 for a free one.")]
 HostOption = Annotated[str, typer.Option("--host", help="The address to listen on: this machine alone.")]
 
 
-def serve(store: StoreOption = STORE, port: PortOption = 4318, host: HostOption = "127.0.0.1") -> int:
+def serve(
+    store: StoreOption = STORE,
+    port: PortOption = 4318,
+    host: HostOption = "127.0.0.1",
+    redact: RedactOption = None,
+) -> int:
     """Receive spans by OTLP/HTTP into the store, until Ctrl-C."""
+    from tracefork_otel._settings import Settings
+
     from ..proxy.listening import bind, is_loopback, until_signalled
     from ..receive.receiver import Receiver
 
+    settings = with_rules(Settings.from_env(), redact)
     listener = bind(host, port)
-    receiver = Receiver(listener, store=store, host=host)
+    receiver = Receiver(listener, store=store, host=host, settings=settings)
     if not is_loopback(host):
         say(f"warning: everyone who reaches {host} can write into {store}")
     with until_signalled(receiver.server):

@@ -70,12 +70,13 @@ class Receiver:
         max_compressed: int = MAX_COMPRESSED,
         max_plain: int = MAX_PLAIN,
         max_waiting: int = MAX_WAITING,
+        settings: Settings | None = None,
     ) -> None:
         if find_spec("opentelemetry.proto") is None:
             raise UsageError(
                 'receiving OTLP needs opentelemetry-proto: pip install "tracefork-otel[backend]"'
             )
-        settings = Settings.from_env()
+        settings = settings or Settings.from_env()
         self.port = int(listener.getsockname()[1])
         self.spans = 0
         self.exchanges = 0
