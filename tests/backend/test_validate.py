@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from e2e.command import tracefork
-from tracefork_backend.validate import Gate, Report, Row, real, run_suites
+from tracefork_backend.validate import Gate, Report, Row, parts, run_suites
 from tracefork_backend.validate.baselines import bh_constant_null
 from tracefork_backend.validate.parts import RealForks, gates
 from tracefork_backend.validate.suites import cells
@@ -66,10 +66,10 @@ def test_quick_run_of_real_forks_is_shown_and_gates_the_exit_status(tmp_path: Pa
 
 def test_real_forks_that_cannot_run_are_said_and_leave_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last words of a part that failed are the error, not a gate that passed."""
-    monkeypatch.setattr(real, "__name__", "tracefork_backend.validate.none")
+    monkeypatch.setattr(parts, "_PROGRAM", "tracefork_backend.validate.none")
     why = r"fault classes ended with status 1: .*No module named tracefork_backend.validate.none"
-    with RealForks(("faults",), quick=True) as parts, pytest.raises(AgentFailed, match=why):
-        parts.rows()
+    with RealForks(("faults",), quick=True) as beside, pytest.raises(AgentFailed, match=why):
+        beside.rows()
 
 
 def test_a_gate_of_real_forks_fails_with_what_was_measured() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,10 @@ def _show(found: Report) -> None:
     failed = sum(not gate.passed for gate in found.gates)
     said = f"{len(found.gates)} gates, {failed} failed" if failed else f"all {len(found.gates)} gates passed"
     print(f"{said} in {found.seconds:.0f} s")
+    if any(not gate.passed and gate.name.startswith("seconds") for gate in found.gates):
+        print(
+            f"A gate of seconds asks for an idle machine; the load of this one is {os.getloadavg()[0]:.1f}."
+        )
     if found.quick:
         print(
             "This was a look: few runs of each suite. Without --quick there are as many as the gates ask for."

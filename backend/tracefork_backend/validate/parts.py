@@ -13,7 +13,6 @@ from typing import IO, TypeAlias
 
 from tracefork_otel._errors import AgentFailed
 
-from . import real
 from .real import Part
 from .report import Gate, Row
 
@@ -21,6 +20,7 @@ OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Told of what, how much is done, and of how much; from any thread."""
 
 _WORDS: dict[Part, str] = {"flaky": "flaky agents", "faults": "fault classes", "wall": "wall time"}
+_PROGRAM = __package__ or ""
 _END_S = 5.0
 
 # What would make the parts record, export or start otherwise than they say.
@@ -38,7 +38,7 @@ class RealForks:
         for part in parts:
             said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed at exit)
             process = subprocess.Popen(
-                [sys.executable, "-m", real.__name__, part, "quick" if quick else "full"],
+                [sys.executable, "-m", _PROGRAM, part, "quick" if quick else "full"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=said,

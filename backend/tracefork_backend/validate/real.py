@@ -1,21 +1,18 @@
 """Experiments with real forks of real runs, against a scripted model on loopback: no network, no key.
 
-Each part is run by a process of its own (`python -m`), which tells on its standard output, in lines of JSON,
-how far it is and in the end what it measured.
+Each part is meant for a process of its own: agents run in place there, beside nothing of the caller's.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import tracefork_otel
 from tracefork_otel import TraceforkInstrumentor
@@ -137,15 +134,20 @@ def faults(*, quick: bool, on_step: OnStep, classes: tuple[str, ...] = changes.F
 
 
 def wall(*, quick: bool, on_step: OnStep) -> list[Row]:
-    """Seconds from the first trial's start to the results in the store, the best of some, agents warm."""
+    """Seconds from the first trial's start to the results in the store, the best of some, agents warm.
+
+    And seconds of work on all cores, the start of the warm agent and the model included.
+    """
     model = Careless()
     model.steps, model.latency_s = _WALL_STEPS, _WALL_LATENCY_S
     times: list[float] = []
+    work: list[float] = []
     trials = 0
     with ModelServer(model) as server:
         for number in range(_WALL_REPEATS[quick]):
             on_step(number, _WALL_REPEATS[quick])
             with _recorded(look_up, server, _WALL_STEPS) as run:
+                before = _cpu_s()
                 result = blame(
                     run,
                     oracle=_GRADED,
@@ -158,10 +160,19 @@ def wall(*, quick: bool, on_step: OnStep) -> list[Row]:
                 ended = time.time_ns()
             if problem := result.problem:
                 raise RuntimeError(f"a trial of the wall-time experiment is no outcome: {problem}")
+            work.append(_cpu_s() - before)
             times.append((ended - min(one.started_ns for one in result.trials)) / 1e9)
             trials = len(result.trials)
     cell = f"n={_WALL_STEPS}, {_WALL_TRIALS} trials a step, a model that takes {_WALL_LATENCY_S * 1000:g} ms"
-    return [Row(suite="real", cell=cell, runs=trials, metrics={"seconds": min(times)})]
+    return [
+        Row(suite="real", cell=cell, runs=trials, metrics={"seconds": min(times), "cpu_seconds": min(work)})
+    ]
+
+
+def _cpu_s() -> float:
+    """Seconds of work by this process and by those that it waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 _RUN: dict[str, Callable[..., list[Row]]] = {"flaky": flaky, "faults": faults, "wall": wall}
@@ -170,18 +181,3 @@ _RUN: dict[str, Callable[..., list[Row]]] = {"flaky": flaky, "faults": faults, "
 def run_part(part: Part, *, quick: bool, on_step: OnStep) -> list[Row]:
     """What that part measured."""
     return _RUN[part](quick=quick, on_step=on_step)
-
-
-def _tell(said: dict[str, Any]) -> None:
-    print(json.dumps(said), flush=True)
-
-
-def main() -> None:
-    """The part named on the command line was run."""
-    part, quick = sys.argv[1], sys.argv[2] == "quick"
-    rows = _RUN[part](quick=quick, on_step=lambda done, of: _tell({"done": done, "of": of}))
-    _tell({"rows": [dataclasses.asdict(row) for row in rows]})
-
-
-if __name__ == "__main__":
-    main()
