@@ -17,6 +17,7 @@ import anthropic
 import httpx2
 import pytest
 from recorded import read_store
+from tracefork_backend.interventions import build
 from tracefork_backend.proxy.listening import bind
 from tracefork_backend.proxy.server import Proxy, Upstream, proxying
 from tracefork_backend.reconstruct import reconstruct
@@ -229,12 +230,14 @@ def test_runs_by_header(store: Path, upstream: ModelServer) -> None:
         assert sorted(run.name for run in opened.runs())[-2:] == ["one", "two"]
 
 
-def played(store: Path, tmp_path: Path, origin: str, ref: str = "last") -> Proxy:
-    """A proxy that plays a run of the store, writing into a store of its own."""
+def played(store: Path, tmp_path: Path, origin: str, ref: str = "last", change: Path | None = None) -> Proxy:
+    """A proxy that plays a run of the store, or forks it with a change, writing into a store of its own."""
     tape = tmp_path / "run.tape.jsonl"
     with open_store(store) as opened:
         reconstruct(opened, opened.run(ref)).dump(tape)
     settings = replace(Settings(), mode="replay", store=tmp_path / "replays", tape=tape)
+    if change is not None:
+        settings = replace(settings, mode="fork", intervention=change)
     return Proxy([Upstream(socket=bind("127.0.0.1", 0), origin=origin)], settings=settings)
 
 
@@ -262,6 +265,29 @@ def test_replays_without_the_upstream(store: Path, tmp_path: Path, upstream: Mod
     assert replayed[0].response is not None
     assert recorded[0].response is not None
     assert replayed[0].response.chunk_sizes == recorded[0].response.chunk_sizes
+
+
+def test_a_fork_asks_another_model_where_the_url_names_it(
+    store: Path, tmp_path: Path, upstream: ModelServer
+) -> None:
+    """With another model the recorded request goes to that model's path, its query and its key kept."""
+    path = "/v1beta/models/gemini-3-flash:streamGenerateContent?alt=sse"
+    asked = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+    headers = {"x-goog-api-key": KEY}
+    with proxying(upstream.url, store=store) as (url, _), httpx2.Client(headers=headers) as client:
+        client.post(url + path, json=asked).raise_for_status()
+    with open_store(store) as opened:
+        tape = reconstruct(opened, opened.run("last"))
+    build(tape, 0, model="gemini-3-pro").dump(tmp_path / "change.json")
+    with played(store, tmp_path, upstream.url, change=tmp_path / "change.json") as proxy:
+        (port,) = proxy.upstreams
+        with httpx2.Client(headers=headers) as client:
+            client.post(f"http://127.0.0.1:{port}{path}", json=asked).raise_for_status()
+    sent = upstream.requests[-1]
+    assert sent.path == path.replace("flash", "pro")
+    assert (sent.header("x-goog-api-key"), sent.json()) == (KEY, asked)
+    (forked,) = exchanges(tmp_path / "replays")
+    assert "gemini-3-pro" in forked.request.url
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGKILL"])
