@@ -80,7 +80,7 @@ def rewrite(
     text = plain.decode(spelling)
     cuts = () if coding else _cuts(plain, spelling, sizes)
     counts: Counter[str] = Counter()
-    if paths:
+    if any(_may_hold(text, rule) for rule in paths):
         text, cuts = _applied(text, cuts, _by_path(rules, paths, text, media, counts))
     if patterns:
         text, cuts = _applied(text, cuts, _by_pattern(rules, patterns, text, cuts, media, counts))
@@ -114,9 +114,15 @@ def substituted_json(rules: Rules, side: Side, text: str, counts: Counter[str]) 
 # --- by JSON path ---
 
 
+def _may_hold(text: str, rule: Rule) -> bool:
+    """Whether some value can have the rule's path: its last name stands in the text, or may, in escapes."""
+    last = rule.path[-1]
+    return isinstance(last, int) or last in ("*", "**") or last in text or "\\u" in text
+
+
 def _by_path(rules: Rules, paths: Sequence[Rule], text: str, media: str, counts: Counter[str]) -> list[_Edit]:
     documents = list(_documents(text, media))
-    if not documents and "json" in media and text.strip():
+    if not documents and "json" in media:
         raise Unreadable("it is not JSON, so JSON paths cannot be looked for")
     edits: list[_Edit] = []
     for _, found in documents:

@@ -49,7 +49,7 @@ def values(text: str) -> Iterator[Value | None]:
         path = (*stack[-1][1], stack[-1][2][0]) if stack else ()
         if mark is None:
             if string is not None and expects_key:
-                stack[-1][2][0] = _decoded(string)
+                stack[-1][2][0] = decoded(string)
                 yield Value((*stack[-1][1], stack[-1][2][0]), start, at, "key")
                 expects_key = False
                 continue
@@ -74,20 +74,21 @@ def values(text: str) -> Iterator[Value | None]:
         yield Value(above, opened, size, "container")
 
 
-def decoded(text: str) -> str:
+_decode = json.JSONDecoder(strict=False).decode
+
+
+def decoded(token: str) -> str:
     """The string that a JSON string token stands for, also one whose end is missing."""
-    return _decoded(text)
-
-
-def _decoded(token: str) -> str:
+    if "\\" not in token and len(token) > 1 and token[-1] == '"':
+        return token[1:-1]
     try:
-        return json.loads(token, strict=False)
+        return _decode(token)
     except ValueError:
         pass
     # Its end is missing: as much of it as can be read.
     for cut in range(7):
         try:
-            return json.loads(token[: len(token) - cut] + '"', strict=False)
+            return _decode(token[: len(token) - cut] + '"')
         except ValueError:
             continue
     return token[1:]
