@@ -71,13 +71,18 @@ def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
     # In value mode every fork is treatment of one step and control of the next.
     controls = "" if found["mode"] == "value" else f", {found['controls']} of them controls"
     print(
-        f"experiment {experiment_id} · {found['mode']}, {found['perturbation']} · {found['forks']} forks"
+        f"experiment {experiment_id} · {found['mode']}, {found['perturbation']}{_coupled(found)} · "
+        f"{found['forks']} forks"
         f"{controls} · {_spent(found)} · ended: {found['stop_reason']}"
     )
     if found["oracle_note"]:
         print(f"{found['oracle_name']}: {found['oracle_note']} · {money(found['grading_usd'])}")
     if not every:
         print(f"why a step is not named: tracefork-otel blame show {experiment_id[:8]}")
+
+
+def _coupled(found: Mapping[str, Any]) -> str:
+    return ", coupling recorded" if found["coupling"] == "recorded" else ""
 
 
 def _spent(found: Mapping[str, Any]) -> str:

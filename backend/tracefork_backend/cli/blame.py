@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 MODES = ("auto", "intervene", "value", "fixed")
+COUPLINGS = ("fresh", "recorded")
 
 
 def blame(
@@ -60,6 +61,12 @@ def blame(
     judge_model: JudgeModelOption = None,
     judge_rates: JudgeRatesOption = None,
     mode: Annotated[str, typer.Option("--mode", help="auto, intervene, value or fixed.")] = "auto",
+    coupling: Annotated[
+        str,
+        typer.Option(
+            "--coupling", help="fresh, or recorded: requests that the run made too get its answers."
+        ),
+    ] = "fresh",
     ablate: Annotated[
         str | None, typer.Option("--ablate", metavar="TEXT", help="Each step answers this.")
     ] = None,
@@ -97,6 +104,8 @@ def blame(
     """
     if mode not in MODES:
         raise UsageError(f"--mode {mode}: use {', '.join(MODES)}")
+    if coupling not in COUPLINGS:
+        raise UsageError(f"--coupling {coupling}: use {' or '.join(COUPLINGS)}")
     asked = {
         "oracle": [success_re, failure_re, field, exit_code, oracle, [judge, judge_model, judge_rates]],
         "change": [
@@ -109,6 +118,7 @@ def blame(
         ],
         "how": {
             "mode": mode,
+            "coupling": coupling,
             "k": k,
             "alpha": alpha,
             "max_trials": max_trials,
