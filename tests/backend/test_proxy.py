@@ -319,6 +319,58 @@ def test_saved_whatever_way_it_is_stopped(store: Path, upstream: ModelServer, si
     assert found.response.body == body
 
 
+def talk(url: str) -> list[str]:
+    """What an agent is told that knows nothing of us, in two turns."""
+    messages: list[dict[str, str]] = []
+    for turn in range(2):
+        messages.append({"role": "user", "content": f"turn {turn}"})
+        asked = {"model": "claude-opus-5", "max_tokens": 9, "messages": messages}
+        said = httpx2.post(url + "/v1/messages", json=asked, timeout=DEADLINE_S).json()
+        messages.append({"role": "assistant", "content": said["content"][0]["text"]})
+    return [one["content"] for one in messages if one["role"] == "assistant"]
+
+
+@pytest.mark.slow
+def test_forks_an_agent_that_the_user_starts(store: Path, upstream: ModelServer) -> None:
+    """`proxy --fork` serves up to the step, changes it and goes on live; it says so if it never came there."""
+    with proxying(upstream.url, store=store) as (url, _):
+        assert talk(url) == ["turn 0", "turn 1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACEFORK_")}
+    command = [
+        sys.executable,
+        "-m",
+        "tracefork_backend.cli",
+        "proxy",
+        "--upstream",
+        upstream.url,
+        "--port",
+        "0",
+    ]
+    command += ["--store", str(store), "--text", "other words", "--fork"]
+    with open_store(store) as opened:
+        (recorded,) = opened.runs()
+    asked = len(upstream.requests)
+    for step, told, status in ((0, ["other words", "turn 1"], 0), (1, None, 3)):
+        forked = [*command, f"{recorded.run_id}@{step}"]
+        process = subprocess.Popen(forked, stderr=subprocess.PIPE, text=True, env=environment)
+        try:
+            assert process.stderr is not None
+            url = process.stderr.readline().split()[1]
+            if told is not None:
+                assert talk(url) == told
+            process.send_signal(2)
+            _, said = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == status, said
+    assert "never came to" in said
+    assert len(upstream.requests) == asked + 1
+    with open_store(store) as opened:
+        (row,) = opened.rows("select parent_run_id, step, intervention, calls_live from forks")
+    assert row == {"parent_run_id": recorded.run_id, "step": 0, "intervention": "text", "calls_live": 1}
+
+
 def test_full_store_does_not_stop_the_agent(tmp_path: Path, upstream: ModelServer) -> None:
     """Where nothing can be written requests still pass, and the loss is counted."""
     blocked = tmp_path / "file"

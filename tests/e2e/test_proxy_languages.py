@@ -48,6 +48,53 @@ for word in one two; do
 done
 """
 
+GO = r"""
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+)
+
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+func main() {
+	var messages []message
+	for turn := 0; turn < 3; turn++ {
+		messages = append(messages, message{"user", fmt.Sprintf("turn %d", turn)})
+		fields := map[string]any{"model": "claude-opus-5", "max_tokens": 99, "messages": messages}
+		asked, _ := json.Marshal(fields)
+		url := os.Getenv("ANTHROPIC_BASE_URL") + "/v1/messages"
+		request, _ := http.NewRequest("POST", url, bytes.NewReader(asked))
+		request.Header.Set("content-type", "application/json")
+		request.Header.Set("x-api-key", os.Getenv("ANTHROPIC_API_KEY"))
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		var said struct {
+			Content []struct{ Text string }
+		}
+		if json.Unmarshal(body, &said); len(said.Content) == 0 {
+			fmt.Println(string(body))
+			os.Exit(1)
+		}
+		fmt.Printf("%d: %s\n", turn, said.Content[0].Text)
+		messages = append(messages, message{"assistant", said.Content[0].Text})
+	}
+}
+"""
+
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
@@ -115,6 +162,25 @@ def test_curl(folder: Path, server: ModelServer) -> None:
     assert forked.status == 0, forked.err
     replayed = typed(folder, server, "replay", "last")
     assert replayed.out.splitlines()[-1] == "PASS    bit-exact"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("go") is None, reason="go is not installed")
+def test_go(folder: Path, server: ModelServer) -> None:
+    """A Go agent, compiled as it is run, is recorded, forked in the middle and replayed bit-exact."""
+    (folder / "main.go").write_text(GO)
+    (folder / "go.mod").write_text("module agent\n\ngo 1.21\n")
+    recorded = typed(folder, server, "run", "--proxy", "--", "go", "run", ".")
+    assert (recorded.status, recorded.out.splitlines()[-1:]) == (0, ["2: turn 2"]), recorded.err
+    assert "3 steps" in recorded.err
+    forked = typed(folder, server, "fork", "last@1", "--text", "other words", "--json")
+    assert forked.status == 0, forked.err
+    made = json.loads(forked.out.splitlines()[-1])
+    assert (made["calls_replayed"], made["calls_live"], made["forked_at"]) == (1, 1, 1)
+    assert "1: other words" in made["stdout"]
+    server.close()
+    replayed = typed(folder, server, "replay", "last")
+    assert (replayed.status, replayed.out.splitlines()[-1]) == (0, "PASS    bit-exact"), replayed.err
 
 
 def test_an_agent_that_never_calls(folder: Path, server: ModelServer) -> None:

@@ -97,6 +97,11 @@ class Proxy:
         self._client: httpx2.AsyncClient | None = None
         self.server = Server(self._app, [one.socket for one in upstreams], grace_s=_GRACE_S)
 
+    @property
+    def went_on(self) -> bool:
+        """Whether a fork's change was made, so that what followed was the agent's own way."""
+        return self._player is not None and not self._player.watching
+
     def __enter__(self) -> Proxy:
         self.server.start()
         return self
