@@ -202,8 +202,8 @@ class _Attempt:
         else:
             raise UsageError(
                 f"run {self.tape.run_id[:8]} does not say how its agent was started; name its function: "
-                "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start yourself "
-                f"is replayed by `tracefork-otel proxy --upstream URL --replay {self.tape.run_id[:8]}`"
+                "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start "
+                f"yourself is replayed by `tracefork-otel proxy --upstream URL --replay {self.tape.run_id[:8]}`"
             )
         with behind_proxy(
             recorded_routes(start), self.settings, launch=(self.trace_id, self.span_id), name=self.tape.name

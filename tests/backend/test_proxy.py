@@ -332,7 +332,7 @@ def talk(url: str) -> list[str]:
 
 @pytest.mark.slow
 def test_forks_an_agent_that_the_user_starts(store: Path, upstream: ModelServer) -> None:
-    """`proxy --fork` serves up to the step, changes it and goes on live; it says so if it never came there."""
+    """`proxy --fork` serves up to the step, changes it, goes on live; it says if it never came there."""
     with proxying(upstream.url, store=store) as (url, _):
         assert talk(url) == ["turn 0", "turn 1"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACEFORK_")}

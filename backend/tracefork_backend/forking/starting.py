@@ -108,8 +108,8 @@ class InProcesses:
         else:
             raise UsageError(
                 f"run {tape.run_id[:8]} does not say how its agent was started; name its function: "
-                "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start yourself "
-                f"is forked by `tracefork-otel proxy --upstream URL --fork {tape.run_id[:8]}@STEP`"
+                "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start "
+                f"yourself is forked by `tracefork-otel proxy --upstream URL --fork {tape.run_id[:8]}@STEP`"
             )
         self._name = entrypoint or " ".join(self._argv)
         self._start = start
