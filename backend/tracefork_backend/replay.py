@@ -200,10 +200,11 @@ class _Attempt:
         elif start.command:
             argv = executable(start.command)
         else:
+            run = self.tape.run_id[:8]
             raise UsageError(
-                f"run {self.tape.run_id[:8]} does not say how its agent was started; name its function: "
+                f"run {run} does not say how its agent was started; name its function: "
                 "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start "
-                f"yourself is replayed by `tracefork-otel proxy --upstream URL --replay {self.tape.run_id[:8]}`"
+                f"yourself is replayed by `tracefork-otel proxy --upstream URL --replay {run}`"
             )
         with behind_proxy(
             recorded_routes(start), self.settings, launch=(self.trace_id, self.span_id), name=self.tape.name
