@@ -87,8 +87,11 @@ def test_a_killed_child_leaves_a_run_that_says_so(
         "os.waitpid(child, 0)\n"
         "httpx2.post(URL + '/echo', content=b'parent')\n"
     )
-    record(tmp_path / "store", (sys.executable, str(script)))
+    recorded = record(tmp_path / "store", (sys.executable, str(script)))
     run = open_store(tmp_path / "store").run("last")
+    assert recorded.problems == (
+        f"run {run.run_id[:8]} is incomplete: step 0 was open when the command ended",
+    )
     assert sorted(exchange.outcome for exchange in run.exchanges) == ["complete", "in_flight"]
     assert not run.complete
     assert run.incomplete_reasons == ("step 0 was open when its process ended",)

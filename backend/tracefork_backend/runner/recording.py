@@ -247,6 +247,11 @@ def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
             elif note.kind == "lost":
                 lost[note.process_id] = why  # each such note tells all that its process lost so far
         found.update(dict.fromkeys(lost.values()))
+        open_steps = store.open_steps(run_id)
+        if open_steps:
+            named = ", ".join(map(str, open_steps))
+            which = f"step {named} was" if len(open_steps) == 1 else f"steps {named} were"
+            found[f"run {run_id[:8]} is incomplete: {which} open when the command ended"] = None
         for note in shortfalls(store.notes(run_id)):
             found[f"run {run_id[:8]}: {note.attributes['why']}; a replay draws them for real"] = None
     return list(found)

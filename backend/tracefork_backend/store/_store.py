@@ -164,6 +164,10 @@ class Store:
         """The notes on a run and on the processes that made it."""
         return tuple(_note(row) for row in self.ask("notes_of_run", run_id=run_id))
 
+    def open_steps(self, run_id: str) -> tuple[int, ...]:
+        """The steps of a run that have not ended, or never will as their process was killed."""
+        return tuple(row["step"] for row in self.ask("open_steps_of_run", run_id=run_id))
+
     def draws_of_launch(self, launch_id: str) -> tuple[Note, ...]:
         """What all processes of one command drew from clocks and randomness."""
         return tuple(_note(row) for row in self.ask("draws_of_launch", launch_id=launch_id))

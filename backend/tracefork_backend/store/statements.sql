@@ -82,6 +82,11 @@ FROM (SELECT * FROM _spans WHERE kind = 'note') n
 WHERE n.trace_id = $run_id
     OR (n.trace_id = '' AND n.process_id IN (SELECT process_id FROM _exchanges WHERE trace_id = $run_id))
 ORDER BY n.started_ns
+-- :open_steps_of_run
+SELECT step
+FROM exchanges
+WHERE run_id = $run_id AND outcome = 'in_flight'
+ORDER BY step
 -- :draws_of_launch
 SELECT n.name, n.started_ns, n.trace_id, n.attributes, n.process_id
 FROM (SELECT * FROM _spans WHERE kind = 'note' AND name = 'draws') n
