@@ -41,8 +41,8 @@ _FLAKY_RUNS = {True: 1, False: 10}
 # Steps of the agents whose every step is harmed in turn.
 _FAULT_STEPS = {True: (3,), False: tuple(range(2, 9))}
 
-# The wall-time gate: ten steps, four trials of each, a model that takes 20 ms. Eight at once, as trials wait.
-_WALL_STEPS, _WALL_TRIALS, _WALL_LATENCY_S, _WALL_JOBS = 10, 4, 0.02, 8
+# The wall-time gate: ten steps, four trials of each, a model that takes 20 ms. 16 at once, as trials wait.
+_WALL_STEPS, _WALL_TRIALS, _WALL_LATENCY_S, _WALL_JOBS = 10, 4, 0.02, 16
 _WALL_REPEATS = {True: 1, False: 5}
 
 
