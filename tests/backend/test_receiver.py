@@ -31,6 +31,7 @@ from tracefork_backend.store import open_store
 
 from tracefork_otel import TraceforkInstrumentor
 from tracefork_otel._errors import TruncatedBody, UsageError
+from tracefork_otel._settings import Settings
 
 PROTOBUF = "application/x-protobuf"
 
@@ -146,6 +147,34 @@ def test_span_ids_may_repeat_in_other_traces(url: str, store: Path) -> None:
         True
     ] * 2
     assert {one.outcome for one in found.exchanges} == {"complete"}
+
+
+def test_rules_of_the_receiver_redact_what_comes(store: Path) -> None:
+    """Attributes, events and conversations are stored as the receiver's rules leave them, and say so."""
+    rules = {"rule": [{"name": "mails", "pattern": r"\w+@x\.com", "replace": "MAIL"}]}
+    settings = Settings(redact_rules=json.dumps(rules))
+    receiver = Receiver(bind("127.0.0.1", 0), store=store, settings=settings)
+    request = message(2)
+    spans = request.resource_spans[0].scope_spans[0].spans
+    said = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "write to joe@x.com"}]}])
+    for span, key, value in (
+        (spans[0], "note", "joe@x.com called"),
+        (spans[1], "gen_ai.operation.name", "chat"),
+        (spans[1], "gen_ai.input.messages", said),
+    ):
+        pair = span.attributes.add()
+        pair.key, pair.value.string_value = key, value
+    event = spans[0].events.add(name="log")
+    pair = event.attributes.add()
+    pair.key, pair.value.string_value = "line", "joe@x.com again"
+    with receiver:
+        assert post(f"http://127.0.0.1:{receiver.port}/v1/traces", request.SerializeToString()).is_success
+    found = read_store(store)
+    assert "joe@" not in repr(found)
+    assert found.spans[0].attributes["note"] == "MAIL called"
+    exchange = found.only()
+    assert b"write to MAIL" in exchange.request.body
+    assert json.loads(str(exchange.attributes["tracefork.redacted"])) == {"request": {"mails": 1}}
 
 
 BAD = [
