@@ -53,7 +53,11 @@ def validate(
 
 
 def _show(found: Report) -> None:
-    shown = table("", "gate", "measured", "limit", "runs", right=("measured", "limit", "runs"))
+    shown = table(
+        "", "gate", "measured", "limit", "runs", right=("measured", "limit", "runs"), grow=("gate",)
+    )
+    for column in (column for column in shown.columns if column.header != "gate"):
+        column.min_width = len("at least 0.95") if column.header == "limit" else len("measured")
     for gate in found.gates:
         shown.add_row(
             "ok" if gate.passed else "FAILED",
