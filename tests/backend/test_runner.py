@@ -20,6 +20,7 @@ from tracefork_backend.runner.reach import isolating_option, program_of, short_n
 from tracefork_backend.runner.supervise import OUTPUT_HEAD, OUTPUT_TAIL
 
 from tracefork_otel import AgentFailed
+from tracefork_otel.redact import Redactor
 from tracefork_otel.tape import HowStarted
 
 
@@ -218,7 +219,7 @@ def test_what_is_recorded_of_an_environment() -> None:
         "MY_API_KEY": "k",
         "SSH_AUTH_KEY": "k",
     }
-    assert recordable(environ) == ({"CITY": "Osaka", "PYTHONPATH": "/x"}, ("MY_API_KEY",))
+    assert recordable(environ, Redactor()) == ({"CITY": "Osaka", "PYTHONPATH": "/x"}, ("MY_API_KEY",))
 
 
 def test_the_recorded_environment_is_given_back() -> None:
