@@ -281,6 +281,7 @@ COMMAND = """
 """
 
 
+@pytest.mark.slow
 def test_runs_are_forked_side_by_side_in_processes(
     tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

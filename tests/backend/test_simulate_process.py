@@ -169,6 +169,7 @@ def test_importing_spawn_loads_no_web_server() -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("city", "ending"),
     [("Tokyo", "BOOKED flight JL42 to Tokyo"), ("Osaka", "ERROR: the booking failed (sold out)")],
@@ -252,6 +253,7 @@ def test_sampled_booking_errs_most_of_the_time() -> None:
     assert 12 <= sum(wrong) <= 28
 
 
+@pytest.mark.slow
 def test_research_example() -> None:
     """The research agent asks six questions at once and puts the six findings together in a seventh call."""
     done = run_example("research_fanout.py")
@@ -263,6 +265,7 @@ def test_research_example() -> None:
     assert len(server.requests) == 7
 
 
+@pytest.mark.slow
 def test_openai_example() -> None:
     """The support agent refunds by three chat completions and writes its note by one response."""
     done = run_example("openai_agent.py")

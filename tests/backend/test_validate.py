@@ -22,6 +22,7 @@ def failing(report: Report) -> list[Gate]:
     return [gate for gate in report.gates if not gate.passed]
 
 
+@pytest.mark.slow
 def test_quick_suites_pass_their_gates() -> None:
     """The quick run measures every simulated suite and rule, passes its gates and turns into JSON."""
     report = run_suites(quick=True, real_forks=False)

@@ -491,6 +491,7 @@ def refused() -> Iterator[str]:
         yield f"http://127.0.0.1:{closed.getsockname()[1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "why"), [(silent, ("no answer in 3 s",)), (refused, ("connection refused",))]
 )

@@ -102,6 +102,7 @@ def git(folder: Path, *arguments: str, **extra: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_git_bisect_finds_the_commit_that_broke_a_run(tmp_path: Path) -> None:
     """`git bisect run … verify --bisect TAPE` finds what changed the prompt, past one that cannot start."""
     from tracefork_backend.simulate import ModelServer

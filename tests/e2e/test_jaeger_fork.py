@@ -10,6 +10,8 @@ import pytest
 from e2e.command import EXAMPLES, tracefork
 from jaeger import Jaeger, JaegerTrace
 
+pytestmark = pytest.mark.slow
+
 STEP = 2
 AGENT = """
 import runpy, sys
