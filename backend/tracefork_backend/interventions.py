@@ -102,15 +102,15 @@ def from_flags(
         raise UsageError("--tool names the call that --tool-input changes; without it, it says nothing")
     kind = kinds[0]
     if kind == "text":
-        return edits.text(_value(str(text), "--text"))
+        return edits.text(flag_value(str(text), "--text"))
     if kind == "response":
         return edits.response(_read(Path(response_file or ""), "--response"))
     if kind == "tool_input":
-        return edits.tool_input(_json(_value(str(tool_input), "--tool-input"), "--tool-input"), tool=tool)
+        return edits.tool_input(_json(flag_value(str(tool_input), "--tool-input"), "--tool-input"), tool=tool)
     if kind == "tool_result":
         return _tool_result(str(tool_result))
     if kind == "request":
-        prompt = None if system is None else _value(system, "--system")
+        prompt = None if system is None else flag_value(system, "--system")
         return edits.of_changes(tuple(map(_assignment, settings)), system=prompt, model=model)
     if kind == "fault":
         return edits.fault(str(fault))
@@ -262,7 +262,7 @@ def _tool_result(given: str) -> Edit:
         raise UsageError(
             f"--tool-result {given!r} is not NAME=VALUE: write it like 'check_seats={{\"seats\": 0}}'"
         )
-    text = _value(value, "--tool-result")
+    text = flag_value(value, "--tool-result")
     try:
         found = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -281,9 +281,9 @@ def _assignment(given: str) -> tuple[str, object]:
             continue  # an equals sign inside a quoted name of the path
         value = given[at + 1 :]
         if value.startswith("@") and not value.startswith("@@"):
-            read = _value(value, "--set")
+            read = flag_value(value, "--set")
             return given[:at].strip(), _json(read, value[1:]) if value.endswith(".json") else read
-        value = _value(value, "--set")
+        value = flag_value(value, "--set")
         try:
             return given[:at].strip(), json.loads(value, parse_constant=_refuse)
         except (ValueError, RecursionError):
@@ -309,7 +309,7 @@ def _json(given: str, where: str) -> object:
         raise UsageError(f"{where} is not valid JSON: {error}") from None
 
 
-def _value(given: str, flag: str) -> str:
+def flag_value(given: str, flag: str) -> str:
     """The value of a flag, read from the file that it names with `@`."""
     if given.startswith("@@"):
         return given[1:]

@@ -75,7 +75,7 @@ def oracle_of(
 
 
 def _judge(rubric: str, model: str | None, rates: str | None) -> Oracle:
-    from ..interventions import _value as flag_value  # pyright: ignore[reportPrivateUsage]
+    from ..interventions import flag_value
     from ..judge import JUDGE_MODEL, ErrorRates, Judge
 
     found = None

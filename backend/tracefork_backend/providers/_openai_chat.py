@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracefork_backend.providers._facts import Message, Reply, Usage, message, plain_text
@@ -64,17 +64,7 @@ def streamed_reply(body: bytes) -> Reply:
             choices.setdefault(count(choice.get("index")) or 0, _Choice()).extend(choice)
     parts = [choice.whole() for _, choice in sorted(choices.items())]
     read = reply({**whole, "choices": parts})
-    if error is None:
-        return read
-    return Reply(
-        messages=read.messages,
-        text=read.text,
-        model=read.model,
-        response_id=read.response_id,
-        finish_reason=read.finish_reason,
-        error_type=error,
-        usage=read.usage,
-    )
+    return read if error is None else replace(read, error_type=error)
 
 
 def error_type(error: Any) -> str:

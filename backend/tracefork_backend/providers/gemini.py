@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -116,17 +116,7 @@ def streamed_reply(path: str, body: bytes) -> Reply:
             candidates.setdefault(count(one.get("index")) or 0, _Candidate()).extend(one)
     parts = [candidate.whole() for _, candidate in sorted(candidates.items())]
     read = reply(path, {**whole, "usageMetadata": usage, "candidates": parts})
-    if error is None:
-        return read
-    return Reply(
-        messages=read.messages,
-        text=read.text,
-        model=read.model,
-        response_id=read.response_id,
-        finish_reason=read.finish_reason,
-        error_type=error,
-        usage=read.usage,
-    )
+    return read if error is None else replace(read, error_type=error)
 
 
 def error_type(error: Any) -> str:
