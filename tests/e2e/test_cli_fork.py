@@ -166,7 +166,7 @@ def test_a_budget_that_has_no_room_is_bad_usage(folder: Path) -> None:
         (("last@1", "--response", "nosuch.json"), ["nosuch.json"]),
         (("last@1", "--system", "@nosuch.md"), ["nosuch.md"]),
         (("last@1", "--text", "x", "--tool", "book"), ["--tool"]),
-        (("last@1", "--tool-result", "a=b"), ["--tool-result"]),
+        (("last@1", "--tool-result", "a=b"), ["does not call a", "check_seats"]),
         (("last@1", "--noop", "--tail", "warm"), ["--tail warm", "recorded"]),
         (("last@1", "--noop", "--times", "0"), ["--times"]),
         (("last@1", "--noop", "--jobs", "0"), ["--jobs"]),
