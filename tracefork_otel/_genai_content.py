@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from . import _spans
+from . import _genai_formats, _genai_gemini, _spans
+from ._coding import Unreadable, unpacked
 from ._exchange import CONTENT_VARIABLE
-from ._genai_formats import FORMATS, json_object
-from ._genai_gemini import FORMATS as GEMINI
+from ._genai_formats import json_object
 
 if TYPE_CHECKING:
     from .exchange import Headers, Response
@@ -26,10 +25,9 @@ SYSTEM = "gen_ai.system_instructions"
 CONTENT = (INPUT, OUTPUT, SYSTEM)
 """The attributes that hold bodies once more: the store leaves them out."""
 
+_FORMATS = _genai_formats.FORMATS | _genai_gemini.FORMATS
 _ON = ("span_only", "span_and_event", "true")
 """The convention's values that mean spans, and the one that instrumentations took before it had them."""
-_DECODED = 64 * 1024 * 1024
-"""More than any model answers; a compressed body can claim to be larger without limit."""
 
 
 def wanted(environ: Mapping[str, str] = os.environ) -> bool:
@@ -60,7 +58,7 @@ def content_attributes(
 def _attributes(
     path: str, request: bytes, response: Response | None, limit: int
 ) -> dict[str, str | int | list[str]]:
-    read = next((read for ending, read in (FORMATS | GEMINI).items() if path.endswith(ending)), None)
+    read = next((read for ending, read in _FORMATS.items() if path.endswith(ending)), None)
     asked = json_object(request) if read is not None else {}
     if read is None or not asked:
         return {}
@@ -127,19 +125,7 @@ def _decoded(body: bytes, headers: Headers) -> bytes | None:
     coding = (
         next((value for name, value in headers if name.lower() == "content-encoding"), "").strip().lower()
     )
-    if coding in ("", "identity"):
-        return body
-    if coding in ("gzip", "x-gzip", "deflate"):
-        return zlib.decompressobj(47 if coding != "deflate" else 15).decompress(body, _DECODED)
     try:
-        if coding == "br":
-            import brotli
-
-            return brotli.Decompressor().process(body, output_buffer_limit=_DECODED)
-        if coding == "zstd":
-            import zstandard
-
-            return zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True).read(_DECODED)
-    except ImportError:
-        pass
-    return None
+        return unpacked(body, "" if coding == "identity" else coding)[0]
+    except Unreadable:
+        return None

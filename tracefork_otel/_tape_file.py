@@ -15,7 +15,7 @@ from typing import Any
 
 from ._cuts import cut, decode_piece, encode_piece
 from ._errors import TapeError
-from ._tools.values import dumps
+from ._json_text import dumps
 from .exchange import Exchange, Headers, Request, Response
 from .records import TOOL_FORMS, Draw, Note, ToolCall, ToolForm
 from .tape import CHAIN_START, FORMAT, HowStarted, Tape, chain

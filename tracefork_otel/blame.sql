@@ -28,8 +28,8 @@ FROM (
         "perturbation": "VARCHAR", "coupling": "VARCHAR", "oracle_name": "VARCHAR", "alpha": "DOUBLE",
         "multiplicity": "VARCHAR", "params_json": "VARCHAR", "budget_usd": "DOUBLE", "spent_usd": "DOUBLE",
         "forks": "INTEGER", "controls": "INTEGER", "stop_reason": "VARCHAR", "baseline_flips": "INTEGER",
-        "baseline_trials": "INTEGER", "deterministic": "BOOLEAN", "top_step": "INTEGER", "message": "VARCHAR", "oracle_note": "VARCHAR",
-        "grading_usd": "DOUBLE"}'))
+        "baseline_trials": "INTEGER", "deterministic": "BOOLEAN", "top_step": "INTEGER", "message": "VARCHAR",
+        "oracle_note": "VARCHAR", "grading_usd": "DOUBLE"}'))
     FROM _blame_roots
 ) x;
 

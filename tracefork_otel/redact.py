@@ -15,6 +15,8 @@ from ._errors import UsageError
 from .exchange import Headers, RedactedRequest, Request, Response
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._redaction.rules import Rules, Side
     from ._settings import Settings
 
@@ -101,6 +103,15 @@ _CACHED_NAMES = 4096
 """Header names whose verdict is kept; a server that invents names must not grow our memory."""
 
 
+RULES_VARIABLE = "TRACEFORK_REDACT_RULES"
+"""In the recorded environment: the rules themselves, by which a replay replaces the same."""
+_TOLD = ("tracefork.arguments", "tracefork.result", "tracefork.tool.error")
+"""Attributes of ours that hold what the agent's code was given or gave."""
+_ORIGIN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
+ATTRIBUTE = "tracefork.redacted"
+"""Of an exchange: JSON by side, then by rule, how often it replaced something."""
+WITHHELD = "tracefork.withheld"
+"""Of an exchange: why a body was not recorded at all."""
 _STRUCTURE = ("content-type", "content-length", "content-encoding", "transfer-encoding", "retry-after")
 """Headers that say nothing but how to read a message."""
 _WITHHELD = "body withheld"
@@ -177,7 +188,8 @@ class Redactor:
             return body, headers, sizes, None
         why = self.unreadable
         if self.rules is not None:
-            from ._redaction.bodies import Unreadable, rewrite
+            from ._coding import Unreadable
+            from ._redaction.bodies import rewrite
 
             media = _header(headers, "content-type").lower()
             coding = _header(headers, "content-encoding").strip().lower()
@@ -299,9 +311,7 @@ class Redactor:
         from ._redaction.bodies import substituted_json
 
         found = counts if counts is not None else Counter[str]()
-        return substituted_json(
-            self.rules, "request", substituted_json(self.rules, "response", text, found), found
-        )
+        return substituted_json(self.rules, text, found)
 
     def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes of a span, with what patterns find in their texts replaced."""
@@ -334,13 +344,6 @@ class Redactor:
         return kept, tuple(sorted({*withheld, *found} - {RULES_VARIABLE}))
 
 
-RULES_VARIABLE = "TRACEFORK_REDACT_RULES"
-"""In the recorded environment: the rules themselves, by which a replay replaces the same."""
-_TOLD = ("tracefork.arguments", "tracefork.result", "tracefork.tool.error")
-"""Attributes of ours that hold what the agent's code was given or gave."""
-_ORIGIN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
-
-
 def told(
     attributes: dict[str, Any], request: Mapping[str, int], response: Mapping[str, int], withheld: str | None
 ) -> None:
@@ -350,12 +353,6 @@ def told(
         attributes[ATTRIBUTE] = json.dumps({side: counts for side, counts in sides.items() if counts})
     if withheld is not None:
         attributes[WITHHELD] = withheld
-
-
-ATTRIBUTE = "tracefork.redacted"
-"""Of an exchange: JSON by side, then by rule, how often it replaced something."""
-WITHHELD = "tracefork.withheld"
-"""Of an exchange: why a body was not recorded at all."""
 
 
 def of(settings: Settings) -> Redactor:
@@ -378,6 +375,17 @@ def rules_of(settings: Settings) -> Rules | None:
 
     given = rules.from_json(settings.redact_rules) if settings.redact_rules else None
     return rules.together(given, rules.load(settings.redact)) if settings.redact is not None else given
+
+
+def with_rules(settings: Settings, path: Path | None) -> Settings:
+    """The settings with the rules of that file, else their own, as text that needs no file any more.
+
+    Raises UsageError where the rules cannot be read.
+    """
+    if path is not None:
+        settings = replace(settings, redact=path, redact_rules="")
+    rules = rules_of(settings)
+    return replace(settings, redact=None, redact_rules="" if rules is None else rules.source)
 
 
 def _header(headers: Headers, name: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from tracefork_otel._errors import UsageError
+from tracefork_otel._json_text import dumps
 from tracefork_otel._tools.serving import TOOLS_MODES, Why
-from tracefork_otel._tools.values import dumps
 from tracefork_otel.records import SpanRecord, ToolCall, ToolForm
 from tracefork_otel.tape import Tape
 

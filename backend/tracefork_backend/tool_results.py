@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tracefork_otel._edits import apply_edits
 from tracefork_otel._errors import UsageError
-from tracefork_otel._tools.values import dumps
+from tracefork_otel._json_text import dumps
 from tracefork_otel.intervention import Intervention
 
 from . import providers

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracefork_otel._coding import Unreadable
 from tracefork_otel._errors import UsageError
-from tracefork_otel._redaction.bodies import Unreadable, rewrite
+from tracefork_otel._redaction.bodies import rewrite
 from tracefork_otel._redaction.rules import Rules, from_json, load, parse
 
 EMAIL = {"name": "emails", "pattern": r"[\w.]+@\w+\.com", "replace": "EMAIL"}

@@ -217,7 +217,7 @@ VALUES = st.recursive(
 @st.composite
 def calls(draw: st.DrawFn) -> ToolCall:
     """Any call, as a span would have it."""
-    from tracefork_otel._tools.values import dumps
+    from tracefork_otel._json_text import dumps
 
     form = draw(st.sampled_from(["value", "text", "error"]))
     return call(

@@ -8,23 +8,20 @@ from __future__ import annotations
 import codecs
 import json
 import re
-import zlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._coding import Unreadable, packed, unpacked
+from .._json_text import dumps
 from .rules import DIGEST, Rule, Rules, Side
 from .spans import Value, decoded, fits, values
-
-MAX_PLAIN = 64 * 1024 * 1024
-"""More than any model answers; a compressed body can claim to be larger without limit."""
 
 _DATA = re.compile(r"^data:[ ]?([^\r\n]*)", re.M)
 _LINE = re.compile(r"^[^\r\n]+", re.M)
 _EVENTS = re.compile(r"(?:data|event|id|retry)?:")
-_GZIP, _ZLIB = 31, 15
 _SAID = frozenset(
     (
         "text",
@@ -40,10 +37,6 @@ _SAID = frozenset(
 )
 _LANE = ("index", "output_index", "content_index", "summary_index", "item_id")
 """Members that tell apart what is said at the same time in one stream."""
-
-
-class Unreadable(Exception):
-    """A body cannot be looked into, so it must not be recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +68,10 @@ def rewrite(
     paths, patterns = rules.of("json", side), rules.of("pattern", side)
     if not body or not (paths or patterns):
         return None
-    plain, whole = _plain(body, coding)
-    spelling = _spelling(plain)
-    text = plain.decode(spelling)
-    cuts = () if coding else _cuts(plain, spelling, sizes)
+    bare, whole = unpacked(body, coding)
+    spelling = _spelling(bare)
+    text = bare.decode(spelling)
+    cuts = () if coding else _cuts(bare, spelling, sizes)
     counts: Counter[str] = Counter()
     if any(_may_hold(text, rule) for rule in paths):
         text, cuts = _applied(text, cuts, _by_path(rules, paths, text, media, counts))
@@ -93,7 +86,7 @@ def rewrite(
         return Rewritten(
             b"".join(pieces), tuple(len(piece) for piece in pieces if piece) if sizes else (), counts
         )
-    new = _packed(b"".join(pieces), coding, whole=whole)
+    new = packed(b"".join(pieces), coding, whole=whole)
     return Rewritten(new, _even(len(new), len(sizes)), counts)
 
 
@@ -103,9 +96,9 @@ def substituted(rules: Rules, side: Side, text: str, counts: Counter[str] | None
     return _passes(rules, rules.of("pattern", side), text, (), found)[0]
 
 
-def substituted_json(rules: Rules, side: Side, text: str, counts: Counter[str]) -> str:
-    """The same for a text that is JSON, or may be."""
-    patterns = rules.of("pattern", side)
+def substituted_json(rules: Rules, text: str, counts: Counter[str]) -> str:
+    """The same by the patterns of both sides, for a text that is JSON, or may be."""
+    patterns = rules.of("pattern", None)
     if not patterns:
         return text
     return _applied(text, (), _by_pattern(rules, patterns, text, (), "application/json", counts))[0]
@@ -140,7 +133,7 @@ def _by_path(rules: Rules, paths: Sequence[Rule], text: str, media: str, counts:
             if value.kind == "string" and new == content:
                 continue
             counts[rule.name] += 1
-            edits.append(_Edit(value.start, value.end, _quoted(new)))
+            edits.append(_Edit(value.start, value.end, dumps(new)))
     return edits
 
 
@@ -194,7 +187,7 @@ def _in_value(
     old = text[value.start : value.end]
     content = old if value.kind == "number" else decoded(old)
     new = _passes(rules, patterns, content, (), counts)[0]
-    return [] if new == content else [_Edit(value.start, value.end, _quoted(new))]
+    return [] if new == content else [_Edit(value.start, value.end, dumps(new))]
 
 
 def _in_lane(
@@ -210,7 +203,7 @@ def _in_lane(
     new, moved = _passes(rules, patterns, "".join(said), cuts, counts)
     parts = [new[start:end] for start, end in zip((0, *moved), (*moved, len(new)), strict=True)]
     return [
-        _Edit(piece.start, piece.end, _quoted(part))
+        _Edit(piece.start, piece.end, dumps(part))
         for piece, part, before in zip(pieces, parts, said, strict=True)
         if part != before
     ]
@@ -325,70 +318,6 @@ def _lanes(document: str) -> Any:
 # --- bytes ---
 
 
-def _plain(body: bytes, coding: str) -> tuple[bytes, bool]:
-    """The decoded body, and whether its coding came to its end."""
-    if not coding:
-        return body, True
-    try:
-        if coding in ("gzip", "x-gzip", "deflate"):
-            return _inflated(body, coding)
-        if coding == "br":
-            import brotli
-
-            decoder = brotli.Decompressor()
-            plain = decoder.process(body, output_buffer_limit=MAX_PLAIN)
-            return _within(plain, more=not decoder.can_accept_more_data()), decoder.is_finished()
-        if coding == "zstd":
-            import zstandard
-
-            unpacker = zstandard.ZstdDecompressor().decompressobj()
-            return _within(unpacker.decompress(body), more=False), unpacker.eof
-    except ImportError as error:
-        raise Unreadable(f"it is encoded as {coding}, and {error.name} is not installed") from error
-    except Unreadable:
-        raise
-    except Exception as error:
-        raise Unreadable(f"it is not what its content-encoding {coding} says: {error}") from error
-    raise Unreadable(f"its content-encoding {coding} is unknown")
-
-
-def _inflated(body: bytes, coding: str) -> tuple[bytes, bool]:
-    unpacker = zlib.decompressobj(_ZLIB if coding == "deflate" else _GZIP)
-    try:
-        plain = unpacker.decompress(body, MAX_PLAIN)
-    except zlib.error:
-        if coding != "deflate":
-            raise
-        unpacker = zlib.decompressobj(-_ZLIB)  # what many servers mean by deflate
-        plain = unpacker.decompress(body, MAX_PLAIN)
-    if unpacker.unused_data.strip(b"\0"):
-        raise Unreadable("more follows its compressed data")
-    return _within(plain, more=bool(unpacker.unconsumed_tail)), unpacker.eof
-
-
-def _within(plain: bytes, *, more: bool) -> bytes:
-    if more or len(plain) > MAX_PLAIN:
-        raise Unreadable(f"it has more than {MAX_PLAIN} bytes once it is decompressed")
-    return plain
-
-
-def _packed(plain: bytes, coding: str, *, whole: bool) -> bytes:
-    """The body in its coding again; one that was cut off is cut off again."""
-    if coding == "br":
-        import brotli
-
-        packer = brotli.Compressor()
-        return packer.process(plain) + (packer.finish() if whole else packer.flush())
-    if coding == "zstd":
-        import zstandard
-
-        zstd = zstandard.ZstdCompressor().compressobj()
-        flush = zstandard.COMPRESSOBJ_FLUSH_FINISH if whole else zstandard.COMPRESSOBJ_FLUSH_BLOCK
-        return zstd.compress(plain) + zstd.flush(flush)
-    made = zlib.compressobj(wbits=_ZLIB if coding == "deflate" else _GZIP)
-    return made.compress(plain) + made.flush(zlib.Z_FINISH if whole else zlib.Z_SYNC_FLUSH)
-
-
 def _spelling(plain: bytes) -> str:
     try:
         plain.decode()
@@ -426,12 +355,3 @@ def _even(length: int, pieces: int) -> tuple[int, ...]:
     pieces = min(pieces, length)
     size, more = divmod(length, pieces)
     return tuple(size + (number < more) for number in range(pieces))
-
-
-def _quoted(text: str) -> str:
-    spelled = json.dumps(text, ensure_ascii=False)
-    try:
-        spelled.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and UTF-8 cannot
-        return json.dumps(text)
-    return spelled

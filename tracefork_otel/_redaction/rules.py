@@ -59,9 +59,22 @@ class Rules:
     source: str = field(default="{}", compare=False)
     """The same as JSON, by which a replay has them."""
 
-    def of(self, kind: Kind, side: Side) -> tuple[Rule, ...]:
-        """The rules of that kind for that side."""
-        return tuple(rule for rule in self.rules if rule.kind == kind and side in rule.sides)
+    _by_use: dict[tuple[Kind, Side | None], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Asked for each header and body, on the agent's own threads.
+        by_use = {
+            (kind, side): tuple(
+                rule for rule in self.rules if rule.kind == kind and (side is None or side in rule.sides)
+            )
+            for kind in _KINDS
+            for side in (*_SIDES["both"], None)
+        }
+        object.__setattr__(self, "_by_use", by_use)
+
+    def of(self, kind: Kind, side: Side | None) -> tuple[Rule, ...]:
+        """The rules of that kind for that side; for any side, if none is given."""
+        return self._by_use[kind, side]
 
     def instead(self, rule: Rule, value: str) -> str:
         """What stands in the value's place; a digest that stands there already stays."""

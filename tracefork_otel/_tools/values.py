@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from .._errors import ToolFailed
+from .._json_text import dumps, is_utf8
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _RECEIVERS = ("self", "cls")
@@ -18,21 +19,6 @@ _RECEIVERS = ("self", "cls")
 _SCALARS = (str, bool, int, float, type(None))
 _ENDINGS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
 """What ends a program without being an Exception, and can be raised again."""
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether the text has no half of a surrogate pair in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def dumps(value: object) -> str:
-    """The value as JSON; half of a surrogate pair, which UTF-8 cannot hold, is escaped."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if _is_utf8(text) else json.dumps(value)
 
 
 def is_exact(value: Any) -> bool:
@@ -60,7 +46,7 @@ def result_text(result: object) -> tuple[str, str]:
     """
     found = exact(result)
     if found is not None:
-        return ("string", result) if type(result) is str and _is_utf8(result) else ("value", found)
+        return ("string", result) if type(result) is str and is_utf8(result) else ("value", found)
     try:
         return "text", dumps(result)
     except (TypeError, ValueError, RecursionError):

@@ -33,8 +33,8 @@ def controls(state: State) -> Task[bool]:
         return False
     set_rates(state)
     choice = state.plan.deterministic
-    same = not arm.flips and not arm.undefined and len(arm.tails) == 1
-    state.deterministic = same and (choice == "assume" or (choice == "auto" and "" not in arm.tails))
+    known = choice == "assume" or (choice == "auto" and "" not in arm.tails)
+    state.deterministic = known and arm.alike(False)
     if state.mode == "intervene" and state.baseline_rate > _UNSTABLE:
         yield from until((arm, 2 * (_FIRST + _MORE)))
         if state.baseline_rate > _UNSTABLE:

@@ -11,7 +11,6 @@ from .screen import screen
 from .sets import find_sets
 from .state import State
 from .tasks import Task, together, until
-from .trials import Arm
 
 
 def intervene(state: State) -> Task[None]:
@@ -39,7 +38,7 @@ def _one_fork_each(state: State) -> Task[bool]:
     yield from together([until((arm, 1)) for arm in arms.values()])
     flipped = [step for step, arm in arms.items() if arm.outcomes[0]]
     yield from together([until((arms[step], 2)) for step in flipped])
-    if not all(_alike(arms[step], True) for step in flipped):
+    if not all(arms[step].alike(True) for step in flipped):
         return False
     if state.plan.deterministic != "assume":
         kept = {step: state.ledger.keep(step) for step in flipped}
@@ -47,7 +46,7 @@ def _one_fork_each(state: State) -> Task[bool]:
         while True:
             pairs = _pairs(state, shared=shared)
             yield from together([until((arms[step], pairs), (kept[step], pairs)) for step in flipped])
-            if not all(_alike(arms[step], True) and _alike(kept[step], False) for step in flipped):
+            if not all(arms[step].alike(True) and kept[step].alike(False) for step in flipped):
                 return False
             if shared or not any(arms[step].shared or kept[step].shared for step in flipped):
                 break
@@ -72,11 +71,6 @@ def _one_fork_each(state: State) -> Task[bool]:
             alone = yield from find_sets(state, [rest])
             state.certified.update(alone)
     return True
-
-
-def _alike(arm: Arm, flips: bool) -> bool:
-    """Tell whether all forks of the arm came out so, with the same answers."""
-    return len(arm.tails) == 1 and all(outcome is flips for outcome in arm.outcomes)
 
 
 def _pairs(state: State, *, shared: bool) -> int:

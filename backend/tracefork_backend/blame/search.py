@@ -53,7 +53,7 @@ class Search:
     def shares(self, arm_id: str, replicate: int) -> str | None:
         """The name of what a trial of that arm shares memory with; None if the arm was not asked for."""
         arm = self._state.ledger.arms.get(arm_id)
-        return None if arm is None else f"{arm.scope}#{replicate}"
+        return None if arm is None else arm.shares(replicate)
 
     @property
     def deterministic(self) -> bool:

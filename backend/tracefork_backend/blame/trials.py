@@ -28,13 +28,8 @@ class TrialRequest:
     replicate: int
     """Trials of one replicate may share what is common to them; two replicates share nothing."""
     phase: Phase
-    scope: str = ""
-    """What the trials of a replicate are shared for: fresh forks share nothing with those of another use."""
-
-    @property
-    def shares(self) -> str:
-        """The name of what this trial shares memory with."""
-        return f"{self.scope}#{self.replicate}"
+    shares: str = ""
+    """The name of what this trial shares memory with."""
 
 
 class _Waiting:
@@ -94,6 +89,10 @@ class Arm:
         """
         self._slots: dict[int, bool | None] = {}
 
+    def shares(self, replicate: int) -> str:
+        """Return the name of what that trial shares memory with: only trials of one use share any."""
+        return f"{self.scope}#{replicate}"
+
     def request(self, phase: Phase) -> TrialRequest:
         """Return the next trial of this arm, now counted as issued."""
         replicate = self.issued
@@ -107,7 +106,7 @@ class Arm:
             kept=self.kept,
             replicate=replicate,
             phase=phase,
-            scope=self.scope,
+            shares=self.shares(replicate),
         )
 
     def record(self, replicate: int, outcome: bool | None, tail: str, *, shared: bool = False) -> None:
@@ -137,6 +136,10 @@ class Arm:
     def rate(self) -> float | None:
         """The share of flips among the outcomes that could be graded, None before the first."""
         return self.flips / len(self.defined) if self.defined else None
+
+    def alike(self, flips: bool) -> bool:
+        """Tell whether all forks flipped, or none did, and all with the same answers."""
+        return len(self.tails) == 1 and all(outcome is flips for outcome in self.outcomes)
 
 
 class Ledger:

@@ -72,11 +72,11 @@ def value(state: State) -> Task[None]:
     yield from until((first, _FIRST), (prefix(state, state.plan.steps - 1), _FIRST))
     # Four re-runs of an agent that fails in seven of ten are alike in one case of four: only a user's word
     # lets so few stand for all.
-    state.deterministic = state.plan.deterministic == "assume" and _alike(first)
+    state.deterministic = state.plan.deterministic == "assume" and first.alike(False)
     while not state.deterministic and first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
         yield from until((first, len(first.outcomes) + 2))
     if state.plan.deterministic == "auto" and "" not in first.tails:
-        state.deterministic = _alike(first)
+        state.deterministic = first.alike(False)
     if state.deterministic:
         state.stop_reason = "systematic"
         return
@@ -95,11 +95,6 @@ def value(state: State) -> Task[None]:
     if found:
         state.roots.add(max(found, key=lambda step: (_drop_at(state, step), -step)))
     state.stop_reason = "certified" if state.certified else "none_found"
-
-
-def _alike(arm: Arm) -> bool:
-    """Tell whether no fork of the arm flipped and all ended in the same bytes."""
-    return not arm.flips and not arm.undefined and len(arm.tails) == 1
 
 
 def _rescued_later(state: State) -> Task[bool]:

@@ -125,6 +125,7 @@ def _checked(
     from urllib.parse import urlsplit
 
     from tracefork_otel._settings import Settings
+    from tracefork_otel.redact import with_rules
 
     parts = urlsplit(upstream)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -163,16 +164,6 @@ def _served(
         say(f"tracefork-otel: http://{host}:{listening.port} -> {upstream}, {doing}; stop it with Ctrl-C")
         served.run()
     return served
-
-
-def with_rules(settings: Settings, path: Path | None) -> Settings:
-    """The settings with the rules of that file, else the environment's; UsageError if they cannot be read."""
-    from tracefork_otel.redact import rules_of
-
-    if path is not None:
-        settings = replace(settings, redact=path, redact_rules="")
-    rules = rules_of(settings)
-    return replace(settings, redact=None, redact_rules="" if rules is None else rules.source)
 
 
 def _one_change(changes: dict[str, Any]) -> Edit:

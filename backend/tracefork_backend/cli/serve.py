@@ -8,7 +8,6 @@ import typer
 
 from ._options import STORE, RedactOption, StoreOption
 from ._output import say
-from .proxy import with_rules
 
 PortOption = Annotated[int, typer.Option("--port", help="The port to listen on; 0 for a free one.")]
 HostOption = Annotated[str, typer.Option("--host", help="The address to listen on: this machine alone.")]
@@ -22,6 +21,7 @@ def serve(
 ) -> int:
     """Receive spans by OTLP/HTTP into the store, until Ctrl-C."""
     from tracefork_otel._settings import Settings
+    from tracefork_otel.redact import with_rules
 
     from ..proxy.listening import bind, is_loopback, until_signalled
     from ..receive.receiver import Receiver

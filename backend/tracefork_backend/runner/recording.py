@@ -76,18 +76,15 @@ def record(
     `rules` is a file of redaction rules, instead of the environment's. Raises UsageError if there is no such
     command, or the rules cannot be read.
     """
-    recording = Settings.from_env()
-    if rules is not None:
-        recording = replace(recording, redact=Path(rules), redact_rules="")
-    checked = redact.rules_of(recording)
-    recording = replace(recording, redact=None, redact_rules="" if checked is None else checked.source)
+    recording = redact.with_rules(Settings.from_env(), None if rules is None else Path(rules))
     directory = Path(store).absolute()
     launch = _Launch(directory, tuple(argv), secrets.token_hex(16), secrets.token_hex(8), time.time_ns())
     settings = {"TRACEFORK_PROVIDER": "1"} if provider else {}
     fixed = _fixed(os.environ) if draws else {}
     settings |= fixed
     # The rules themselves, as the command may run in other folders, and the file may change.
-    settings |= {"TRACEFORK_REDACT": "", redact.RULES_VARIABLE: recording.redact_rules} if checked else {}
+    if recording.redact_rules:
+        settings |= {"TRACEFORK_REDACT": "", redact.RULES_VARIABLE: recording.redact_rules}
     env = traced(
         os.environ,
         mode="record",
