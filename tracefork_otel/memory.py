@@ -77,4 +77,6 @@ def memory_beside(intervention: Path, claim: Claim | None = None) -> Memory | No
         lines = (json.loads(line) for line in text.splitlines())
         return Memory([Remembered(request, Path(tape), step) for request, tape, step in lines], claim)
     except (ValueError, TypeError) as error:
-        raise TapeError(f"{path}: is no memory of a fork, or a damaged one ({error})") from error
+        raise TapeError(
+            f"{path}: is no memory of a fork, or a damaged one ({error}): start the fork anew"
+        ) from error

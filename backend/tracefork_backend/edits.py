@@ -82,7 +82,7 @@ def tool_result(name: str, value: object, *, text: str | None = None) -> Edit:
         raise UsageError("a tool result needs the tool's name")
     spelled = exact(value)
     if spelled is None:
-        raise UsageError(f"the result of {name} is no JSON value: {value!r}")
+        raise UsageError(f"the result of {name} is no JSON value: {value!r}; give it as text")
     said = value if isinstance(value, str) else spelled
     return Edit(kind="tool_result", tool=name, value=value, text=said if text is None else text)
 

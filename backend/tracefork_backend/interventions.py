@@ -240,7 +240,9 @@ def _model_path(asked: Request, model: str) -> str | None:
         return None
     place = re.search(rf"/(?:models|tunedModels|endpoints|deployments)/({re.escape(named)})(?=[/:%])", path)
     if place is None:
-        raise UsageError(f"the URL names the model ({named}) in a way that --model cannot change")
+        raise UsageError(
+            f"the URL names the model ({named}) in a way that --model cannot change: change it in the agent"
+        )
     spelled = quote(model.rpartition("/")[2], safe="@.-_~")
     return f"{path[: place.start(1)]}{spelled}{path[place.end(1) :]}"
 

@@ -36,6 +36,7 @@ from .runner import (
     kept_settings,
     run_command,
     traced,
+    unstartable,
     working_directory,
     write_spans,
 )
@@ -200,12 +201,7 @@ class _Attempt:
         elif start.command:
             argv = executable(start.command)
         else:
-            run = self.tape.run_id[:8]
-            raise UsageError(
-                f"run {run} does not say how its agent was started; name its function: "
-                "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start "
-                f"yourself is replayed by `tracefork-otel proxy --upstream URL --replay {run}`"
-            )
+            raise unstartable(self.tape.run_id, "replayed by", "--replay RUN")
         with behind_proxy(
             recorded_routes(start), self.settings, launch=(self.trace_id, self.span_id), name=self.tape.name
         ) as behind:

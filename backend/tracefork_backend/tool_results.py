@@ -42,15 +42,9 @@ def bind(edit: Edit, tape: Tape, step: int) -> Intervention:
     if carried is None:
         raise UsageError(_why_not(tape, step, name))
     later, found = carried
-    changes = ((found.path, edit.text if found.text else _object(edit, found)), *found.undone)
+    changes = ((found.path, found.saying(edit.value, str(edit.text))), *found.undone)
     apply_edits(tape.exchanges[later].request.body, changes)
     return Intervention(kind="tool_result", step=later, label=edit.label, tool=name, edits=changes)
-
-
-def _object(edit: Edit, found: ToolResult) -> object:
-    """The value where the wire has JSON; a whole response of a function has to be an object."""
-    whole = found.path.endswith(".response") and not isinstance(edit.value, dict)
-    return {"result": edit.value} if whole else edit.value
 
 
 def _result(edit: Edit, tape: Tape, at: int) -> str:

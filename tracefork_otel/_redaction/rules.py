@@ -137,7 +137,9 @@ def parse(told: Any, where: str) -> Rules:
     if not isinstance(listed, Sequence) or not all(isinstance(one, Mapping) for one in listed):
         raise UsageError(f"{where}: `rule` must be [[rule]] tables")
     if not listed:
-        raise UsageError(f"{where}: there is no [[rule]] in it")
+        raise UsageError(
+            f'{where}: there is no [[rule]] in it: write one, such as [[rule]] with json = "**.email"'
+        )
     rules = tuple(_rule(one, f"{where}: rule {number}") for number, one in enumerate(listed, 1))
     made = Rules(rules=rules, salt=salt, source=json.dumps(told, ensure_ascii=False, sort_keys=True))
     _settled(made, where)

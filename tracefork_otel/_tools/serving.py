@@ -74,7 +74,16 @@ class Refused:
 
 
 ToolAnswer: TypeAlias = Recalled | Replaced | Runs | Refused
-_Key: TypeAlias = tuple[str, str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One call as it is looked for."""
+
+    name: str
+    arguments: str
+    by_text: tuple[str, ...]
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +141,20 @@ class ToolPlayer:
     ) -> ToolAnswer:
         """What this call gets; a recorded result is used by that, also where it is to run anyway (`live`)."""
         placement = self._placement()
-        key = name, arguments, by_text
+        asked = _Asked(name, arguments, by_text, key_of(name, arguments, by_text))
         with self._lock:
-            replaced = self._replacement(key, placement.changes)
+            replaced = self._replacement(asked, placement.changes)
             if replaced is not None:
                 return replaced
             if self.mode == "live":
                 return Runs("live")
-            found = self._take(key, placement.stage)
+            found = self._take(asked, placement.stage)
         if found is None:
             if live and self.mode == "recorded":
                 return Runs("live")
             if placement.stage == "tail" and self.mode == "recorded" and not placement.offline:
                 return Runs("tail")
-            return self._refused(key, placement)
+            return self._refused(asked, placement)
         at, loosely = found
         call = self.calls[at]
         if live or call.exchanges:
@@ -157,21 +166,22 @@ class ToolPlayer:
                 self._use_within(call)
             return Recalled(call, loosely)
         if self.mode == "refuse" or placement.offline:
-            return self._refused(key, placement, call)
+            return self._refused(asked, placement, call)
         return Runs("text", call, loosely)
 
-    def _refused(self, key: _Key, placement: Placement, found: ToolCall | None = None) -> Refused:
+    def _refused(self, asked: _Asked, placement: Placement, found: ToolCall | None = None) -> Refused:
         phase = None if placement.stage == "replay" else placement.stage
         if phase == "prefix":
             self._leave()
-        return Refused(self._explain(key, placement, found), phase)
+        return Refused(self._explain(asked, placement, found), phase)
 
-    def _take(self, key: _Key, stage: Stage) -> tuple[int, bool] | None:
+    def _take(self, asked: _Asked, stage: Stage) -> tuple[int, bool] | None:
         """The first unused recorded call that this one repeats, and whether only loosely so."""
-        tried = [(self._waiting.get(key_of(*key)), False)]
+        tried = [(self._waiting.get(asked.key), False)]
         # After a fork's change other values are to be expected, so only equal ones are the same call.
-        if key[2] and stage != "tail":
-            tried.append((self._loose.get(loose_key_of(*key)), True))
+        if asked.by_text and stage != "tail":
+            loose = loose_key_of(asked.name, asked.arguments, asked.by_text)
+            tried.append((self._loose.get(loose), True))
         for waiting, loosely in tried:
             while waiting:
                 at = waiting.popleft()
@@ -196,15 +206,15 @@ class ToolPlayer:
             self._used.add(inner)
             self._use_within(self.calls[inner])
 
-    def _replacement(self, key: _Key, changes: Sequence[Intervention]) -> Replaced | None:
+    def _replacement(self, asked: _Asked, changes: Sequence[Intervention]) -> Replaced | None:
         """The result that a change puts in place of this call's, if it is the call that is meant."""
         for number, change in enumerate(changes):
-            if number in self._replaced or change.tool != key[0] or change.result is None:
+            if number in self._replaced or change.tool != asked.name or change.result is None:
                 continue
             meant = None if change.call is None else self.calls[change.call]
             # Another branch of the agent may call the same tool: it goes on as recorded.
-            same = meant is not None and key_of(*key) == _key(meant)
-            if not same and any(at not in self._used for at in self._waiting.get(key_of(*key), ())):
+            same = meant is not None and asked.key == _key(meant)
+            if not same and any(at not in self._used for at in self._waiting.get(asked.key, ())):
                 continue
             self._replaced.add(number)
             if self._claim is not None and not self._claim(CHANGES + number):
@@ -216,11 +226,11 @@ class ToolPlayer:
             return Replaced(change.result, change.label, meant)
         return None
 
-    def _explain(self, key: _Key, placement: Placement, found: ToolCall | None) -> Explanation:
+    def _explain(self, asked: _Asked, placement: Placement, found: ToolCall | None) -> Explanation:
         """Why nothing answers the call."""
         from ..match import Explanation
 
-        name, arguments, _ = key
+        name, arguments = asked.name, asked.arguments
         others = (call for at, call in enumerate(self.calls) if call.name == name and at not in self._used)
         path, recorded, got, differences = _difference(found or next(others, None), arguments)
         return Explanation(
@@ -232,7 +242,7 @@ class ToolPlayer:
             cause="tool_result",
             differences=differences,
             request=f"tool {name}({_brief(arguments)})",
-            fingerprint=key_of(*key),
+            fingerprint=asked.key,
             advice=_ADVICE["text" if found else "offline" if placement.offline else self.mode],
         )
 

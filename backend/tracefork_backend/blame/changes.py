@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from tracefork_otel._errors import UsageError
 from tracefork_otel.tape import Tape
 
-from .. import edits
+from .. import edits, providers
 from ..edits import Edit
 from ..interventions import build
 
@@ -144,40 +144,12 @@ def _tool_result(text: str) -> Maker:
     """The last result of a tool in the request reads like this."""
 
     def make(tape: Tape, step: int) -> Edit | None:
-        found = _turns(_request(tape, step))
-        if found is None:
+        found = providers.tool_results(tape.exchanges[step].request)
+        if not found:
             return None
-        name, turns = found
-        for at in range(len(turns) - 1, -1, -1):
-            turn = turns[at]
-            if not isinstance(turn, dict):
-                continue
-            if turn.get("type") == "function_call_output":
-                return edits.request(set={f"{name}[{at}].output": text})
-            if turn.get("role") == "tool":
-                return edits.request(set={f"{name}[{at}].content": text})
-            if name == "contents":
-                edit = _function_response(turn, at, text)
-                if edit is not None:
-                    return edit
-            content = turn.get("content")
-            for n, block in enumerate(content if isinstance(content, list) else ()):
-                if isinstance(block, dict) and block.get("type") == "tool_result":
-                    return edits.request(set={f"{name}[{at}].content[{n}].content": text})
-        return None
+        return edits.request(set={found[-1].path: found[-1].saying(text, text)})
 
     return make
-
-
-def _function_response(turn: Mapping[str, Any], at: int, text: str) -> Edit | None:
-    """The last function's response in a turn of Gemini's reads like this."""
-    parts = turn.get("parts")
-    for n, part in reversed([*enumerate(parts if isinstance(parts, list) else ())]):
-        for member in ("functionResponse", "function_response"):
-            if isinstance(part, dict) and isinstance(part.get(member), dict):
-                path = f"contents[{at}].parts[{n}].{member}.response"
-                return edits.request(set={path: {"result": text}})
-    return None
 
 
 def _wrong_prompt(tape: Tape, step: int) -> Edit | None:

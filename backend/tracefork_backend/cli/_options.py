@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
+
+from tracefork_otel._errors import UsageError
 
 StoreOption: TypeAlias = Annotated[
     Path,
@@ -54,5 +57,12 @@ ToolsOption: TypeAlias = Annotated[
         "`refuse`.",
     ),
 ]
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises UsageError if this is no value of the option."""
+    if value not in allowed:
+        raise UsageError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
+
 
 STORE = Path(".tracefork")

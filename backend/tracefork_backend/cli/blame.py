@@ -22,6 +22,7 @@ from ._options import (
     MatchOption,
     StoreOption,
     TimeoutOption,
+    one_of,
 )
 from ._oracle_flags import (
     ExitCodeOption,
@@ -102,10 +103,8 @@ def blame(
     Exit 0 with an answer (also: nothing certified), 1 if the run does not replay or `verify` finds a wrong
     number, 3 if no fork could be graded.
     """
-    if mode not in MODES:
-        raise UsageError(f"--mode {mode}: use {', '.join(MODES)}")
-    if coupling not in COUPLINGS:
-        raise UsageError(f"--coupling {coupling}: use {' or '.join(COUPLINGS)}")
+    one_of("--mode", mode, MODES)
+    one_of("--coupling", coupling, COUPLINGS)
     asked = {
         "oracle": [success_re, failure_re, field, exit_code, oracle, [judge, judge_model, judge_rates]],
         "change": [

@@ -76,7 +76,7 @@ def _fail(command: str, store: Path) -> None:
             if "ERROR" in graded_run(opened.run("last")).text:
                 return
         says = "This one went well; once more:"
-    raise AgentFailed(f"the demo's agent did not fail in {_RUNS_TO_FAIL} runs")
+    raise AgentFailed(f"the demo's agent did not fail in {_RUNS_TO_FAIL} runs: start it again")
 
 
 def _tracefork(command: str, store: Path) -> int:

@@ -21,6 +21,7 @@ from ._options import (
     StoreOption,
     TimeoutOption,
     ToolsOption,
+    one_of,
 )
 from ._oracle_flags import (
     ExitCodeOption,
@@ -133,8 +134,8 @@ def fork(
     What is changed in the request by --set, --system and --model is one change; a flag given twice makes
     variants. Exit 1 if the agent left its tape before the step, 3 if the agent or the model failed.
     """
-    _check("--tail", tail, TAILS)
-    _check("--match", match, MATCHES)
+    one_of("--tail", tail, TAILS)
+    one_of("--match", match, MATCHES)
     edits = variants(
         text=text or (),
         tool_input=tool_input or (),
@@ -200,11 +201,6 @@ def _forked(
         else:
             view.print_matrix(made)
     return _status(made)
-
-
-def _check(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{option} {value}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
 
 
 def _run_at(opened: Store, ref: str) -> tuple[Run | Tape, int]:

@@ -13,7 +13,7 @@ import typer
 
 from tracefork_otel._errors import UsageError
 
-from ._options import STORE, IgnoreOption, MatchOption, RedactOption, StoreOption, TimingOption
+from ._options import STORE, IgnoreOption, MatchOption, RedactOption, StoreOption, TimingOption, one_of
 from ._output import say
 from ._variants import variants
 from .fork import (
@@ -130,9 +130,8 @@ def _checked(
     parts = urlsplit(upstream)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"--upstream {upstream}: write a URL such as https://api.anthropic.com")
-    for option, value, allowed in (("--match", match, MATCHES), ("--timing", timing, TIMINGS)):
-        if value not in allowed:
-            raise UsageError(f"{option} {value}: use {' or '.join(allowed)}")
+    one_of("--match", match, MATCHES)
+    one_of("--timing", timing, TIMINGS)
     return replace(
         with_rules(Settings.from_env(), rules),
         mode="record",
@@ -192,8 +191,7 @@ def _playing(
     ref, step = (replay or "", None) if fork is None else parse_ref(fork)
     if fork is not None and step is None:
         raise UsageError(f"--fork {fork}: say at which step, such as {ref}@0")
-    if tail not in TAILS:
-        raise UsageError(f"--tail {tail}: use {', '.join(TAILS[:-1])} or {TAILS[-1]}")
+    one_of("--tail", tail, TAILS)
 
     with tempfile.TemporaryDirectory(prefix="tracefork-proxy-") as folder:
         path = Path(folder) / "run.tape.jsonl"

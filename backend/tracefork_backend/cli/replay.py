@@ -18,6 +18,7 @@ from ._options import (
     TimeoutOption,
     TimingOption,
     ToolsOption,
+    one_of,
 )
 from ._output import print_json
 
@@ -79,14 +80,12 @@ def replay_ref(
     tools: str | None = None,
 ) -> ReplayResult:
     """The result of replaying a run of the store, or the tape file of that path."""
-    from tracefork_otel._errors import UsageError
     from tracefork_otel.tape import Tape
 
     from ..replay import replay as replay_tape
 
-    for option, value, allowed in (("--match", match, MATCHES), ("--timing", timing, TIMINGS)):
-        if value not in allowed:
-            raise UsageError(f"{option} {value}: use {' or '.join(allowed)}")
+    one_of("--match", match, MATCHES)
+    one_of("--timing", timing, TIMINGS)
     asked = tools_asked(tools)
     path = Path(ref)
     source = Tape.load(path) if path.is_file() else opened.run(ref)
@@ -105,9 +104,8 @@ def replay_ref(
 
 def tools_asked(value: str | None) -> ToolsMode | None:
     """The value of --tools; raises UsageError if it is none."""
-    from tracefork_otel._errors import UsageError
     from tracefork_otel._tools.serving import TOOLS_MODES
 
-    if value is not None and value not in TOOLS_MODES:
-        raise UsageError(f"--tools {value}: use {', '.join(TOOLS_MODES[:-1])} or {TOOLS_MODES[-1]}")
+    if value is not None:
+        one_of("--tools", value, TOOLS_MODES)
     return cast("ToolsMode | None", value)

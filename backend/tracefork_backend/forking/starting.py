@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tracefork_otel._agent_main import NOT_STARTED
-from tracefork_otel._errors import AgentFailed, UsageError
+from tracefork_otel._errors import AgentFailed
 from tracefork_otel._settings import Settings
 from tracefork_otel._tools.serving import ToolsMode
 from tracefork_otel.match import MatchMode
@@ -29,6 +29,7 @@ from ..runner import (
     kept_settings,
     run_command,
     traced,
+    unstartable,
     working_directory,
 )
 from ..runner.in_place import call, playing
@@ -106,11 +107,7 @@ class InProcesses:
         elif start.command:
             self._argv = executable(start.command)
         else:
-            raise UsageError(
-                f"run {tape.run_id[:8]} does not say how its agent was started; name its function: "
-                "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start "
-                f"yourself is forked by `tracefork-otel proxy --upstream URL --fork {tape.run_id[:8]}@STEP`"
-            )
+            raise unstartable(tape.run_id, "forked by", "--fork RUN@STEP")
         self._name = entrypoint or " ".join(self._argv)
         self._start = start
         self._how = how

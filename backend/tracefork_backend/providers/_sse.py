@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tracefork_backend.providers._facts import Stream
 
 
 def sse_events(body: bytes) -> Iterator[tuple[str | None, bytes]]:
@@ -40,3 +42,8 @@ def is_sse(body: bytes, content_type: str | None) -> bool:
     if content_type is not None and "event-stream" in content_type.lower():
         return True
     return body.lstrip()[:16].startswith((b"event:", b"data:", b":", b"id:", b"retry:"))
+
+
+def streams_by_body(url: str, request: dict[str, Any]) -> Stream | None:
+    """Return "events" where the request's body asks for them."""
+    return "events" if request.get("stream") is True else None

@@ -114,6 +114,14 @@ class ToolResult:
     text: bool = True
     """Whether the wire has it as text, else as a JSON value."""
 
+    def saying(self, value: object, text: str) -> object:
+        """Return what stands at the path if the tool gave this value, which is this as text."""
+        if self.text:
+            return text
+        # A whole response of a function has to be an object.
+        whole = self.path.endswith(".response") and not isinstance(value, dict)
+        return {"result": value} if whole else value
+
 
 class WireForm(Protocol):
     """What one wire format offers for writing; bodies come content-decoded, and every function is pure."""

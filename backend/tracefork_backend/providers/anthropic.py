@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tracefork_backend.providers import _anthropic_writing
-from tracefork_backend.providers._facts import Message, Reply, Stream, Usage, message, plain_text
+from tracefork_backend.providers._facts import Message, Reply, Usage, message, plain_text
 from tracefork_backend.providers._json import count, dumps, loads, mapping, mappings, string, top_level_string
-from tracefork_backend.providers._sse import sse_events
+from tracefork_backend.providers._sse import sse_events, streams_by_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +56,7 @@ def provider_at(path: str) -> str:
     return NAME
 
 
-def streams(url: str, request: dict[str, Any]) -> Stream | None:
-    """Return "events" where the body asks for them."""
-    return "events" if request.get("stream") is True else None
+streams = streams_by_body
 
 
 def form(path: str) -> WireForm:

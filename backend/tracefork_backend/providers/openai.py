@@ -13,11 +13,12 @@ from tracefork_backend.providers import (
     _openai_responses_writing,
 )
 from tracefork_backend.providers._json import top_level_string
+from tracefork_backend.providers._sse import streams_by_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tracefork_backend.providers._facts import Message, Reply, Stream
+    from tracefork_backend.providers._facts import Message, Reply
     from tracefork_backend.providers._writing import WireForm
 
 NAME = "openai"
@@ -65,9 +66,7 @@ def provider_at(path: str) -> str:
     return NAME
 
 
-def streams(url: str, request: dict[str, Any]) -> Stream | None:
-    """Return "events" where the body asks for them."""
-    return "events" if request.get("stream") is True else None
+streams = streams_by_body
 
 
 def form(path: str) -> WireForm:

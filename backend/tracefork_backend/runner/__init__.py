@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .environment import executable, given_back, kept_settings, traced, working_directory
+from .environment import executable, given_back, kept_settings, traced, unstartable, working_directory
 from .recording import Recorded, RecordedRun, record, write_spans
 from .supervise import Finished, Output, Stopper, run_command
 
@@ -18,6 +18,7 @@ __all__ = [
     "record",
     "run_command",
     "traced",
+    "unstartable",
     "working_directory",
     "write_spans",
 ]

@@ -12,6 +12,7 @@ from typing import Literal
 
 import tracefork_otel
 from tracefork_otel import redact
+from tracefork_otel._errors import UsageError
 from tracefork_otel.tape import HowStarted
 
 BOOT = Path(tracefork_otel.__file__).parent / "_boot"
@@ -81,6 +82,16 @@ def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
         if not _LOCAL.fullmatch(name):
             env.setdefault(name, DUMMY)
     return env
+
+
+def unstartable(run_id: str, done_by: str, flag: str) -> UsageError:
+    """The error for a run that does not say how its agent was started, with all that helps."""
+    run = run_id[:8]
+    return UsageError(
+        f"run {run} does not say how its agent was started; name its function: "
+        "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start yourself is "
+        f"{done_by} `tracefork-otel proxy --upstream URL {flag.replace('RUN', run)}`"
+    )
 
 
 def is_boot(entry: str) -> bool:

@@ -68,7 +68,8 @@ class RealForks:
                 said.seek(0)
                 words = said.read().strip().splitlines() or ["nothing"]
                 raise AgentFailed(
-                    f"the experiments with {_WORDS[part]} ended with status {status}: {words[-1]}"
+                    f"the experiments with {_WORDS[part]} ended with status {status}: {words[-1]}; "
+                    f"see more by running them alone: python -m {_PROGRAM} {part} quick"
                 )
             found += self._rows[part]
         return found
