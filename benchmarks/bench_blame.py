@@ -6,33 +6,17 @@ import os
 import tempfile
 from pathlib import Path
 
-import httpx2
 import tracefork_backend as tf
 from report import Figure, report
 from tracefork_backend.simulate import ModelServer, Reply
 from tracefork_backend.store import open_store
 from tracefork_backend.validate import real
+from tracefork_backend.validate.agents import ask
 
 import tracefork_otel
 from tracefork_otel import TraceforkInstrumentor
 
 STEPS = 6
-
-
-def gather(url: str) -> str:
-    """An agent that asks independent questions, then for their sum, as one that fans out does."""
-    said: list[str] = []
-    with httpx2.Client(verify=False) as client:
-        for step in range(STEPS):
-            text = f"sum {' '.join(said)}" if step == STEPS - 1 else f"question {step}"
-            body = {
-                "model": "claude-haiku-4-5",
-                "max_tokens": 9,
-                "messages": [{"role": "user", "content": text}],
-            }
-            answer = client.post(f"{url}/v1/messages", json=body).raise_for_status().json()
-            said.append(answer["content"][0]["text"])
-    return said[-1]
 
 
 def model(call) -> Reply:
@@ -45,12 +29,12 @@ def memory() -> Figure:
     """Calls that would have gone live, for each that did, in an experiment that certifies one step."""
     with tempfile.TemporaryDirectory() as folder, ModelServer(model) as server:
         TraceforkInstrumentor().instrument(store=Path(folder) / "store", http_spans=False)
-        tracefork_otel.agent(gather)(server.url)
+        tracefork_otel.agent(ask)(server.url, STEPS)
         TraceforkInstrumentor().uninstrument()
         with open_store(Path(folder) / "store") as store:
             oracle = tf.regex(success="WON", failure="LOST")
             found = tf.blame(
-                store.run("last"), oracle=oracle, change=tf.text("bad"), mode="intervene", agent=gather
+                store.run("last"), oracle=oracle, change=tf.text("bad"), mode="intervene", agent=ask
             )
         assert found.findings.certified == (2,), found.findings.message
         live = sum(one.calls_live for one in found.trials)

@@ -6,7 +6,6 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator
 
-import httpx2
 import pytest
 import tracefork_backend as tf
 from conftest import Capture
@@ -18,6 +17,7 @@ from tracefork_backend.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
 from tracefork_backend.store import Run, open_store
+from tracefork_backend.validate.agents import ask
 
 import tracefork_otel
 from tracefork_otel import UsageError
@@ -54,19 +54,6 @@ def server() -> Iterator[ModelServer]:
     """The model."""
     with ModelServer(WORLD) as running:
         yield running
-
-
-def ask(url: str, steps: int) -> str:
-    """An agent: it asks for all but one step, then for the sum of the answers, and returns that."""
-    said: list[str] = []
-    with httpx2.Client(verify=False) as client:  # no TLS here, and its setup costs more than a fork
-        for step in range(steps):
-            text = f"sum {' '.join(said)}" if step == steps - 1 else f"question {step}"
-            body = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": text}]}
-            response = client.post(f"{url}/v1/messages", json=body)
-            response.raise_for_status()
-            said.append(response.json()["content"][0]["text"].replace(" ", "_"))
-    return said[-1]
 
 
 @pytest.fixture

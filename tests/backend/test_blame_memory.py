@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 import tracefork_backend as tf
 from conftest import Capture
@@ -20,6 +19,7 @@ from tracefork_backend.blame.trials import Arm, Ledger
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
 from tracefork_backend.store import Run, open_store
+from tracefork_backend.validate.agents import ask
 
 import tracefork_otel
 from tracefork_otel import UsageError
@@ -54,28 +54,12 @@ def server() -> Iterator[ModelServer]:
         yield running
 
 
-def gather(url: str, steps: int) -> str:
-    """An agent that asks independent questions, then for their sum: arms of a replicate ask much alike."""
-    said: list[str] = []
-    with httpx2.Client(verify=False) as client:  # no TLS here, and its setup costs more than a fork
-        for step in range(steps):
-            text = f"sum {' '.join(said)}" if step == steps - 1 else f"question {step}"
-            body = {
-                "model": "claude-haiku-4-5",
-                "max_tokens": 9,
-                "messages": [{"role": "user", "content": text}],
-            }
-            answer = client.post(f"{url}/v1/messages", json=body).raise_for_status().json()
-            said.append(answer["content"][0]["text"])
-    return said[-1]
-
-
 @pytest.fixture
 def run(capture: Capture, server: ModelServer) -> Run:
     """A recorded run of five steps that won."""
     MODEL.lost = 0.0
     capture.on()
-    tracefork_otel.agent(gather)(server.url, 5)
+    tracefork_otel.agent(ask)(server.url, 5)
     capture.off()
     server.requests.clear()
     return open_store(capture.store).run("last")
@@ -94,7 +78,7 @@ def said(run: Run, run_id: str) -> dict[str, str]:
 
 def test_trials_of_a_replicate_share_answers_and_no_others_do(run: Run, server: ModelServer) -> None:
     """Equal requests are asked once in a replicate, free the second time, and anew in each other one."""
-    result = tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=2, agent=gather)
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=2, agent=ask)
     live = sum(one.calls_live for one in result.trials)
     shared = sum(one.calls_memo for one in result.trials)
     assert len(server.requests) == live
@@ -146,11 +130,11 @@ def test_an_interrupted_experiment_remembers_what_it_was_answered(run: Run, serv
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=1, agent=gather, on_progress=interrupt)
+        tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=1, agent=ask, on_progress=interrupt)
     experiment = journal.find(run.store.path, "last")
     again = open_store(run.store.path).run(run.run_id)
     asked = len(server.requests)
-    result = tf.blame(again, oracle=GRADED, change=BAD, mode="fixed", k=1, agent=gather, resume=experiment)
+    result = tf.blame(again, oracle=GRADED, change=BAD, mode="fixed", k=1, agent=ask, resume=experiment)
     assert [one.calls_memo for one in result.trials] == [0, 2, 1, 0]
     assert len(server.requests) - asked == sum(one.calls_live for one in result.trials[3:])
     assert verify(open_store(run.store.path), "last")[1] == []
@@ -158,13 +142,13 @@ def test_an_interrupted_experiment_remembers_what_it_was_answered(run: Run, serv
 
 def test_recorded_coupling_holds_what_the_run_was_answered(run: Run, server: ModelServer) -> None:
     """Where every request but the last repeats the run's, only that is asked, and the experiment says so."""
-    result = tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=1, agent=gather, coupling="recorded")
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=1, agent=ask, coupling="recorded")
     assert [one.calls_live for one in result.trials] == [1, 1, 1, 1]
     assert [one.calls_memo for one in result.trials] == [3, 2, 1, 0]
     (row,) = open_store(run.store.path).rows("select coupling from blame_experiments")
     assert row["coupling"] == "recorded"
     with pytest.raises(UsageError, match="no coupling `recorded`"):
-        tf.blame(run, oracle=GRADED, mode="value", agent=gather, coupling="recorded")
+        tf.blame(run, oracle=GRADED, mode="value", agent=ask, coupling="recorded")
 
 
 def _arms() -> tuple[Arm, Arm]:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracefork_backend.simulate import ModelServer
+
+KEY = "sk-ant-very-secret-key-0123456789"
+"""What an agent has as its key, so that a test can look where it went."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -32,6 +36,11 @@ def environment(**extra: str) -> dict[str, str]:
     outside = ("TRACEFORK_", "OTEL_", "ANTHROPIC_", "OPENAI_", "TRACEPARENT", "PYTEST_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
     return {**kept, "COLUMNS": "180", **extra}
+
+
+def asking(folder: Path, server: ModelServer, *words: str, **extra: str) -> Typed:
+    """The command, with the model server as the agent's provider."""
+    return tracefork(*words, cwd=folder, ANTHROPIC_BASE_URL=server.url, ANTHROPIC_API_KEY=KEY, **extra)
 
 
 def tracefork(*arguments: str | Path, cwd: Path, timeout: float = 100, **extra: str) -> Typed:

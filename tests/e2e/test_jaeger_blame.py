@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx2
 import pytest
 import tracefork_backend as tf
 from conftest import Capture
@@ -11,6 +10,7 @@ from tracefork_backend.blame import changes
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply
 from tracefork_backend.store import open_store
+from tracefork_backend.validate.agents import ask
 
 import tracefork_otel
 
@@ -22,29 +22,13 @@ def model(call: Call) -> Reply:
     return Reply(text="LOST" if call.last.split()[2] == "bad" else "WON")
 
 
-def ask(url: str) -> str:
-    """An agent of four steps, the last of which says how it ended."""
-    said: list[str] = []
-    with httpx2.Client(verify=False) as client:  # no TLS here, and its setup costs more than a fork
-        for text in ("one", "two", "three", "sum"):
-            asked = f"sum {' '.join(said)}" if text == "sum" else text
-            body = {
-                "model": "claude-haiku-4-5",
-                "max_tokens": 9,
-                "messages": [{"role": "user", "content": asked}],
-            }
-            answer = client.post(f"{url}/v1/messages", json=body).raise_for_status().json()
-            said.append(answer["content"][0]["text"])
-    return said[-1]
-
-
 def test_the_root_cause_is_red_in_the_parents_trace(
     capture: Capture, jaeger: Jaeger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The note is an error of 1 µs at the step, linked to the flipped forks; the arms are one trace."""
     with ModelServer(model) as server:
         capture.on()
-        tracefork_otel.agent(ask)(server.url)
+        tracefork_otel.agent(ask)(server.url, 4)
         capture.off()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", jaeger.otlp_http)
         run = open_store(capture.store).run("last")

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.command import Typed, tracefork
+from e2e.command import KEY, asking, tracefork
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
 
 # Each test starts agents in other languages: .ci/run has them, `make test` has not.
 pytestmark = pytest.mark.slow
 
-KEY = "sk-ant-very-secret-key-0123456789"
 
 AGENT = """
 const base = process.env.ANTHROPIC_BASE_URL;
@@ -97,14 +95,6 @@ func main() {
 
 
 @pytest.fixture
-def server() -> Iterator[ModelServer]:
-    """A model server that the test may end."""
-    made = ModelServer().start()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the agents in it."""
     (tmp_path / "agent.mjs").write_text(AGENT)
@@ -112,26 +102,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def typed(folder: Path, server: ModelServer, *words: str, **extra: str) -> Typed:
-    """The command, with the model server as the provider."""
-    return tracefork(*words, cwd=folder, ANTHROPIC_BASE_URL=server.url, ANTHROPIC_API_KEY=KEY, **extra)
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_node(folder: Path, server: ModelServer) -> None:
-    """A JavaScript agent is recorded, forked in the middle and replayed bit-exact without its provider."""
-    recorded = typed(folder, server, "run", "--proxy", "--", "node", "agent.mjs")
-    assert (recorded.status, recorded.out.splitlines()[-1]) == (0, "2: turn 2"), recorded.err
+def recorded_forked_replayed(folder: Path, server: ModelServer, *command: str) -> None:
+    """The agent of three turns is recorded, forked in the middle and replayed without its provider."""
+    recorded = asking(folder, server, "run", "--proxy", "--", *command)
+    assert (recorded.status, recorded.out.splitlines()[-1:]) == (0, ["2: turn 2"]), recorded.err
     assert "3 steps" in recorded.err
-    forked = typed(folder, server, "fork", "last@1", "--text", "other words", "--json")
+    forked = asking(folder, server, "fork", "last@1", "--text", "other words", "--json")
     assert forked.status == 0, forked.err
     made = json.loads(forked.out.splitlines()[-1])
     assert (made["calls_replayed"], made["calls_live"], made["forked_at"]) == (1, 1, 1)
     assert "1: other words" in made["stdout"]
     server.close()
-    replayed = typed(folder, server, "replay", "last")
+    replayed = asking(folder, server, "replay", "last")
     assert (replayed.status, replayed.out.splitlines()[-1]) == (0, "PASS    bit-exact"), replayed.err
     assert "3 of 3 exchanges" in replayed.out
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_node(folder: Path, server: ModelServer) -> None:
+    """A JavaScript agent is recorded, forked in the middle and replayed bit-exact without its provider."""
+    recorded_forked_replayed(folder, server, "node", "agent.mjs")
     for path in (folder / ".tracefork").rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes()
 
@@ -139,11 +129,11 @@ def test_node(folder: Path, server: ModelServer) -> None:
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_drift_of_a_node_agent_is_explained(folder: Path, server: ModelServer) -> None:
     """An agent that changed since its recording is served nothing live, and the receipt names the path."""
-    typed(folder, server, "run", "--proxy", "--", "node", "agent.mjs")
+    asking(folder, server, "run", "--proxy", "--", "node", "agent.mjs")
     script = folder / "agent.mjs"
     script.write_text(script.read_text().replace("turn ${turn}", "round ${turn}"))
     asked = len(server.requests)
-    replayed = typed(folder, server, "replay", "last")
+    replayed = asking(folder, server, "replay", "last")
     assert replayed.status == 1
     assert "messages[0].content" in replayed.out
     assert len(server.requests) == asked
@@ -152,15 +142,15 @@ def test_drift_of_a_node_agent_is_explained(folder: Path, server: ModelServer) -
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl(folder: Path, server: ModelServer) -> None:
     """A shell script with curl is recorded and replayed; forks of it run at once on ports of their own."""
-    recorded = typed(folder, server, "run", "--proxy", "--", "sh", "agent.sh")
+    recorded = asking(folder, server, "run", "--proxy", "--", "sh", "agent.sh")
     assert recorded.status == 0, recorded.err
     with open_store(folder / ".tracefork") as store:
         run = store.run("last")
         assert (run.name, run.steps) == ("sh agent.sh", 2)
         assert run.exchanges[0].request.url == server.url + "/v1/messages"
-    forked = typed(folder, server, "fork", "last@0", "--text", "x", "--times", "3", "--jobs", "3", "--json")
+    forked = asking(folder, server, "fork", "last@0", "--text", "x", "--times", "3", "--jobs", "3", "--json")
     assert forked.status == 0, forked.err
-    replayed = typed(folder, server, "replay", "last")
+    replayed = asking(folder, server, "replay", "last")
     assert replayed.out.splitlines()[-1] == "PASS    bit-exact"
 
 
@@ -170,22 +160,12 @@ def test_go(folder: Path, server: ModelServer) -> None:
     """A Go agent, compiled as it is run, is recorded, forked in the middle and replayed bit-exact."""
     (folder / "main.go").write_text(GO)
     (folder / "go.mod").write_text("module agent\n\ngo 1.21\n")
-    recorded = typed(folder, server, "run", "--proxy", "--", "go", "run", ".")
-    assert (recorded.status, recorded.out.splitlines()[-1:]) == (0, ["2: turn 2"]), recorded.err
-    assert "3 steps" in recorded.err
-    forked = typed(folder, server, "fork", "last@1", "--text", "other words", "--json")
-    assert forked.status == 0, forked.err
-    made = json.loads(forked.out.splitlines()[-1])
-    assert (made["calls_replayed"], made["calls_live"], made["forked_at"]) == (1, 1, 1)
-    assert "1: other words" in made["stdout"]
-    server.close()
-    replayed = typed(folder, server, "replay", "last")
-    assert (replayed.status, replayed.out.splitlines()[-1]) == (0, "PASS    bit-exact"), replayed.err
+    recorded_forked_replayed(folder, server, "go", "run", ".")
 
 
 def test_an_agent_that_never_calls(folder: Path, server: ModelServer) -> None:
     """A command whose requests do not come to the proxy is told which variables it has to read."""
-    recorded = typed(folder, server, "run", "--proxy", "--", "true")
+    recorded = asking(folder, server, "run", "--proxy", "--", "true")
     assert recorded.status == 3
     assert "no request came to the proxy" in recorded.err
     assert "ANTHROPIC_BASE_URL" in recorded.err
@@ -206,9 +186,9 @@ def test_python_is_recorded_once(folder: Path, server: ModelServer) -> None:
         "    messages=[{'role': 'user', 'content': 'hi'}])\n"
         "print(said.content[0].text)\n"
     )
-    recorded = typed(folder, server, "run", "--proxy", "--", sys.executable, "agent.py")
+    recorded = asking(folder, server, "run", "--proxy", "--", sys.executable, "agent.py")
     assert (recorded.status, recorded.out) == (0, "hi\n"), recorded.err
     with open_store(folder / ".tracefork") as store:
         assert [run.steps for run in store.runs()] == [1]
-    replayed = typed(folder, server, "replay", "last")
+    replayed = asking(folder, server, "replay", "last")
     assert replayed.out.splitlines()[-1] == "PASS    bit-exact", replayed.out + replayed.err

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from e2e.command import Typed, tracefork
+from e2e.command import asking
 from tracefork_backend.simulate import ModelServer
 
 from tracefork_otel.wal import read_wal, wal_files
@@ -56,24 +55,11 @@ SECRETS = ("doe@", "secret-tenant", "secret-user", "jane@")
 
 
 @pytest.fixture
-def server() -> Iterator[ModelServer]:
-    """A model server that the test may end."""
-    made = ModelServer().start()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with an agent and rules in it."""
     (tmp_path / "agent.py").write_text(AGENT)
     (tmp_path / "rules.toml").write_text(RULES)
     return tmp_path
-
-
-def typed(folder: Path, server: ModelServer, *words: str, **extra: str) -> Typed:
-    """The command, with the model server as the provider."""
-    return tracefork(*words, cwd=folder, ANTHROPIC_BASE_URL=server.url, ANTHROPIC_API_KEY="k", **extra)
 
 
 def leaked(store: Path) -> list[tuple[str, str]]:
@@ -101,22 +87,22 @@ def test_run_replay_fork(folder: Path, server: ModelServer, proxy: bool) -> None
         sys.executable,
         "agent.py",
     ]
-    recorded = typed(folder, server, *argv, "jane@example.com")
+    recorded = asking(folder, server, *argv, "jane@example.com")
     assert (recorded.status, recorded.out) == (0, "done ['jane@example.com']\n"), recorded.err
     assert b"john2.doe@example.com" in server.requests[-1].body
     assert b"secret-user" in server.requests[-1].body
-    shown = typed(folder, server, "show", "last")
+    shown = asking(folder, server, "show", "last")
     assert "3 exchanges redacted: emails ×12, header x-tenant ×3, json metadata.user_id ×3" in shown.out
-    step = json.loads(typed(folder, server, "show", "last@1", "--json").out)
+    step = json.loads(asking(folder, server, "show", "last@1", "--json").out)
     assert step["redacted"]["response"] == {"emails": 1}
-    run = typed(folder, server, "ls", "--json").rows[-1]["run_id"]
+    run = asking(folder, server, "ls", "--json").rows[-1]["run_id"]
     (folder / "rules.toml").unlink()  # a replay has the rules from the run
-    forked = typed(folder, server, "fork", f"{run}@2", "--set", "temperature=0.5", "--json")
+    forked = asking(folder, server, "fork", f"{run}@2", "--set", "temperature=0.5", "--json")
     assert forked.status == 0, forked.err
     assert b"0.5" in server.requests[-1].body
     assert b"secret-user" in server.requests[-1].body
     server.close()
-    replayed = typed(folder, server, "replay", run)
+    replayed = asking(folder, server, "replay", run)
     assert replayed.out.splitlines()[-1] == "PASS    bit-exact", replayed.out + replayed.err
     assert "note    redacted: replay serves replaced values" in replayed.out
     assert leaked(folder / ".tracefork") == []
@@ -125,8 +111,8 @@ def test_run_replay_fork(folder: Path, server: ModelServer, proxy: bool) -> None
 def test_wrong_rules_start_nothing(folder: Path, server: ModelServer) -> None:
     """`run --redact` with a file that is wrong, and TRACEFORK_REDACT with one that is missing, end with 2."""
     (folder / "wrong.toml").write_text("[[rule]]\npatern = 'x'\n")
-    wrong = typed(folder, server, "run", "--redact", "wrong.toml", "--", sys.executable, "agent.py")
-    missing = typed(folder, server, "run", "--", sys.executable, "agent.py", TRACEFORK_REDACT="no.toml")
+    wrong = asking(folder, server, "run", "--redact", "wrong.toml", "--", sys.executable, "agent.py")
+    missing = asking(folder, server, "run", "--", sys.executable, "agent.py", TRACEFORK_REDACT="no.toml")
     assert (wrong.status, missing.status) == (2, 2)
     assert "wrong.toml: rule 1: unknown key 'patern'" in wrong.err
     assert "no.toml cannot be read" in missing.err

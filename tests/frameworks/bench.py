@@ -12,7 +12,7 @@ from tracefork_backend.fork import Fork, fork
 from tracefork_backend.replay import replay
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, ToolUse
-from tracefork_backend.store import Run, open_store
+from tracefork_backend.store import Run, Store, open_store
 
 PEOPLE = {"Lima": "10092000", "Quito": "1763000", "Oslo": "717710"}
 ASKED = ("Lima", "Quito")
@@ -72,15 +72,18 @@ class Bench:
 
     def parents(self, run: Run) -> list[list[str]]:
         """The names of the spans above each exchange, the nearest first."""
-        rows = open_store(self.capture.store).sql(
-            f"select span_id, parent_span_id, name from spans where trace_id = '{run.run_id}'"
-        )
-        spans = {span_id: (parent, name) for span_id, parent, name in rows.fetchall()}
-        chains: list[list[str]] = []
-        for exchange in run.exchanges:
-            above, at = [], exchange.parent_span_id
-            while at and at in spans:
-                at, name = spans[at]
-                above.append(name)
-            chains.append(above)
-        return chains
+        return chains(open_store(self.capture.store), run)
+
+
+def chains(store: Store, run: Run) -> list[list[str]]:
+    """The names of the spans above each exchange of the run, the nearest first."""
+    rows = store.sql(f"select span_id, parent_span_id, name from spans where trace_id = '{run.run_id}'")
+    spans = {span_id: (parent, name) for span_id, parent, name in rows.fetchall()}
+    found: list[list[str]] = []
+    for exchange in run.exchanges:
+        above, at = [], exchange.parent_span_id
+        while at and at in spans:
+            at, name = spans[at]
+            above.append(name)
+        found.append(above)
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from e2e.command import Typed, environment, tracefork
-from frameworks.bench import clerk
+from frameworks.bench import chains, clerk
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
 
@@ -125,27 +125,13 @@ def test_script(script: Script, line: bool, tmp_path: Path) -> None:
             recorded = place.typed("run", "--provider", "--", sys.executable, "agent.py", *script.words)
             assert (recorded.status, recorded.out) == (0, ANSWER), recorded.err
             assert "3 steps" in recorded.err
-            for above in chains(tmp_path / ".tracefork"):
+            with open_store(tmp_path / ".tracefork") as store:
+                found = chains(store, store.run("last"))
+            for above in found:
                 # In their order, each found after the one before: others may stand in between.
                 names = iter(above)
                 assert all(any(name.startswith(want) for name in names) for want in script.above), above
             place.forks(place.replays())
-
-
-def chains(store: Path) -> list[list[str]]:
-    """The names of the spans above each exchange of the only run, the nearest first."""
-    with open_store(store) as opened:
-        run = opened.run("last")
-        rows = opened.sql(f"select span_id, parent_span_id, name from spans where trace_id = '{run.run_id}'")
-        spans = {span_id: (parent, name) for span_id, parent, name in rows.fetchall()}
-        found: list[list[str]] = []
-        for exchange in run.exchanges:
-            above, at = [], exchange.parent_span_id
-            while at and at in spans:
-                at, name = spans[at]
-                above.append(name)
-            found.append(above)
-        return found
 
 
 def test_scripts_have_no_line_of_ours() -> None:
