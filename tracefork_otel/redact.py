@@ -371,10 +371,10 @@ def of(settings: Settings) -> Redactor:
 
 def rules_of(settings: Settings) -> Rules | None:
     """The rules of a run's command and of a file together; raises UsageError where one cannot be read."""
-    from ._redaction import rules
+    from ._redaction import reading
 
-    given = rules.from_json(settings.redact_rules) if settings.redact_rules else None
-    return rules.together(given, rules.load(settings.redact)) if settings.redact is not None else given
+    given = reading.from_json(settings.redact_rules) if settings.redact_rules else None
+    return reading.together(given, reading.load(settings.redact)) if settings.redact is not None else given
 
 
 def with_rules(settings: Settings, path: Path | None) -> Settings:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tracefork_otel._coding import Unreadable
 from tracefork_otel._errors import UsageError
 from tracefork_otel._redaction.bodies import rewrite
-from tracefork_otel._redaction.rules import Rules, from_json, load, parse
+from tracefork_otel._redaction.reading import from_json, load, parse
+from tracefork_otel._redaction.rules import Rules
 
 EMAIL = {"name": "emails", "pattern": r"[\w.]+@\w+\.com", "replace": "EMAIL"}
 
