@@ -207,7 +207,7 @@ def _message(state: State, found: Findings) -> str:
                 f": it moves the outcome by {effect.effect:.2f}, {effect.ci_low:.2f} to {effect.ci_high:.2f}"
             )
         elif found.deterministic:
-            message += ": the agent is deterministic, so a few forks show it"
+            message += ": what follows it is deterministic, so a few forks show it"
     elif found.certified and not joint:
         message = f"step {found.certified[0]} moves the outcome"
     elif joint:
