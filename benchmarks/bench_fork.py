@@ -16,17 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from report import Figure, report
-from tracefork_backend.edits import noop, text
-from tracefork_backend.fork import Forker, Planned
-from tracefork_backend.reconstruct import reconstruct
-from tracefork_backend.replay import replay
-from tracefork_backend.runner.in_place import playing
-from tracefork_backend.runner.pool import WarmPool
+from tracefork_backend.agents.in_place import playing
+from tracefork_backend.agents.pool import WarmPool
+from tracefork_backend.rerun.edits import noop, text
+from tracefork_backend.rerun.forking import Forker, Planned
+from tracefork_backend.rerun.reconstruct import reconstruct
+from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.simulate import ModelServer, Reply
 from tracefork_backend.store import Run, compact, open_store
 from workload import text as prose
 
-from tracefork_otel._settings import Settings
+from tracefork_otel.settings import Settings
 
 AGENT = '''
 import os

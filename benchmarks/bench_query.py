@@ -12,8 +12,8 @@ from report import Figure, median_ms, report
 from tracefork_backend.store import open_store
 from workload import conversation
 
-from tracefork_otel.records import SpanRecord
-from tracefork_otel.sealing import seal_dead
+from tracefork_otel.store.records import SpanRecord
+from tracefork_otel.store.sealing import seal_dead
 
 BY_ID = "select * from {} where {} = $1"
 RUNS, STEPS, SPANS = 10_000, 10, 90

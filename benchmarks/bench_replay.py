@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filled import fill, process
 from report import Figure, report
-from tracefork_backend.reconstruct import reconstruct
+from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.store import open_store
 from workload import conversation
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from filled import fill, process, records, stored_bytes
 from report import Figure, median_ms, report
-from tracefork_backend.reconstruct import reconstruct
+from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.store import open_store
 from workload import conversation
 
-from tracefork_otel.sealing import seal_dead
+from tracefork_otel.store.sealing import seal_dead
 
 
 def append_us(folder: Path) -> float:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tracefork_otel.exchange import Request, Response
-from tracefork_otel.records import ExchangeEnded, ExchangeStarted, ProcessStarted, SpanRecord
-from tracefork_otel.wal import Wal
+from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, ProcessStarted, SpanRecord
+from tracefork_otel.store.wal import Wal
 
 URL = "https://api.anthropic.com/v1/messages"
 SENT = (

@@ -20,9 +20,9 @@ late = "late" in sys.argv
 if late:
     import workload
 
-from tracefork_otel._draws.deck import Deck
-from tracefork_otel._draws.sources import Sources
-from tracefork_otel.records import Draw
+from tracefork_otel.draws.deck import Deck
+from tracefork_otel.draws.sources import Sources
+from tracefork_otel.store.records import Draw
 
 deck = Deck("agent", include=("site_like",) if "include" in sys.argv else ())
 if mode == "serve":

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.records import Note, ProcessStarted, SpanRecord
-from tracefork_otel.wal import exchanges_of, read_wal, wal_files
+from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
+from tracefork_otel.store.wal import exchanges_of, read_wal, wal_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BOOT = REPOSITORY / "tracefork_otel" / "_boot"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tracefork_otel.exchange import Headers, Outcome, Request, Response
-from tracefork_otel.records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, SpanRecord
-from tracefork_otel.wal import Wal
+from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, SpanRecord
+from tracefork_otel.store.wal import Wal
 
 ANTHROPIC = "https://api.anthropic.com/v1/messages"
 JSON: Headers = (("content-type", "application/json"),)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tracefork_otel.exchange import Exchange, Request, Response
-from tracefork_otel.records import ExchangeEnded, ExchangeStarted, ProcessStarted
-from tracefork_otel.wal import Wal
+from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, ProcessStarted
+from tracefork_otel.store.wal import Wal
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 _SYLLABLES = [c + v for c in "bcdfghjklmnprstvwz" for v in "aeiou"]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from wal_samples import TRACE, records_of
 
 from tracefork_otel.exchange import Exchange, Request, Response
-from tracefork_otel.records import Note, Record, SpanRecord
+from tracefork_otel.store.records import Note, Record, SpanRecord
 
 # Anything that an attribute can hold once it is JSON.
 json_values = st.recursive(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
-    from ._agent import agent
-    from ._errors import (
+    from .decorators.agent import agent
+    from .decorators.tool import tool
+    from .errors import (
         AgentFailed,
         Drift,
         StoreError,
@@ -18,15 +21,12 @@ if TYPE_CHECKING:
         UnknownRun,
         UsageError,
     )
-    from ._exporter import TraceforkSpanExporter
-    from ._instrumentor import TraceforkInstrumentor
-    from ._processor import TraceforkSpanProcessor
     from .exchange import Exchange, Request, Response
-    from .player import Player
-    from .tape import Tape
-    from .tools import tool
-
-__version__ = "0.1.0"
+    from .instrumentor import TraceforkInstrumentor
+    from .play.player import Player
+    from .session.exporter import TraceforkSpanExporter
+    from .session.processor import TraceforkSpanProcessor
+    from .tape.tape import Tape
 
 __all__ = [
     "AgentFailed",
@@ -53,25 +53,25 @@ __all__ = [
 
 # Each name is imported when it is first asked for: an agent that only records pays for no tape or player.
 _HOME = {
-    "AgentFailed": "_errors",
-    "Drift": "_errors",
+    "AgentFailed": "errors",
+    "Drift": "errors",
     "Exchange": "exchange",
-    "Player": "player",
+    "Player": "play.player",
     "Request": "exchange",
     "Response": "exchange",
-    "StoreError": "_errors",
-    "Tape": "tape",
-    "TapeError": "_errors",
-    "ToolFailed": "_errors",
-    "TraceforkError": "_errors",
-    "TraceforkInstrumentor": "_instrumentor",
-    "TraceforkSpanExporter": "_exporter",
-    "TraceforkSpanProcessor": "_processor",
-    "TruncatedBody": "_errors",
-    "UnknownRun": "_errors",
-    "UsageError": "_errors",
-    "agent": "_agent",
-    "tool": "tools",
+    "StoreError": "errors",
+    "Tape": "tape.tape",
+    "TapeError": "errors",
+    "ToolFailed": "errors",
+    "TraceforkError": "errors",
+    "TraceforkInstrumentor": "instrumentor",
+    "TraceforkSpanExporter": "session.exporter",
+    "TraceforkSpanProcessor": "session.processor",
+    "TruncatedBody": "errors",
+    "UnknownRun": "errors",
+    "UsageError": "errors",
+    "agent": "decorators.agent",
+    "tool": "decorators.tool",
 }
 
 

@@ -1,87 +1,10 @@
-"""`python -m tracefork_otel._agent_main pkg.mod:fn` calls one agent function, arguments as JSON on stdin."""
+"""`python -m tracefork_otel._agent_main`, as old tapes have it: the same as `decorators.main`."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import inspect
-import json
-import os
 import sys
-import traceback
-from collections.abc import Callable
-from typing import Any
 
-NOT_STARTED = 120
-"""Exit status if there is no such function, or if its module cannot be imported."""
-
-
-def find(entrypoint: str) -> Callable[..., Any]:
-    """The function that `pkg.mod:fn` names; raises ImportError, or what the module raises."""
-    module, colon, path = entrypoint.partition(":")
-    if not (module and colon and path):
-        raise ImportError(f"{entrypoint!r} does not name a function: write it like pkg.mod:fn")
-    found: Any = importlib.import_module(module)
-    for name in path.split("."):
-        if not hasattr(found, name):
-            raise ImportError(f"module {module} has no {path}: is the agent's function still there?")
-        found = getattr(found, name)
-    if not callable(found):
-        raise ImportError(f"{entrypoint} is not a function")
-    return found
-
-
-def call(function: Callable[..., Any], arguments: Any) -> Any:
-    """What the function returned, awaited if it is a coroutine function."""
-    given = arguments or {}
-    result = function(*given.get("args", ()), **given.get("kwargs", {}))
-    return asyncio.run(result) if inspect.iscoroutine(result) else result
-
-
-def main(argv: list[str]) -> int:
-    """The agent's call was made as one span; its own error, if any, is on stderr."""
-    from ._launch import boot
-
-    arguments = json.loads(sys.stdin.read() or "null")
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)  # an agent that asks for input gets an end of file, not our arguments
-    boot("agent")
-    try:
-        function = find(argv[0])
-    except BaseException as error:
-        _show(error)
-        return NOT_STARTED
-    return call_once(function, arguments)
-
-
-def call_once(function: Callable[..., Any], arguments: Any) -> int:
-    """The exit status of a call that was made as one span; its own error, if any, is on stderr."""
-    from . import _agent
-
-    code = getattr(function, "__code__", None)
-    if code is None or code.co_filename != _agent.__file__:  # not decorated: its result is to be recorded too
-        function = _agent.agent(function)
-    try:
-        call(function, arguments)
-    except SystemExit:
-        raise
-    except BaseException as error:
-        _show(error)
-        return 1
-    return 0
-
-
-def _show(error: BaseException) -> None:
-    """The error is on stderr with its traceback, less the frames that led from here to the agent's code."""
-    frame = error.__traceback__
-    while frame is not None and _is_way_in(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    traceback.print_exception(error.with_traceback(frame))
-
-
-def _is_way_in(file: str) -> bool:
-    return os.path.dirname(file) == os.path.dirname(__file__) or "importlib" in file or "asyncio" in file
-
+from .decorators.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -6,48 +6,46 @@ Its names are imported when they are first used, so that an agent that needs onl
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .blame.experiment import blame
-    from .blame.results import BlameResult
-    from .diff import Diff, diff
-    from .edits import fault, noop, request, resample, response, text, tool_input, tool_result
-    from .fork import Fork, fork
-    from .matrix import Matrix, matrix
-    from .oracle import Graded, exit_code, field, function, regex
-    from .replay import ReplayResult, replay
+    from .blaming.experiment import blame
+    from .blaming.results import BlameResult
+    from .diffs.diff import Diff, diff
+    from .grading.oracle import Graded, exit_code, field, function, regex
+    from .matrices.matrix import Matrix, matrix
+    from .rerun.edits import fault, noop, request, resample, response, text, tool_input, tool_result
+    from .rerun.forking import Fork, fork
+    from .rerun.replaying import ReplayResult, replay
     from .store import Run, Store, open_store
 
 _HOME = {
-    "BlameResult": "blame.results",
-    "Diff": "diff",
-    "Fork": "fork",
-    "Graded": "oracle",
-    "Matrix": "matrix",
-    "ReplayResult": "replay",
+    "BlameResult": "blaming.results",
+    "Diff": "diffs.diff",
+    "Fork": "rerun.forking",
+    "Graded": "grading.oracle",
+    "Matrix": "matrices.matrix",
+    "ReplayResult": "rerun.replaying",
     "Run": "store",
     "Store": "store",
-    "blame": "blame.experiment",
-    "diff": "diff",
-    "exit_code": "oracle",
-    "fault": "edits",
-    "field": "oracle",
-    "fork": "fork",
-    "function": "oracle",
-    "matrix": "matrix",
-    "noop": "edits",
+    "blame": "blaming.experiment",
+    "diff": "diffs.diff",
+    "exit_code": "grading.oracle",
+    "fault": "rerun.edits",
+    "field": "grading.oracle",
+    "fork": "rerun.forking",
+    "function": "grading.oracle",
+    "matrix": "matrices.matrix",
+    "noop": "rerun.edits",
     "open_store": "store",
-    "regex": "oracle",
-    "replay": "replay",
-    "request": "edits",
-    "resample": "edits",
-    "response": "edits",
-    "text": "edits",
-    "tool_input": "edits",
-    "tool_result": "edits",
+    "regex": "grading.oracle",
+    "replay": "rerun.replaying",
+    "request": "rerun.edits",
+    "resample": "rerun.edits",
+    "response": "rerun.edits",
+    "text": "rerun.edits",
+    "tool_input": "rerun.edits",
+    "tool_result": "rerun.edits",
 }
 """The module that each public name comes from."""
 
@@ -79,18 +77,6 @@ __all__ = [
     "tool_input",
     "tool_result",
 ]
-
-
-class _Package(ModuleType):
-    """This package; importing its module `fork` leaves `tracefork_backend.fork` the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # The import system binds each submodule to its package; some share their name with what they offer.
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

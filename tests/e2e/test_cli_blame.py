@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from e2e.command import EXAMPLES, environment, tracefork
-from tracefork_backend.blame import changes, journal
-from tracefork_backend.reconstruct import reconstruct
+from tracefork_backend.blaming import changes, journal
+from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import Call, ModelServer, Reply
 from tracefork_backend.simulate.behaviours import booking
 from tracefork_backend.store import open_store

@@ -385,7 +385,7 @@ UNTRIED = """
 from anthropic import Anthropic
 from datetime import datetime
 from tracefork_otel import TraceforkInstrumentor
-from tracefork_otel._draws import ctypes_dict
+from tracefork_otel.draws import ctypes_dict
 from uuid import uuid4
 
 ctypes_dict.TRIED = ((3, 0), (3, 1))

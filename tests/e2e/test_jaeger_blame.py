@@ -6,7 +6,7 @@ import pytest
 import tracefork_backend as tf
 from conftest import Capture
 from jaeger import Jaeger
-from tracefork_backend.blame import changes
+from tracefork_backend.blaming import changes
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply
 from tracefork_backend.store import open_store

@@ -20,8 +20,8 @@ import pytest
 from e2e.command import environment
 from tracefork_backend.store import open_store
 
-from tracefork_otel import manifest, segment
-from tracefork_otel.wal import wal_files
+from tracefork_otel.store import manifest, segment
+from tracefork_otel.store.wal import wal_files
 
 ACK = struct.Struct("<32s32s")
 """Digests of the request and of the response that an agent has got back whole."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from conftest import Capture
 from opentelemetry.sdk.trace import TracerProvider
-from tracefork_backend.edits import text, tool_input
-from tracefork_backend.fork import Fork, fork
-from tracefork_backend.replay import replay
+from tracefork_backend.rerun.edits import text, tool_input
+from tracefork_backend.rerun.forking import Fork, fork
+from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, ToolUse
 from tracefork_backend.store import Run, Store, open_store

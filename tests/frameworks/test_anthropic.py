@@ -12,7 +12,7 @@ import pytest
 from conftest import Capture
 from frameworks.agents import anthropic_async_stream, anthropic_tool_runner
 from frameworks.bench import ASKED, PEOPLE, QUESTION, Bench
-from tracefork_backend.replay import replay
+from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.store import open_store
 
 

@@ -12,7 +12,8 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
 from recorded import fetch, launched, read_store, run_python
 
-from tracefork_otel import TraceforkInstrumentor, TraceforkSpanProcessor, UsageError, _session
+from tracefork_otel import TraceforkInstrumentor, TraceforkSpanProcessor, UsageError
+from tracefork_otel.session import state
 
 
 def test_everything_is_put_back(capture: Capture, raw: str) -> None:
@@ -38,7 +39,7 @@ def test_everything_is_put_back(capture: Capture, raw: str) -> None:
     )
     assert after == before
     assert not HTTPX2ClientInstrumentor().is_instrumented_by_opentelemetry
-    assert _session.current is None
+    assert state.current is None
     fetch(httpx2, "sync", "GET", f"{raw}/empty")
     assert not capture.store.exists()
 
@@ -58,7 +59,7 @@ def test_unknown_argument_is_an_error() -> None:
     """A mistyped argument is named, and nothing is turned on."""
     with pytest.raises(UsageError, match="stoer"):
         TraceforkInstrumentor().instrument(stoer=".tracefork")
-    assert _session.current is None
+    assert state.current is None
     assert not TraceforkInstrumentor().is_instrumented_by_opentelemetry
 
 
@@ -93,8 +94,8 @@ def test_a_processor_alone_captures_no_client(capture: Capture, raw: str) -> Non
     TraceforkSpanProcessor(capture.store)
     try:
         assert httpx2.Client._send_single_request is before
-        assert _session.current is not None
-        assert _session.current.settings.store == capture.store
+        assert state.current is not None
+        assert state.current.settings.store == capture.store
     finally:
         capture.on()
     fetch(httpx2, "sync", "GET", f"{raw}/empty")

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from recorded import REPOSITORY
 
-from tracefork_otel._private_names import PRIVATE_NAMES, Private
+from tracefork_otel.private_names import PRIVATE_NAMES, Private
 
 
 @pytest.mark.parametrize("private", PRIVATE_NAMES, ids=lambda private: f"{private.module}.{private.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tracefork_otel._errors import TraceforkError
+from tracefork_otel.errors import TraceforkError
 
 USAGE = 2
 """Exit status of bad usage or input; 1 is a finding, 3 a failure of the agent, the model or the machine."""

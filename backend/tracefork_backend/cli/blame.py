@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel.errors import UsageError
 
-from . import _blame_view as view
-from ._options import (
+from . import blame_view as view
+from .fork import FAILED, BudgetOption, EstimateOption, JobsOption
+from .options import (
     STORE,
     AgentOption,
     AllowHostOption,
@@ -24,7 +25,7 @@ from ._options import (
     TimeoutOption,
     one_of,
 )
-from ._oracle_flags import (
+from .oracle_flags import (
     ExitCodeOption,
     FailureOption,
     FieldOption,
@@ -35,13 +36,12 @@ from ._oracle_flags import (
     SuccessOption,
     oracle_of,
 )
-from ._output import print_json, say
-from .fork import FAILED, BudgetOption, EstimateOption, JobsOption
+from .output import print_json, say
 from .replay import FINDING
 
 if TYPE_CHECKING:
-    from ..blame.changes import Change
-    from ..blame.experiment import OnProgress
+    from ..blaming.changes import Change
+    from ..blaming.experiment import OnProgress
     from ..store import Store
 
 MODES = ("auto", "intervene", "value", "fixed")
@@ -157,7 +157,7 @@ def _report(opened: Store, experiment: str, path: Path) -> None:
 
 def _change(given: Any) -> Change:
     """The one change that the flags ask for; a redraw if none."""
-    from ..blame import changes
+    from ..blaming import changes
 
     ablate, resample, noop, repair, fault, function = given
     wanted = (ablate is not None, resample, noop, repair is not None, fault is not None, function is not None)
@@ -180,7 +180,7 @@ def _change(given: Any) -> Change:
 def _estimated(opened: Store, ref: str, asked: Mapping[str, Any], budget: float | None, as_json: bool) -> int:
     import dataclasses
 
-    from ..blame.experiment import estimate
+    from ..blaming.experiment import estimate
 
     how = {name: asked["how"][name] for name in ("mode", "k", "alpha", "max_trials")}
     found = estimate(opened.run(ref), change=_change(asked["change"]), budget_usd=budget, **how)
@@ -202,7 +202,7 @@ def _experiment(
     report: Path | None = None,
 ) -> int:
     """The exit status, after the experiment ended and was shown."""
-    from ..blame.experiment import blame as run_experiment
+    from ..blaming.experiment import blame as run_experiment
 
     oracle = oracle_of(*asked["oracle"])
     if oracle is None:
@@ -244,7 +244,7 @@ def _experiment(
 
 def _later(verb: str, prefix: str, opened: Store, budget: float | None, jobs: int, as_json: bool) -> int:
     """What is asked of an experiment that was begun before."""
-    from ..blame import journal, results
+    from ..blaming import journal, results
 
     if verb == "resume":
         experiment_id = journal.find(opened.path, prefix)

@@ -10,9 +10,9 @@ from collections.abc import Container
 from importlib import resources
 from pathlib import Path
 
-from tracefork_otel._errors import AgentFailed
+from tracefork_otel.errors import AgentFailed
 
-from ._options import STORE, StoreOption
+from .options import STORE, StoreOption
 
 QUERY = (
     "select step, model, input_tokens, output_tokens, cost_usd from exchanges "
@@ -66,7 +66,7 @@ def _show(says: str, command: str, store: Path, expected: Container[int]) -> Non
 
 def _fail(command: str, store: Path) -> None:
     """The newest run is one that failed."""
-    from ..oracle import graded_run
+    from ..grading.oracle import graded_run
     from ..store import open_store
 
     says = "Models are sampled. With one that errs in half of its runs, until one fails:"

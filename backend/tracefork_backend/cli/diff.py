@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel.errors import UsageError
 
-from ._options import STORE, JsonOption, StoreOption
-from ._output import print_json
+from .options import STORE, JsonOption, StoreOption
+from .output import print_json
 
 if TYPE_CHECKING:
-    from tracefork_otel.tape import Tape
+    from tracefork_otel.tape.tape import Tape
 
     from ..store import Run, Store
 
@@ -33,7 +33,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> int:
     """Compare two runs step by step: the first difference, what followed from it, outcome and cost."""
-    from ..diff import diff as compare
+    from ..diffs.diff import diff as compare
     from ..store import open_store
 
     with open_store(store) as opened:
@@ -48,7 +48,7 @@ def diff(
 
 
 def _side(opened: Store, ref: str) -> Run | Tape:
-    from tracefork_otel.tape import Tape
+    from tracefork_otel.tape.tape import Tape
 
     return Tape.load(ref) if Path(ref).is_file() else opened.run(ref)
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ._options import STORE, JsonOption, StoreOption
-from ._output import print_json
+from .options import STORE, JsonOption, StoreOption
+from .output import print_json
 
 FINDING = 1
 

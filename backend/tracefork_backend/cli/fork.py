@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel.errors import UsageError
 
-from . import _fork_view as view
-from ._options import (
+from . import fork_view as view
+from .options import (
     STORE,
     AgentOption,
     AllowHostOption,
@@ -23,7 +23,7 @@ from ._options import (
     ToolsOption,
     one_of,
 )
-from ._oracle_flags import (
+from .oracle_flags import (
     ExitCodeOption,
     FailureOption,
     FieldOption,
@@ -34,15 +34,15 @@ from ._oracle_flags import (
     SuccessOption,
     oracle_of,
 )
-from ._output import print_json, say
-from ._variants import variants
+from .output import print_json, say
 from .replay import FINDING, MATCHES, tools_asked
+from .variants import variants
 
 if TYPE_CHECKING:
-    from tracefork_otel.tape import Tape
+    from tracefork_otel.tape.tape import Tape
 
-    from ..edits import Edit
-    from ..matrix import Matrix
+    from ..matrices.matrix import Matrix
+    from ..rerun.edits import Edit
     from ..store import Run, Store
 
 FAILED = 3
@@ -179,7 +179,7 @@ def _forked(
     as_json: bool,
 ) -> int:
     """The exit status, after the forks were made and shown, or only what they would take."""
-    from ..matrix import matrix, plan
+    from ..matrices.matrix import matrix, plan
     from ..store import open_store
 
     with open_store(store) as opened:
@@ -205,7 +205,7 @@ def _forked(
 
 def _run_at(opened: Store, ref: str) -> tuple[Run | Tape, int]:
     """The run, or the tape of that file, and the step."""
-    from tracefork_otel.tape import Tape
+    from tracefork_otel.tape.tape import Tape
 
     from ..store import parse_ref
 

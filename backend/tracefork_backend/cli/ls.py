@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._options import STORE, JsonOption, StoreOption
-from ._output import ago, cell, console, duration, money, print_rows, say, table
+from .options import STORE, JsonOption, StoreOption
+from .output import ago, cell, console, duration, money, print_rows, say, table
 
 COLUMNS = (
     "run_id, name, service, kind, started_at, duration_ms, steps, input_tokens, output_tokens, cost_usd, "

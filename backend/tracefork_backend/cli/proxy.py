@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel.errors import UsageError
 
-from ._options import STORE, IgnoreOption, MatchOption, RedactOption, StoreOption, TimingOption, one_of
-from ._output import say
-from ._variants import variants
 from .fork import (
     FAILED,
     TAILS,
@@ -32,14 +29,17 @@ from .fork import (
     ToolOption,
     ToolResultOption,
 )
+from .options import STORE, IgnoreOption, MatchOption, RedactOption, StoreOption, TimingOption, one_of
+from .output import say
 from .replay import MATCHES, TIMINGS
+from .variants import variants
 
 if TYPE_CHECKING:
-    from tracefork_otel._settings import Settings
-    from tracefork_otel.intervention import Tail
+    from tracefork_otel.play.intervention import Tail
+    from tracefork_otel.settings import Settings
 
-    from ..edits import Edit
-    from ..proxy.server import Proxy
+    from ..network.proxy import Proxy
+    from ..rerun.edits import Edit
 
 UpstreamOption = Annotated[
     str,
@@ -124,8 +124,8 @@ def _checked(
     """The settings that the flags ask for; raises UsageError for a value that is none."""
     from urllib.parse import urlsplit
 
-    from tracefork_otel._settings import Settings
-    from tracefork_otel.redact import with_rules
+    from tracefork_otel.redaction.redact import with_rules
+    from tracefork_otel.settings import Settings
 
     parts = urlsplit(upstream)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -151,8 +151,8 @@ def _served(
     doing: str,
 ) -> Proxy:
     """The proxy, after it was stopped."""
-    from ..proxy.listening import bind, is_loopback, until_signalled
-    from ..proxy.server import Proxy, Upstream
+    from ..network.listening import bind, is_loopback, until_signalled
+    from ..network.proxy import Proxy, Upstream
 
     host, port = address
     listening = Upstream(socket=bind(host, port), origin=upstream)
@@ -181,11 +181,11 @@ def _playing(
     if replay is None and fork is None:
         yield settings, {}
         return
-    from tracefork_otel.tape import Tape
+    from tracefork_otel.tape.tape import Tape
 
-    from ..interventions import build
-    from ..reconstruct import reconstruct
-    from ..runner import kept_settings
+    from ..agents import kept_settings
+    from ..rerun.interventions import build
+    from ..rerun.reconstruct import reconstruct
     from ..store import open_store, parse_ref
 
     ref, step = (replay or "", None) if fork is None else parse_ref(fork)

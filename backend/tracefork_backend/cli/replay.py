@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from ._options import (
+from .options import (
     STORE,
     AgentOption,
     AllowHostOption,
@@ -20,12 +20,12 @@ from ._options import (
     ToolsOption,
     one_of,
 )
-from ._output import print_json
+from .output import print_json
 
 if TYPE_CHECKING:
-    from tracefork_otel._tools.serving import ToolsMode
+    from tracefork_otel.play.tools import ToolsMode
 
-    from ..replay import ReplayResult
+    from ..rerun.replaying import ReplayResult
     from ..store import Store
 
 FINDING = 1
@@ -80,9 +80,9 @@ def replay_ref(
     tools: str | None = None,
 ) -> ReplayResult:
     """The result of replaying a run of the store, or the tape file of that path."""
-    from tracefork_otel.tape import Tape
+    from tracefork_otel.tape.tape import Tape
 
-    from ..replay import replay as replay_tape
+    from ..rerun.replaying import replay as replay_tape
 
     one_of("--match", match, MATCHES)
     one_of("--timing", timing, TIMINGS)
@@ -104,7 +104,7 @@ def replay_ref(
 
 def tools_asked(value: str | None) -> ToolsMode | None:
     """The value of --tools; raises UsageError if it is none."""
-    from tracefork_otel._tools.serving import TOOLS_MODES
+    from tracefork_otel.play.tools import TOOLS_MODES
 
     if value is not None:
         one_of("--tools", value, TOOLS_MODES)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel.errors import UsageError
 
-from ._options import STORE, RedactOption, StoreOption
-from ._output import say
+from .options import STORE, RedactOption, StoreOption
+from .output import say
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
     redact: RedactOption = None,
 ) -> int:
     """Run a command and record every model call of its processes: run -- python agent.py"""
-    from ..runner import record
+    from ..agents import record
 
     command = list(context.args)
     if not command:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._options import STORE, RedactOption, StoreOption
-from ._output import say
+from .options import STORE, RedactOption, StoreOption
+from .output import say
 
 PortOption = Annotated[int, typer.Option("--port", help="The port to listen on; 0 for a free one.")]
 HostOption = Annotated[str, typer.Option("--host", help="The address to listen on: this machine alone.")]
@@ -20,11 +20,11 @@ def serve(
     redact: RedactOption = None,
 ) -> int:
     """Receive spans by OTLP/HTTP into the store, until Ctrl-C."""
-    from tracefork_otel._settings import Settings
-    from tracefork_otel.redact import with_rules
+    from tracefork_otel.redaction.redact import with_rules
+    from tracefork_otel.settings import Settings
 
-    from ..proxy.listening import bind, is_loopback, until_signalled
-    from ..receive.receiver import Receiver
+    from ..network.listening import bind, is_loopback, until_signalled
+    from ..network.receiver import Receiver
 
     settings = with_rules(Settings.from_env(), redact)
     listener = bind(host, port)

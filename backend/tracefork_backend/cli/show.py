@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracefork_otel._errors import UsageError
-from tracefork_otel.redact import ATTRIBUTE
+from tracefork_otel.errors import UsageError
+from tracefork_otel.redaction.redact import ATTRIBUTE
 
-from ._options import STORE, JsonOption, StoreOption
-from ._output import cell, console, duration, money, print_json, table
+from .options import STORE, JsonOption, StoreOption
+from .output import cell, console, duration, money, print_json, table
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange, Headers
+    from tracefork_otel.wire.facts import Facts
 
-    from ..providers import Facts
     from ..store import Run, Store
 
 STEP_COLUMNS = (
@@ -52,8 +52,8 @@ def show(
 
 
 def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool) -> None:
-    from .. import redacted
-    from ..drawn import recorded_line
+    from ..rerun import redacted
+    from ..rerun.drawn import recorded_line
 
     summary = opened.rows("select * from runs where run_id = $run_id", {"run_id": run.run_id})[0]
     launched = opened.draws_of_launch(run.launch_id) if run.launch_id else ()
@@ -149,7 +149,7 @@ def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
 
 def facts_of(exchange: Exchange) -> Facts | None:
     """What the provider's module reads from an exchange, or None where no provider is recognised."""
-    from ..providers import decode_body, facts
+    from tracefork_otel.wire.facts import decode_body, facts
 
     response = exchange.response
     body = None if response is None else decode_body(response.body, response.header("content-encoding"))
@@ -163,7 +163,7 @@ def facts_of(exchange: Exchange) -> Facts | None:
 
 
 def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> None:
-    from ..providers import decode_body
+    from tracefork_otel.wire.facts import decode_body
 
     request, response = exchange.request, exchange.response
     decoded = None if response is None else decode_body(response.body, response.header("content-encoding"))

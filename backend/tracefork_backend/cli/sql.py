@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ._options import STORE, JsonOption, StoreOption
-from ._output import cell, console, print_rows, table
+from .options import STORE, JsonOption, StoreOption
+from .output import cell, console, print_rows, table
 
 
 def sql(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ._options import STORE, JsonOption, RunArgument, StoreOption
-from ._output import print_json
+from .options import STORE, JsonOption, RunArgument, StoreOption
+from .output import print_json
 
 app = typer.Typer(help="Write a run to a tape file, or read one into the store.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run as a tape: JSON lines, one message a line, digests of every body."""
-    from ..reconstruct import reconstruct
+    from ..rerun.reconstruct import reconstruct
     from ..store import open_store
 
     with open_store(store) as opened:
@@ -44,7 +44,7 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Read a tape into the store, where it is a run like any other."""
-    from ..importing import import_tape
+    from ..rerun.importing import import_tape
 
     imported = import_tape(store, path)
     if as_json:

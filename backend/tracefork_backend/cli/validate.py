@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._options import JsonOption
-from ._output import console, print_json, table
+from .options import JsonOption
+from .output import console, print_json, table
 
 if TYPE_CHECKING:
     from ..validate import Report

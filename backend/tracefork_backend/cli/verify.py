@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from tracefork_otel._errors import TraceforkError, UsageError
+from tracefork_otel.errors import TraceforkError, UsageError
 
-from ._options import (
+from .options import (
     STORE,
     AgentOption,
     AllowHostOption,
@@ -20,11 +20,11 @@ from ._options import (
     StoreOption,
     ToolsOption,
 )
-from ._output import print_json
+from .output import print_json
 from .replay import FINDING, replay_ref, tools_asked
 
 if TYPE_CHECKING:
-    from ..replay import ReplayResult
+    from ..rerun.replaying import ReplayResult
 
 
 class _Options(TypedDict):

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..blame.findings import Findings
-from ..providers import facts_of
+from tracefork_otel.wire.facts import facts_of
+
+from ..blaming.findings import Findings
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange

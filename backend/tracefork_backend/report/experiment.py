@@ -6,13 +6,13 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from tracefork_otel._errors import UnknownRun
+from tracefork_otel.errors import UnknownRun
 
 from .content import About, Change, Report, change_between, report_of
 
 if TYPE_CHECKING:
-    from ..blame.journal import TrialRecord
-    from ..blame.results import BlameResult
+    from ..blaming.journal import TrialRecord
+    from ..blaming.results import BlameResult
     from ..store import Run, Store
 
 
@@ -46,7 +46,7 @@ def report_of_result(run: Run, result: BlameResult) -> Report:
 
 def report_of_stored(store: Store, prefix: str) -> Report:
     """The report of a finished experiment, its findings computed again from the trials in the store."""
-    from ..blame.results import BlameResult, experiment_of, plan_of, search_of, stored_trials
+    from ..blaming.results import BlameResult, experiment_of, plan_of, search_of, stored_trials
 
     row = experiment_of(store, prefix)
     plan = plan_of(json.loads(row["params_json"]))

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel.errors import UsageError
 
 from . import shapes, wording
 from .content import Report

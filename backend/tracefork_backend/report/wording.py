@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..blame.findings import Effect, Findings
+from ..blaming.findings import Effect, Findings
 from .content import Report
 
 Tone = Literal["cause", "open", "clear", "quiet"]

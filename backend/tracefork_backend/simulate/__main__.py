@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 
+from ..network.listen import bind
 from .behaviours import load
-from .listen import bind
 from .server import ModelServer
 
 # Answers that run when the server is told to end may still end themselves.

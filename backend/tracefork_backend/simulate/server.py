@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
+from ..network.listen import HOST, Listener, bind
 from . import answers, raw
 from .answers import Dialect, dialect_of
-from .listen import HOST, Listener, bind
 from .model import Behaviour, Call, Ids, Reply
 from .wire import Answer, Send, write
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ._compact import compact, drop_before
-from ._doctor import DoctorReport, doctor
-from ._facts import facts_of
-from ._store import Store, open_store
+from .compacting import compact, drop_before
+from .diagnosis import DoctorReport, doctor
+from .facts import facts_of
 from .run import Kind, Run, parse_ref
+from .store import Store, open_store
 
 __all__ = [
     "DoctorReport",

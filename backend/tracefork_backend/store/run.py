@@ -10,13 +10,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tracefork_otel._errors import UsageError
+from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.records import Note
-from tracefork_otel.tape import HowStarted
+from tracefork_otel.store.records import Note
+from tracefork_otel.tape.tape import HowStarted
 
 if TYPE_CHECKING:
-    from ._store import Store
+    from .store import Store
 
 Kind: TypeAlias = Literal["record", "replay", "fork", "trial"]
 MIN_PREFIX = 6

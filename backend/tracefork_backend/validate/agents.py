@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from tracefork_backend.simulate import Call, Reply, ToolUse, Usage
+from ..simulate import Call, Reply, ToolUse, Usage
 
 MODEL = "claude-haiku-4-5"
 SYSTEM = "Look things up, one after the other."

@@ -7,8 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
-from tracefork_backend.blame.statistics import wilson
-
+from ..statistics import wilson
 from .report import Baseline
 from .tally import generator
 from .worlds import NoisyOr, planted

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tracefork_backend.blame import Plan, Search, estimate, run
-from tracefork_backend.blame.statistics import PairedDifferences, TwoByTwo
-
+from ..blaming import Plan, Search, estimate, run
+from ..statistics import PairedDifferences, TwoByTwo
 from .tally import generator
 from .worlds import planted
 

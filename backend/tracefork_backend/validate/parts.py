@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import IO, TypeAlias
 
-from tracefork_otel._errors import AgentFailed
+from tracefork_otel.errors import AgentFailed
 
 from .real import Part
 from .report import Gate, Row

@@ -17,10 +17,10 @@ from typing import Literal, TypeAlias
 import tracefork_otel
 from tracefork_otel import TraceforkInstrumentor
 
-from ..blame import changes
-from ..blame.experiment import blame
-from ..blame.results import BlameResult
-from ..oracle import regex
+from ..blaming import changes
+from ..blaming.experiment import blame
+from ..blaming.results import BlameResult
+from ..grading.oracle import regex
 from ..simulate import ModelServer
 from ..store import Run, open_store
 from .agents import Careless, Coin, ask, look_up

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tracefork_backend.blame import Plan
-
+from ..blaming import Plan
 from .tally import AnyWorld, Tally, tally
 from .worlds import Diverging, NoisyOr, WrongOracle, conjunction, noise_of, pivot, planted
 

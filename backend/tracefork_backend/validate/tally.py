@@ -7,8 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tracefork_backend.blame import Findings, Plan, Search, run
-
+from ..blaming import Findings, Plan, Search, run
 from .worlds import Diverging, NoisyOr, Pivot, WrongOracle
 
 SEED = "tracefork blame, first registered seed"

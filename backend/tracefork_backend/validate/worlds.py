@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tracefork_backend.blame import TrialRequest
+from ..blaming import TrialRequest
 
 
 class World(Protocol):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ._jaeger import jaeger_url
-from ._names import BLAME, BLAME_NOTE, FORK, FORK_NOTE, REPLAY, SERVICE
-from ._records import SpanRef, link
-from ._spans import RootSpan, WriteBack
+from .jaeger import jaeger_url
+from .names import BLAME, BLAME_NOTE, FORK, FORK_NOTE, REPLAY, SERVICE
+from .records import SpanRef, link
+from .spans import RootSpan, WriteBack
 
 __all__ = [
     "BLAME",

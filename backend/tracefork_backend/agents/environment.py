@@ -1,0 +1,145 @@
+"""The environment that an agent is started with: recorded, and given back on a replay."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tracefork_otel
+from tracefork_otel.errors import UsageError
+from tracefork_otel.redaction import redact
+from tracefork_otel.tape.tape import HowStarted
+
+BOOT = Path(tracefork_otel.__file__).parent / "boot"
+"""The folder whose sitecustomize starts the recording; first on PYTHONPATH."""
+
+DUMMY = "tracefork-replay"
+"""Value of a withheld variable on a replay, so that an SDK that insists on a key can be constructed."""
+
+_KEPT_SETTINGS = (
+    "TRACEFORK_REDACT_HEADERS",
+    "TRACEFORK_REDACT_PARAMS",
+    redact.RULES_VARIABLE,
+    "TRACEFORK_DRAWS_INCLUDE",
+)
+
+# What belongs to the machine and the terminal of the replay, not to the recording.
+_LOCAL = re.compile(
+    r"PATH|HOME|PWD|OLDPWD|SHLVL|_|SHELL|USER|LOGNAME|HOSTNAME|TMPDIR|TMP|TEMP|LINES|COLUMNS|LS_COLORS|COLORTERM"
+    r"|SSL_CERT_.*|.*CA_BUNDLE|.*_CERTS?|(?:https?|all|no|ftp)_proxy|(?:HTTPS?|ALL|NO|FTP)_PROXY"
+    r"|DISPLAY|VIRTUAL_ENV(?:_.*)?|PYTHONHOME|PYTHONPATH|TRACEPARENT|TRACESTATE|NO_COLOR|FORCE_COLOR"
+    r"|(?:TERM|SSH|XDG|WAYLAND|DBUS|CONDA|LD|DYLD|PYTEST|COV|TRACEFORK|OTEL_EXPORTER)(?:_.*)?"
+)
+
+
+def traced(
+    base: Mapping[str, str],
+    *,
+    mode: Literal["record", "replay", "fork"],
+    store: Path,
+    trace_id: str,
+    span_id: str,
+    settings: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The environment in which every Python process records into the store, below that span."""
+    env = {
+        name: value
+        for name, value in base.items()
+        # A replay or fork inherits no settings of who asks for it; a recording keeps what the user set.
+        if mode == "record" or not name.startswith("TRACEFORK_")
+    }
+    env.pop("TRACESTATE", None)
+    others = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry and not is_boot(entry)]
+    return env | {
+        "TRACEFORK_MODE": mode,
+        "TRACEFORK_STORE": str(store.absolute()),
+        "TRACEPARENT": f"00-{trace_id}-{span_id}-01",
+        "PYTHONPATH": os.pathsep.join([str(BOOT), *others]),
+        **(settings or {}),
+    }
+
+
+def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
+    """This machine's environment with the recorded values in it, and a dummy for each unset secret."""
+    env = dict(base)
+    env.update({name: value for name, value in start.environment.items() if not _LOCAL.fullmatch(name)})
+    entries = [
+        entry
+        for entry in start.environment.get("PYTHONPATH", "").split(os.pathsep)
+        if entry and not is_boot(entry) and Path(entry).exists()
+    ]
+    entries += [
+        entry for entry in base.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", *entries)
+    ]
+    if entries:
+        env["PYTHONPATH"] = os.pathsep.join(entries)
+    for name in start.withheld:
+        if not _LOCAL.fullmatch(name):
+            env.setdefault(name, DUMMY)
+    return env
+
+
+def unstartable(run_id: str, done_by: str, flag: str) -> UsageError:
+    """The error for a run that does not say how its agent was started, with all that helps."""
+    run = run_id[:8]
+    return UsageError(
+        f"run {run} does not say how its agent was started; name its function: "
+        "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start yourself is "
+        f"{done_by} `tracefork-otel proxy --upstream URL {flag.replace('RUN', run)}`"
+    )
+
+
+def is_boot(entry: str) -> bool:
+    """Whether this entry of PYTHONPATH is a boot folder of ours, of whichever installation and version."""
+    return Path(entry).parts[-2:] in (BOOT.parts[-2:], ("tracefork_otel", "_boot"))
+
+
+def recordable(
+    environ: Mapping[str, str], redactor: redact.Redactor
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables that a replay gives back, and the names of those among them that look secret."""
+    kept, withheld = redactor.environment(environ)
+    wanted = ("PYTHONPATH", *_KEPT_SETTINGS)
+    return (
+        {name: value for name, value in kept.items() if name in wanted or not _LOCAL.fullmatch(name)},
+        tuple(name for name in withheld if not _LOCAL.fullmatch(name)),
+    )
+
+
+def kept_settings(start: HowStarted) -> dict[str, str]:
+    """The recorded settings that a replay needs too: what was redacted then has to be redacted to match."""
+    return {name: start.environment[name] for name in _KEPT_SETTINGS if name in start.environment}
+
+
+def working_directory(start: HowStarted, *, portable: bool) -> Path:
+    """Where to start the agent: as recorded, or here if that folder is not on this machine.
+
+    A tape file is `portable`: it is played against the checkout in which it is called, if the files that its
+    command names are there too.
+    """
+    here = Path.cwd()
+    recorded = Path(start.cwd) if start.cwd else here
+    if not recorded.is_dir():
+        return here
+    if portable and start.command:
+        named = [
+            word for word in start.command if (recorded / word).is_file() and not Path(word).is_absolute()
+        ]
+        if named and all((here / word).is_file() for word in named):
+            return here
+    return recorded
+
+
+def executable(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command with its interpreter where it is on this machine, if the recorded path is not here."""
+    first = argv[0]
+    if not os.path.isabs(first) or os.path.exists(first):
+        return tuple(argv)
+    name = os.path.basename(first)
+    found = shutil.which(name) or (sys.executable if name.startswith("python") else first)
+    return (found, *argv[1:])

@@ -1,0 +1,67 @@
+"""An agent function called in this process, every request of which is served from a tape meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import context as otel_context
+
+from tracefork_otel import launch
+from tracefork_otel.session import spans
+from tracefork_otel.settings import Settings
+
+_one_at_a_time = threading.Lock()
+
+
+@contextmanager
+def playing(settings: Settings, trace_id: str, span_id: str) -> Iterator[None]:
+    """This process with all its threads is served from the tape, recorded below that span; then as before."""
+    remote = (int(trace_id, 16), int(span_id, 16), 1)
+    with _one_at_a_time, launch.playing(settings, remote=remote) as session:
+        # The caller's own span, if one is open here, is no part of the replay.
+        token = otel_context.attach(spans.remote_parent(session).context)
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
+
+
+def call(function: Callable[..., Any], arguments: Any) -> Any:
+    """What the function returned, called with the recorded arguments if it takes them, awaited if need be."""
+    given = arguments or {}
+    args, kwargs = given.get("args", ()), given.get("kwargs", {})
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        args, kwargs = (), {}
+    result = function(*args, **kwargs)
+    return _awaited(result) if inspect.iscoroutine(result) else result
+
+
+def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    # The loop of a notebook runs in this thread already, so the agent gets one in a thread of its own.
+    outcome: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(coroutine))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,))
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

@@ -1,0 +1,157 @@
+"""A warm process: it imported an agent once, and forks a supervised child for each trial."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .environment import traced
+from .supervise import GRACE_S, SUPERVISOR, Finished, NeverBegan, Stopper, supervise
+
+_ZYGOTE = Path(__file__).with_name("zygote.py")
+
+# An agent that takes longer than this to import is not worth waiting for here: a fresh start shows why.
+IMPORT_S = 120.0
+_END_S = 2.0
+_MESSAGE = 64 * 1024
+_TRIAL = b"trial"
+_OUTPUT = 2000
+
+
+class Refused(Exception):
+    """The agent cannot be forked from a process that imported it; the message says why."""
+
+
+class WarmPool:
+    """One process that imported the agent; none of it is left after `close`."""
+
+    def __init__(
+        self,
+        entrypoint: str,
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        tape: Path,
+        settings: Mapping[str, str] | None = None,
+        draws: bool = False,
+        import_timeout: float = IMPORT_S,
+    ) -> None:
+        """The agent is imported; raises Refused if its children would share threads or connections.
+
+        With `draws` its modules read the tape's clocks and randomness, as the `settings` of the fork say.
+        """
+        self._name = entrypoint
+        self._cwd = cwd
+        self._lock = threading.Lock()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        started = time.monotonic()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(_ZYGOTE), str(theirs.fileno())],
+                env={**_quiet(env), **(settings or {})},
+                cwd=cwd,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                # A session of its own: the terminal's Ctrl-C is ours to pass on, in our own way.
+                start_new_session=True,
+            )
+        try:
+            self._import(entrypoint, tape, draws, import_timeout)
+        except BaseException:
+            self.close()
+            raise
+        self.start_up_s = time.monotonic() - started
+        """How long the import took."""
+
+    def _import(self, entrypoint: str, tape: Path, draws: bool, timeout: float) -> None:
+        order = {
+            "entrypoint": entrypoint,
+            "tape": str(tape.absolute()),
+            "supervisor": str(SUPERVISOR),
+            "draws": draws,
+        }
+        self._control.settimeout(timeout)
+        try:
+            self._control.send(json.dumps(order).encode())
+            answer: dict[str, Any] = json.loads(self._control.recv(_MESSAGE) or b"{}")
+        except TimeoutError:
+            raise Refused(f"{entrypoint} was not imported within {timeout:g} s") from None
+        except OSError:
+            answer = {}
+        finally:
+            self._control.settimeout(None)
+        if "refused" in answer:
+            raise Refused(f"{entrypoint} cannot be forked from a warm process: {answer['refused']}")
+        if "ready" not in answer:
+            raise Refused(f"the process that was to import {entrypoint} ended{self._said()}")
+
+    def _said(self) -> str:
+        self._output.seek(0)
+        text = self._output.read()[-_OUTPUT:].decode("utf-8", "replace").strip()
+        return f": {text.splitlines()[-1]}" if text else ""
+
+    @property
+    def pid(self) -> int:
+        """The process that imported the agent."""
+        return self._process.pid
+
+    def run(
+        self, *, env: Mapping[str, str], arguments: Any, timeout: float | None, stopper: Stopper | None = None
+    ) -> Finished:
+        """How the agent's call ended in a child of the warm process, with all that the child started.
+
+        Raises Refused if the warm process is gone; from any number of threads at once.
+        """
+        spec = {"env": dict(env), "arguments": arguments, "timeout": timeout, "grace": GRACE_S}
+        try:
+            return supervise(spec, self._name, self._hand_over, stopper=stopper)
+        except NeverBegan:
+            raise Refused(f"the process that imported {self._name} is gone{self._said()}") from None
+
+    def _hand_over(self, ends: Sequence[int]) -> None:
+        descriptors = array.array("i", ends)
+        try:
+            with self._lock:
+                self._control.sendmsg([_TRIAL], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        except OSError as error:
+            raise Refused(
+                f"the process that imported {self._name} is gone ({error.strerror}){self._said()}"
+            ) from None
+
+    def close(self) -> None:
+        """The warm process has ended; its children end when those who wait for them do."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        self._control.close()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):
+                # With what its import started, which is in its session.
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._output.close()
+
+
+def _quiet(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment to import the agent in: nothing is recorded yet."""
+    found = traced(env, mode="fork", store=Path(os.devnull), trace_id="", span_id="")
+    found["TRACEFORK_MODE"] = "off"
+    for name in ("TRACEPARENT", "TRACEFORK_STORE"):
+        found.pop(name, None)
+    return found

@@ -1,0 +1,177 @@
+"""Which processes a recorded command reached, and why it reached none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tracefork_otel.errors import StoreError
+from tracefork_otel.store.records import Note, ProcessStarted
+from tracefork_otel.store.wal import read_wal, wal_files
+
+_NAME_LENGTH = 60
+
+# Options of the interpreter that keep our start-up hook from running.
+_ISOLATING = {"I": "PYTHONPATH", "E": "PYTHONPATH", "S": "site"}
+# Options that take the word after them, so that it is not read as the script.
+_TAKES_WORD = ("-W", "-X", "--check-hash-based-pycs")
+
+
+def reached(
+    store: Path, launch_id: str
+) -> tuple[list[ProcessStarted], list[Mapping[str, Any]], tuple[str, ...]]:
+    """The processes of a launch that recorded, what is said of those that could not, what went round."""
+    processes: list[ProcessStarted] = []
+    round_us: dict[str, None] = {}
+    for path in wal_files(store):
+        with contextlib.suppress(StoreError):
+            contents = read_wal(path, keep=lambda span, side, body: b"")
+            process = contents.process
+            if process is not None and process.launch_id == launch_id and process.via != "backend":
+                processes.append(process)
+                for record in contents.records:
+                    if isinstance(record, Note) and record.kind == "incomplete":
+                        round_us[str(record.attributes.get("why", ""))] = None
+    absent: list[Mapping[str, Any]] = []
+    for path in sorted((store / "wal").glob("*.absent.json")):
+        with contextlib.suppress(OSError, ValueError):
+            found: Mapping[str, Any] = json.loads(path.read_text())
+            if found.get("launch_id") == launch_id:
+                absent.append(found)
+    return processes, absent, tuple(round_us)
+
+
+def why_nothing(
+    argv: Sequence[str],
+    processes: Sequence[ProcessStarted],
+    absent: Sequence[Mapping[str, Any]],
+    round_us: Sequence[str] = (),
+) -> str:
+    """Why a command left no exchange, and the line that mends it."""
+    if round_us:
+        return (
+            f"nothing captured: {'; '.join(round_us)}. If it can be given a base URL, record it from "
+            f"outside: tracefork-otel run --proxy -- {' '.join(argv)}"
+        )
+    if processes:
+        if has_client(processes):
+            count = f"{len(processes)} process{'' if len(processes) == 1 else 'es'}"
+            return (
+                f"nothing captured: Python was reached ({count}), but made no request through httpx or "
+                "httpx2; a client on requests, aiohttp or urllib is not recorded"
+            )
+        where = processes[0].executable
+        return (
+            f"nothing captured: {where} has neither httpx nor httpx2, through which model SDKs talk; "
+            f"if the agent should have one: {where} -m pip install httpx2"
+        )
+    for one in absent:
+        where = one.get("executable", "the interpreter")
+        return (
+            f"nothing captured: {where} has no tracefork-otel; install it there: "
+            f"{where} -m pip install tracefork-otel"
+        )
+    option = isolating_option(argv)
+    if option is not None:
+        without = " ".join(_without(argv, option))
+        return (
+            f"nothing captured: {option} keeps Python from reading {_ISOLATING[option[1]]}; run it without: "
+            f"tracefork-otel run -- {without}"
+        )
+    if is_python(argv[0]):
+        return (
+            f"nothing captured: {argv[0]} never ran our start-up hook; call "
+            "tracefork_otel.TraceforkInstrumentor().instrument() at the top of the agent"
+        )
+    return (
+        f"nothing captured: no Python process was reached from {argv[0]!r}; if it starts Python with -I or "
+        "a cleared environment, call tracefork_otel.TraceforkInstrumentor().instrument() in the agent"
+    )
+
+
+def unwritable(store: Path) -> str | None:
+    """Why nothing can be written into this folder, or None if it can."""
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=store):
+            return None
+    except OSError as error:
+        return f"nothing captured: {store} cannot be written ({error.strerror}); name another with --store"
+
+
+def has_client(processes: Sequence[ProcessStarted]) -> bool:
+    """Whether an interpreter among these can import a client that is captured."""
+    probe = "import importlib.util as u, sys; sys.exit(not any(map(u.find_spec, ('httpx', 'httpx2'))))"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TRACEFORK_")}
+    for executable in dict.fromkeys(process.executable for process in processes):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if subprocess.run([executable, "-c", probe], env=env, timeout=30, check=False).returncode == 0:
+                return True
+    return False
+
+
+def is_python(word: str) -> bool:
+    """Whether a command's first word names a Python interpreter."""
+    name = os.path.basename(word)
+    return name.startswith(("python", "pypy"))
+
+
+def isolating_option(argv: Sequence[str]) -> str | None:
+    """`-I`, `-E` or `-S` if Python is started with one, alone or among others (`-sE`)."""
+    if not is_python(argv[0]):
+        return None
+    words = iter(argv[1:])
+    for word in words:
+        if word in _TAKES_WORD:
+            next(words, None)
+        elif not word.startswith("-") or word in ("-c", "-m", "-"):
+            return None
+        elif not word.startswith("--"):
+            for letter in word[1:]:
+                if letter in _ISOLATING:
+                    return f"-{letter}"
+                if letter in "cmWX":
+                    return None
+    return None
+
+
+def _without(argv: Sequence[str], option: str) -> list[str]:
+    letter = option[1]
+    words: list[str] = []
+    for index, word in enumerate(argv):
+        if index and word.startswith("-") and not word.startswith("--") and letter in word:
+            rest = word.replace(letter, "", 1)
+            words += [rest] if rest != "-" else []
+            return [*words, *argv[index + 1 :]]
+        words.append(word)
+    return words
+
+
+def program_of(argv: Sequence[str]) -> str:
+    """The short name of what a command runs: its script or module, if it is Python, else its program."""
+    if is_python(argv[0]):
+        words = iter(argv[1:])
+        for word in words:
+            if word == "-m":
+                return next(words, "python")
+            if word == "-c":
+                return "python -c"
+            if word in _TAKES_WORD:
+                next(words, None)
+            elif not word.startswith("-"):
+                return os.path.basename(word)
+    return os.path.basename(argv[0])
+
+
+def short_name(argv: Sequence[str]) -> str:
+    """The command as a run's name: without the interpreter and folders, at most 60 characters."""
+    program = program_of(argv)
+    last = next((index for index, word in enumerate(argv) if os.path.basename(word) == program), len(argv))
+    text = " ".join([program, *(word.replace("\n", " ") for word in argv[last + 1 :])])
+    return text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "…"

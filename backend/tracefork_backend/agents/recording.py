@@ -1,0 +1,295 @@
+"""A command run in the foreground, as if typed, while every Python process of it records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+import tracefork_otel
+from tracefork_otel.errors import AgentFailed, StoreError, UsageError
+from tracefork_otel.redaction import redact
+from tracefork_otel.session.state import git_commit
+from tracefork_otel.settings import Settings
+from tracefork_otel.store.records import ProcessStarted, SpanRecord
+from tracefork_otel.store.wal import Wal
+from tracefork_otel.tape.tape import HowStarted
+
+from ..network.agents import Route, behind_proxy, routes_of
+from ..rerun.drawn import shortfalls
+from ..store import Store, open_store
+from .environment import recordable, traced
+from .reach import program_of, reached, short_name, unwritable, why_nothing
+from .supervise import exit_status
+
+SCOPE = "tracefork"
+_NOTHING_CAPTURED = AgentFailed.exit_status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRun:
+    """A run that the command made."""
+
+    run_id: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What came of a recorded command."""
+
+    exit_status: int
+    """The command's own; 3 if it was 0 and nothing could be captured."""
+    launch_id: str
+    runs: tuple[RecordedRun, ...]
+    problems: tuple[str, ...]
+    """What is missing from the recording, each with the line that mends it."""
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The ids of the runs, in order of their start."""
+        return tuple(run.run_id for run in self.runs)
+
+
+def record(
+    store: str | Path,
+    argv: Sequence[str],
+    *,
+    provider: bool = False,
+    proxy: bool = False,
+    draws: bool = False,
+    rules: str | Path | None = None,
+) -> Recorded:
+    """The command has run on our terminal, and what its processes exchanged is in the store, sealed.
+
+    With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in.
+    With `draws` what it reads from clocks, ids and randomness is recorded too.
+    `rules` is a file of redaction rules, instead of the environment's. Raises UsageError if there is no such
+    command, or the rules cannot be read.
+    """
+    recording = redact.with_rules(Settings.from_env(), None if rules is None else Path(rules))
+    directory = Path(store).absolute()
+    launch = _Launch(directory, tuple(argv), secrets.token_hex(16), secrets.token_hex(8), time.time_ns())
+    settings = {"TRACEFORK_PROVIDER": "1"} if provider else {}
+    fixed = _fixed(os.environ) if draws else {}
+    settings |= fixed
+    # The rules themselves, as the command may run in other folders, and the file may change.
+    if recording.redact_rules:
+        settings |= {"TRACEFORK_REDACT": "", redact.RULES_VARIABLE: recording.redact_rules}
+    env = traced(
+        os.environ,
+        mode="record",
+        store=directory,
+        trace_id=launch.trace_id,
+        span_id=launch.span_id,
+        settings=settings,
+    )
+    routes = routes_of(os.environ) if proxy else ()
+    recording = replace(recording, mode="record", store=directory)
+    with behind_proxy(
+        routes, recording, launch=(launch.trace_id, launch.span_id), name=program_of(argv)
+    ) as behind:
+        launch = replace(launch, redactor=redact.of(recording), extra={**fixed, **behind.recorded})
+        with _kept(launch) as head:
+            status = run_inherited(argv, {**env, **behind.environment})
+            ended_ns = time.time_ns()
+            found = reached(directory, launch.trace_id)
+            try:
+                runs, problems = launch.settle(head, status, ended_ns)
+            except StoreError as error:
+                runs, problems = (), [f"nothing captured: {error}"]
+    if not runs:
+        why = f"nothing captured: no request came to the proxy; the agent must read {_named(routes)}"
+        problems = problems or [unwritable(directory) or (why if proxy else why_nothing(argv, *found))]
+        status = status or _NOTHING_CAPTURED
+    return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    store: Path
+    argv: tuple[str, ...]
+    trace_id: str
+    span_id: str
+    started_ns: int
+    extra: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What a replay needs besides the environment of the command."""
+    redactor: redact.Redactor = field(default_factory=redact.Redactor)
+
+    def settle(self, head: Wal, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
+        """The command's own span is written if its processes exchanged anything, and all is sealed."""
+        with open_store(self.store) as opened:
+            run_ids = opened.runs_of_launch(self.trace_id)
+            if not run_ids:
+                return (), []
+            problems: list[str] = []
+            try:
+                head.append(self.root(status, ended_ns))
+            except StoreError as error:
+                problems.append(f"how the command was started is not recorded: {error}")
+            head.close()
+            runs = tuple(
+                RecordedRun(run_id=run_id, steps=opened.run(run_id).steps) for run_id in run_ids
+            )  # the store sees the new WAL, and seals it
+            return runs, [*problems, *_losses(opened, run_ids)]
+
+    def root(self, status: int | None = None, ended_ns: int | None = None) -> SpanRecord:
+        """The command's own span, as far as it is known."""
+        argv = self.redactor.command(self.argv)
+        kept, withheld = recordable(os.environ, self.redactor)
+        start = HowStarted(
+            command=argv,
+            cwd=os.getcwd(),
+            environment={**kept, **self.extra},
+            withheld=withheld,
+            git_commit=git_commit(Path.cwd()),
+            versions={"tracefork_otel": tracefork_otel.__version__},
+            exit_status=status,
+        )
+        return SpanRecord(
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            parent_span_id=None,
+            name=short_name(argv),
+            kind="INTERNAL",
+            started_ns=self.started_ns,
+            ended_ns=ended_ns,
+            status="ERROR" if status else "UNSET",
+            status_message=f"exit status {status}" if status else None,
+            service=os.environ.get("OTEL_SERVICE_NAME") or program_of(argv),
+            scope=SCOPE,
+            attributes={**start.attributes(), "tracefork.run.kind": "record"},
+        )
+
+
+@contextlib.contextmanager
+def _kept(launch: _Launch) -> Iterator[Wal]:
+    """A WAL with the command's span, so that it is known whatever ends us; gone if nothing was captured."""
+    there = launch.store.exists()
+    head = _wal(launch.store, launch.trace_id, "record")
+    with contextlib.suppress(StoreError):
+        # Where nothing can be written, the end says so.
+        head.append(launch.root())
+    try:
+        yield head
+    finally:
+        if not head.closed:
+            with contextlib.suppress(OSError):
+                # Before the lock goes, or somebody could seal it.
+                head.path.unlink()
+            head.close()
+            with contextlib.suppress(OSError):
+                head.path.parent.rmdir()
+                if not there:
+                    launch.store.rmdir()
+
+
+def _fixed(environ: Mapping[str, str]) -> dict[str, str]:
+    """What makes an agent's draws recorded, and the order of its sets the same in a replay."""
+    seed = environ.get("PYTHONHASHSEED", "random")
+    # Any fixed seed does, so it is another one for each recording, as it would have been.
+    known = seed if seed.isdecimal() else str(secrets.randbelow(2**32))
+    return {"TRACEFORK_DRAWS": "1", "PYTHONHASHSEED": known}
+
+
+def _named(routes: Sequence[Route]) -> str:
+    return ", ".join(route.variable for route in routes)
+
+
+def write_spans(store: Path, launch_id: str, spans: Sequence[SpanRecord], *, mode: str = "record") -> None:
+    """The spans are in the store, in a WAL of the backend's own."""
+    wal = _wal(store, launch_id, mode)
+    try:
+        for span in spans:
+            wal.append(span)
+    finally:
+        wal.close()
+
+
+def _wal(store: Path, launch_id: str, mode: str) -> Wal:
+    return Wal(
+        store,
+        ProcessStarted(
+            process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
+            pid=os.getpid(),
+            ppid=os.getppid(),
+            started_ns=time.time_ns(),
+            executable=sys.executable,
+            argv=(),
+            cwd="",
+            mode=mode,
+            via="backend",
+            launch_id=launch_id,
+        ),
+    )
+
+
+def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for run_id in run_ids:
+        lost: dict[str, str] = {}
+        for note in store.notes(run_id):
+            why = f"run {run_id[:8]} is incomplete: {note.attributes.get('why', 'unknown')}"
+            if note.kind == "incomplete":
+                found[why] = None
+            elif note.kind == "lost":
+                lost[note.process_id] = why  # each such note tells all that its process lost so far
+        found.update(dict.fromkeys(lost.values()))
+        open_steps = store.open_steps(run_id)
+        if open_steps:
+            named = ", ".join(map(str, open_steps))
+            which = f"step {named} was" if len(open_steps) == 1 else f"steps {named} were"
+            found[f"run {run_id[:8]} is incomplete: {which} open when the command ended"] = None
+        for note in shortfalls(store.notes(run_id)):
+            found[f"run {run_id[:8]}: {note.attributes['why']}; a replay draws them for real"] = None
+    return list(found)
+
+
+def run_inherited(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """The exit status of a command that had our terminal, streams and process group."""
+    with _signals_passed_on() as children:
+        try:
+            child = subprocess.Popen(list(argv), env=dict(env))
+        except FileNotFoundError as error:
+            raise UsageError(f"no such command or folder: {error.filename or argv[0]}") from error
+        except OSError as error:
+            raise UsageError(f"cannot start {argv[0]!r}: {error.strerror or error}") from error
+        children.append(child)
+        return exit_status(child.wait())
+
+
+@contextlib.contextmanager
+def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Ctrl-C reaches the command from the terminal, and we wait; what ends us alone is passed on to it."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def wait_on(number: int, frame: FrameType | None) -> None:
+        """A handler, not SIG_IGN: what is ignored stays ignored in the command."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            with contextlib.suppress(OSError):
+                child.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield children
+        return
+    handlers = {signal.SIGINT: wait_on, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if before[number] is not signal.SIG_IGN:  # under nohup, SIGHUP stays ignored
+            signal.signal(number, handler)
+    try:
+        yield children
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

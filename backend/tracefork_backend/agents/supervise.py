@@ -1,0 +1,317 @@
+"""A command run to its end: bounded in time and output, its whole process tree gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from tracefork_otel.errors import AgentFailed
+
+Reason: TypeAlias = Literal["exit", "timeout", "stopped"]
+OnOutput: TypeAlias = Callable[[Literal["stdout", "stderr"], bytes], None]
+
+Launch: TypeAlias = Callable[[Sequence[int]], "subprocess.Popen[bytes] | None"]
+"""Starts a supervisor, given socket, stdin, stdout and stderr; None if another process waits for it."""
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+# Time between SIGTERM and SIGKILL: more than the 2 s that a recording process may take to flush.
+GRACE_S = 3.0
+# The supervisor ends within its grace and its own bound on killing; more than that means that it hangs.
+_SUPERVISOR_S = 30.0
+# All writers are gone when the supervisor reports; what they wrote is in the pipe already.
+_DRAIN_S = 1.0
+
+OUTPUT_HEAD = 64 * 1024
+OUTPUT_TAIL = 64 * 1024
+
+
+@dataclass(slots=True)
+class Output:
+    """The beginning and the end of a stream, and its length."""
+
+    head: bytearray = field(default_factory=bytearray)
+    tail: bytearray = field(default_factory=bytearray)
+    total: int = 0
+
+    def feed(self, data: bytes) -> None:
+        """The data is counted, and kept if it is near the beginning or, so far, the end."""
+        self.total += len(data)
+        room = OUTPUT_HEAD - len(self.head)
+        if room > 0:
+            self.head += data[:room]
+            data = data[room:]
+        self.tail += data[-OUTPUT_TAIL:]
+        if len(self.tail) > 2 * OUTPUT_TAIL:
+            del self.tail[:-OUTPUT_TAIL]
+
+    def bytes(self) -> bytes:
+        """The stream, with a note where its middle was left out."""
+        tail = bytes(self.tail[-OUTPUT_TAIL:])
+        missing = self.total - len(self.head) - len(tail)
+        note = b"\n... %d bytes left out ...\n" % missing if missing > 0 else b""
+        return bytes(self.head) + note + tail
+
+    def text(self) -> str:
+        """The same as text, what is not UTF-8 replaced."""
+        return self.bytes().decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """How a command ended."""
+
+    exit_status: int
+    """128+n if signal n ended it."""
+    reason: Reason
+    """`timeout` and `stopped` if it was ended from here."""
+    stdout: Output
+    stderr: Output
+    seconds: float
+    swept: int = 0
+    """Processes that the command left running and that were ended."""
+
+
+class NeverBegan(AgentFailed):
+    """The supervisor was gone before it started anything."""
+
+
+class Stopper:
+    """Ends every command that runs under it, from any thread; what starts afterwards is ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[_Supervised] = set()
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Each command is being ended; whoever waits for one gets it back with the reason `stopped`."""
+        with self._lock:
+            self._stopped = True
+            for supervised in self._running:
+                supervised.ask_to_end()
+
+    @contextlib.contextmanager
+    def over(self, supervised: _Supervised) -> Iterator[None]:
+        """Inside the block this command is one of those that are ended."""
+        with self._lock:
+            self._running.add(supervised)
+            if self._stopped:
+                supervised.ask_to_end()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(supervised)
+
+
+def run_command(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    timeout: float | None = None,
+    stdin: bytes | None = None,
+    on_output: OnOutput | None = None,
+    grace: float = GRACE_S,
+    stopper: Stopper | None = None,
+) -> Finished:
+    """How the command ended; nothing that it started is left, also if this call is interrupted.
+
+    Raises AgentFailed if it cannot be started, or if a process of it cannot be ended.
+    """
+    spec = {
+        "argv": list(argv),
+        "env": dict(os.environ if env is None else env),
+        "cwd": None if cwd is None else str(cwd),
+        "timeout": timeout,
+        "grace": grace,
+    }
+    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, on_output=on_output, stopper=stopper)
+
+
+def supervise(
+    spec: Mapping[str, Any],
+    name: str,
+    launch: Launch,
+    *,
+    stdin: bytes | None = None,
+    on_output: OnOutput | None = None,
+    stopper: Stopper | None = None,
+) -> Finished:
+    """How what the supervisor was told to start ended; `launch` gives the supervisor its descriptors.
+
+    Raises AgentFailed as `run_command` does, `name` standing for the command.
+    """
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        supervised = _Supervised(stack, spec, stdin, on_output, launch)
+        try:
+            with (stopper or Stopper()).over(supervised):
+                report = supervised.follow()
+        except BaseException:
+            supervised.stop()
+            raise
+    return _finished(report, supervised, name, time.monotonic() - started)
+
+
+def _own_supervisor(ends: Sequence[int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(SUPERVISOR), *map(str, ends)],
+        pass_fds=ends,
+        stdin=subprocess.DEVNULL,
+        # A session of its own: the terminal's Ctrl-C is ours to pass on, in our own way.
+        start_new_session=True,
+    )
+
+
+def _finished(report: Mapping[str, Any], supervised: _Supervised, name: str, seconds: float) -> Finished:
+    if "failed" in report:
+        raise AgentFailed(f"cannot start {name!r}: {report['failed']}")
+    if not report:
+        kind = AgentFailed if supervised.began else NeverBegan
+        raise kind(f"the supervisor of {name!r} was ended from outside; the command was ended with it")
+    if report["remaining"]:
+        raise AgentFailed(f"{name!r} left processes that cannot be ended: {report['remaining']}")
+    return Finished(
+        exit_status=exit_status(report["ended"]),
+        reason=report["reason"],
+        stdout=supervised.outputs["stdout"],
+        stderr=supervised.outputs["stderr"],
+        seconds=seconds,
+        swept=report["swept"],
+    )
+
+
+def exit_status(returncode: int) -> int:
+    """A return code as a shell tells it: 128+n for signal n."""
+    return 128 - returncode if returncode < 0 else returncode
+
+
+class _Supervised:
+    """The supervisor process, its socket, and the two streams of its command."""
+
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        spec: Mapping[str, Any],
+        stdin: bytes | None,
+        on_output: OnOutput | None,
+        launch: Launch,
+    ) -> None:
+        self.outputs: dict[str, Output] = {"stdout": Output(), "stderr": Output()}
+        self._on_output = on_output
+        self._report: dict[str, Any] = {}
+        self.began = False
+        """Whether the supervisor said that it started what it was told to."""
+        self._received = b""
+        self._ended = False
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+        ours, theirs = socket.socketpair()
+        self._socket = stack.enter_context(ours)
+        with theirs, _input(stdin) as source, contextlib.ExitStack() as writers:
+            ends = [theirs.fileno(), source]
+            for name in self.outputs:
+                reader, writer = os.pipe()
+                writers.callback(os.close, writer)
+                stack.callback(os.close, reader)
+                self._selector.register(reader, selectors.EVENT_READ, name)
+                ends.append(writer)
+            self._process = launch(ends)
+        self._selector.register(self._socket, selectors.EVENT_READ, "report")
+        stack.callback(self._leave)
+        with contextlib.suppress(BrokenPipeError):  # ended already: its last word is still to be read
+            self._socket.sendall(json.dumps(spec).encode() + b"\n")
+
+    def follow(self) -> dict[str, Any]:
+        """The supervisor's last word; all output up to then has been handed on."""
+        while not self._ended:
+            for key, _ in self._selector.select():
+                self._take(key)
+        deadline = time.monotonic() + _DRAIN_S
+        while any(key.data != "report" for key in self._selector.get_map().values()):
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:  # a process outside the tree was given the pipe
+                break
+            for key, _ in ready:
+                self._take(key)
+        return self._report
+
+    def ask_to_end(self) -> None:
+        """The supervisor knows that the tree is to be ended."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def stop(self) -> None:
+        """The whole tree has been ended; output is no longer handed on."""
+        self._on_output = None
+        self.ask_to_end()
+        deadline = time.monotonic() + _SUPERVISOR_S
+        while not self._ended and time.monotonic() < deadline:
+            for key, _ in self._selector.select(1.0):
+                self._take(key)
+
+    def _take(self, key: selectors.SelectorKey) -> None:
+        if key.data == "report":
+            try:
+                data = self._socket.recv(65536)
+            except ConnectionResetError:  # the supervisor was killed before it read what to start
+                data = b""
+            self._received += data
+            *lines, self._received = self._received.split(b"\n")
+            for line in lines:
+                message: dict[str, Any] = json.loads(line)
+                if "started" in message:
+                    self.began = True
+                else:
+                    self._report = message
+            if not data or self._report:
+                self._ended = True
+                self._selector.unregister(self._socket)
+            return
+        descriptor = key.fd
+        data = os.read(descriptor, 65536)
+        if not data:
+            self._selector.unregister(descriptor)
+            return
+        self.outputs[key.data].feed(data)
+        if self._on_output is not None:
+            self._on_output(key.data, data)
+
+    def _leave(self) -> None:
+        self._socket.close()  # whatever still runs is ended by this
+        if self._process is None:  # forked from a warm process, which waits for it
+            return
+        try:
+            self._process.wait(_SUPERVISOR_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def _input(data: bytes | None) -> Iterator[int]:
+    """A descriptor to read these bytes from; a file, so that nobody has to feed a pipe."""
+    with tempfile.TemporaryFile() if data is not None else open(os.devnull, "rb") as file:
+        if data is not None:
+            file.write(data)
+            file.seek(0)
+        yield file.fileno()

@@ -1,0 +1,340 @@
+"""A process that imports an agent once and forks a supervised child for each trial.
+
+Started by path, by `pool.py`, with the agent's environment and `TRACEFORK_MODE=off`. Its first argument is
+the descriptor of a socket on which it is told what to import, says `ready` or `refused`, and then gets, for
+each trial, the four descriptors that `supervisor.py` would be started with. When the socket closes, it ends.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NoReturn
+
+_MESSAGE = 64 * 1024
+_CLIENTS = ("httpx2", "httpx")
+_DESCRIPTORS = 4
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+# OpenTelemetry's own workers: the SDK starts them anew in a forked child.
+_OWN_THREADS = "Otel"
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+
+class Refusal(Exception):
+    """Why the agent cannot be forked."""
+
+
+class _Guard:
+    """Stops what must not happen while the agent is imported: in a fork it would be served from the tape."""
+
+    def __init__(self) -> None:
+        self.active = True
+        self.seen: str | None = None
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and self.active and args[0].family in _INET:
+            self.seen = f"it connects to {args[1][0]}:{args[1][1]} while it is imported"
+            raise ConnectionRefusedError(f"tracefork: {self.seen}")
+
+
+def main() -> None:
+    """Trials were forked until the director hung up."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    order: dict[str, Any] = json.loads(control.recv(_MESSAGE))
+    # In place of this file's own folder, as `python -m` has it: an agent may import from where it is started.
+    sys.path[0] = os.getcwd()
+    # What a fresh start would show: names of services and commands follow from it.
+    sys.orig_argv[:] = [sys.executable, "-m", "tracefork_otel.decorators.main", order["entrypoint"]]
+    sys.argv[:] = [sys.argv[0], order["entrypoint"]]
+    try:
+        if order["draws"]:
+            _draw(order["tape"])
+        function = _imported(order["entrypoint"], control.fileno())
+        supervisor = _by_path(order["supervisor"])
+        _prepare(order["tape"])
+    except Refusal as why:
+        control.send(json.dumps({"refused": str(why)[:4000]}).encode())
+        return
+    gc.collect()
+    gc.freeze()  # else the collector would touch, and so copy, every page in every child
+    control.send(json.dumps({"ready": os.getpid()}).encode())
+    _fork_trials(control, function, supervisor)
+
+
+def _draw(tape: str) -> None:
+    """The agent's modules read the recorded clocks and randomness while they are imported."""
+    from pathlib import Path
+
+    from tracefork_otel.draws import draws
+    from tracefork_otel.settings import Settings
+    from tracefork_otel.tape.tape import Tape
+
+    outside = os.path.dirname(os.path.realpath(__file__)) + os.sep
+    draws.prepare(Tape.load(Path(tape)).draws, Settings.from_env().draws_include, (outside,))
+
+
+def _imported(entrypoint: str, control: int) -> Callable[..., Any]:
+    from tracefork_otel.decorators.main import find
+
+    guard = _Guard()
+    sys.addaudithook(guard)
+    try:
+        function = find(entrypoint)
+    except BaseException as error:
+        shown = "".join(traceback.format_exception_only(error)).strip()
+        raise Refusal(guard.seen or f"it cannot be imported ({shown})") from None
+    finally:
+        guard.active = False
+    if guard.seen is not None:
+        raise Refusal(guard.seen)
+    for problem in (_threads(), _sockets(control), _children()):
+        if problem is not None:
+            raise Refusal(problem)
+    return function
+
+
+def _threads() -> str | None:
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.name.startswith(_OWN_THREADS)
+    ]
+    return (
+        f"its import starts threads ({', '.join(others[:3])}), which a fork would not have"
+        if others
+        else None
+    )
+
+
+def _sockets(control: int) -> str | None:
+    """Why two children would share a connection; they would read each other's answers."""
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return "this system does not show which connections it holds"
+    for name in names:
+        descriptor = int(name)
+        with contextlib.suppress(OSError):
+            if descriptor == control or not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as copy:
+                where = _where(copy)
+            if where is not None:
+                return f"its import leaves {where} open, which two forks would share"
+    return None
+
+
+def _where(copy: socket.socket) -> str | None:
+    with contextlib.suppress(OSError):
+        peer = copy.getpeername()
+        if copy.family in _INET:
+            return f"a connection to {peer[0]}:{peer[1]}"
+        return f"a connection to {peer}" if peer else None  # a pair without names is nobody else's
+    return "a socket" if copy.family in _INET else None
+
+
+def _children() -> str | None:
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+        if file.read().split():
+            return "its import starts processes, which a fork would share"
+    return None
+
+
+def _by_path(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tracefork_supervisor", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _prepare(tape: str) -> None:
+    """What each child would load anew is loaded."""
+    from pathlib import Path
+
+    from tracefork_otel.seam import playing
+    from tracefork_otel.store import wal  # noqa: F401
+
+    playing.load_tape(Path(tape))
+    for name in _CLIENTS:
+        client = sys.modules.get(name)
+        if client is not None:
+            # Its transport, and what that stands on, are imported by the first client: some 30 ms.
+            with contextlib.suppress(Exception):
+                client.Client(verify=False, trust_env=False).close()
+            importlib.import_module("encodings.idna")
+
+
+def _fork_trials(control: socket.socket, function: Callable[..., Any], supervisor: ModuleType) -> None:
+    trials: set[int] = set()
+    while True:
+        message, descriptors = _received(control)
+        for pid in list(trials):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                trials.discard(pid)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _supervise(descriptors, function, supervisor)
+        trials.add(pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _received(control: socket.socket) -> tuple[bytes, list[int]]:
+    """A message and the descriptors that came with it; an empty one if the director is gone."""
+    integers = array.array("i")
+    message, ancillary, _, _ = control.recvmsg(_MESSAGE, socket.CMSG_LEN(_DESCRIPTORS * integers.itemsize))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            integers.frombytes(data[: len(data) - len(data) % integers.itemsize])
+    return message, list(integers)
+
+
+def _supervise(descriptors: list[int], function: Callable[..., Any], supervisor: ModuleType) -> NoReturn:
+    """The trial has ended with all that it started, and the director knows how; so does this process."""
+    status = 1
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        control, *streams = descriptors
+        director = socket.socket(fileno=control)
+        with director.makefile("rb") as orders:
+            line = orders.readline()
+        if line:
+            spec = json.loads(line)
+            over = _forking(supervisor)(director, function)
+            over.start(spec, *streams)
+            reason = over.run(spec["timeout"])
+            ended, remaining = over.end(reason, spec["grace"])
+            over.say(ended=over.status, reason=reason, swept=ended, remaining=remaining)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(status)
+
+
+class _Child:
+    """The trial's process, as far as a supervisor asks."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+
+def _forking(supervisor: ModuleType) -> Any:
+    class Forking(supervisor.Supervisor):
+        """Watches over a child forked from here, in place of a command."""
+
+        def __init__(self, director: socket.socket, function: Callable[..., Any]) -> None:
+            super().__init__(director)
+            self._function = function
+
+        def start(self, spec: dict[str, Any], stdin: int, stdout: int, stderr: int) -> bool:
+            """The child calls the agent's function in a session of its own."""
+            above = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)  # asyncio did so in this child already, since Python 3.12
+                os.close(self.wake_w)
+                os.close(self.wake_r)
+                self.director.close()
+                _become_trial(above, (stdin, stdout, stderr), spec, self._function)
+            self.child = _Child(pid)
+            for descriptor in (stdin, stdout, stderr):
+                os.close(descriptor)
+            self.say(started=pid)
+            return True
+
+    return Forking
+
+
+def _become_trial(
+    above: int,
+    streams: tuple[int, int, int],
+    spec: dict[str, Any],
+    function: Callable[..., Any],
+) -> NoReturn:
+    """The agent's function was called; this process ends as a fresh one would, but for its teardown."""
+    status = 1
+    try:
+        os.setsid()
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != above:
+            os._exit(1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, descriptor in enumerate(streams):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.environ.clear()
+        os.environ.update(spec["env"])
+        _seed()
+        from tracefork_otel import launch
+        from tracefork_otel.decorators import main as agent_main
+
+        launch.boot("agent")
+        status = _status_of(lambda: agent_main.call_once(function, spec["arguments"]))
+    finally:
+        _leave(status)
+
+
+def _status_of(call: Callable[[], int]) -> int:
+    try:
+        return call()
+    except SystemExit as leaving:
+        code = leaving.code
+        if code is None or isinstance(code, int):
+            return (code or 0) & 0xFF
+        print(code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+def _seed() -> None:
+    # `random` does so itself in a forked child; trials that shared a state would not be independent.
+    numpy_random: Any = sys.modules.get("numpy.random")
+    # With draws its state is the recorded one, up to the fork point.
+    if numpy_random is not None and "tracefork_otel.draws.draws" not in sys.modules:
+        numpy_random.seed()
+
+
+def _leave(status: int) -> NoReturn:
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # threads that an interpreter's end waits for
+        atexit._run_exitfuncs()
+        for stream in _streams():
+            stream.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _streams() -> Iterator[Any]:
+    return (stream for stream in (sys.stdout, sys.stderr) if stream is not None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""One blame experiment with real forks: admitted, searched within its budget, journalled, written back."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from tracefork_otel.errors import StoreError, UsageError
+from tracefork_otel.play.match import MatchMode
+from tracefork_otel.tape.tape import Tape
+
+from ..grading.judge import Judge
+from ..grading.oracle import Oracle, grade, graded_run, name_of
+from ..rerun import edits
+from ..rerun.budget import WORST, Budget
+from ..rerun.budget import estimate as price_of
+from ..rerun.edits import Edit
+from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
+from ..rerun.reconstruct import reconstruct
+from ..store import Run
+from . import changes, forecast
+from .changes import Change
+from .findings import Findings
+from .forecast import Estimate
+from .journal import Journal, record_of
+from .plan import Mode, Plan
+from .results import BlameResult, write_back
+from .search import Search
+from .trials import TrialRequest
+
+Coupling: TypeAlias = Literal["fresh", "recorded"]
+"""What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
+
+_ALL = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """An experiment while it runs."""
+
+    phase: str
+    forks: int
+    spent_usd: float
+    reserved_usd: float
+    findings: Findings
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    plan: Plan
+    fits: Mapping[int, Edit]
+    unpriced: tuple[str, ...]
+
+
+def prepare(tape: Tape, change: Change, *, parent_failed: bool = True, **settings: Any) -> _Prepared:
+    """The plan of an experiment with this change, priced, and the edit of each step that it fits.
+
+    Raises UsageError if there is nothing to compare, or if the change fits no step.
+    """
+    if tape.steps < 2:
+        raise UsageError(
+            f"run {tape.run_id[:8]} has {tape.steps} step{'' if tape.steps == 1 else 's'}, the last is its "
+            "output: blame needs at least two"
+        )
+    fits, why = changes.bound(change, tape)
+    if not fits:
+        first = min(why)
+        raise UsageError(f"{change.name} fits no step of run {tape.run_id[:8]}: step {first}: {why[first]}")
+    whole = price_of(tape, 0, edits.resample())
+    rest = [price_of(tape, step, edits.noop()) for step in range(tape.steps)]
+    costs = (whole.cost_usd, *(one.cost_usd for one in rest))
+    plan = Plan(
+        steps=tape.steps,
+        natural=change.natural,
+        repair=change.repair,
+        parent_failed=parent_failed,
+        output=tape.steps - 1 if change.rewrites else None,
+        blocked=frozenset(why),
+        costs=costs if any(costs) else (),
+        **settings,
+    )
+    if not plan.tested and plan.mode in ("intervene", "fixed"):
+        raise UsageError(f"{change.name} fits only the last step, whose text is the outcome: choose another")
+    return _Prepared(plan=plan, fits=fits, unpriced=whole.unknown)
+
+
+def estimate(
+    run: Run | Tape, *, change: Change | None = None, budget_usd: float | None = None, **settings: Any
+) -> Estimate:
+    """What an experiment would take and how likely it reaches a verdict, by simulating it; nothing is run."""
+    tape = reconstruct(run.store, run) if isinstance(run, Run) else run
+    prepared = prepare(tape, change or changes.resample(), **settings)
+    Budget(budget_usd)
+    return forecast.estimate(prepared.plan, budget=budget_usd)
+
+
+def blame(
+    run: Run,
+    *,
+    oracle: Oracle,
+    change: Change | Edit | None = None,
+    mode: Mode = "auto",
+    budget_usd: float | None = None,
+    jobs: int = 1,
+    k: int = 10,
+    alpha: float = 0.05,
+    max_trials: int | None = None,
+    agent: Agent | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    match: MatchMode = "exact",
+    ignore: Sequence[str] = (),
+    allow_hosts: Sequence[str] = (),
+    resume: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+    coupling: Coupling = "fresh",
+) -> BlameResult:
+    """Which steps of the run move its outcome, by forks that are graded by the oracle; kept in its store.
+
+    Without a change the steps' own responses are drawn anew. `resume` goes on with an experiment by its id,
+    whose trials are not run again; `settings` is kept with it. Coupling `recorded` holds the recorded answers
+    to requests that a fork makes as the run did: another question, whose control never flips. Raises
+    UsageError if the run cannot be graded or the budget not be held, Drift or AgentFailed if the run does not
+    replay.
+    """
+    if budget_usd is not None and budget_usd <= 0:
+        raise UsageError(f"a budget of ${budget_usd:g} pays for no fork: give dollars, such as 2.00")
+    store = run.store
+    if not store.writable:
+        raise StoreError(f"{store.path} cannot be written, so no experiment can be kept in it")
+    change = changes.of_edit(change) if isinstance(change, Edit) else change or changes.resample()
+    if coupling == "recorded" and (mode == "value" or (mode == "auto" and change.natural)):
+        raise UsageError(
+            "value mode draws the whole rest anew, so it has no coupling `recorded`: take intervene or fixed"
+        )
+    experiment_id = resume or secrets.token_hex(8)
+    with Forker(
+        run,
+        agent=agent,
+        jobs=jobs,
+        timeout=timeout,
+        match=match,
+        ignore=ignore,
+        allow_hosts=allow_hosts,
+        kind="trial",
+        experiment_id=experiment_id,
+    ) as forker:
+        tape = forker.tape
+        prepared = prepare(tape, change, mode=mode, k=k, alpha=alpha, max_trials=max_trials)
+        if prepared.unpriced and budget_usd is not None:
+            names = ", ".join(prepared.unpriced)
+            raise UsageError(f"the price of {names} is not known, so --budget cannot be held: leave it out")
+        parent = _admitted(forker, run, oracle)
+        plan = dataclasses.replace(prepared.plan, parent_failed=not parent)
+        header = {
+            "run_id": run.run_id,
+            "tape_sha256": tape.digest,
+            "parent_outcome": parent,
+            "change": change.name,
+            "oracle": name_of(oracle),
+            "budget_usd": budget_usd,
+            "created_ns": time.time_ns(),
+            "coupling": coupling,
+            "plan": dataclasses.asdict(plan),
+            "settings": dict(settings or {}),
+        }
+        journal = Journal(store.path, experiment_id, None if resume else header)
+        try:
+            experiment = _Experiment(forker, journal, plan, prepared.fits, oracle, parent, budget_usd)
+            if resume:
+                experiment.go_on(header)
+            experiment.run(on_progress)
+        finally:
+            journal.close()
+    found = experiment.search.verdict()
+    result = BlameResult(
+        experiment_id=experiment_id,
+        run_id=run.run_id,
+        findings=found,
+        trials=tuple(journal.trials),
+        plan=plan,
+        header={**journal.header, "budget_usd": budget_usd, **_grading(oracle)},
+        problem=experiment.commonest_problem,
+    )
+    write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
+    return result
+
+
+def _admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
+    """The recorded run's outcome, after it replayed whole, without any live call that the tape has."""
+    outcome = grade(oracle, graded_run(run))
+    last = forker.tape.steps - 1
+    fork = forker.forks([Planned(at=last, edit=edits.noop())], oracle=oracle, settle=False)[0]
+    if not fork.gradable:
+        fork.raise_for_problem()
+    # The recorded run's standard output is not kept, so its replay is what trials are like.
+    outcome = fork.outcome if fork.outcome is not None else outcome
+    if outcome is None:
+        raise UsageError(
+            f"the outcome of run {run.run_id[:8]} cannot be graded: {name_of(oracle)} says neither success "
+            "nor failure of it, so no fork can be told to differ; give another oracle"
+        )
+    return outcome
+
+
+def _grading(oracle: Oracle) -> dict[str, Any]:
+    """What is known of the oracle's errors and price, if it is a judge."""
+    if not isinstance(oracle, Judge):
+        return {}
+    return {"oracle_note": oracle.note, "grading_usd": oracle.cost_usd}
+
+
+class _Experiment:
+    """The search and the forks that it asks for, as the gate of its forker."""
+
+    def __init__(
+        self,
+        forker: Forker,
+        journal: Journal,
+        plan: Plan,
+        fits: Mapping[int, Edit],
+        oracle: Oracle,
+        parent: bool,
+        budget_usd: float | None,
+    ) -> None:
+        self.search = Search(plan)
+        self._forker = forker
+        self._experiment_id = journal.experiment_id
+        self._journal = journal
+        self._plan = plan
+        self._fits = fits
+        self._oracle = oracle
+        self._parent = parent
+        self._budget = Budget(budget_usd)
+        self._batch: list[TrialRequest] = []
+        self._admitted: list[TrialRequest] = []
+        self._reserved: dict[int, float] = {}
+        self._refused = False
+        self._problems: Counter[str] = Counter()
+
+    @property
+    def commonest_problem(self) -> str | None:
+        """What most often kept forks from being graded."""
+        return next((text for text, _ in self._problems.most_common(1)), None)
+
+    def go_on(self, header: Mapping[str, Any]) -> None:
+        """The search knows the trials of its journal, and the budget what they cost.
+
+        Raises UsageError if it is not the same experiment any more.
+        """
+        known = self._journal.header
+        for name in ("run_id", "tape_sha256", "parent_outcome", "change", "oracle", "coupling"):
+            if known.get(name, "fresh") != header[name]:
+                raise UsageError(
+                    f"the experiment cannot be gone on with: its {name} was {known.get(name)!r}, "
+                    f"now it is {header[name]!r}"
+                )
+        self.search.replay({one.trial_id: one.seen for one in self._journal.trials})
+        self._remember()
+        self._budget.reserve(0.0)
+        self._budget.settle(0.0, sum(one.cost_usd or 0.0 for one in self._journal.trials) + self._lost())
+
+    def _remember(self) -> None:
+        """New trials share with those of before what models answered to these."""
+        store = self._forker.store
+        assert store is not None
+        for seq, one in enumerate(trials := sorted(self._journal.trials, key=lambda one: one.started_ns)):
+            shares = self.search.shares(one.arm_id, one.replicate)
+            if shares is not None and one.calls_live:
+                self._forker.remember(shares, seq - len(trials), store.exchanges(one.run_id))
+
+    def _lost(self) -> float:
+        """What trials cost that ran when the experiment was killed: they are paid for, though not known."""
+        store = self._forker.store
+        assert store is not None
+        ran = store.rows(
+            "select run_id, f.cost_usd from forks f join runs r using (run_id) where r.experiment_id = $id",
+            {"id": self._experiment_id},
+        )
+        known = {one.run_id for one in self._journal.trials}
+        return sum(row["cost_usd"] or 0.0 for row in ran if row["run_id"] not in known)
+
+    def run(self, on_progress: OnProgress | None) -> None:
+        """The search is done, or its budget is."""
+        while not self.search.done:
+            self._batch = list(self.search.next_batch(_ALL))
+            self._admitted = []
+            if not self._batch:
+                raise StoreError("the journal lacks trials that the search waits for: start a new experiment")
+
+            def done(fork: Fork, first: int = self._forker._made) -> None:
+                self._take(self._admitted[fork.trial - first], fork)
+                if on_progress is not None:
+                    on_progress(self.progress())
+
+            self._forker.forks(
+                [self._planned(request) for request in self._batch],
+                oracle=self._oracle,
+                on_done=done,
+                gate=self,
+                settle=False,
+            )
+            if self._refused and not self.search.done:
+                self.search.stop("budget")
+
+    def progress(self) -> Progress:
+        """The experiment as it stands."""
+        return Progress(
+            phase=self.search.phase,
+            forks=len(self._journal.trials),
+            spent_usd=self._budget.spent_usd,
+            reserved_usd=self._budget.reserved_usd,
+            findings=self.search.verdict(),
+        )
+
+    def _planned(self, request: TrialRequest) -> Planned:
+        """The fork that keeps so many responses and changes those steps."""
+        kept, altered = request.kept, request.altered
+        if altered and altered[0] == kept:
+            first, edit, rest = kept, self._fits[kept], altered[1:]
+        elif kept == 0:
+            first, edit, rest = 0, edits.resample(), altered
+        else:
+            first, edit, rest = kept - 1, edits.noop(), altered
+        return Planned(
+            at=first,
+            edit=edit,
+            tail="recorded" if self._journal.header.get("coupling") == "recorded" else "live",
+            also=tuple((step, self._fits[step]) for step in rest),
+            # Where undefined trials are left out, blocks pair trials of different replicates.
+            replicate=request.shares if self._plan.undefined == "worst" else None,
+        )
+
+    def admit(self, at: int) -> bool:
+        """Whether that trial starts: the worst that it may cost is set aside."""
+        request = self._batch[at]
+        worst = self._plan.cost(request.kept) * WORST if self._plan.costs else 0.0
+        if self._refused or not self._budget.reserve(worst, wait=True):
+            self._refused = True
+            return False
+        self._reserved[at] = worst
+        self._admitted.append(request)
+        return True
+
+    def ended(self, at: int, fork: Fork) -> None:
+        """What the trial did cost is spent."""
+        self._budget.settle(self._reserved.pop(at), fork.cost_usd, unknown_calls=fork.unpriced)
+
+    def _take(self, request: TrialRequest, fork: Fork) -> None:
+        """The trial is in the journal, then in the search."""
+        problem = None if fork.problem is None else fork.problem.kind
+        if fork.outcome is None:
+            self._problems[str(fork.problem or "the oracle could not tell")] += 1
+        now = time.time_ns()
+        trial = record_of(
+            request,
+            outcome=fork.outcome,
+            parent=self._parent,
+            why=problem,
+            seq=len(self._journal.trials),
+            run_id=fork.run_id,
+            tail_sha256=fork.answers_sha256,
+            calls_live=fork.calls_live,
+            calls_memo=fork.calls_memo,
+            cost_usd=fork.cost_usd,
+            started_ns=now - int(fork.seconds * 1e9),
+            ended_ns=now,
+        )
+        self._journal.append(trial)
+        flipped, tail, shared = trial.seen
+        self.search.observe(request.trial_id, flipped, tail=tail, shared=shared)

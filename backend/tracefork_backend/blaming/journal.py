@@ -1,0 +1,174 @@
+"""The trials of an experiment as they end, each a line on disk at once, so that none is paid for twice."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracefork_otel.errors import StoreError, UsageError
+
+from .trials import TrialRequest
+
+_FORMAT = "tracefork blame journal 1"
+_FOLDER = "blame"
+_ENDING = ".journal.jsonl"
+
+# What is written outlives the process, killed or not. Only a power cut takes what was not synced: no more
+# than this many seconds of trials, which then are run again.
+_SYNC_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One trial that has ended."""
+
+    trial_id: str
+    arm_id: str
+    role: str
+    steps: tuple[int, ...]
+    altered: tuple[int, ...]
+    kept: int
+    replicate: int
+    phase: str
+    seq: int
+    """Its place in the order in which trials ended."""
+    run_id: str
+    status: str
+    """`flip`, `no_flip` or `undefined`."""
+    undefined_reason: str | None
+    outcome: bool | None
+    tail_sha256: str
+    calls_live: int
+    cost_usd: float | None
+    started_ns: int
+    ended_ns: int
+    calls_memo: int = 0
+    """Calls that were answered as an earlier trial of the replicate was."""
+
+    @property
+    def flipped(self) -> bool | None:
+        """Whether the run came out otherwise than the recorded one; None if nobody can say."""
+        return None if self.status == "undefined" else self.status == "flip"
+
+    @property
+    def seen(self) -> tuple[bool | None, str, bool]:
+        """What a search is told of it."""
+        return self.flipped, self.tail_sha256, self.calls_memo > 0
+
+
+def record_of(
+    request: TrialRequest, *, outcome: bool | None, parent: bool, why: str | None, **told: Any
+) -> TrialRecord:
+    """The record of a trial that was asked for so and ended so."""
+    status = "undefined" if outcome is None else "flip" if outcome != parent else "no_flip"
+    asked = {
+        name: getattr(request, name)
+        for name in ("trial_id", "arm_id", "role", "steps", "altered", "kept", "replicate", "phase")
+    }
+    reason = (why or "oracle_abstain") if outcome is None else None
+    return TrialRecord(status=status, undefined_reason=reason, outcome=outcome, **asked, **told)
+
+
+class Journal:
+    """An experiment's file, held by one process at a time."""
+
+    def __init__(self, store: Path, experiment_id: str, header: Mapping[str, Any] | None = None) -> None:
+        """With a header it is a new file; without, the one that is there is gone on with."""
+        self.experiment_id = experiment_id
+        self.path = store / _FOLDER / f"{experiment_id}{_ENDING}"
+        self.trials: list[TrialRecord] = []
+        self._synced = -_SYNC_S
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CLOEXEC | (0 if header is None else os.O_CREAT | os.O_EXCL)
+            self._file = os.open(self.path, flags, 0o600)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be opened ({error.strerror or error})") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise UsageError(f"experiment {experiment_id} is running in another process") from None
+        if header is None:
+            self.header, self.trials, length = read(self.path)
+            os.ftruncate(self._file, length)  # a line that a kill cut in two
+            os.lseek(self._file, length, os.SEEK_SET)
+        else:
+            self.header = dict(header)
+            self._line({"format": _FORMAT, "experiment_id": experiment_id, **header})
+
+    def append(self, trial: TrialRecord) -> None:
+        """The trial is on disk."""
+        self._line(dataclasses.asdict(trial))
+        self.trials.append(trial)
+
+    def _line(self, value: Mapping[str, Any]) -> None:
+        line = json.dumps(value, ensure_ascii=False, default=_listed).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            self._sync()
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def _sync(self, *, at_once: bool = False) -> None:
+        if at_once or time.monotonic() >= self._synced + _SYNC_S:
+            os.fsync(self._file)
+            self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Another process may go on with it."""
+        try:
+            with contextlib.suppress(OSError):
+                self._sync(at_once=True)
+        finally:
+            os.close(self._file)
+
+
+def _listed(value: object) -> object:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return str(value)
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord], int]:
+    """The header, the trials, and how many bytes of the file are whole lines."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+    whole = data[: data.rfind(b"\n") + 1]
+    try:
+        header, *lines = (json.loads(line) for line in whole.splitlines())
+        if header.pop("format") != _FORMAT:
+            raise ValueError("another format")
+        trials = [
+            TrialRecord(**{**line, "steps": tuple(line["steps"]), "altered": tuple(line["altered"])})
+            for line in lines
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: is no journal of an experiment, or a damaged one ({error})") from error
+    return header, trials, len(whole)
+
+
+def find(store: Path, prefix: str) -> str:
+    """The one experiment whose id begins so, `last` being the newest; raises UsageError if there is none."""
+    found = sorted((store / _FOLDER).glob(f"*{_ENDING}"), key=lambda path: path.stat().st_mtime_ns)
+    ids = [path.name.removesuffix(_ENDING) for path in found]
+    if prefix == "last" and ids:
+        return ids[-1]
+    fitting = [one for one in ids if re.fullmatch("[0-9a-f]+", prefix) and one.startswith(prefix)]
+    if len(fitting) == 1:
+        return fitting[0]
+    near = ", ".join(one[:8] for one in (fitting or ids)[-5:])
+    what = "several experiments begin" if fitting else "no experiment begins"
+    raise UsageError(f"{what} with {prefix}" + (f": there is {near}" if near else "; `blame RUN` makes one"))

@@ -1,0 +1,87 @@
+"""What one experiment sets out to do, fixed before its first trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tracefork_otel.errors import UsageError
+
+Mode = Literal["auto", "intervene", "value", "fixed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The settings of one search; the same plan and the same outcomes always give the same findings."""
+
+    steps: int
+    """How many steps the recorded run has."""
+    mode: Mode = "auto"
+    natural: bool = False
+    """The intervention is a redraw of the step's own response: nothing else is there to try, so `auto`
+    means `value`.
+    """
+    parent_failed: bool = True
+    """The recorded run's outcome; a flip is the other one."""
+    output: int | None = -1
+    """The step whose text is what gets graded, which an intervention would only rewrite; None: no such
+    step.
+    """
+    blocked: frozenset[int] = frozenset()
+    """Steps at which the intervention cannot be made."""
+    costs: tuple[float, ...] = ()
+    """Price of a fork by how many recorded responses it keeps, 0 to `steps`; left out, one for each live
+    call.
+    """
+    weights: tuple[float, ...] = ()
+    """A guess made before the experiment of how likely each step is the cause; left out, all alike."""
+    alpha: float = 0.05
+    """The chance of blaming an innocent step that is put up with."""
+    max_trials: int | None = None
+    k: int = 10
+    """Forks per step in `fixed` mode."""
+    deterministic: Literal["auto", "assume", "never"] = "auto"
+    """Whether one fork may stand for all: when unchanged re-runs were byte-identical, when the user says
+    so, or never.
+    """
+    undefined: Literal["worst", "ignore"] = "worst"
+    """How the test reads a trial without an outcome: as the worst for its claim, or not at all (if
+    unrelated to flips).
+    """
+    sets: bool = True
+    """Look for steps that only flip the run together."""
+    roots: bool = True
+    """Spend forks to tell a root from the steps that echo it."""
+    repair: bool = False
+    """The intervention mends a step instead of breaking it: steps that must be mended together are each a
+    cause.
+    """
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError(
+                f"a run of {self.steps} steps has nothing to blame: record a run with a model call"
+            )
+        if not 0 < self.alpha < 1:
+            raise UsageError(f"alpha is {self.alpha}: give a chance between 0 and 1, for example 0.05")
+        if self.k < 1:
+            raise UsageError(f"k is {self.k}: fixed mode needs at least one fork a step")
+        if self.costs and len(self.costs) != self.steps + 1:
+            raise UsageError(
+                f"costs has {len(self.costs)} entries: give {self.steps + 1}, for 0 to {self.steps} kept"
+            )
+        if self.weights and (
+            len(self.weights) != self.steps or min(self.weights) < 0 or max(self.weights) <= 0
+        ):
+            raise UsageError(f"weights must be {self.steps} numbers, none negative and one above 0")
+        if self.output == -1:
+            object.__setattr__(self, "output", self.steps - 1)
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """The steps at which the intervention is tried."""
+        return tuple(i for i in range(self.steps) if i != self.output and i not in self.blocked)
+
+    def cost(self, kept: int) -> float:
+        """Return the price of one fork that keeps so many recorded responses."""
+        return self.costs[kept] if self.costs else float(self.steps - kept)

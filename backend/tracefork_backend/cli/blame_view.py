@@ -1,0 +1,109 @@
+"""Blame as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .output import cell, money, print_narrow, table
+
+if TYPE_CHECKING:
+    from ..blaming import Estimate
+    from ..blaming.experiment import Progress
+    from ..store import Store
+
+_LEADERS = 3
+_PREVIEW = 60
+
+
+def print_estimate(found: Estimate, budget: float | None) -> None:
+    """Print what an experiment would take, before anything is spent."""
+    print(f"forks  {found.forks_median} typically, {found.forks_p95} in 19 of 20 experiments")
+    print(f"cost   {money(found.cost_median)} typically, {money(found.cost_p95)} in 19 of 20")
+    within = "" if budget is None else f" within {money(budget)}"
+    print(f"chance of a verdict{within}: {found.chance:.0%}, if one step has an effect of {found.effect:g}")
+    print(f"if no step has one: {found.null_forks_mean:.0f} forks, {money(found.null_cost_mean)}")
+
+
+def as_json(store: Store, experiment_id: str) -> dict[str, Any]:
+    """The experiment with its effects and sets."""
+    given = {"id": experiment_id}
+    (experiment,) = store.rows("select * from blame_experiments where experiment_id = $id", given)
+    (unpriced,) = store.rows(
+        "select count(*) as forks from blame_trials "
+        "where experiment_id = $id and calls_live > 0 and cost_usd is null",
+        given,
+    )
+    return {
+        **experiment,
+        "unpriced_forks": unpriced["forks"],
+        "effects": store.rows("select * from blame_effects where experiment_id = $id order by step", given),
+        "sets": store.rows("select * from blame_sets where experiment_id = $id", given),
+    }
+
+
+def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
+    """Print the finding and the steps that have something to say, or every step with its reason."""
+    found = as_json(store, experiment_id)
+    print(found["message"])
+    rows = sorted(found["effects"], key=lambda row: (row["rank"] is None, row["rank"] or 0, row["step"]))
+    shown = table("step", "verdict", "effect", "interval", "flips", "control", "what it answered")
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["rank"] is None and not every:
+            continue
+        shown.add_row(
+            str(row["step"]),
+            row["verdict"] + (" (root)" if row["is_root"] else ""),
+            "" if row["effect"] is None else f"{row['effect']:+.2f}",
+            "" if row["ci_low"] is None else f"{row['ci_low']:.2f} to {row['ci_high']:.2f}",
+            f"{row['flips_treatment']}/{row['n_treatment']}" if row["n_treatment"] else "",
+            f"{row['flips_control']}/{row['n_control']}" if row["n_control"] else "",
+            cell(row["preview"], _PREVIEW),
+        )
+        reasons.setdefault(row["reason"], []).append(str(row["step"]))
+    if shown.row_count:
+        print_narrow(shown)
+    for reason, steps in reasons.items() if every else ():
+        print(f"step{'s' * (len(steps) > 1)} {', '.join(steps)}: {reason}")
+    for one in found["sets"]:
+        print(f"steps {one['set_id']} together: {one['verdict']} ({one['reason']})")
+    # In value mode every fork is treatment of one step and control of the next.
+    controls = "" if found["mode"] == "value" else f", {found['controls']} of them controls"
+    print(
+        f"experiment {experiment_id} · {found['mode']}, {found['perturbation']}{_coupled(found)} · "
+        f"{found['forks']} forks"
+        f"{controls} · {_spent(found)} · ended: {found['stop_reason']}"
+    )
+    if found["oracle_note"]:
+        print(f"{found['oracle_name']}: {found['oracle_note']} · {money(found['grading_usd'])}")
+    if not every:
+        print(f"why a step is not named: tracefork-otel blame show {experiment_id[:8]}")
+
+
+def _coupled(found: Mapping[str, Any]) -> str:
+    return ", coupling recorded" if found["coupling"] == "recorded" else ""
+
+
+def _spent(found: Mapping[str, Any]) -> str:
+    unpriced = found["unpriced_forks"]
+    if not unpriced:
+        return money(found["spent_usd"])
+    if unpriced == found["forks"]:
+        return "price not known"
+    return f"{money(found['spent_usd'])} and {unpriced} forks whose price is not known"
+
+
+def progress_line(progress: Progress) -> str:
+    """The experiment as it runs, in a line or two."""
+    found = progress.findings
+    lines = [
+        f"{progress.phase}: {progress.forks} forks, {money(progress.spent_usd)} spent, "
+        f"{money(progress.reserved_usd)} reserved"
+    ]
+    for step in found.ranking[:_LEADERS]:
+        effect = found.effects[step]
+        moved = "" if effect.effect is None else f" {effect.effect:+.2f}"
+        sure = "" if effect.ci_low is None else f" ({effect.ci_low:.2f} to {effect.ci_high:.2f})"
+        lines.append(f"  step {step}: {effect.verdict}{moved}{sure}")
+    return "\n".join(lines)

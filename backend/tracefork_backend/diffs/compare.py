@@ -1,0 +1,215 @@
+"""Counterparts compared: where they differ, and which earlier difference that follows from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from tracefork_otel.play.cause import common_prefix, shorten
+from tracefork_otel.wire.paths import PathTokens, format_path, shown, walk
+
+from .align import Pair
+from .reading import Step, Unit
+
+Kind: TypeAlias = Literal["same", "changed", "added", "gone"]
+
+KEPT = 50
+"""Changes of a step that are kept with their values; all of them are counted."""
+_LINKED = 3
+"""A value shorter than this is in too many texts for that to say where it came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One place at which two counterparts differ, with both values, shortened around the difference."""
+
+    where: Literal["request", "response"]
+    path: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDiff:
+    """A step of one run, its counterpart in the other, and how they compare."""
+
+    kind: Kind
+    a: int | None
+    b: int | None
+    what_a: str | None
+    """The step in a few words: model and reply, or method and path."""
+    what_b: str | None
+    brief_a: str | None = None
+    """The same without what was said: model and names of tools."""
+    brief_b: str | None = None
+    changes: tuple[Change, ...] = ()
+    differences: int = 0
+    """How many JSON paths differ, of which `changes` has the first."""
+    news: tuple[Change, ...] = ()
+    """What differs in the request and is not carried over: by kind of message, such as a tool's result."""
+    follows: tuple[int, ...] = ()
+    """Indexes of the earlier differences that this step carries in its request."""
+    intervention: str | None = None
+    """What a fork changed here."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to see."""
+        return self.kind != "same"
+
+    @property
+    def name(self) -> str:
+        """The step's number, or both where they are not equal."""
+        if self.a is None or self.b is None or self.a == self.b:
+            return str(self.b if self.a is None else self.a)
+        return f"{self.a}→{self.b}"
+
+
+def compare(pairs: Sequence[Pair], a: Sequence[Step], b: Sequence[Step]) -> tuple[StepDiff, ...]:
+    """Each pair compared, in order."""
+    history = _History(a, b)
+    return tuple(
+        _compared(index, None if i is None else a[i], None if j is None else b[j], history)
+        for index, (i, j) in enumerate(pairs)
+    )
+
+
+def _compared(index: int, ours: Step | None, theirs: Step | None, history: _History) -> StepDiff:
+    about: dict[str, Any] = {
+        "a": None if ours is None else ours.number,
+        "b": None if theirs is None else theirs.number,
+        "what_a": None if ours is None else ours.what,
+        "what_b": None if theirs is None else theirs.what,
+        "brief_a": None if ours is None else ours.brief,
+        "brief_b": None if theirs is None else theirs.brief,
+    }
+    if theirs is not None and (ours is None or theirs.exchange.intervention != ours.exchange.intervention):
+        about["intervention"] = theirs.exchange.intervention
+    if ours is not None and theirs is not None:
+        if ours.same_as(theirs):
+            return StepDiff(kind="same", **about)
+        asked, answered = _request_changes(ours, theirs), _answer_changes(ours, theirs)
+        follows, news = history.enter(index, ours, theirs, asked)
+        changes = [*asked, *answered]
+        return StepDiff(
+            kind="changed",
+            changes=tuple(_change(*found) for found in changes[:KEPT]),
+            differences=len(changes),
+            follows=follows,
+            news=news,
+            **about,
+        )
+    follows, _ = history.enter(index, ours, theirs, [])
+    return StepDiff(kind="added" if ours is None else "gone", follows=follows, **about)
+
+
+_Found: TypeAlias = tuple[Literal["request", "response"], PathTokens | str, Any, Any]
+
+
+def _change(where: Literal["request", "response"], path: PathTokens | str, a: Any, b: Any) -> Change:
+    left, right = shorten(shown(a), shown(b))
+    return Change(where=where, path=path if isinstance(path, str) else format_path(path), a=left, b=right)
+
+
+def _request_changes(ours: Step, theirs: Step) -> list[_Found]:
+    changes: list[_Found] = []
+    if ours.address != theirs.address:
+        method = ours.address[0] != theirs.address[0]
+        a, b = ours.exchange.request, theirs.exchange.request
+        changes.append(
+            ("request", "method" if method else "url", *((a.method, b.method) if method else (a.url, b.url)))
+        )
+    left, right = ours.exchange.request.body, theirs.exchange.request.body
+    if left != right:
+        changes += _body_changes(left, right)
+    return changes
+
+
+def _body_changes(left: bytes, right: bytes) -> list[_Found]:
+    found: list[tuple[PathTokens, Any, Any]] = []
+    try:
+        walk(json.loads(left), json.loads(right), (), found)
+    except (ValueError, RecursionError):
+        found = []
+    if found:
+        return [("request", path, a, b) for path, a, b in found]
+    # No JSON, or equal as JSON and spelled in another way.
+    texts = left.decode("utf-8", "backslashreplace"), right.decode("utf-8", "backslashreplace")
+    return [("request", f"byte {common_prefix(left, right)}", *texts)]
+
+
+def _answer_changes(ours: Step, theirs: Step) -> list[_Found]:
+    found: list[tuple[PathTokens, Any, Any]] = []
+    walk(ours.answer, theirs.answer, (), found)
+    return [("response", path, a, b) for path, a, b in found]
+
+
+class _History:
+    """Which piece of a conversation differed first at which pair, so that who carries it can say so."""
+
+    def __init__(self, a: Sequence[Step], b: Sequence[Step]) -> None:
+        self._of_a = {unit for step in a for unit in (*step.said, *step.reply)}
+        self._of_b = {unit for step in b for unit in (*step.said, *step.reply)}
+        self._first: dict[Unit, int] = {}
+
+    def enter(
+        self, index: int, ours: Step | None, theirs: Step | None, asked: Sequence[_Found]
+    ) -> tuple[tuple[int, ...], tuple[Change, ...]]:
+        """The earlier pairs whose differences this one carries, and what differs in its request besides."""
+        left, right = _apart(ours.said if ours else (), theirs.said if theirs else ())
+        differing = [*left, *right]
+        follows = {self._first[unit] for unit in differing if unit in self._first}
+        if not follows and not (ours and ours.said) and not (theirs and theirs.said):
+            follows = self._mentioned(asked)
+        news = _by_kind(
+            [unit for unit in left if unit not in self._first],
+            [unit for unit in right if unit not in self._first],
+        )
+        replies = _apart(ours.reply if ours else (), theirs.reply if theirs else ())
+        for unit, other in (
+            *((unit, self._of_b) for unit in (*left, *replies[0])),
+            *((unit, self._of_a) for unit in (*right, *replies[1])),
+        ):
+            # What both runs say somewhere did not come from a difference: it only stands elsewhere.
+            if unit not in other:
+                self._first.setdefault(unit, index)
+        return tuple(sorted(follows - {index})), news
+
+    def _mentioned(self, asked: Iterable[_Found]) -> set[int]:
+        """The pairs whose differing answers hold a value in which this request, no model call, differs."""
+        values = {
+            str(value) for _, _, a, b in asked for value in (a, b) if isinstance(value, str | int | float)
+        }
+        return {
+            index
+            for (_, _, content), index in self._first.items()
+            if any(len(value) >= _LINKED and value in content for value in values)
+        }
+
+
+def _apart(a: Sequence[Unit], b: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
+    """What only one of the two has, or has more often."""
+    ours, theirs = Counter(a), Counter(b)
+    return list((ours - theirs).elements()), list((theirs - ours).elements())
+
+
+def _by_kind(a: Sequence[Unit], b: Sequence[Unit]) -> tuple[Change, ...]:
+    """The pieces of both sides put beside each other by kind and tool."""
+    names = dict.fromkeys((kind, name) for kind, name, _ in (*a, *b))
+    changes: list[Change] = []
+    for kind, name in names:
+        left = [content for k, n, content in a if (k, n) == (kind, name)]
+        right = [content for k, n, content in b if (k, n) == (kind, name)]
+        for at in range(max(len(left), len(right))):
+            changes.append(
+                _change(
+                    "request",
+                    f"{kind} {name}" if name else kind,
+                    left[at] if at < len(left) else "(absent)",
+                    right[at] if at < len(right) else "(absent)",
+                )
+            )
+    return tuple(changes[:KEPT])

@@ -1,0 +1,206 @@
+"""A side of a comparison read into steps: what each asked that was new in its run, and the answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from tracefork_otel.exchange import Exchange, Response
+from tracefork_otel.wire import facts as providers
+
+Unit: TypeAlias = tuple[str, str | None, str]
+"""A piece of a conversation: its kind, the tool's name, and its content, spelled the same on both sides."""
+
+_WORD = re.compile(r"\w+")
+_WORDS = 2000
+"""Words of a step that are compared: enough to know it again, and the comparison stays a matter of µs."""
+_SHOWN = 60
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One exchange as it is compared."""
+
+    exchange: Exchange
+    number: int
+    place: tuple[str, str]
+    """Method and path (or what a model call is for): only steps of one place are ever counterparts."""
+    said: tuple[Unit, ...]
+    """The conversation in the request."""
+    news: tuple[Unit, ...]
+    """The part of it that no earlier step of the run had said or been answered."""
+    reply: tuple[Unit, ...]
+    text: str
+    """The reply's text."""
+    answer: Any
+    """Status and reply as a JSON value, without ids and counts that differ each time."""
+    words: frozenset[str]
+    """The words of news and reply, by which a step is known again."""
+    what: str
+    """The step in a few words."""
+    brief: str
+    """The same without what was said."""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Method and URL; the port of a server on this machine counts as little as its spelling."""
+        request = self.exchange.request
+        try:
+            parts = urlsplit(request.url)
+            if parts.hostname in _LOOPBACK:
+                return request.method, parts._replace(netloc="localhost").geturl()
+        except ValueError:
+            pass
+        return request.method, request.url
+
+    @property
+    def key(self) -> tuple[tuple[str, str], bytes, str]:
+        """What two steps share exactly if they ask and are answered the same."""
+        return self.address, self.exchange.request.body, json.dumps(self.answer, sort_keys=True)
+
+    def asks_as(self, other: Step) -> bool:
+        """Whether both requests are the same."""
+        ours, theirs = self.exchange.request, other.exchange.request
+        return ours.body == theirs.body and self.address == other.address
+
+    def same_as(self, other: Step) -> bool:
+        """Whether both ask and are answered the same."""
+        return self.asks_as(other) and self.answer == other.answer
+
+
+def read(exchanges: Iterable[Exchange]) -> tuple[Step, ...]:
+    """The steps of a run in their order."""
+    known: set[Unit] = set()
+    steps: list[Step] = []
+    for number, exchange in enumerate(exchanges):
+        step = _step(number, exchange, known)
+        known.update(step.said, step.reply)
+        steps.append(step)
+    return tuple(steps)
+
+
+def _step(number: int, exchange: Exchange, known: set[Unit]) -> Step:
+    asked, response = exchange.request, exchange.response
+    facts = providers.facts_of(exchange)
+    body = None if response is None or facts is not None else providers.recorded_body(response)
+    module = providers.recognise(asked.method, asked.url) if facts is not None else None
+    said = _units(providers.request_messages(module, asked.body))
+    reply = _units(facts.reply) if facts is not None else ()
+    if facts is None and body:
+        reply = (("body", None, body.decode("utf-8", "replace")),)
+    news = tuple(unit for unit in said if unit not in known)
+    method, path = asked.method.upper(), _path(asked.url)
+    place = f"{method} {path}"
+    return Step(
+        exchange=exchange,
+        number=number,
+        place=(method, path) if facts is None else ("", facts.operation),
+        said=said,
+        news=news,
+        reply=reply,
+        text=facts.text if facts is not None else "",
+        answer=_answer(exchange, response, body, facts),
+        words=_words(
+            news if facts is not None else (("body", None, asked.body.decode("utf-8", "replace")),), reply
+        ),
+        what=place if facts is None else _what(facts.model or facts.provider, reply),
+        brief=place if facts is None else _brief(facts.model or facts.provider, reply),
+        input_tokens=None if facts is None else facts.input_tokens,
+        output_tokens=None if facts is None else facts.output_tokens,
+    )
+
+
+def _units(messages: Sequence[providers.Message]) -> tuple[Unit, ...]:
+    return tuple((message.kind, message.name, _content(message)) for message in messages)
+
+
+def _content(message: providers.Message) -> str:
+    """The content; JSON in one spelling, since a stream brings a tool's input as the model wrote it."""
+    if message.kind == "tool_use":
+        try:
+            return json.dumps(json.loads(message.content), sort_keys=True, ensure_ascii=False)
+        except (ValueError, RecursionError):
+            pass
+    return message.content
+
+
+def _answer(
+    exchange: Exchange, response: Response | None, body: bytes | None, facts: providers.Facts | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"status": None if response is None else response.status}
+    if facts is not None and facts.reply:
+        found["reply"] = [_said(message) for message in facts.reply]
+        found["finish_reason"] = facts.finish_reason
+    elif response is not None:
+        if facts is not None:
+            body = providers.recorded_body(response)
+        found["body"] = _value(response.body if body is None else body)
+    if exchange.outcome not in ("complete", "closed"):
+        found["outcome"] = exchange.outcome
+        found["error"] = exchange.error_type
+    return found
+
+
+def _said(message: providers.Message) -> dict[str, Any]:
+    """A piece of a reply with a tool's input as a value, so that paths lead into it."""
+    found: dict[str, Any] = {"kind": message.kind}
+    if message.name is not None:
+        found["name"] = message.name
+    if message.kind == "tool_use":
+        found["input"] = _value(message.content.encode())
+    else:
+        found["content"] = message.content
+    return found
+
+
+def _value(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "backslashreplace")
+
+
+def _words(*groups: Sequence[Unit]) -> frozenset[str]:
+    found: set[str] = set()
+    for group in groups:
+        for kind, name, content in group:
+            found.add(f"{kind} {name}")
+            for match in _WORD.finditer(content):
+                found.add(match[0])
+                if len(found) >= _WORDS:
+                    return frozenset(found)
+    return frozenset(found)
+
+
+def _path(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return url
+
+
+def _what(model: str, reply: Sequence[Unit]) -> str:
+    parts = [model]
+    for kind, name, content in reply:
+        if kind == "tool_use":
+            parts.append(f"→ {name}({short(content)})")
+        elif kind in ("text", "refusal") and content.strip():
+            parts.append(json.dumps(short(content), ensure_ascii=False))
+    return " ".join(parts)
+
+
+def _brief(model: str, reply: Sequence[Unit]) -> str:
+    return " ".join([model, *(f"→ {name}" for kind, name, _ in reply if kind == "tool_use")])
+
+
+def short(text: str, limit: int = _SHOWN) -> str:
+    """The text on one line, cut at the limit."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

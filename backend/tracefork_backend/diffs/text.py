@@ -1,0 +1,143 @@
+"""A comparison as lines for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .compare import Change, StepDiff
+from .reading import short
+
+if TYPE_CHECKING:
+    from .diff import Diff, Side
+
+_CHANGES = 4
+"""Changes of a step that are printed; the others are counted."""
+_NAMES = 4
+_VALUE = 120
+_ENDING = 200
+_SIGNS = {"same": "=", "changed": "~", "added": "+", "gone": "-"}
+
+
+def lines(found: Diff) -> tuple[str, ...]:
+    """The two runs, each step or stretch of equal steps, and what it comes to."""
+    return (
+        *(f"{sign} {_side(side)}" for sign, side in (("a", found.a), ("b", found.b))),
+        "",
+        *_steps(found),
+        "",
+        *_summary(found),
+    )
+
+
+def _side(side: Side) -> str:
+    parts = [side.run_id[:8], side.name, f"{side.steps} step{'' if side.steps == 1 else 's'}"]
+    if side.input_tokens is not None:
+        parts.append(f"{side.input_tokens} in, {side.output_tokens or 0} out")
+    if side.cost_usd is not None:
+        parts.append(dollars(side.cost_usd))
+    ended = _outcome(side)
+    return "  ".join([part for part in parts if part] + ([ended] if ended else []))
+
+
+def _outcome(side: Side) -> str:
+    if side.outcome is not None:
+        return "success" if side.outcome else "failure"
+    return side.status or ""
+
+
+def _steps(found: Diff) -> Iterator[str]:
+    steps = found.steps
+    at = 0
+    while at < len(steps):
+        end = at
+        while end < len(steps) and steps[end].kind == "same":
+            end += 1
+        if end > at:
+            yield from _same(steps[at:end])
+            at = end
+            continue
+        yield from _different(found, at)
+        at += 1
+
+
+def _same(steps: Sequence[StepDiff]) -> Iterator[str]:
+    if len(steps) == 1:
+        yield f"= {steps[0].name}  {steps[0].what_a}"
+    else:
+        yield f"= {steps[0].name} to {steps[-1].name}  {len(steps)} steps, the same"
+
+
+def _different(found: Diff, index: int) -> Iterator[str]:
+    step = found.steps[index]
+    marks: list[str] = []
+    if index == found.first:
+        marks.append("the first difference")
+    if step.intervention:
+        marks.append(f"edited: {step.intervention}")
+    if step.follows:
+        marks.append(f"carries {_named(found, step.follows)}")
+    what = step.what_b or step.what_a
+    if step.kind == "changed":
+        what = " ⇒ ".join(dict.fromkeys((step.brief_a or "", step.brief_b or "")))
+    yield f"{_SIGNS[step.kind]} {step.name}  {what}" + (f"  ({'; '.join(marks)})" if marks else "")
+    shown = _telling(step)
+    for change in shown[:_CHANGES]:
+        yield f"    {change.where} {change.path}: {_value(change.a)} → {_value(change.b)}"
+    more = len(shown) - _CHANGES if step.follows else step.differences - min(len(shown), _CHANGES)
+    if more > 0:
+        yield f"    and {more} more"
+
+
+def _telling(step: StepDiff) -> list[Change]:
+    """What a person needs to see: of a request that carries earlier differences only what is new in it."""
+    if not step.follows:
+        return list(step.changes)
+    return [*step.news, *(change for change in step.changes if change.where == "response")]
+
+
+def _value(text: str) -> str:
+    return short(text, _VALUE) or '""'
+
+
+def _named(found: Diff, indexes: Sequence[int]) -> str:
+    names = [found.steps[index].name for index in indexes]
+    if len(names) == 1:
+        return f"step {names[0]}"
+    if len(names) > 2 and indexes[-1] - indexes[0] == len(indexes) - 1:
+        return f"steps {names[0]} to {names[-1]}"
+    return f"steps {', '.join(names[:_NAMES])}{f' … {names[-1]}' if len(names) > _NAMES else ''}"
+
+
+def _summary(found: Diff) -> Iterator[str]:
+    counts = [f"{count} {kind}" for kind in _SIGNS if (count := found.count(kind))]  # type: ignore[arg-type]
+    first = found.first
+    if first is None:
+        yield f"{', '.join(counts) or 'no steps'}: nothing differs"
+    else:
+        chain = found.chain
+        alone = [
+            index
+            for index, step in enumerate(found.steps)
+            if step.differs and index != first and index not in chain
+        ]
+        text = f"{', '.join(counts)}; the first difference is step {found.steps[first].name}"
+        if chain:
+            text += f", and {_named(found, chain)} follow{'s' if len(chain) == 1 else ''} from it"
+        if alone:
+            text += f"; {_named(found, alone)} differ{'s' if len(alone) == 1 else ''} for another reason"
+        yield text
+    if (found.a.last_text, found.a.exit_status) != (found.b.last_text, found.b.exit_status):
+        for sign, side in (("a", found.a), ("b", found.b)):
+            status = "" if side.exit_status is None else f"  (exit status {side.exit_status})"
+            yield f"{sign} ends  {json.dumps(short(side.last_text, _ENDING), ensure_ascii=False)}{status}"
+    if found.a.cost_usd is not None and found.b.cost_usd is not None:
+        yield f"cost    {dollars(found.a.cost_usd)} → {dollars(found.b.cost_usd)}"
+
+
+def dollars(usd: float) -> str:
+    """An amount of dollars, with as many digits as it needs."""
+    if usd == 0:
+        return "$0"
+    return f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"

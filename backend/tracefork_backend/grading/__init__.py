@@ -1,0 +1,1 @@
+"""How a run ended: oracles, and a model as judge."""

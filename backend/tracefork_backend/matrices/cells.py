@@ -1,0 +1,189 @@
+"""A matrix as it stands: runs × variants, each cell its trials, pass rate and cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..rerun.budget import Estimate, total
+from ..statistics import wilson
+
+if TYPE_CHECKING:
+    from ..rerun.edits import Edit
+    from ..rerun.result import Fork
+
+_SHOWN = 40
+"""Characters of what a variant sets, in its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run, changed at one step in one way, as often as was asked for."""
+
+    run_id: str
+    run_name: str
+    step: int
+    variant: str
+    """The change, told apart from the other variants."""
+    wanted: int
+    """How many trials were asked for."""
+    estimate: Estimate | None = None
+    """What one trial is likely to take; None if there can be none."""
+    parent_outcome: bool | None = None
+    """What the oracle says of the run as it was recorded."""
+    forks: tuple[Fork, ...] = ()
+    why: str | None = None
+    """Why there are fewer trials than wanted, or none: the run has no such step, the budget ended."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether the run has the step, and the change fits it."""
+        return self.estimate is not None
+
+    @property
+    def passed(self) -> int:
+        """Trials that ended in success."""
+        return sum(1 for fork in self.forks if fork.outcome is True)
+
+    @property
+    def failed(self) -> int:
+        """Trials that ended in failure."""
+        return sum(1 for fork in self.forks if fork.outcome is False)
+
+    @property
+    def undefined(self) -> int:
+        """Trials that were not graded, or could not be: they count neither way."""
+        return len(self.forks) - self.passed - self.failed
+
+    @property
+    def pass_rate(self) -> float | None:
+        """The share of successes among the graded trials, None if there are none."""
+        graded = self.passed + self.failed
+        return self.passed / graded if graded else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson's 95 % interval of the pass rate."""
+        graded = self.passed + self.failed
+        return wilson(self.passed, graded) if graded else None
+
+    @property
+    def cost_usd(self) -> float:
+        """What its trials cost, as far as prices are known."""
+        return sum(fork.cost_usd or 0.0 for fork in self.forks)
+
+    @property
+    def unpriced(self) -> int:
+        """Live calls whose price is not known."""
+        return sum(fork.unpriced for fork in self.forks)
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """How many trials are not what was asked for, by what kind of problem."""
+        return dict(Counter(fork.problem.kind for fork in self.forks if fork.problem is not None))
+
+    def row(self) -> dict[str, Any]:
+        """The cell as JSON."""
+        return {
+            "run_id": self.run_id,
+            "run_name": self.run_name,
+            "step": self.step,
+            "variant": self.variant,
+            "wanted": self.wanted,
+            "trials": len(self.forks),
+            "passed": self.passed,
+            "failed": self.failed,
+            "undefined": self.undefined,
+            "pass_rate": self.pass_rate,
+            "interval": self.interval,
+            "parent_outcome": self.parent_outcome,
+            "cost_usd": self.cost_usd,
+            "unpriced": self.unpriced,
+            "estimated_usd": None if self.estimate is None else self.estimate.cost_usd,
+            "estimated_calls": None if self.estimate is None else self.estimate.calls,
+            "problems": self.problems,
+            "why": self.why,
+            "forks": [fork.run_id for fork in self.forks],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """Runs × variants: what is estimated, and what came of it so far."""
+
+    cells: tuple[Cell, ...]
+    """Run by run, in each the variants in their order."""
+    oracle: str | None = None
+    """The name of what grades the trials."""
+    budget_usd: float | None = None
+    exhausted: bool = False
+    """Whether trials were left out because the budget had no room for them."""
+
+    @property
+    def forks(self) -> tuple[Fork, ...]:
+        """All trials."""
+        return tuple(fork for cell in self.cells for fork in cell.forks)
+
+    @property
+    def estimate(self) -> Estimate:
+        """What all of it is likely to take."""
+        return total((cell.estimate, cell.wanted) for cell in self.cells if cell.estimate is not None)
+
+    @property
+    def wanted(self) -> int:
+        """How many trials can be made of those that were asked for."""
+        return sum(cell.wanted for cell in self.cells if cell.possible)
+
+    @property
+    def cost_usd(self) -> float:
+        """What the trials cost, as far as prices are known."""
+        return sum(cell.cost_usd for cell in self.cells)
+
+    @property
+    def unpriced(self) -> int:
+        """Live calls whose price is not known."""
+        return sum(cell.unpriced for cell in self.cells)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The cells as JSON."""
+        return [cell.row() for cell in self.cells]
+
+    def summary(self) -> str:
+        """One line: trials, cost, and what kept others from being made."""
+        parts = [f"{len(self.forks)} of {self.wanted} forks", f"${self.cost_usd:.4f}"]
+        if self.budget_usd is not None:
+            parts[-1] += f" of ${self.budget_usd:.2f}"
+        if self.unpriced:
+            parts.append(f"{self.unpriced} live calls of unknown price")
+        if self.oracle is not None:
+            passed, failed = (sum(getattr(c, name) for c in self.cells) for name in ("passed", "failed"))
+            parts.append(f"{passed} passed, {failed} failed, {len(self.forks) - passed - failed} undefined")
+        if self.exhausted:
+            parts.append("stopped at the budget")
+        return " · ".join(parts)
+
+
+def names_of(edits: Sequence[Edit]) -> list[str]:
+    """A name for each variant: what it changes, and to what; numbered where that is not enough."""
+    names = [_name(edit) for edit in edits]
+    return [name if names.count(name) == 1 else f"{name} #{n + 1}" for n, name in enumerate(names)]
+
+
+def _name(edit: Edit) -> str:
+    if edit.kind == "text":
+        return f"text {_short(edit.text or '')}"
+    if edit.kind == "tool_result":
+        return f"{edit.label} {_short(edit.text or '')}"
+    if edit.kind == "tool_input":
+        return f"{edit.label} {_short(json.dumps(edit.value, ensure_ascii=False, default=repr))}"
+    if edit.kind == "request" and edit.system is not None:
+        return edit.label.replace(" system", f" system={_short(edit.system)}", 1)
+    return edit.label
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

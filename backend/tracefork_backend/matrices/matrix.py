@@ -1,0 +1,269 @@
+"""Runs × variants × trials: estimated first, held to a budget, graded, with what was found so far."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from typing import TypeAlias
+
+from tracefork_otel.errors import UsageError
+from tracefork_otel.play.intervention import Tail
+from tracefork_otel.play.match import MatchMode
+from tracefork_otel.play.tools import ToolsMode
+from tracefork_otel.tape.tape import Tape
+
+from ..grading.oracle import Graded, Oracle, grade, graded_run, last_text, name_of
+from ..rerun.budget import Budget, estimate
+from ..rerun.edits import Edit
+from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
+from ..rerun.interventions import build
+from ..rerun.reconstruct import reconstruct
+from ..store import Run, Store
+from .cells import Cell, Matrix, names_of
+
+__all__ = ["Cell", "Matrix", "OnChange", "matrix", "plan"]
+
+OnChange: TypeAlias = Callable[[Matrix], None]
+RunsAt: TypeAlias = Sequence[tuple[Run | Tape, int]]
+
+
+def plan(
+    runs_at: RunsAt,
+    edits: Sequence[Edit],
+    *,
+    times: int = 1,
+    tail: Tail = "live",
+    oracle: Oracle | None = None,
+    budget_usd: float | None = None,
+) -> Matrix:
+    """The matrix before anything runs: what each cell is likely to take, and which cannot be.
+
+    Raises UsageError if no cell can be, or if the oracle fails on a recorded run.
+    """
+    if times < 1:
+        raise UsageError(f"times={times}: ask for at least one fork")
+    if not runs_at or not edits:
+        raise UsageError("a matrix needs at least one run@step and one change")
+    names = names_of(edits)
+    cells: list[Cell] = []
+    for run, step in runs_at:
+        tape = reconstruct(run.store, run) if isinstance(run, Run) else run
+        outcome = None if oracle is None else grade(oracle, _recorded(run))
+        for edit, name in zip(edits, names, strict=True):
+            cell = Cell(
+                run_id=run.run_id,
+                run_name=run.name,
+                step=step,
+                variant=name,
+                wanted=times,
+                parent_outcome=outcome,
+            )
+            try:
+                build(tape, step, edit=edit, tail=tail)
+                cell = replace(cell, estimate=estimate(tape, step, edit, tail=tail))
+            except UsageError as error:
+                cell = replace(cell, why=str(error))
+            cells.append(cell)
+    if not any(cell.possible for cell in cells):
+        raise UsageError(cells[0].why or "no cell of the matrix can be run")
+    Budget(budget_usd)  # one that is none is refused here
+    return Matrix(
+        cells=tuple(cells), oracle=None if oracle is None else name_of(oracle), budget_usd=budget_usd
+    )
+
+
+def _recorded(run: Run | Tape) -> Graded:
+    """What the recording shows an oracle, which is asked before anything is spent: it may be broken."""
+    if isinstance(run, Run):
+        return graded_run(run)
+    return Graded(run_id=run.run_id, exit_status=run.start.exit_status, last_text=last_text(run.exchanges))
+
+
+def matrix(
+    runs_at: RunsAt,
+    edits: Sequence[Edit],
+    *,
+    times: int = 1,
+    tail: Tail = "live",
+    agent: Agent | None = None,
+    oracle: Oracle | None = None,
+    budget_usd: float | None = None,
+    jobs: int = 1,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    store: Store | None = None,
+    match: MatchMode = "exact",
+    ignore: Sequence[str] = (),
+    allow_hosts: Sequence[str] = (),
+    tools: ToolsMode | None = None,
+    on_change: OnChange | None = None,
+) -> Matrix:
+    """Each run forked at its step by each edit, so many times; `on_change` is shown the matrix as it grows.
+
+    No trial starts that the budget has no room for: it ends with what was found so far. Runs are forked in
+    their order, as many at a time as there are jobs. Raises UsageError as `plan` does, before anything runs.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
+    planned = plan(runs_at, edits, times=times, tail=tail, oracle=oracle, budget_usd=budget_usd)
+    board = _Board(planned, on_change)
+    groups = [
+        _Group(
+            board,
+            run,
+            [at for at in range(n * len(edits), (n + 1) * len(edits)) if planned.cells[at].possible],
+            edits,
+            tail,
+        )
+        for n, (run, _) in enumerate(runs_at)
+    ]
+    groups = [group for group in groups if group.cells]
+    # One function cannot be called for two runs at once: it is served from one tape at a time.
+    width = 1 if callable(agent) else min(len(groups), jobs)
+
+    def run_group(group: _Group) -> None:
+        with Forker(
+            group.run,
+            agent=agent,
+            jobs=max(1, jobs // width),
+            timeout=timeout,
+            store=store,
+            match=match,
+            ignore=ignore,
+            allow_hosts=allow_hosts,
+            tools=tools,
+            warm=len(group.cells) * times > 1,
+        ) as forker:
+            group.make(forker, oracle)
+
+    if width == 1:
+        for group in groups:
+            run_group(group)
+        return board.now()
+    with ThreadPoolExecutor(width, thread_name_prefix="tracefork-matrix") as executor:
+        futures = [executor.submit(run_group, group) for group in groups]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            board.stop()
+            raise
+    return board.now()
+
+
+class _Board:
+    """The matrix while its trials run, shared by all threads."""
+
+    def __init__(self, planned: Matrix, on_change: OnChange | None) -> None:
+        self.planned = planned
+        self.budget = Budget(planned.budget_usd)
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._cells = list(planned.cells)
+        self._forkers: list[Forker] = []
+        self._stopped = False
+
+    def cell(self, at: int) -> Cell:
+        """The cell as it stands."""
+        return self._cells[at]
+
+    def add(self, at: int, fork: Fork) -> None:
+        """The fork is one of the cell's trials."""
+        with self._lock:
+            cell = self._cells[at]
+            self._cells[at] = replace(cell, forks=(*cell.forks, fork))
+            if self._on_change is not None:
+                self._on_change(self._now())
+
+    def lacks(self, at: int, why: str) -> None:
+        """The cell says why it has fewer trials than wanted."""
+        with self._lock:
+            self._cells[at] = replace(self._cells[at], why=why)
+
+    def now(self) -> Matrix:
+        """The matrix as it stands."""
+        with self._lock:
+            return self._now()
+
+    def _now(self) -> Matrix:
+        return replace(self.planned, cells=tuple(self._cells), exhausted=self.budget.exhausted)
+
+    def enter(self, forker: Forker) -> None:
+        """This forker is stopped with the others."""
+        with self._lock:
+            self._forkers.append(forker)
+            if self._stopped:
+                forker.stop()
+
+    def stop(self) -> None:
+        """Whatever runs is being ended, and nothing more starts."""
+        self.budget.close()
+        with self._lock:
+            self._stopped = True
+            for forker in self._forkers:
+                forker.stop()
+
+
+class _Group:
+    """The cells of one run, as the gate of its forker."""
+
+    def __init__(
+        self, board: _Board, run: Run | Tape, cells: Sequence[int], edits: Sequence[Edit], tail: Tail
+    ) -> None:
+        self.board = board
+        self.run = run
+        self.cells = tuple(cells)
+        self._edits = edits
+        self._tail: Tail = tail
+        self._places: list[int] = []
+        """The cell of each planned fork: all of them once, then again, so that a budget ends them alike."""
+        self._reserved: dict[int, float] = {}
+        self._admitted: list[int] = []
+        self._dearest: dict[int, float] = {}
+
+    def make(self, forker: Forker, oracle: Oracle | None) -> None:
+        """The trials of all cells are made, as far as the budget goes."""
+        board = self.board
+        board.enter(forker)
+        times = max(board.cell(at).wanted for at in self.cells)
+        self._places = [at for _ in range(times) for at in self.cells]
+        planned = [
+            Planned(at=board.cell(at).step, edit=self._edits[at % len(self._edits)], tail=self._tail)
+            for at in self._places
+        ]
+        forker.forks(
+            planned,
+            oracle=oracle,
+            # A fork's number counts those that were started, and so does the list of what was admitted.
+            on_done=lambda fork: board.add(self._admitted[fork.trial], fork),
+            gate=self,
+        )
+
+    def admit(self, at: int) -> bool:
+        """Whether that trial starts: the worst that it may cost is set aside, or the cell says why not."""
+        board, place = self.board, self._places[at]
+        expected = board.cell(place).estimate
+        assert expected is not None
+        if expected.unknown and board.budget.limit_usd is not None:
+            names = ", ".join(expected.unknown)
+            board.lacks(place, f"the price of {names} is not known, so the budget cannot hold it")
+            return False
+        # What a trial of this cell did cost may be more than what was thought to be the worst.
+        worst = max(expected.worst_usd, self._dearest.get(place, 0.0))
+        if not board.budget.reserve(worst, wait=True):
+            left = max(0.0, (board.budget.limit_usd or 0.0) - board.budget.spent_usd)
+            board.lacks(place, f"the budget ended: ${left:.4f} left, a fork may take ${worst:.4f}")
+            return False
+        self._reserved[at] = worst
+        self._admitted.append(place)
+        return True
+
+    def ended(self, at: int, fork: Fork) -> None:
+        """What the trial did cost is spent."""
+        place = self._places[at]
+        if fork.cost_usd is not None:
+            self._dearest[place] = max(self._dearest.get(place, 0.0), fork.cost_usd)
+        self.board.budget.settle(self._reserved.pop(at), fork.cost_usd, unknown_calls=fork.unpriced)

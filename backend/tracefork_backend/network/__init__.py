@@ -1,0 +1,1 @@
+"""Servers and what they speak: the recording proxy, the OTLP receiver, listening sockets."""

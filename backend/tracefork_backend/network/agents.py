@@ -1,0 +1,117 @@
+"""A command's providers behind a proxy: the variables that lead its SDKs there, kept for its replays."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tracefork_otel.errors import TapeError, UsageError
+from tracefork_otel.redaction import redact
+from tracefork_otel.settings import Settings
+from tracefork_otel.tape.tape import HowStarted
+
+from .addresses import LOOPBACK
+
+if TYPE_CHECKING:
+    from .proxy import Proxy
+
+VARIABLE = "TRACEFORK_PROXY"
+"""In the recorded environment of a command: its routes, by which a replay knows that it needs a proxy."""
+DEFAULTS = {
+    "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
+    "OPENAI_BASE_URL": "https://api.openai.com/v1",
+    "GOOGLE_GEMINI_BASE_URL": "https://generativelanguage.googleapis.com",
+}
+"""Variables that the providers' own SDKs read in every language, and where they lead by default."""
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A base URL that leads to the proxy instead of its provider."""
+
+    variable: str
+    origin: str
+    """The provider's scheme and host; the requests on the tape have it in their URLs."""
+    path: str
+    port: int = 0
+    """The proxy's port; 0 where it was not chosen yet."""
+
+    @property
+    def base_url(self) -> str:
+        """What the agent is given instead."""
+        return f"http://{LOOPBACK}:{self.port}{self.path}"
+
+
+def routes_of(environ: Mapping[str, str]) -> tuple[Route, ...]:
+    """A route for each provider, to where its variable leads or to its own address; UsageError if to none."""
+    found: list[Route] = []
+    for variable, default in DEFAULTS.items():
+        url = environ.get(variable) or default
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise UsageError(
+                f"{variable}={url!r} is no http or https URL, so the proxy cannot stand before it"
+            )
+        origin = f"{parts.scheme}://{parts.netloc}"
+        found.append(Route(variable=variable, origin=origin, path=parts.path.rstrip("/")))
+    return tuple(found)
+
+
+def recorded_routes(start: HowStarted) -> tuple[Route, ...]:
+    """The routes that a command was recorded with; none if it was recorded without a proxy."""
+    text = start.environment.get(VARIABLE)
+    if not text:
+        return ()
+    try:
+        return tuple(Route(**route) for route in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise TapeError(f"how the command was reached by its proxy cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A proxy that runs, and the environment that leads an agent to it."""
+
+    proxy: Proxy | None
+    environment: Mapping[str, str]
+    recorded: Mapping[str, str]
+    """What the recording keeps, so that a replay listens where it did."""
+
+
+@contextlib.contextmanager
+def behind_proxy(
+    routes: tuple[Route, ...], settings: Settings, *, launch: tuple[str, str], name: str
+) -> Iterator[Behind]:
+    """A proxy answers on each route's port, or on a free one, within the block; without routes, none does."""
+    if not routes:
+        yield Behind(None, {}, {})
+        return
+    # Here, not above: most commands need no proxy, and its libraries take a while to load.
+    from .listening import bind
+    from .proxy import Proxy, Upstream
+
+    sockets = [bind(LOOPBACK, route.port, or_any=True) for route in routes]
+    placed = [
+        replace(route, port=int(one.getsockname()[1])) for route, one in zip(routes, sockets, strict=True)
+    ]
+    upstreams = [
+        Upstream(socket=one, origin=route.origin) for route, one in zip(placed, sockets, strict=True)
+    ]
+    redactor = redact.of(settings)
+    kept = [asdict(replace(route, origin=redactor.url(route.origin))) for route in placed]
+    environment = {route.variable: route.base_url for route in placed}
+    # The proxy sees all: a recorder inside the agent would write every call a second time.
+    environment["TRACEFORK_MODE"] = "off"
+    for variable in ("NO_PROXY", "no_proxy"):
+        others = os.environ.get(variable)
+        environment[variable] = f"{others},{LOOPBACK}" if others else LOOPBACK
+    with Proxy(upstreams, settings=settings, name=name, launch=launch) as proxy:
+        # Written at once, so that the proxy counts as reached also where no request comes.
+        proxy.ledger.note("proxy", {"ports": {route.variable: route.port for route in placed}})
+        yield Behind(proxy, environment, {VARIABLE: json.dumps(kept)})

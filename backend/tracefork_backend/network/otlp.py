@@ -1,0 +1,236 @@
+"""OTLP over HTTP read: bytes of a request to spans, within limits, in protobuf and JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tracefork_otel.store.records import SpanRecord
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+MAX_COMPRESSED = 32 * 1024 * 1024
+"""A batch of an SDK is 512 spans: whoever sends more than this at once is not one."""
+MAX_PLAIN = 128 * 1024 * 1024
+"""What a request may grow to when it is decompressed: a bomb is stopped here."""
+_ZSTD_WINDOW = 8 * 1024 * 1024
+"""What the format wants every decoder to support; frames that want more would take our memory."""
+_STEP = 1024 * 1024
+
+Form: TypeAlias = Literal["protobuf", "json"]
+_FORMS: dict[str, Form] = {"application/x-protobuf": "protobuf", "application/json": "json"}
+_KINDS = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_STATUSES = ("UNSET", "OK", "ERROR")
+_IDS = {"traceId": 32, "spanId": 16, "parentSpanId": 16, "trace_id": 32, "span_id": 16, "parent_span_id": 16}
+
+
+class Refused(Exception):
+    """A request that is not taken: the status to answer with, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def form_of(content_type: str | None) -> Form:
+    """The form that a request is written in; Refused with 415 for any other."""
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    if kind.startswith("application/grpc"):
+        raise Refused(415, "gRPC is not spoken here: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")
+    if kind not in _FORMS:
+        raise Refused(
+            415, f"content-type {kind or '(none)'}: send application/x-protobuf or application/json"
+        )
+    return _FORMS[kind]
+
+
+def decompressed(body: bytes, encoding: str | None, *, limit: int = MAX_PLAIN) -> bytes:
+    """The body with its content encoding undone; Refused where it is cut, foreign, or too large."""
+    kind = (encoding or "identity").strip().lower()
+    if kind == "identity":
+        return body
+    if kind not in ("gzip", "zstd", "deflate"):
+        raise Refused(415, f"content-encoding {kind}: send gzip, zstd or identity")
+    steps = _unzstd(body) if kind == "zstd" else _inflated(body, 31 if kind == "gzip" else 15)
+    parts: list[bytes] = []
+    size = 0
+    for part in steps:
+        size += len(part)
+        if size > limit:
+            raise Refused(413, f"the request has more than {limit} bytes when decompressed")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _inflated(body: bytes, window: int) -> Iterator[bytes]:
+    try:
+        rest = body
+        while True:
+            decoder = zlib.decompressobj(window)
+            while not decoder.eof:
+                part = decoder.decompress(rest, _STEP)
+                rest = decoder.unconsumed_tail
+                if not part and not decoder.eof:
+                    raise Refused(400, "the compressed body ends before its end")
+                yield part
+            rest = decoder.unused_data
+            if not rest:
+                return
+    except zlib.error as error:
+        raise Refused(400, f"the body cannot be decompressed: {error}") from error
+
+
+def _unzstd(body: bytes) -> Iterator[bytes]:
+    try:
+        import zstandard
+    except ImportError:
+        raise Refused(415, "zstd needs the package zstandard here: send gzip, or install it") from None
+    try:
+        decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        # Four bytes can become 128 KiB, so it is fed in small steps.
+        step = 256
+        for at in range(0, len(body), step):
+            if decoder.eof:
+                raise Refused(400, "bytes follow the end of the compressed body")
+            yield decoder.decompress(body[at : at + step])
+        if not decoder.eof:
+            raise Refused(400, "the compressed body ends before its end")
+    except zstandard.ZstdError as error:
+        raise Refused(400, f"the body cannot be decompressed: {error}") from error
+
+
+def parse(body: bytes, form: Form) -> ExportTraceServiceRequest:
+    """The request as a message; Refused with 400 where it is none."""
+    from google.protobuf.json_format import ParseDict
+    from google.protobuf.json_format import ParseError as JsonError
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    try:
+        if form == "protobuf":
+            return ExportTraceServiceRequest.FromString(body)
+        found = json.loads(body)
+        if not isinstance(found, dict):
+            raise Refused(400, "the JSON body is no object")
+        return ParseDict(_ids_as_base64(found), ExportTraceServiceRequest(), ignore_unknown_fields=True)
+    except (DecodeError, JsonError, ValueError, TypeError, RecursionError) as error:
+        raise Refused(400, f"not an OTLP trace request: {error}"[:500]) from error
+
+
+def _ids_as_base64(value: Any) -> Any:
+    """The same JSON with ids, which OTLP writes in hex, as protobuf's own JSON form wants them."""
+    if isinstance(value, list):
+        return [_ids_as_base64(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _base64_of(one) if key in _IDS and isinstance(one, str) else _ids_as_base64(one)
+        for key, one in value.items()
+    }
+
+
+def _base64_of(digits: str) -> str:
+    try:
+        return base64.b64encode(bytes.fromhex(digits)).decode()
+    except ValueError as error:
+        raise binascii.Error(f"{digits[:40]!r} is no id in hex") from error
+
+
+def spans_of(message: ExportTraceServiceRequest) -> Iterator[SpanRecord | str]:
+    """Each span as a record, or why it cannot be one."""
+    for resource in message.resource_spans:
+        about = _attributes(resource.resource.attributes)
+        service = str(about.get("service.name", ""))
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                yield _span(span, service, scope.scope.name)
+
+
+def _span(span: Any, service: str, scope: str) -> SpanRecord | str:
+    if len(span.trace_id) != 16 or not any(span.trace_id):
+        return f"span {span.name[:60]!r}: its trace id is not 16 bytes, or all zero"
+    if len(span.span_id) != 8 or not any(span.span_id):
+        return f"span {span.name[:60]!r}: its span id is not 8 bytes, or all zero"
+    # The store keeps times in signed 64 bits.
+    if max(span.start_time_unix_nano, span.end_time_unix_nano) >= 1 << 63:
+        return f"span {span.name[:60]!r}: its time is out of range"
+    parent = span.parent_span_id
+    return SpanRecord(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_span_id=parent.hex() if len(parent) == 8 and any(parent) else None,
+        name=span.name,
+        kind=_KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else "INTERNAL",
+        started_ns=span.start_time_unix_nano,
+        ended_ns=max(span.end_time_unix_nano, span.start_time_unix_nano),
+        status=_STATUSES[span.status.code] if 0 <= span.status.code < len(_STATUSES) else "UNSET",
+        status_message=span.status.message or None,
+        service=service,
+        scope=scope,
+        attributes=_attributes(span.attributes),
+        events=tuple(
+            {
+                "name": event.name,
+                "time_ns": event.time_unix_nano,
+                "attributes": _attributes(event.attributes),
+            }
+            for event in span.events
+        ),
+        links=tuple(
+            {
+                "trace_id": one.trace_id.hex(),
+                "span_id": one.span_id.hex(),
+                "attributes": _attributes(one.attributes),
+            }
+            for one in span.links
+        ),
+    )
+
+
+def _attributes(pairs: Any) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    found = getattr(value, kind)
+    if kind == "array_value":
+        return [_value(one) for one in found.values]
+    if kind == "kvlist_value":
+        return _attributes(found.values)
+    return found
+
+
+def answer_of(form: Form, rejected: int, why: str) -> bytes:
+    """The body of a 200: empty, or what of the request was not taken and why."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    if form == "json":
+        partial = {"partialSuccess": {"rejectedSpans": str(rejected), "errorMessage": why}}
+        return json.dumps(partial if rejected else {}).encode()
+    response = ExportTraceServiceResponse()
+    if rejected:
+        response.partial_success.rejected_spans = rejected
+        response.partial_success.error_message = why
+    return response.SerializeToString()
+
+
+def error_of(form: Form, why: str) -> bytes:
+    """A google.rpc.Status with the message, as the protocol wants the body of an error to be."""
+    if form == "json":
+        return json.dumps({"message": why}).encode()
+    text = why.encode()
+    length = len(text)
+    varint = bytearray()
+    while length > 0x7F:
+        varint.append(length & 0x7F | 0x80)
+        length >>= 7
+    varint.append(length)
+    return b"\x12" + bytes(varint) + text  # field 2, of length

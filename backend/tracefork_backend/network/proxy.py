@@ -1,0 +1,337 @@
+"""A reverse proxy that records what passes byte for byte, or answers from a tape with the same player."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import httpx2
+
+from tracefork_otel.exchange import Exchange, Request
+from tracefork_otel.play.player import Live, Miss, Served
+from tracefork_otel.seam.playing import at_path, load_player
+from tracefork_otel.settings import Settings
+
+from .addresses import LOOPBACK
+from .ledger import RUN_HEADER, Entry, Ledger
+from .listening import (
+    ClientLeft,
+    Receive,
+    Scope,
+    Send,
+    Server,
+    TooLarge,
+    answer_error,
+    bind,
+    error_body,
+    is_foreign,
+    left,
+    read_body,
+)
+
+MAX_REQUEST = 512 * 1024 * 1024
+"""Requests are in the WAL before they are sent, so they are held in memory: this is how much one may take."""
+_CONNECT_S = 30.0
+_GRACE_S = 1.0
+"""Running answers may take this long when the proxy is stopped; also how long a client that left while it was
+recorded may take to leave again."""
+_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_BAD_GATEWAY = 502
+_BROKEN = ("RemoteProtocolError", "ReadError", "CloseError", "WriteError")
+_OURS = (b"host", RUN_HEADER.encode())
+_EXPECT = b"expect"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A port that the proxy listens on, and where its requests go."""
+
+    socket: socket
+    origin: str
+    """Scheme and host, and a path that is put before each request's own."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.socket.getsockname()[1])
+
+
+class Proxy:
+    """Passes requests on and writes them down; a context manager, within which it answers."""
+
+    def __init__(
+        self,
+        upstreams: Sequence[Upstream],
+        *,
+        settings: Settings,
+        name: str = "proxy",
+        host: str = LOOPBACK,
+        launch: tuple[str, str] | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """In the modes replay and fork, the settings' tape answers, and only a fork's tail goes upstream."""
+        self.upstreams = {one.port: one.origin.rstrip("/") for one in upstreams}
+        self.ledger = Ledger(
+            settings.store, settings=settings, name=name, launch=launch, attributes=attributes
+        )
+        self._settings = settings
+        self._host = host
+        self._player = load_player(settings) if settings.mode in ("replay", "fork") else None
+        self._client: httpx2.AsyncClient | None = None
+        self.server = Server(self._app, [one.socket for one in upstreams], grace_s=_GRACE_S)
+
+    @property
+    def went_on(self) -> bool:
+        """Whether a fork's change was made, so that what followed was the agent's own way."""
+        return self._player is not None and not self._player.watching
+
+    def __enter__(self) -> Proxy:
+        self.server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nobody is answered any more, and all that passed can be sealed."""
+        self.server.close()
+        self.ledger.close()
+
+    def run(self) -> None:
+        """Answers on this thread until `server.stop`, then closes."""
+        try:
+            self.server.run()
+        finally:
+            self.ledger.close()
+
+    def _upstream(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            # The agent's own client decides how long it waits.
+            timeout = httpx2.Timeout(None, connect=_CONNECT_S)
+            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+            self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+        return self._client
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: bytes = scope["raw_path"]
+        if is_foreign(scope, self._host):
+            await answer_error(
+                send, 421, "tracefork_foreign_host", "this proxy answers to loopback names only"
+            )
+            return
+        if scope["method"] == "CONNECT" or not path.startswith(b"/"):
+            await answer_error(
+                send,
+                405,
+                "tracefork_reverse_proxy",
+                "this is a reverse proxy: give its address to the SDK as base URL, not as HTTP proxy",
+            )
+            return
+        try:
+            body = await read_body(scope, receive, MAX_REQUEST)
+        except ClientLeft:
+            return
+        except TooLarge:
+            await answer_error(
+                send, 413, "tracefork_too_large", f"the request has more than {MAX_REQUEST} bytes"
+            )
+            return
+        request = self._request(scope, body)
+        await self._answer(scope, request, body, receive, send)
+
+    def _request(self, scope: Scope, body: bytes) -> httpx2.Request:
+        query = scope["query_string"]
+        target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
+        url = self.upstreams[scope["server"][1]] + target
+        named = {
+            word.strip().lower()
+            for key, value in scope["headers"]
+            if key == b"connection"
+            for word in value.split(b",")
+        }
+        headers = [
+            (key, value)
+            for key, value in scope["headers"]
+            if key not in _HOP and key not in named and key not in _OURS and key != _EXPECT
+        ]
+        return httpx2.Request(scope["method"], url, headers=headers, content=body or None)
+
+    def _value(self, request: httpx2.Request, body: bytes) -> Request:
+        return self.ledger.redactor.request(request.method, str(request.url), request.headers.raw, body)
+
+    async def _answer(
+        self, scope: Scope, request: httpx2.Request, body: bytes, receive: Receive, send: Send
+    ) -> None:
+        value = self._value(request, body)
+        headers = {key.decode("latin-1"): text.decode("latin-1") for key, text in scope["headers"]}
+        found: Any = None
+        why = ""
+        if self._player is not None:
+            try:
+                found = self._player.answer(value)
+            except Exception as error:
+                why = f"the tape gave no answer: {error}"
+        if isinstance(found, Live) and (found.body is not None or found.path is not None):
+            body = body if found.body is None else found.body
+            kept = [(key, text) for key, text in request.headers.raw if key.lower() != b"content-length"]
+            url = request.url if found.path is None else at_path(request.url, found.path)
+            request = httpx2.Request(request.method, url, headers=kept, content=body)
+            value = self._value(request, body)
+        entry = self.ledger.begin(value, headers, replayed=isinstance(found, Served))
+        if found is not None and found.phase is not None:
+            entry.attributes["tracefork.phase"] = found.phase
+            label = None if isinstance(found, Miss) else found.label
+            if label is not None:
+                entry.attributes["tracefork.intervention"] = entry.intervention = label
+        if isinstance(found, Miss):
+            entry.attributes["tracefork.drift"] = found.explanation.to_json()
+            why = found.explanation.text()
+        if isinstance(found, Served):
+            work = self._play(scope, entry, found, send)
+        elif self._player is None or isinstance(found, Live):
+            work = self._forward(scope, entry, request, send)
+        else:
+            text = f"tracefork {self._settings.mode}: {why}"
+            entry.end("no_response", error_type="tracefork_otel.Drift", error_message=text)
+            await answer_error(send, _BAD_GATEWAY, "tracefork_drift", text)
+            return
+        await _until_left(entry, work, receive)
+
+    async def _forward(self, scope: Scope, entry: Entry, request: httpx2.Request, send: Send) -> None:
+        try:
+            response = await self._upstream().send(request, stream=True)
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            entry.end("no_response", error=error)
+            await _bad_gateway(send, str(error), type(error).__name__)
+            return
+        try:
+            raw = response.headers.raw
+            entry.head(
+                response.status_code,
+                self.ledger.redactor.response_headers(raw, entry.replaced),
+                response.http_version,
+            )
+            await send(
+                {"type": "http.response.start", "status": response.status_code, "headers": _passed_on(raw)}
+            )
+            async for chunk in response.aiter_raw():
+                entry.chunk(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except httpx2.RequestError as error:
+            entry.end("cut" if type(error).__name__ in _BROKEN else "failed", error=error)
+            await self._hang_up(scope)
+            return
+        finally:
+            await response.aclose()
+        # In the WAL before the client knows that it is over, and may end the proxy.
+        entry.end("complete")
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _play(self, scope: Scope, entry: Entry, served: Served, send: Send) -> None:
+        recorded = served.exchange
+        entry.served_span_id = None if served.changed else recorded.span_id
+        response = recorded.response
+        if response is None:
+            await self._play_failure(scope, entry, served, send)
+            return
+        entry.head(response.status, response.headers, response.http_version)
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+        pieces = response.chunks() or ((response.body,) if response.body else ())
+        for piece in pieces:
+            # What the client was given, also where it leaves in the middle as it did in the recording.
+            entry.chunk(piece)
+        await send({"type": "http.response.start", "status": response.status, "headers": _passed_on(raw)})
+        waits = self._settings.timing == "recorded"
+        last = 0
+        for number, piece in enumerate(pieces):
+            if waits and number < len(response.chunk_offsets_us):
+                due = response.chunk_offsets_us[number]
+                await asyncio.sleep(max(0, due - last) / 1e6)
+                last = due
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if recorded.outcome == "complete":
+            entry.end("complete")
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if recorded.outcome in ("closed", "cancelled", "abandoned"):
+            await asyncio.sleep(_GRACE_S)
+        entry.end(recorded.outcome, error_type=recorded.error_type, error_message=recorded.error_message)
+        await self._hang_up(scope)
+
+    async def _play_failure(self, scope: Scope, entry: Entry, served: Served, send: Send) -> None:
+        recorded: Exchange = served.exchange
+        if recorded.outcome in ("cancelled", "in_flight"):
+            length_ns = (recorded.ended_ns or recorded.started_ns) - recorded.started_ns
+            await asyncio.sleep(length_ns / 1e9 + _GRACE_S)
+        entry.end(recorded.outcome, error_type=recorded.error_type, error_message=recorded.error_message)
+        if served.changed or recorded.outcome != "no_response":
+            await self._hang_up(scope)
+            return
+        kind = (recorded.error_type or "").rpartition(".")[2]
+        await _bad_gateway(send, recorded.error_message or "", kind)
+
+    async def _hang_up(self, scope: Scope) -> None:
+        await self.server.listener.hang_up(tuple(scope["client"][:2]))
+
+
+async def _until_left(entry: Entry, work: Any, receive: Receive) -> None:
+    """The work is done, or was given up because its client left."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(left(receive))
+    gone.add_done_callback(lambda _: task.cancel())
+    try:
+        await task
+    except asyncio.CancelledError:
+        entry.end("closed" if entry.answered else "cancelled")
+        if not gone.done():
+            raise
+    except BaseException as error:
+        entry.end("failed" if entry.answered else "no_response", error=error)
+        raise
+    finally:
+        gone.cancel()
+
+
+async def _bad_gateway(send: Send, text: str, kind: str) -> None:
+    """What a client gets where its upstream did not answer; a function of the error alone, so it replays."""
+    body = error_body("tracefork_upstream", f"the upstream gave no answer ({kind}): {text}")
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": _BAD_GATEWAY, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _passed_on(raw: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    named = {
+        word.strip().lower()
+        for key, value in raw
+        if key.lower() == b"connection"
+        for word in value.split(b",")
+    }
+    return [(key, value) for key, value in raw if key.lower() not in _HOP and key.lower() not in named]
+
+
+@contextlib.contextmanager
+def proxying(
+    origin: str, *, store: Path, host: str = LOOPBACK, port: int = 0, settings: Settings | None = None
+) -> Iterator[tuple[str, Proxy]]:
+    """The base URL of a recording proxy before that upstream, and the proxy, for the length of the block."""
+    upstream = Upstream(socket=bind(host, port), origin=origin)
+    with Proxy([upstream], settings=replace(settings or Settings(), store=store), host=host) as proxy:
+        yield f"http://{host}:{upstream.port}", proxy

@@ -1,1 +1,0 @@
-"""Spans of other SDKs and Collectors, received by OTLP into the store."""

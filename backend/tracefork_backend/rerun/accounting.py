@@ -1,0 +1,231 @@
+"""What a fork's own records say of it: calls by phase, cost, where it met its parent again, and problems."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.play.intervention import Intervention
+from tracefork_otel.play.match import MatchMode, fingerprint
+from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
+from tracefork_otel.tape.tape import Tape
+from tracefork_otel.wire import facts as providers
+
+from ..store import facts_of
+from . import called
+from .problems import Diagnosis
+from .receipt import DriftReport, Leak
+from .result import Fork
+from .steps import phase_of, report_of, went_live
+
+# The model did not answer such a call, so there is nothing to price.
+_REFUSED = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How the agent of a fork ended."""
+
+    exit_status: int | None
+    name: str
+    """The agent, as a person calls it."""
+    stdout: str = ""
+    stderr: str = ""
+    result: object = None
+    seconds: float = 0.0
+    in_place: bool = False
+    timed_out: float | None = None
+    stopped: bool = False
+    """Whether it was ended from here."""
+    not_started: str | None = None
+    """Why the agent was never at work."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """What the processes of a fork recorded."""
+
+    exchanges: Sequence[Exchange]
+    """In order of their start."""
+    spans: Sequence[SpanRecord]
+    processes: Sequence[ProcessStarted]
+    notes: Sequence[Note]
+
+
+class Account:
+    """One fork's records beside the tape that it was played from."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        change: Intervention,
+        records: Records,
+        ended: Ended,
+        *,
+        run_id: str,
+        delivered: bool,
+        replaced: bool = True,
+        match: MatchMode,
+        ignore: Sequence[str],
+    ) -> None:
+        self.tape = tape
+        self.change = change
+        self.records = records
+        self.ended = ended
+        self.delivered = delivered
+        self.replaced = replaced
+        """Whether the tool whose result is changed was called; True of other changes."""
+        self._match: MatchMode = match
+        self._ignore = tuple(ignore)
+        self.own = [one for one in records.exchanges if one.trace_id == run_id]
+        self.live = [one for one in records.exchanges if went_live(one)]
+        refused = (one for one in (*records.exchanges, *records.spans) if "tracefork.drift" in one.attributes)
+        self.misses: list[Exchange | SpanRecord] = sorted(refused, key=lambda one: one.started_ns)
+        """Requests, and calls of tools, that were refused."""
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a Fork that records decide."""
+        prices = [self._price(one) for one in self.live]
+        known = [price for price in prices if isinstance(price, float)]
+        unpriced = prices.count(None)
+        return {
+            "steps": len(self.own),
+            "forked_at": self._forked_at(),
+            "reconverged_at": self._reconverged_at(),
+            "calls_replayed": sum(one.replayed and self._from_tape(one) for one in self.records.exchanges),
+            "calls_live": len(self.live),
+            "calls_memo": sum(phase_of(one) == "memo" for one in self.records.exchanges),
+            "cost_usd": None if unpriced and not known else sum(known),
+            "unpriced": unpriced,
+            "last_text": self._last_text(),
+            "answers_sha256": self._answers(),
+            "drift": self.drift(),
+            "leaks": self.leaks(),
+            "problem": Diagnosis(self).first(),
+            "tools": called.account(self.tape, self.records.spans),
+            "notes": (*self.ended.notes, *self._how_changed(), *called.others(self.records.spans)),
+            "exit_status": self.ended.exit_status,
+            "result": self.ended.result if self.ended.in_place else self._result(),
+            "stdout": self.ended.stdout,
+            "stderr": self.ended.stderr,
+            "seconds": self.ended.seconds,
+        }
+
+    @staticmethod
+    def _from_tape(exchange: Exchange) -> bool:
+        return exchange.served_span_id is not None and phase_of(exchange) != "memo"
+
+    def _forked_at(self) -> int | None:
+        return next((at for at, one in enumerate(self.own) if one.intervention is not None), None)
+
+    def _reconverged_at(self) -> int | None:
+        forked = self.tape.exchanges[self.change.step]
+        rest = {
+            self._fingerprint(one)
+            for step, one in enumerate(self.tape.exchanges)
+            if step > self.change.step and forked.ended_ns is not None and one.started_ns >= forked.ended_ns
+        }
+        return next(
+            (
+                at
+                for at, one in enumerate(self.own)
+                if phase_of(one) in ("tail", "memo") and self._fingerprint(one) in rest
+            ),
+            None,
+        )
+
+    def _fingerprint(self, exchange: Exchange) -> str:
+        return fingerprint(exchange.request, match=self._match, ignore=self._ignore)
+
+    def _price(self, exchange: Exchange) -> float | str | None:
+        """The price of a live call; "" if it is no model call that was answered, None if it is not known."""
+        row = facts_of(exchange)
+        if (
+            row is None
+            or "provider" not in row
+            or exchange.response is None
+            or exchange.response.status >= _REFUSED
+        ):
+            return ""
+        return row["cost_usd"]
+
+    def _last_text(self) -> str | None:
+        for exchange in reversed(self.own):
+            response = exchange.response
+            if response is None:
+                continue
+            found = providers.facts(
+                exchange.request.method,
+                exchange.request.url,
+                request=exchange.request.body,
+                response=providers.decode_body(response.body, response.header("content-encoding")),
+                content_type=response.header("content-type"),
+            )
+            if found is not None:
+                return found.text
+        return None
+
+    def _answers(self) -> str:
+        """A digest of all answers in their order: what a model said without its ids, else the body.
+
+        A call that got no answer is left out: what a client tried again and got then is the same.
+        """
+        digest = sha256()
+        for exchange in self.own:
+            response = exchange.response
+            if response is None:
+                continue
+            found = providers.facts_of(exchange)
+            said = [[one.role, one.kind, one.name, one.content] for one in found.reply] if found else []
+            digest.update(json.dumps(said, default=repr).encode() if said else response.body)
+            digest.update(f"|{response.status}\n".encode())
+        return digest.hexdigest()
+
+    def _result(self) -> object:
+        """What the agent function returned, from the first span of one that says so."""
+        found = [span for span in self.records.spans if "tracefork.result" in span.attributes]
+        first = min(found, key=lambda span: span.started_ns, default=None)
+        return None if first is None else first.attributes["tracefork.result"]
+
+    def _how_changed(self) -> tuple[str, ...]:
+        """That a tool's result was changed outside of the tool."""
+        change = self.change
+        if change.tool is None or change.result is not None:
+            return ()
+        return (
+            f"{change.tool} is no @tracefork_otel.tool function: its result was changed in the request that "
+            f"carries it, at step {change.step}",
+        )
+
+    def drift(self) -> DriftReport | None:
+        """How the agent left its tape before the change, if it did."""
+        first = next((one for one in self.misses if phase_of(one) == "prefix"), None)
+        return None if first is None else report_of(first)
+
+    def leaks(self) -> tuple[Leak, ...]:
+        """The connections that went round the seam before the change."""
+        found: dict[Leak, None] = {}
+        for note in self.records.notes:
+            if note.kind == "leak":
+                port = note.attributes.get("port")
+                host, caller = (str(note.attributes.get(name, "?")) for name in ("host", "caller"))
+                found.setdefault(Leak(host=host, port=port if isinstance(port, int) else None, caller=caller))
+        return tuple(found)
+
+
+def root_attributes(fork: Fork) -> dict[str, object]:
+    """What a fork's root span says of how it went."""
+    problem = fork.problem
+    return {
+        "tracefork.exit_status": fork.exit_status,
+        "tracefork.fork.forked_at": fork.forked_at,
+        "tracefork.fork.reconverged_at": fork.reconverged_at,
+        "tracefork.fork.cost_usd": fork.cost_usd,
+        "tracefork.fork.problem": None if problem is None else problem.kind,
+        "tracefork.fork.problem.text": None if problem is None else problem.text,
+    }

@@ -1,0 +1,125 @@
+"""Tape files read into a store, where they are runs like any other."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, ProcessStarted, SpanRecord, ToolCall
+from tracefork_otel.store.wal import Wal
+from tracefork_otel.tape.tape import Tape
+
+from ..store import open_store
+from .called import span_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import did."""
+
+    run_id: str
+    steps: int
+    already_there: bool
+
+
+def import_tape(store: Path | str, path: Path | str) -> Imported:
+    """The tape's run is in the store, byte for byte; a run that is there already is left alone.
+
+    Raises TapeError if the file is not a whole tape.
+    """
+    tape = Tape.load(Path(path))
+    with open_store(store) as opened:
+        if opened.has_run(tape.run_id):
+            return Imported(run_id=tape.run_id, steps=len(tape.exchanges), already_there=True)
+    wal = Wal(Path(store), _process(tape, Path(path)))
+    try:
+        roots = _roots(tape)
+        for root in roots:
+            wal.append(root)
+        for call in tape.tools:
+            wal.append(_tool(call, roots))
+        for exchange in tape.exchanges:
+            for record in _records(exchange):
+                wal.append(record)
+    finally:
+        wal.close()
+    open_store(store).close()  # the next opener seals what is left
+    return Imported(run_id=tape.run_id, steps=len(tape.exchanges), already_there=False)
+
+
+def _process(tape: Tape, path: Path) -> ProcessStarted:
+    return ProcessStarted(
+        process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
+        pid=os.getpid(),
+        ppid=os.getppid(),
+        started_ns=time.time_ns(),
+        executable=sys.executable,
+        argv=("tape", "import", path.name),
+        cwd=str(Path.cwd()),
+        mode="record",
+        via="import",
+        launch_id=tape.run_id,
+    )
+
+
+def _roots(tape: Tape) -> list[SpanRecord]:
+    """One root span per run on the tape, saying how to start the agent; it ends with the last exchange."""
+    runs: dict[str, list[Exchange]] = {}
+    for exchange in tape.exchanges:
+        runs.setdefault(exchange.trace_id, []).append(exchange)
+    return [
+        SpanRecord(
+            trace_id=run_id,
+            span_id=secrets.token_hex(8),
+            parent_span_id=None,
+            name=tape.name,
+            kind="INTERNAL",
+            started_ns=min(exchange.started_ns for exchange in exchanges),
+            ended_ns=max(exchange.ended_ns or exchange.started_ns for exchange in exchanges),
+            service=exchanges[0].service,
+            scope="tracefork_otel",
+            attributes={**tape.start.attributes(), "tracefork.imported": True},
+        )
+        for run_id, exchanges in runs.items()
+    ]
+
+
+def _tool(call: ToolCall, roots: Sequence[SpanRecord]) -> SpanRecord:
+    """The call's span, in the run during which it began."""
+    root = next((one for one in roots if one.started_ns <= call.started_ns <= (one.ended_ns or 0)), roots[0])
+    return span_of(call, root.trace_id, root.span_id, root.service)
+
+
+def _records(exchange: Exchange) -> tuple[ExchangeStarted, ExchangeEnded]:
+    return (
+        ExchangeStarted(
+            trace_id=exchange.trace_id,
+            span_id=exchange.span_id,
+            parent_span_id=exchange.parent_span_id,
+            seq=exchange.seq,
+            started_ns=exchange.started_ns,
+            request=exchange.request,
+            name=exchange.name,
+            service=exchange.service,
+        ),
+        ExchangeEnded(
+            span_id=exchange.span_id,
+            ended_ns=exchange.ended_ns or exchange.started_ns,
+            outcome=exchange.outcome,
+            response=exchange.response,
+            error_type=exchange.error_type,
+            error_message=exchange.error_message,
+            replayed=exchange.replayed,
+            served_span_id=exchange.served_span_id,
+            intervention=exchange.intervention,
+            name=exchange.name,
+            span_status=exchange.span_status,
+            attributes=exchange.attributes,
+        ),
+    )

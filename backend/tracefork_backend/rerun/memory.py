@@ -1,0 +1,90 @@
+"""What trials of one replicate share: a later one is answered as an earlier one was to the same request."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.play import memory
+from tracefork_otel.play.match import MatchMode, fingerprint
+from tracefork_otel.play.memory import Remembered
+from tracefork_otel.tape.tape import Tape
+from tracefork_otel.wire import facts as providers
+
+from .steps import phase_of, went_live
+
+# A model that could not answer says nothing of how the run goes: a later trial asks again.
+_REFUSED = 400
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One trial's own answers, each with the request and how often that was made before."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+    answers: list[tuple[str, int, Remembered]] = field(default_factory=list[tuple[str, int, Remembered]])
+
+
+class Memories:
+    """The answers to model calls of each replicate's tails, in files that its later trials read.
+
+    A trial sees those that were begun at least `lag` trials before it, and waits for them; `lag` is how many
+    run at once. So what it sees does not hang on how long a trial takes, which would favour short ones, and
+    each replicate is a table of answers drawn once. Only calls of models: any other call may act.
+    """
+
+    def __init__(self, folder: Path, *, lag: int, match: MatchMode, ignore: Sequence[str]) -> None:
+        self._folder = folder
+        self._lag = lag
+        self._match: MatchMode = "json" if ignore else match
+        self._ignore = tuple(ignore)
+        self._replicates: dict[str, dict[int, _Trial]] = {}
+        self._settled = 0
+
+    def settled(self, number: int) -> None:
+        """Trials before that number have ended."""
+        self._settled = number
+
+    def begin(self, replicate: str, number: int, intervention: Path) -> None:
+        """The trial of this intervention remembers what it may see."""
+        trials = self._replicates.setdefault(replicate, {})
+        seen: dict[tuple[str, int], Remembered] = {}
+        for other in sorted(trials):
+            if other < self._settled or other <= number - self._lag:
+                trials[other].ended.wait()
+                for request, time, answer in trials[other].answers:
+                    seen.setdefault((request, time), answer)
+        trials[number] = _Trial()
+        if seen:
+            memory.dump([seen[key] for key in sorted(seen)], intervention)
+
+    def add(self, replicate: str, number: int, exchanges: Iterable[Exchange]) -> None:
+        """Later trials of the replicate see what this one was answered."""
+        trial = self._replicates.setdefault(replicate, {}).setdefault(number, _Trial())
+        times: Counter[str] = Counter()
+        own: list[Exchange] = []
+        path = self._folder / f"memory-{number}.tape.jsonl"
+        for exchange in exchanges:
+            phase = phase_of(exchange)
+            if phase not in ("tail", "memo") or not _answered(exchange):
+                continue
+            request = fingerprint(exchange.request, match=self._match, ignore=self._ignore)
+            if went_live(exchange) and providers.facts_of(exchange) is not None:
+                trial.answers.append((request, times[request], Remembered(request, path, len(own))))
+                own.append(exchange)
+            times[request] += 1
+        if own:
+            Tape(run_id=own[0].trace_id, exchanges=tuple(own)).dump(path)
+
+    def ended(self, replicate: str, number: int) -> None:
+        """Nobody waits for this trial any more, whatever became of it."""
+        self._replicates[replicate][number].ended.set()
+
+
+def _answered(exchange: Exchange) -> bool:
+    response = exchange.response
+    return exchange.outcome == "complete" and response is not None and response.status < _REFUSED

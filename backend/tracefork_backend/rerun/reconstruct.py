@@ -1,0 +1,138 @@
+"""A recorded run made into a tape: its exchanges in step order, and how its agent was started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from tracefork_otel.errors import StoreError, TruncatedBody, UsageError
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.redaction.redact import WITHHELD
+from tracefork_otel.store.records import Draw, Note
+from tracefork_otel.tape.tape import HowStarted, Tape
+
+from ..store import Run, Store
+from ..store.run import how_started
+from .called import calls_of
+from .drawn import draws_of, of_one_call, shortfalls
+
+FIDELITY = "tracefork.fidelity"
+"""Attribute of an exchange that was made from messages on a span: `messages`."""
+TRUNCATED = "tracefork.truncated"
+"""Attribute of a received exchange of which a body did not come whole, saying why."""
+_KEPT_NOTES = ("lost", "incomplete")
+
+
+def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
+    """The tape of a run, and of all other runs of the command that made it: the replay repeats the command.
+
+    Where no command of ours started its process, `command` says that the process's own is repeated, all runs
+    of which are then on the tape; without it an agent that the caller names makes this run alone.
+    Raises TruncatedBody naming the step whose bytes are not whole, StoreError naming a file that has changed
+    since it was written, and UsageError while the run goes on.
+    """
+    run_ids = (run.run_id,)
+    start = run.start
+    launched = run.launch_id is not None and _of_launch(store, run.launch_id)
+    if launched:
+        start = launched
+        run_ids = tuple(dict.fromkeys((run.run_id, *store.runs_of_launch(str(run.launch_id)))))
+    elif start.entrypoint:
+        start = _by_entrypoint(start, run)
+    elif start.command and command:
+        run_ids = tuple(dict.fromkeys((run.run_id, *store.runs_beside(run.run_id))))
+    exchanges: list[Exchange] = []
+    notes: list[Note] = []
+    drawn: list[Note] = []
+    for run_id in run_ids:
+        exchanges += run.exchanges if run_id == run.run_id else store.exchanges(run_id)
+        for note in store.notes(run_id):
+            if note.kind == "draws":
+                drawn.append(note)
+            elif note.kind in _KEPT_NOTES and note not in notes:
+                notes.append(note)
+    whole = tuple(_whole(exchanges, run))
+    # The bodies are those that were sent, but which of them, and what was started, other files say.
+    if changed := store.why_changed((*run_ids, *filter(None, (run.launch_id,)))):
+        raise StoreError(f"run {run.run_id[:8]} cannot be replayed: {changed}; see `tracefork-otel doctor`")
+    if launched:  # also what a process drew that exchanged nothing itself
+        drawn += store.draws_of_launch(str(run.launch_id))
+    return Tape(
+        run_id=run.run_id,
+        name=run.name,
+        exchanges=whole,
+        start=start,
+        notes=(*notes, *shortfalls(drawn)),
+        tools=calls_of(store.tools_of(run_ids, run.launch_id if launched else None)),
+        draws=draws_of(drawn) if launched or not start.entrypoint else of_one_call(_of_call(drawn, run)),
+    )
+
+
+def _of_call(notes: Iterable[Note], run: Run) -> Iterable[Draw]:
+    """The draws during the run's own call, and those that its modules made when they were imported."""
+    own = [note for note in notes if note.trace_id in (None, run.run_id)]
+    during = {(note.process_id, note.attributes["batch"]) for note in own if note.trace_id == run.run_id}
+    for note in own:
+        inside = (note.process_id, note.attributes["batch"]) in during
+        yield from (draw for draw in draws_of([note]) if inside or ":<module>" in draw.site)
+
+
+def _of_launch(store: Store, launch_id: str) -> HowStarted | None:
+    """How the command started, if the span that says so is there."""
+    start = how_started(store.start_attributes(launch_id, None))
+    return start if start.command else None
+
+
+def _by_entrypoint(start: HowStarted, run: Run) -> HowStarted:
+    """The start of a run that is one call of an agent function: a replay makes that call, no more."""
+    environment = with_script_folder(start).environment
+    status = {"ok": 0, "error": 1}.get(run.status)
+    return replace(start, command=None, environment=environment, exit_status=status)
+
+
+def with_script_folder(start: HowStarted) -> HowStarted:
+    """The start with its script's folder on PYTHONPATH: the agent's module may be found only there."""
+    script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
+    if script is None:
+        return start
+    folder = str((Path(start.cwd or ".") / script).parent)
+    path = os.pathsep.join(filter(None, (folder, start.environment.get("PYTHONPATH"))))
+    return replace(start, environment={**start.environment, "PYTHONPATH": path})
+
+
+def _check_received(exchange: Exchange, step: int, run: Run) -> None:
+    """Raises where what came by OTLP is not enough to play it back."""
+    where = f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.name})"
+    if exchange.attributes.get(FIDELITY) == "messages":
+        raise UsageError(
+            f"{where} came as messages on a span (fidelity = messages), not as bytes; it can be read and "
+            "queried. To replay it, record the agent: tracefork-otel run -- …"
+        )
+    withheld = exchange.attributes.get(WITHHELD)
+    if withheld:
+        raise TruncatedBody(f"{where}: a body was withheld when it was recorded: {withheld}")
+    cut = exchange.attributes.get(TRUNCATED)
+    if cut:
+        raise TruncatedBody(
+            f"{where}: {cut}; send bodies whole: TRACEFORK_EVENT_BODY_LIMIT=unlimited in the agent"
+        )
+
+
+def _whole(exchanges: Iterable[Exchange], run: Run) -> Iterable[Exchange]:
+    for step, exchange in enumerate(exchanges):
+        if exchange.damage:
+            raise TruncatedBody(
+                f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.request.method} "
+                f"{exchange.request.url}): {exchange.damage}; see `tracefork-otel doctor`"
+            )
+        _check_received(exchange, step, run)
+        if exchange.outcome == "in_flight" and run.status == "running":
+            raise UsageError(f"run {run.run_id[:8]} still goes on: step {step} is open; wait until it ended")
+        response = exchange.response
+        if response is not None and response.body and not response.chunk_sizes:
+            # It came without its cuts (by OTLP): it is played back in one piece, and the tape says so.
+            response = replace(response, chunk_sizes=(len(response.body),), chunk_offsets_us=(0,))
+            exchange = replace(exchange, response=response)
+        yield exchange

@@ -1,0 +1,123 @@
+"""Fewer segments: many small ones become one, old ones are dropped, while others write and read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracefork_otel.errors import StoreError
+from tracefork_otel.store import manifest, sealing
+from tracefork_otel.store.manifest import SegmentEntry
+
+from . import facts
+from .snapshot import why_spoiled
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LIMIT = 100
+"""Segments above which opening a store merges them: each costs every query three files more."""
+BOUND = 64 * 1024 * 1024
+"""Bytes of files that are merged on opening: it takes seconds then, and what is larger is worth its files."""
+LOCK = ".compact.lock"
+
+
+def compact(store: Path, *, bound: int | None = None) -> str | None:
+    """Segments, the smallest first and up to `bound` bytes of them, are one segment now.
+
+    Returns its id; None if there are not two to merge, or another process is merging. A segment that cannot
+    be read is left as it is. Readers of the old ones have ten minutes to finish.
+    """
+    with _alone(store) as alone:
+        if not alone:
+            return None
+        chosen = _chosen(manifest.load(store).segments, bound)
+        try:
+            return _merged(store, chosen)
+        except StoreError:
+            readable = [entry for entry in chosen if why_spoiled(store, entry) is None]
+            if len(readable) == len(chosen):
+                raise
+            return _merged(store, readable)
+
+
+def drop_before(store: Path, when: datetime) -> tuple[str, ...]:
+    """Segments in which everything ended before that time are dropped; their ids. A naive time is UTC.
+
+    Whole segments only, so newer runs keep older ones that were sealed or merged with them.
+    """
+    moment = when if when.tzinfo else when.replace(tzinfo=UTC)
+    before = int(moment.timestamp() * 1e9)
+    old = tuple(entry.id for entry in manifest.load(store).segments if entry.ended_ns < before)
+    if old:
+        manifest.commit(store, remove=old)
+    return old
+
+
+def _chosen(entries: Sequence[SegmentEntry], bound: int | None) -> list[SegmentEntry]:
+    chosen: list[SegmentEntry] = []
+    size = 0
+    for entry in sorted(entries, key=lambda entry: entry.bytes):
+        size += entry.bytes
+        if bound is not None and size > bound:
+            break
+        chosen.append(entry)
+    return sorted(chosen, key=lambda entry: entry.started_ns)
+
+
+def _merged(store: Path, entries: Sequence[SegmentEntry]) -> str | None:
+    if len(entries) < 2:
+        return None
+    merged = sealing.merge(store, entries)
+    try:
+        sha256 = facts.write(merged.file(store, "facts"), _facts_of(store, entries, merged))
+        merged = replace(merged, facts=facts.VERSION, sha256={**merged.sha256, "facts": sha256})
+        manifest.commit(store, add=[merged], remove=[entry.id for entry in entries])
+    except BaseException:
+        if merged.id not in {entry.id for entry in manifest.load(store).segments}:
+            for kind in manifest.KINDS:
+                merged.file(store, kind).unlink(missing_ok=True)
+        raise
+    return merged.id
+
+
+def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry) -> pa.Table:
+    """The facts of the merged segment: those that its parts have, else read from its bodies."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if facts.missing(entries) or any(entry.why_changed(store, "facts") for entry in entries):
+        return facts.compute(store, merged)
+    try:
+        tables = [pq.read_table(entry.file(store, "facts"), schema=facts.schema()) for entry in entries]
+    except (OSError, pa.ArrowException):
+        return facts.compute(store, merged)
+    return pa.concat_tables(tables).sort_by([("trace_id", "ascending"), ("span_id", "ascending")])
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[bool]:
+    """Whether there is a store and nobody else is merging in it; the lock goes with the process."""
+    try:
+        fd = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        yield False
+        return
+    except OSError as error:
+        raise StoreError(f"{store}: its segments cannot be merged: {error.strerror or error}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(fd)

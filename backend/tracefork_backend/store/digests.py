@@ -1,0 +1,41 @@
+"""Which files of segments are as they were written, without reading one twice that nobody touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tracefork_otel.store import manifest
+from tracefork_otel.store.manifest import SegmentEntry
+
+
+class Digests:
+    """The files that were found to be as they were written."""
+
+    def __init__(self) -> None:
+        self._sound: set[tuple[str, int, int, int]] = set()
+        """Path, inode, size and time of each."""
+
+    def first_changed(
+        self, store: Path, chosen: Callable[[SegmentEntry], bool], kinds: Iterable[str]
+    ) -> str | None:
+        """The first file of the chosen segments that has changed, and how that shows; None if none has."""
+        for entry in filter(chosen, manifest.load(store).segments):
+            for kind in kinds:
+                if changed := self._changed(store, entry, kind):
+                    return changed
+        return None
+
+    def _changed(self, store: Path, entry: SegmentEntry, kind: str) -> str | None:
+        path = entry.file(store, kind)
+        try:
+            status = path.stat()
+        except OSError:
+            return entry.why_changed(store, kind)
+        key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+        if key in self._sound:
+            return None
+        changed = entry.why_changed(store, kind)
+        if changed is None:
+            self._sound.add(key)
+        return changed

@@ -1,0 +1,197 @@
+"""Facts: what the provider modules read from each exchange, kept beside its segment for SQL."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracefork_otel.errors import StoreError
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.store import manifest, segment
+from tracefork_otel.store.manifest import SegmentEntry
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 3
+"""Grows when what is read from the same bytes changes: older facts files are then written anew."""
+
+
+def facts_of(exchange: Exchange) -> dict[str, Any] | None:
+    """The row of the exchange, or None where no provider is known and the body reads as it is."""
+    from tracefork_otel.wire import facts as providers
+
+    response = exchange.response
+    encoding = response.header("content-encoding") if response else None
+    body = providers.decode_body(response.body, encoding) if response else None
+    found = providers.facts(
+        exchange.request.method,
+        exchange.request.url,
+        request=exchange.request.body,
+        response=body,
+        content_type=response.header("content-type") if response else None,
+    )
+    text = _decoded_text(body) if encoding else None
+    if found is None and text is None:
+        return None
+    row: dict[str, Any] = {"trace_id": exchange.trace_id, "span_id": exchange.span_id, "response_text": text}
+    if found is None:
+        return row
+    return row | {
+        "provider": found.provider,
+        "operation": found.operation,
+        "model": found.model,
+        "response_model": found.response_model,
+        "finish_reason": found.finish_reason,
+        "input_tokens": found.input_tokens,
+        "output_tokens": found.output_tokens,
+        "cached_tokens": found.cached_tokens,
+        "cost_usd": _cost(exchange, found),
+        "streamed": found.streamed,
+        # A plain JSON reply is read by the view from the body itself: kept here too, it would stand twice
+        # in the store, a quarter of its size.
+        "reply": None
+        if text is None and not found.streamed
+        else [
+            {"role": said.role, "kind": said.kind, "name": said.name, "content": said.content}
+            for said in found.reply
+        ],
+    }
+
+
+def _decoded_text(body: bytes | None) -> str | None:
+    if body is None:
+        return None
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _cost(exchange: Exchange, found: Any) -> float | None:
+    # What a tape answered cost nothing; where the usage never came (an error, a cut), nothing is known.
+    if exchange.replayed:
+        return 0.0
+    if found.input_tokens is None:
+        return None
+    from .prices import cost_usd
+
+    at = datetime.fromtimestamp(exchange.started_ns / 1e9, UTC)
+    for model in (found.response_model, found.model):
+        if model is None:
+            continue
+        cost = cost_usd(
+            found.provider,
+            model,
+            input_tokens=found.input_tokens,
+            output_tokens=found.output_tokens or 0,
+            cached_tokens=found.cached_tokens or 0,
+            cache_write_tokens=found.cache_write_tokens or 0,
+            cache_write_1h_tokens=found.cache_write_1h_tokens or 0,
+            at=at,
+        )
+        if cost is not None:
+            return cost
+    return None
+
+
+_COUNTS = ("input_tokens", "output_tokens", "cached_tokens")
+_TEXTS = ("trace_id", "span_id", "provider", "operation", "model", "response_model", "finish_reason")
+COLUMNS = {*_TEXTS, *_COUNTS, "cost_usd", "streamed", "response_text", "reply"}
+"""The columns of a facts file."""
+
+
+def schema() -> pa.Schema:
+    """The schema of a facts file."""
+    import pyarrow as pa
+
+    text = pa.string()
+    said = pa.struct([("role", text), ("kind", text), ("name", text), ("content", text)])
+    return pa.schema(
+        [
+            *((name, text) for name in _TEXTS),
+            *((name, pa.int64()) for name in _COUNTS),
+            ("cost_usd", pa.float64()),
+            ("streamed", pa.bool_()),
+            ("response_text", text),
+            ("reply", pa.list_(said)),
+        ]
+    )
+
+
+def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """The rows as a table."""
+    # By way of JSON: arrays made of Python lists import pandas where it is installed, which takes seconds.
+    import pyarrow as pa
+    from pyarrow import json as pa_json
+
+    fields = schema()
+    lines = b"\n".join(json.dumps(row).encode() for row in rows)
+    if not lines:
+        return fields.empty_table()
+    options = pa_json.ParseOptions(explicit_schema=fields, unexpected_field_behavior="ignore")
+    reading = pa_json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+    return pa.Table.from_batches(
+        pa_json.read_json(io.BytesIO(lines), parse_options=options, read_options=reading).to_batches(), fields
+    )
+
+
+def compute(store: Path, entry: SegmentEntry) -> pa.Table:
+    """The facts of a segment, read from its bodies; raises StoreError if it cannot be read."""
+    return table_of(
+        row for exchange in segment.iter_exchanges(store, entry) if (row := facts_of(exchange)) is not None
+    )
+
+
+def write(path: Path, table: pa.Table) -> str:
+    """The file is whole and on disk; its sha256. Raises StoreError if it could not be written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(
+            table,
+            temporary,
+            row_group_size=segment.ROW_GROUP["exchanges"],
+            compression="zstd",
+            compression_level=16,
+            store_schema=False,
+            write_page_checksum=True,
+        )
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o600)
+        sha256 = manifest.digest(temporary)
+        temporary.rename(path)
+        return sha256
+    except (OSError, pa.ArrowException) as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: the facts could not be written: {error}") from error
+
+
+def missing(entries: Iterable[SegmentEntry]) -> list[SegmentEntry]:
+    """The segments whose facts were never written, or by an older version."""
+    return [entry for entry in entries if entry.facts is None or entry.facts < VERSION]
+
+
+def ensure(store: Path) -> list[str]:
+    """Every segment that can be read has facts of this version; says which have not, and why."""
+    problems: list[str] = []
+    for entry in missing(manifest.load(store).segments):
+        try:
+            sha256 = write(entry.file(store, "facts"), compute(store, entry))
+        except StoreError as error:
+            problems.append(str(error))
+            continue
+        try:
+            manifest.commit(store, facts={entry.id: (VERSION, sha256)})
+        except StoreError:
+            # Compaction replaced the segment meanwhile, and took care of the facts.
+            continue
+    return problems

@@ -1,0 +1,315 @@
+"""Supervised commands end in time, with all that they started; recorded ones behave as if typed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tracefork_backend.agents import given_back, run_command, traced, working_directory
+from tracefork_backend.agents.environment import BOOT, DUMMY, executable, recordable
+from tracefork_backend.agents.reach import isolating_option, program_of, short_name, why_nothing
+from tracefork_backend.agents.supervise import OUTPUT_HEAD, OUTPUT_TAIL
+from tracefork_backend.rerun.reconstruct import with_script_folder
+
+from tracefork_otel import AgentFailed
+from tracefork_otel.redaction.redact import Redactor
+from tracefork_otel.tape.tape import HowStarted
+
+
+def python(code: str) -> list[str]:
+    """A command that runs this code, with no site-packages so that it starts fast."""
+    return [sys.executable, "-I", "-S", "-c", code]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether the condition became true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("", 0),
+        ("raise SystemExit(5)", 5),
+        ("1/0", 1),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+        ("import os; os.abort()", 134),
+    ],
+)
+def test_exit_statuses(code: str, status: int) -> None:
+    """A status is the command's own, 128+n for signals."""
+    assert run_command(python(code)).exit_status == status
+
+
+def test_streams_and_stdin() -> None:
+    """Both streams come apart, stdin is what was given or at its end, the environment is as told."""
+    code = "import sys, os; print(sys.stdin.read(), os.environ['A']); print('bad', file=sys.stderr)"
+    chunks: list[tuple[str, bytes]] = []
+    finished = run_command(
+        python(code), stdin=b"given", env={"A": "ü"}, on_output=lambda name, data: chunks.append((name, data))
+    )
+    assert (finished.stdout.text(), finished.stderr.text()) == ("given ü\n", "bad\n")
+    assert dict(chunks) == {"stdout": "given ü\n".encode(), "stderr": b"bad\n"}
+    assert run_command(python("print(repr(open(0).read()))")).stdout.text() == "''\n"
+
+
+def test_output_is_bounded() -> None:
+    """Of 20 MB the beginning and the end are kept, and the rest is counted."""
+    code = "import sys\nfor n in range(20): sys.stdout.write(str(n % 10) * (1 << 20))"
+    output = run_command(python(code)).stdout
+    assert output.total == 20 << 20
+    assert output.bytes().startswith(b"0" * 1000)
+    assert output.bytes().endswith(b"9" * 1000)
+    assert len(output.bytes()) < OUTPUT_HEAD + OUTPUT_TAIL + 100
+    assert b"bytes left out" in output.bytes()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("while True: pass", 143), ("import signal; signal.signal(15, signal.SIG_IGN)\nwhile True: pass", 137)],
+)
+def test_a_time_limit_is_kept(code: str, status: int) -> None:
+    """A command that goes on is ended, politely and then not."""
+    finished = run_command(python(code), timeout=0.4, grace=0.4)
+    assert (finished.reason, finished.exit_status) == ("timeout", status)
+    assert finished.seconds < 10
+
+
+ESCAPES = {
+    "background": "sleep 300 & echo $!",
+    "own session": "setsid sleep 300 & echo $!",
+    "no mark in its environment": "setsid env -i sleep 300 & echo $!",
+    "orphan": "(setsid sleep 300 & echo $!) ; true",
+    "closed streams": "(setsid sh -c 'echo $$; exec sleep 300 >&- 2>&- <&-' &) ; sleep 0.2",
+    "holds our pipe": "setsid sh -c 'trap : TERM; while :; do sleep 300; done' & echo $!",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a subreaper is Linux's")
+@pytest.mark.parametrize("name", ESCAPES)
+def test_nothing_is_left(name: str) -> None:
+    """Whatever a command leaves running, in whichever session, is gone when the call returns."""
+    finished = run_command(["/bin/sh", "-c", ESCAPES[name]], grace=0.5)
+    pid = int(finished.stdout.text())
+    assert not alive(pid)
+    assert finished.exit_status == 0
+    assert finished.swept >= 1
+
+
+def test_a_child_that_ends_by_itself_is_no_remainder() -> None:
+    """What ends within a moment of its parent is not ended, nor counted."""
+    assert run_command(["/bin/sh", "-c", "sleep 0.05 &"]).swept == 0
+
+
+def test_a_command_that_is_none() -> None:
+    """A missing program, a folder, or a missing working directory is the agent's failure, named."""
+    for argv in (["no-such-program"], ["/"]):
+        with pytest.raises(AgentFailed, match="cannot start"):
+            run_command(argv)
+    with pytest.raises(AgentFailed, match="nowhere"):
+        run_command(["true"], cwd="/nowhere")
+
+
+def test_an_interrupted_call_ends_the_tree(tmp_path: Path) -> None:
+    """An exception in the caller, such as Ctrl-C, ends the command before it goes on its way."""
+    pids: list[int] = []
+
+    def interrupt(name: str, data: bytes) -> None:
+        pids.append(int(data))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_command(["/bin/sh", "-c", "echo $$; exec sleep 300"], on_output=interrupt)
+    assert not alive(pids[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_director_that_dies_takes_its_command_along(tmp_path: Path, number: int) -> None:
+    """However the calling process ends, its command does not outlive it."""
+    code = (
+        "from tracefork_backend.agents.supervise import run_command\n"
+        f"run_command(['/bin/sh', '-c', 'echo $$ > {tmp_path}/pid; setsid sleep 300 & sleep 300'], grace=0.3)"
+    )
+    director = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    pid_file = tmp_path / "pid"
+    assert until(lambda: pid_file.exists() and pid_file.read_text().strip() != "", 30)
+    pid = int(pid_file.read_text())
+    os.kill(director.pid, number)
+    director.wait(10)
+    assert until(lambda: not alive(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent-death signal is Linux's")
+def test_a_supervisor_that_is_killed_takes_its_command_along() -> None:
+    """Whoever kills the process in between ends the command, and the caller is told."""
+    pids: list[int] = []
+
+    def kill(name: str, data: bytes) -> None:
+        pids.extend(map(int, data.split()))
+        os.kill(pids[1], signal.SIGKILL)
+
+    with pytest.raises(AgentFailed, match="supervisor"):
+        run_command(["/bin/sh", "-c", "echo $$ $PPID; exec sleep 300"], on_output=kill)
+    assert until(lambda: not alive(pids[0]))
+
+
+def test_many_at_once_from_threads_that_end() -> None:
+    """Concurrent calls from several threads each get the status of their own command."""
+    statuses: dict[int, int] = {}
+
+    def run(n: int) -> None:
+        statuses[n] = run_command(python(f"import time; time.sleep(0.2); raise SystemExit({n})")).exit_status
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == {n: n for n in range(6)}
+
+
+# --- the environment ---
+
+
+def test_the_traced_environment(tmp_path: Path) -> None:
+    """The boot folder comes first on PYTHONPATH, once; a replay takes over none of the caller's settings."""
+    base = {
+        "PYTHONPATH": f"{BOOT}{os.pathsep}mine",
+        "TRACEFORK_REDACT_HEADERS": "x",
+        "TRACESTATE": "t",
+        "A": "1",
+    }
+    env = traced(base, mode="record", store=tmp_path, trace_id="a" * 32, span_id="b" * 16)
+    assert env["PYTHONPATH"] == f"{BOOT}{os.pathsep}mine"
+    assert env["TRACEPARENT"] == f"00-{'a' * 32}-{'b' * 16}-01"
+    assert (env["TRACEFORK_MODE"], env["TRACEFORK_STORE"], env["A"]) == ("record", str(tmp_path), "1")
+    assert env["TRACEFORK_REDACT_HEADERS"] == "x"
+    assert "TRACESTATE" not in env
+    replaying = traced(base, mode="replay", store=tmp_path, trace_id="a" * 32, span_id="b" * 16)
+    assert "TRACEFORK_REDACT_HEADERS" not in replaying
+
+
+def test_what_is_recorded_of_an_environment() -> None:
+    """Only what a replay gives back is recorded: not the machine's own variables, and no secret's value."""
+    environ = {
+        "CITY": "Osaka",
+        "PATH": "/x",
+        "HOME": "/x",
+        "PYTHONPATH": "/x",
+        "MY_API_KEY": "k",
+        "SSH_AUTH_KEY": "k",
+    }
+    assert recordable(environ, Redactor()) == ({"CITY": "Osaka", "PYTHONPATH": "/x"}, ("MY_API_KEY",))
+
+
+def test_the_recorded_environment_is_given_back() -> None:
+    """Recorded values come back but for the machine's own; an unset secret gets a dummy, a set one stays."""
+    start = HowStarted(
+        environment={"CITY": "Osaka", "PATH": "/recorded", "SSL_CERT_FILE": "/recorded", "https_proxy": "x"},
+        withheld=("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "SSH_AUTH_SOCK"),
+    )
+    env = given_back(start, {"CITY": "Tokyo", "PATH": "/here", "OPENAI_API_KEY": "real"})
+    assert env == {"CITY": "Osaka", "PATH": "/here", "OPENAI_API_KEY": "real", "ANTHROPIC_API_KEY": DUMMY}
+
+
+def test_python_paths_are_joined(tmp_path: Path) -> None:
+    """Recorded folders that exist come before the present ones, without any boot folder."""
+    recorded = os.pathsep.join((str(BOOT), str(tmp_path), "/gone"))
+    env = given_back(HowStarted(environment={"PYTHONPATH": recorded}), {"PYTHONPATH": "here"})
+    assert env["PYTHONPATH"] == f"{tmp_path}{os.pathsep}here"
+
+
+def test_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store's run starts where it was recorded; a tape file in the checkout that it is called in."""
+    recorded, here = tmp_path / "recorded", tmp_path / "here"
+    for folder in (recorded, here):
+        folder.mkdir()
+        (folder / "agent.py").touch()
+    monkeypatch.chdir(here)
+    start = HowStarted(command=("python", "agent.py"), cwd=str(recorded))
+    assert working_directory(start, portable=False) == recorded
+    assert working_directory(start, portable=True) == here
+    (here / "agent.py").unlink()
+    assert working_directory(start, portable=True) == recorded
+    assert working_directory(HowStarted(cwd="/gone"), portable=False) == here
+
+
+def test_an_interpreter_of_another_machine() -> None:
+    """A recorded interpreter that is not there is replaced; everything else stays as it was."""
+    assert executable(["/gone/bin/python3", "a.py"])[1:] == ("a.py",)
+    assert os.path.exists(executable(["/gone/bin/python3", "a.py"])[0])
+    assert executable(["python", "a.py"]) == ("python", "a.py")
+    assert executable(["/gone/tool"]) == ("/gone/tool",)
+
+
+def test_the_script_folder_is_importable() -> None:
+    """An agent's function in a script is found in that script's folder."""
+    start = HowStarted(command=("python", "app/agent.py"), cwd="/srv", environment={"PYTHONPATH": "/lib"})
+    assert with_script_folder(start).environment["PYTHONPATH"] == f"/srv/app{os.pathsep}/lib"
+    assert with_script_folder(HowStarted()) == HowStarted()
+
+
+# --- why nothing was captured ---
+
+
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (["python", "-I", "a.py"], "-I"),
+        (["/usr/bin/python3.11", "-sE", "a.py"], "-E"),
+        (["python", "-W", "ignore", "-S", "a.py"], "-S"),
+        (["python", "a.py", "-I"], None),
+        (["python", "-c", "-I"], None),
+        (["python", "-m", "pkg", "-E"], None),
+        (["node", "-I"], None),
+        (["python"], None),
+    ],
+)
+def test_isolating_options(argv: list[str], option: str | None) -> None:
+    """Only the interpreter's own options count, alone or in a bundle."""
+    assert isolating_option(argv) == option
+
+
+def test_why_nothing_was_captured() -> None:
+    """Each cause has its own line, which says what to do."""
+    assert "tracefork-otel run -- python a.py" in why_nothing(["python", "-I", "a.py"], [], [])
+    assert "tracefork-otel run -- python -s a.py" in why_nothing(["python", "-sE", "a.py"], [], [])
+    assert "no Python process was reached from 'node'" in why_nothing(["node", "a.js"], [], [])
+    absent = [{"executable": "/opt/venv/bin/python"}]
+    assert "/opt/venv/bin/python -m pip install tracefork-otel" in why_nothing(["x"], [], absent)
+
+
+@pytest.mark.parametrize(
+    ("argv", "program", "name"),
+    [
+        (["python", "-X", "dev", "app/agent.py", "--city", "Osaka"], "agent.py", "agent.py --city Osaka"),
+        (["python3", "-m", "app.agent", "x"], "app.agent", "app.agent x"),
+        (["python", "-c", "print(1)"], "python -c", "python -c"),
+        (["/usr/bin/uv", "run", "a.py"], "uv", "uv run a.py"),
+        (["python"], "python", "python"),
+    ],
+)
+def test_names_of_commands(argv: list[str], program: str, name: str) -> None:
+    """A command is named by what it runs, without interpreter and folders."""
+    assert program_of(argv) == program
+    assert short_name(argv) == name

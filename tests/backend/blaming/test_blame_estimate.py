@@ -1,0 +1,45 @@
+"""The estimate that is shown before anything is spent."""
+
+from __future__ import annotations
+
+import pytest
+from tracefork_backend.blaming import Plan, estimate
+
+
+def test_more_money_means_a_better_chance() -> None:
+    """The chance grows with the budget from none to nearly certain, and no simulated run spends more."""
+    plan = Plan(steps=8, mode="intervene", parent_failed=False)
+    told = [estimate(plan, controls=(0, 6), budget=budget, simulations=60) for budget in (0.0, 500.0, 5000.0)]
+    assert told[0].chance == 0.0
+    assert told[0].chance < told[1].chance < told[2].chance
+    assert told[2].chance >= 0.9
+    assert told[2].chance_right >= 0.9
+    for each, budget in zip(told, (0.0, 500.0, 5000.0), strict=True):
+        assert each.cost_p95 <= budget
+
+
+def test_the_same_seed_gives_the_same_estimate() -> None:
+    """An estimate can be repeated exactly, and another seed draws other runs."""
+    plan = Plan(steps=8, mode="intervene", parent_failed=False)
+    one = estimate(plan, simulations=20, seed=4)
+    assert one == estimate(plan, simulations=20, seed=4)
+    assert one != estimate(plan, simulations=20, seed=5)
+
+
+def test_a_noisy_baseline_costs_more() -> None:
+    """Controls that flip make the estimate dearer and the verdict less likely for the same money."""
+    plan = Plan(steps=10, mode="intervene", parent_failed=False)
+    calm = estimate(plan, effect=0.6, controls=(0, 14), simulations=60, budget=700.0)
+    noisy = estimate(plan, effect=0.6, controls=(4, 14), simulations=60, budget=700.0)
+    assert noisy.chance < calm.chance
+
+
+@pytest.mark.parametrize("mode", ["intervene", "value", "auto"])
+def test_every_mode_has_an_estimate(mode: str) -> None:
+    """Forks and money are estimated in each mode, with what a run without any cause would take."""
+    plan = Plan(steps=8, mode=mode, natural=mode == "auto")  # type: ignore[arg-type]
+    told = estimate(plan, simulations=20)
+    assert 0 < told.forks_median <= told.forks_p95
+    assert told.cost_median > told.forks_median
+    assert told.null_forks_mean > 0
+    assert told.chance > 0.5

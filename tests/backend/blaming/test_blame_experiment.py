@@ -1,0 +1,277 @@
+"""Experiments with real forks of real runs: what they certify, resume, recompute, refuse and write back."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+import tracefork_backend as tf
+from conftest import Capture
+from tracefork_backend.blaming import changes, journal
+from tracefork_backend.blaming.changes import Change
+from tracefork_backend.blaming.experiment import Progress, estimate
+from tracefork_backend.blaming.results import verify, write_back
+from tracefork_backend.rerun.reconstruct import reconstruct
+from tracefork_backend.simulate import ModelServer
+from tracefork_backend.simulate.model import Call, Reply, Usage
+from tracefork_backend.store import Run, open_store
+from tracefork_backend.validate.agents import ask
+
+import tracefork_otel
+from tracefork_otel import UsageError
+
+MODEL = "claude-haiku-4-5"
+GRADED = tf.regex(success="WON", failure="LOST")
+
+
+class World:
+    """A model whose last answer says who won, by what the earlier answers were; it may flip by chance."""
+
+    def __init__(self) -> None:
+        self.cause: tuple[int, ...] = ()
+        self.noise = 0.0
+        self.rng = random.Random(7)
+
+    def __call__(self, call: Call) -> Reply:
+        """A word for a question, the winner for a sum."""
+        used = Usage(input_tokens=1000, output_tokens=0)
+        if not call.last.startswith("sum "):
+            return Reply(text="good", usage=used)
+        said = call.last.split()[1:]
+        lost = bool(self.cause) and all(said[step] == "bad" for step in self.cause)
+        if self.rng.random() < self.noise:
+            lost = not lost
+        return Reply(text="LOST" if lost else "WON", usage=used)
+
+
+WORLD = World()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    """The model."""
+    with ModelServer(WORLD) as running:
+        yield running
+
+
+@pytest.fixture
+def recorded(capture: Capture, server: ModelServer) -> Iterator[Callable[..., Run]]:
+    """Records one run of so many steps in a world with this cause and this noise."""
+
+    def make(steps: int = 5, cause: tuple[int, ...] = (), noise: float = 0.0, seed: int = 7) -> Run:
+        WORLD.cause, WORLD.noise, WORLD.rng = cause, 0.0, random.Random(seed)
+        server.requests.clear()
+        capture.on()
+        tracefork_otel.agent(ask)(server.url, steps)
+        capture.off()
+        WORLD.noise = noise
+        return open_store(capture.store).run("last")
+
+    yield make
+    WORLD.cause, WORLD.noise = (), 0.0
+
+
+BAD = changes.ablate("bad")
+
+
+def test_the_planted_step_of_a_deterministic_agent_is_certified_and_kept(
+    recorded: Callable[..., Run],
+) -> None:
+    """One step is the root, the rest is not named; SQL, the parent's notes and the trials say the same."""
+    run = recorded(5, cause=(2,))
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask)
+    assert result.findings.certified == (2,)
+    assert result.findings.deterministic
+    store = open_store(run.store.path)
+    assert [(row["step"], row["verdict"], row["is_root"]) for row in store.rows("select * from blame")] == [
+        (2, "certified", True)
+    ]
+    (experiment,) = store.rows("select * from blame_experiments")
+    assert experiment["forks"] == len(result.trials) == len(store.rows("select * from blame_trials"))
+    assert experiment["spent_usd"] == pytest.approx(result.cost_usd)
+    assert len(store.runs("trial")) == len(result.trials) + 1  # the one that admitted the run
+    notes = store.rows(
+        "select name, status, links from spans where trace_id = $id and name like 'tracefork.blame%'",
+        {"id": run.run_id},
+    )
+    assert [(one["name"], one["status"]) for one in notes] == [("tracefork.blame certified", "ERROR")]
+    flipped = [one.run_id for one in result.trials if one.status == "flip" and 2 in one.steps]
+    assert flipped
+    assert all(run_id in notes[0]["links"] for run_id in flipped)
+    assert verify(store, "last") == (result.experiment_id, [])
+
+
+def test_two_steps_that_flip_only_together_are_named(recorded: Callable[..., Run]) -> None:
+    """Forks that change several calls find the pair, and neither member alone."""
+    run = recorded(5, cause=(1, 3))
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask)
+    assert [found.steps for found in result.findings.sets if found.verdict == "certified"] == [(1, 3)]
+    assert any(one.altered == (1, 3) and one.status == "flip" for one in result.trials)
+    assert not any(len(one.altered) == 1 and one.status == "flip" for one in result.trials)
+
+
+def test_a_noisy_agent_with_a_cause_is_certified_by_intervals(recorded: Callable[..., Run]) -> None:
+    """Where a tenth of all re-runs flip, the planted step is still told from the noise."""
+    run = recorded(4, cause=(1,), noise=0.1, seed=3)
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask)
+    assert result.findings.certified == (1,)
+    (effect,) = (one for one in result.findings.effects if one.step == 1)
+    assert effect.ci_kind == "betting"
+    assert effect.ci_low is not None
+    assert effect.ci_low > 0
+    assert verify(open_store(run.store.path), "last")[1] == []
+
+
+def test_an_interrupted_experiment_goes_on_without_paying_twice(
+    recorded: Callable[..., Run], server: ModelServer
+) -> None:
+    """After an interrupt the trials of before stand as they were, and only the rest is run."""
+    run = recorded(4, cause=(1,))
+
+    def interrupt(progress: Progress) -> None:
+        if progress.forks == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask, on_progress=interrupt)
+    experiment_id = journal.find(run.store.path, "last")
+    path = run.store.path / "blame" / f"{experiment_id}.journal.jsonl"
+    before = journal.read(path)[1]
+    with path.open("ab") as file:
+        file.write(b'{"trial_id": "cut in tw')  # as a kill leaves it
+    server.requests.clear()
+    run = open_store(run.store.path).run(run.run_id)
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask, resume=experiment_id)
+    assert len(before) == 3
+    assert result.trials[:3] == tuple(before)
+    assert len({one.trial_id for one in result.trials}) == len(result.trials)
+    live = sum(one.calls_live for one in result.trials[3:])
+    assert len(server.requests) == live
+    assert result.findings.certified == (1,)
+    with pytest.raises(UsageError, match="change was 'ablate', now it is 'noop'"):
+        tf.blame(run, oracle=GRADED, change=changes.noop(), agent=ask, resume=experiment_id)
+
+
+def test_a_trial_that_was_lost_with_its_process_counts_as_spent(recorded: Callable[..., Run]) -> None:
+    """A fork that is in the store but not in the journal is run again, and the budget knows of both."""
+    run = recorded(4, cause=(1,))
+
+    def interrupt(progress: Progress) -> None:
+        if progress.forks == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask, on_progress=interrupt)
+    experiment_id = journal.find(run.store.path, "last")
+    path = run.store.path / "blame" / f"{experiment_id}.journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    spent: list[float] = []
+    run = open_store(run.store.path).run(run.run_id)
+    result = tf.blame(
+        run,
+        oracle=GRADED,
+        change=BAD,
+        mode="intervene",
+        agent=ask,
+        resume=experiment_id,
+        on_progress=lambda progress: spent.append(progress.spent_usd),
+    )
+    lost = sum(one.cost_usd or 0.0 for one in journal.read(path)[1][:1])
+    assert lost > 0
+    assert spent[-1] == pytest.approx(result.cost_usd + lost)
+
+
+def test_a_budget_ends_the_search_with_an_answer(recorded: Callable[..., Run]) -> None:
+    """No trial starts beyond the budget; what was found so far is said and kept."""
+    run = recorded(5, cause=(2,))
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask, budget_usd=0.02)
+    assert result.findings.stop_reason == "budget"
+    assert 0 < result.cost_usd <= 0.02
+    assert result.findings.certified == ()
+    assert verify(open_store(run.store.path), "last")[1] == []
+
+
+def test_verify_names_a_number_that_does_not_follow(recorded: Callable[..., Run]) -> None:
+    """An effect that was tampered with is found by computing it from the trials."""
+    run = recorded(4, cause=(1,))
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask)
+    effects = tuple(dataclasses.replace(one, flips_treatment=9) for one in result.findings.effects)
+    wrong = dataclasses.replace(result, findings=dataclasses.replace(result.findings, effects=effects))
+    later = tuple(dataclasses.replace(one, ended_ns=one.ended_ns + 1) for one in result.trials)
+    store = open_store(run.store.path)
+    write_back(store, reconstruct(store, run), dataclasses.replace(wrong, trials=later))
+    found = verify(open_store(run.store.path), result.experiment_id[:6])[1]
+    assert "step 1 flips_treatment: stored 9" in "\n".join(found)
+
+
+def test_an_experiment_with_no_change_never_blames(recorded: Callable[..., Run]) -> None:
+    """The recorded responses served again are nobody's fault, however noisy the agent."""
+    run = recorded(4, cause=(1,), noise=0.2, seed=5)
+    result = tf.blame(run, oracle=GRADED, change=changes.noop(), mode="intervene", agent=ask, max_trials=30)
+    assert result.findings.certified == ()
+
+
+def _oracle_error(graded: tf.Graded) -> bool:
+    raise ValueError("no idea")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ({"budget_usd": 0.0}, "pays for no fork"),
+        ({"oracle": tf.regex(success="NEVER", failure="EVER AND EVER")}, "cannot be graded"),
+        ({"oracle": _oracle_error}, "no idea"),
+        ({"change": Change(name="none", make=lambda tape, step: None)}, "fits no step"),
+        ({"alpha": 2.0}, "alpha is 2.0"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_no_experiment(
+    recorded: Callable[..., Run], wanted: dict[str, object], says: str
+) -> None:
+    """A clear message, and nothing certified or half-kept."""
+    run = recorded(3)
+    given: dict[str, object] = {"oracle": GRADED, "change": BAD, "agent": ask, "mode": "intervene"}
+    with pytest.raises(UsageError, match=says):
+        tf.blame(run, **{**given, **wanted})  # type: ignore[arg-type]
+    assert open_store(run.store.path).rows("select * from blame_experiments") == []
+
+
+def test_a_run_of_one_step_has_nothing_to_blame(recorded: Callable[..., Run]) -> None:
+    """Its one step is its output, and that is said."""
+    with pytest.raises(UsageError, match="1 step"):
+        tf.blame(recorded(1), oracle=GRADED, change=BAD, agent=ask)
+
+
+def test_without_a_network_nothing_is_certified(capture: Capture) -> None:
+    """Forks that nobody answers are undefined, and the commonest reason is kept for the person."""
+    with ModelServer(WORLD) as gone:
+        capture.on()
+        tracefork_otel.agent(ask)(gone.url, 3)
+        capture.off()
+    run = open_store(capture.store).run("last")
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask)
+    assert result.findings.stop_reason == "aborted"
+    assert result.findings.certified == ()
+    assert result.problem is not None
+    assert {one.undefined_reason for one in result.trials} == {"live_call"}
+
+
+def test_an_agent_that_does_not_replay_is_not_admitted(recorded: Callable[..., Run]) -> None:
+    """It stops before the first trial, as drift."""
+    run = recorded(3)
+    with pytest.raises(tracefork_otel.Drift):
+        tf.blame(run, oracle=GRADED, change=BAD, agent=lambda url, steps: ask(url, 1) and ask(url, steps))
+
+
+def test_an_estimate_runs_nothing(recorded: Callable[..., Run], server: ModelServer) -> None:
+    """Forks, dollars and the chance of a verdict, and no request."""
+    run = recorded(5)
+    server.requests.clear()
+    found = estimate(run, change=BAD, mode="intervene", budget_usd=5.0)
+    assert found.forks_median > 0
+    assert found.cost_median > 0
+    assert 0 < found.chance <= 1
+    assert server.requests == []

@@ -1,0 +1,166 @@
+"""Value mode: where a run that could have gone well was lost."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracefork_backend.blaming import Plan, Search, TrialRequest, run
+from tracefork_backend.blaming.bisection import Grid, locate
+from tracefork_backend.validate.worlds import Pivot, pivot
+
+
+def sampler(world: Pivot, seed: int):
+    """Return outcomes drawn from a generator of their own."""
+    rng = random.Random(seed)
+    return lambda request: world.flips(request, rng)
+
+
+def steep(steps: int, at: int, high: float = 0.7, low: float = 0.03) -> Pivot:
+    """Return a curve that falls once, when step `at` is kept."""
+    curve = (*[high if kept <= at else low for kept in range(steps)], 0.0)
+    return Pivot(steps=steps, curve=curve, causes=(at,))
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 13, 14])
+def test_the_drop_is_found_wherever_it_is(at: int) -> None:
+    """A single steep drop is certified at its step, the first and the last among them."""
+    found = run(Search(Plan(steps=15, mode="value")), sampler(steep(15, at), at)).findings
+    assert found.certified == (at,)
+    assert found.top == at
+    effect = found.effects[at]
+    assert effect.is_root
+    assert effect.ci_low is not None
+    assert effect.ci_high is not None
+    assert 0 < effect.ci_low <= 0.7 <= effect.ci_high
+
+
+def test_two_drops_are_both_found() -> None:
+    """What one drop leaves unexplained is searched for another."""
+    curve = (*[0.95] * 5, *[0.5] * 8, *[0.0] * 5, 0.0)
+    world = Pivot(steps=18, curve=curve, causes=(4, 12))
+    hits = 0
+    for seed in range(5):
+        found = run(Search(Plan(steps=18, mode="value")), sampler(world, seed)).findings
+        assert set(found.certified) <= {4, 12}
+        hits += len(found.certified)
+    assert hits >= 7
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_parts_add_up_to_the_whole_loss(seed: int) -> None:
+    """The drops between measured prefixes cover every step once and add up to the flip rate of a full re-
+    run.
+    """
+    world = pivot(random.Random(seed), 20, noise=0.05)
+    search = Search(Plan(steps=20, mode="value"))
+    spent = run(search, sampler(world, seed))
+    drops = spent.findings.drops
+    assert [drop.first for drop in drops] == [0, *(drop.last + 1 for drop in drops[:-1])]
+    assert drops[-1].last == 19
+    whole = spent.findings.baseline_flips / spent.findings.baseline_trials
+    assert sum(drop.drop for drop in drops) == pytest.approx(whole)
+
+
+def test_a_systematic_failure_is_an_answer() -> None:
+    """If no redraw rescues the run, from its start or later, the search says so and stops after 32 forks."""
+    spent = run(Search(Plan(steps=20, mode="value")), lambda request: False)
+    assert spent.findings.stop_reason == "systematic"
+    assert spent.trials == 16 + 3 * 4 + 4
+    assert "systematic" in spent.findings.message
+    assert spent.findings.certified == ()
+
+
+@pytest.mark.parametrize(("end", "blamed"), [(0.0, {9}), (0.5, set())], ids=["last response", "outside"])
+def test_a_flat_curve_is_the_last_response_or_nobody(end: float, blamed: set[int]) -> None:
+    """If every prefix leaves the same chance, the last response decides, unless the run flips with all kept
+    too.
+
+    Then the chance is not in the responses at all (a flaky tool, a flaky oracle), and no step is blamed.
+    """
+    found: list[int] = []
+    for seed in range(10):
+        rng = random.Random(seed)
+
+        def flat(request: TrialRequest, rng: random.Random = rng) -> bool:
+            return rng.random() < (end if request.kept == 10 else 0.5)
+
+        found += run(Search(Plan(steps=10, mode="value")), flat).findings.certified
+    assert set(found) == blamed
+    assert len(found) >= 8 * len(blamed)
+
+
+def test_a_deterministic_agent_cannot_be_redrawn() -> None:
+    """Sixteen identical re-runs say that redraws tell nothing, and the search stops there."""
+    spent = run(Search(Plan(steps=10, mode="value")), lambda request: False, tail="same")
+    assert spent.trials == 16 + 4
+    assert spent.findings.deterministic
+    assert spent.findings.stop_reason == "systematic"
+    assert "deterministic" in spent.findings.message
+
+
+def test_an_agent_that_mostly_fails_in_the_same_words_is_not_called_deterministic() -> None:
+    """An agent of two endings is blamed where it chose, whatever its first re-runs were."""
+    for seed in range(20):
+        world, draw = steep(10, 2, high=0.3, low=0.0), random.Random(seed)
+        search = Search(Plan(steps=10, mode="value"))
+        while requests := search.next_batch(1):
+            for request in requests:
+                flipped = world.flips(request, draw)
+                search.observe(request.trial_id, flipped, tail=str(flipped))
+        found = search.verdict()
+        assert not found.deterministic
+        assert found.top == 2
+
+
+def test_value_trials_alter_nothing() -> None:
+    """Every fork keeps a prefix and re-runs the rest; prefixes are shared by the steps around them."""
+    world = steep(12, 5)
+    seen: list[TrialRequest] = []
+    draw = sampler(world, 1)
+
+    def noted(request: TrialRequest) -> bool:
+        seen.append(request)
+        return draw(request)
+
+    run(Search(Plan(steps=12, mode="value")), noted)
+    assert {request.role for request in seen} == {"value"}
+    assert all(not request.altered and request.arm_id == f"keep:{request.kept - 1}" for request in seen)
+    assert max(request.kept for request in seen) == 12
+
+
+def test_a_run_of_one_step_is_redrawn_whole() -> None:
+    """The only step carries the whole loss."""
+    rng = random.Random(2)
+    found = run(Search(Plan(steps=1, mode="value")), lambda r: r.kept == 0 and rng.random() < 0.8).findings
+    assert found.certified == (0,)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.dictionaries(st.integers(-1, 38), st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=10),
+)
+def test_the_place_is_that_of_the_plain_posterior(steps: int, drawn: dict[int, tuple[int, int]]) -> None:
+    """Working by segments gives the posterior that working by steps gives, and a probe inside the span."""
+    counts = sorted((prefix, s, f) for prefix, (s, f) in drawn.items() if prefix <= steps - 2 and s + f)
+    grid = Grid.whole()
+    place = locate(grid, counts, first=0, last=steps - 1, excluded=set())
+    plain = []
+    for step in range(steps):
+        rows = []
+        for high, no_high, low, no_low in grid.pairs:
+            rows.append(
+                sum(
+                    s * high + f * no_high if prefix < step else s * low + f * no_low
+                    for prefix, s, f in counts
+                )
+            )
+        plain.append(math.fsum(math.exp(row) for row in rows))
+    total = math.fsum(plain)
+    assert place.chance == pytest.approx(max(plain) / total, rel=1e-6)
+    assert plain[place.step] == pytest.approx(max(plain), rel=1e-6)
+    assert -1 <= place.probe <= max(-1, steps - 2)

@@ -1,0 +1,177 @@
+"""Oracles: what is graded, in which order, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tracefork_backend as tf
+from stored import Recorder, answered, asked, record, trace
+from tracefork_backend.grading.oracle import (
+    Graded,
+    exit_code,
+    field,
+    function,
+    grade,
+    graded_run,
+    name_of,
+    regex,
+)
+from tracefork_backend.store import open_store
+
+from tracefork_otel import UsageError
+
+
+def graded(output: object = None, **fields: object) -> Graded:
+    """A run that ended so."""
+    return Graded(run_id="4bf92f3577b34da6a3ce929d0e0e4736", output=output, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("output", "both", "success", "failure"),
+    [
+        ("BOOKED JL42", True, True, True),
+        ("ERROR: sold out", False, False, False),
+        ("BOOKED after ERROR", None, True, False),
+        ("nothing", None, False, True),
+    ],
+)
+def test_regex(output: str, both: bool | None, success: bool, failure: bool) -> None:
+    """Two patterns have to agree, of one alone its absence is the opposite."""
+    shown = graded(output)
+    assert grade(regex("BOOKED", "ERROR"), shown) is both
+    assert grade(regex(success="BOOKED"), shown) is success
+    assert grade(regex(failure="ERROR"), shown) is failure
+
+
+def test_the_return_value_goes_before_the_last_response() -> None:
+    """What the agent gave back is graded, and only where it gave nothing the last response's text."""
+    oracle = regex("yes")
+    assert grade(oracle, graded("yes", last_text="no")) is True
+    assert grade(oracle, graded({"answer": "yes"}, last_text="no")) is True
+    assert grade(oracle, graded("no", last_text="yes")) is False
+    assert grade(oracle, graded(" \n", last_text="yes")) is True
+    assert grade(oracle, graded(None, last_text="yes")) is True
+
+
+@pytest.mark.parametrize(
+    ("output", "path", "value", "expected"),
+    [
+        ({"status": "confirmed"}, "status", "confirmed", True),
+        ('{"status": "confirmed"}', "status", "confirmed", True),
+        ('thinking…\ndone\n{"status": "sold out"}\n', "status", "confirmed", False),
+        ({"seats": [{"n": 2}]}, "seats[0].n", 2, True),
+        ({"seats": []}, "seats[0].n", 2, False),
+        ({"ok": 1}, "ok", True, False),
+        ({"ok": 1.0}, "ok", 1, True),
+        ({}, "status", None, False),
+        ({"status": None}, "status", None, True),
+        ({"status": "a"}, "status[0]", "a", False),
+        ("BOOKED", "status", "confirmed", None),
+        ("", "status", "confirmed", None),
+    ],
+)
+def test_field(output: object, path: str, value: object, expected: bool | None) -> None:
+    """A value of the output's JSON decides; output without JSON cannot be graded."""
+    assert grade(field(path, value), graded(output)) is expected
+
+
+def test_exit_code() -> None:
+    """The status decides; where nobody saw the process end there is none."""
+    assert grade(exit_code(), graded(exit_status=0)) is True
+    assert grade(exit_code(), graded(exit_status=1)) is False
+    assert grade(exit_code(3), graded(exit_status=3)) is True
+    assert grade(exit_code(), graded()) is None
+
+
+def test_a_function_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pkg.mod:fn` is found beside the user's agent, and the import path is left as it was."""
+    import sys
+
+    (tmp_path / "checks_of_mine.py").write_text(
+        "def graded(run):\n    return None if not run.text else run.text.startswith('BOOKED')\n"
+        "def breaks(run):\n    raise KeyError('seat')\n"
+        "def vague(run):\n    return 'maybe'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    oracle = function("checks_of_mine:graded")
+    assert sys.path == before
+    assert [grade(oracle, graded(text)) for text in ("BOOKED", "no", "")] == [True, False, None]
+    assert name_of(oracle) == "checks_of_mine:graded"
+    with pytest.raises(UsageError, match=r"checks_of_mine:breaks failed on run 4bf92f35: KeyError: 'seat'"):
+        grade(function("checks_of_mine:breaks"), graded("x"))
+    with pytest.raises(UsageError, match=r"checks_of_mine:vague answered 'maybe'"):
+        grade(function("checks_of_mine:vague"), graded("x"))
+
+
+@pytest.mark.parametrize("path", ["nosuchmodule:fn", "json:nothing", "json", "json:__doc__"])
+def test_a_function_that_is_not_there(path: str) -> None:
+    """A name that leads nowhere is refused before anything runs, by that name."""
+    with pytest.raises(UsageError, match=path):
+        function(path)
+
+
+def test_a_plain_function_is_an_oracle() -> None:
+    """Any callable will do, and a failure of it names it."""
+
+    def mine(run: Graded) -> bool | None:
+        return run.exit_status == 0 and run.text != ""
+
+    assert grade(mine, graded("x", exit_status=0)) is True
+    assert "mine" in name_of(mine)
+
+    def broken(run: Graded) -> bool:
+        return int(run.text) > 3
+
+    with pytest.raises(UsageError, match="broken failed on run 4bf92f35: ValueError"):
+        grade(broken, graded("x"))
+
+
+def test_a_run_with_a_problem_has_no_outcome() -> None:
+    """What never came to its step is not failed, and the oracle is not even asked."""
+
+    def asked_anyway(run: Graded) -> bool:
+        raise AssertionError("asked")
+
+    assert grade(asked_anyway, graded("BOOKED", problem="it ended before its step")) is None
+
+
+@pytest.mark.parametrize("bad", ["(", "[a"])
+def test_bad_patterns(bad: str) -> None:
+    """A pattern that is none is refused by its text."""
+    with pytest.raises(UsageError, match="no regular expression"):
+        regex(bad)
+
+
+def test_bad_paths_and_empty_oracles() -> None:
+    """A path that is none, or that means several values, and an oracle without a pattern are refused."""
+    with pytest.raises(UsageError, match="JSON path"):
+        field("a..b", 1)
+    with pytest.raises(UsageError, match="several"):
+        field("items[*].id", 1)
+    with pytest.raises(UsageError, match="needs a pattern"):
+        regex()
+
+
+def test_a_recorded_run_is_graded_by_its_last_response(tmp_path: Path) -> None:
+    """Standard output is not kept, so the last model call's text stands for it; its exit status is known."""
+    run_id = trace()
+    recorder = Recorder(tmp_path)
+    recorder.root(run_id, attributes={"tracefork.command": json.dumps(["agent"]), "tracefork.exit_status": 3})
+    recorder.exchange(run_id, asked("hello"), answered("I look"))
+    recorder.exchange(run_id, asked("hello", "I look", "go on"), answered("BOOKED it"))
+    recorder.exchange(run_id, b"{}", b"logged: ERROR", url="https://tools.example/log")
+    recorder.close()
+    shown = graded_run(open_store(tmp_path).run(run_id))
+    assert (shown.output, shown.exit_status, shown.last_text) == (None, 3, "BOOKED it")
+    assert grade(regex("BOOKED", "ERROR"), shown) is True
+
+
+def test_a_recorded_return_value_is_graded_first(tmp_path: Path) -> None:
+    """What the agent's function returned was recorded with the run."""
+    run_id = record(tmp_path, attributes={"tracefork.result": '{"status": "confirmed"}'})
+    shown = graded_run(open_store(tmp_path).run(run_id))
+    assert grade(tf.field("status", "confirmed"), shown) is True
+    assert shown.last_text == "answer 2"

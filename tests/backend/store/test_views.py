@@ -1,0 +1,541 @@
+"""The SQL contract: every view by a plain DuckDB, with `views.sql` of the store and nothing of ours."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from datetime import datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from stored import ANTHROPIC, START, Recorder, answered, asked, record, trace
+from tracefork_backend.store import compact, open_store
+
+from tracefork_otel.store import manifest, sealing
+from tracefork_otel.wire import facts as providers
+
+COLUMNS = {
+    "runs": "run_id name service kind started_at duration_ms steps input_tokens output_tokens cost_usd status"
+    " outcome complete parent_run_id fork_step experiment_id entrypoint command",
+    "exchanges": "run_id step span_id parent_span_id started_at duration_ms ttfb_ms method url provider"
+    " operation model status_code outcome streamed input_tokens output_tokens cached_tokens cost_usd"
+    " request_length request_sha256 response_length response_sha256 replayed intervention",
+    "bodies": "run_id step request response request_bytes response_bytes",
+    "messages": "run_id step position role kind name content",
+    "tools": "run_id span_id step_before name arguments result error duration_ms replayed",
+    "draws": "run_id position source site value",
+    "spans": "trace_id span_id parent_span_id name kind started_at ended_at status service scope attributes"
+    " events links",
+    "forks": "run_id parent_run_id step intervention tail outcome reconverged_at calls_replayed calls_live"
+    " calls_memo cost_usd created_at",
+}
+CHAT = "https://api.openai.com/v1/chat/completions"
+RESPONSES = "https://api.openai.com/v1/responses"
+GEMINI = "https://generativelanguage.googleapis.com/v1beta/models/gemini-3-flash:generateContent"
+
+
+def plain(store: Path) -> duckdb.DuckDBPyConnection:
+    """A connection as a user's own DuckDB makes it."""
+    connection = duckdb.connect()
+    connection.execute((store / "views.sql").read_text())
+    return connection
+
+
+def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    """The rows of the answer by column."""
+    answer = connection.execute(query)
+    names = [column[0] for column in answer.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+
+
+@pytest.mark.parametrize("state", ["empty", "without facts", "sealed", "compacted"])
+def test_every_view_has_its_columns_in_order(tmp_path: Path, state: str) -> None:
+    """A plain DuckDB gets the views of the contract from a store in any state."""
+    if state == "empty":
+        manifest.commit(tmp_path)
+    else:
+        record(tmp_path)
+        sealing.seal_dead(tmp_path)
+        record(tmp_path)
+        sealing.seal_dead(tmp_path)
+    if state in ("sealed", "compacted"):
+        open_store(tmp_path).close()
+    if state == "compacted":
+        assert compact(tmp_path)
+    connection = plain(tmp_path)
+    for view, columns in COLUMNS.items():
+        assert connection.sql(f"FROM {view}").columns == columns.split(), view
+        if view in ("runs", "exchanges", "bodies", "spans"):
+            assert len(rows(connection, f"FROM {view}")) == {"empty": 0}.get(
+                state, {"runs": 2, "spans": 8}.get(view, 6)
+            )
+    models = rows(connection, "SELECT DISTINCT model, input_tokens FROM exchanges")
+    if state in ("sealed", "compacted"):
+        assert models == [{"model": "claude-sonnet-4-5", "input_tokens": 1000}]
+        assert len(rows(connection, "FROM messages")) == 2 * (2 + 4 + 6)
+
+
+def test_views_are_the_same_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Nothing but duckdb is imported to read a store, even at a path with a quote in it."""
+    store = tmp_path / "it's here"
+    run_id = record(store)
+    open_store(store).close()
+    code = (
+        "import sys, duckdb; c = duckdb.connect(); c.execute(open(sys.argv[1]).read());"
+        "print(c.execute('SELECT run_id, steps FROM runs').fetchall());"
+        "assert not any('tracefork' in name for name in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(store / "views.sql")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str([(run_id, 3)])
+
+
+def test_times_are_utc_and_durations_milliseconds(tmp_path: Path) -> None:
+    """Times of runs, exchanges and spans are naive UTC timestamps; durations count milliseconds."""
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.exchange(run_id, cuts=(5, len(answered("hi")) - 5))
+    recorder.close()
+    open_store(tmp_path).close()
+    connection = plain(tmp_path)
+    started = datetime.fromtimestamp(START / 1e9).astimezone().utctimetuple()[:6]
+    (exchange,) = rows(connection, "FROM exchanges")
+    assert exchange["started_at"].utctimetuple()[:6] == started
+    assert exchange["started_at"].tzinfo is None
+    assert (exchange["duration_ms"], exchange["ttfb_ms"]) == (250.0, 40.0)
+    (run,) = rows(connection, "FROM runs")
+    assert (run["started_at"], run["duration_ms"]) == (exchange["started_at"], 250.0)
+    (span,) = rows(connection, "FROM spans")
+    assert (span["ended_at"] - span["started_at"]).total_seconds() == 0.25
+
+
+def test_bodies_are_byte_exact_and_readable_where_they_are_text(tmp_path: Path) -> None:
+    """Bytes are those of the wire; text is decoded where encoded, and NULL where it is none."""
+    said = answered("höhe 🏔")
+    binary = bytes(range(256)) * 300
+    mixed = b'{"text":"' + b"x" * 20_000 + b"\xff\xfe" + b"y" * 20_000 + b'"}'
+    cases = [
+        (asked("héllo"), said, said.decode(), None),
+        (asked("zipped"), gzip.compress(said), said.decode(), "gzip"),
+        (binary, binary, None, None),
+        (mixed, mixed, None, None),
+        (b"", b"", "", None),
+        (asked("bad"), b"\x1f\x8b not gzip \xff", None, "gzip"),
+    ]
+    recorder, run_id = Recorder(tmp_path), trace()
+    for request, response, _, encoding in cases:
+        headers = (
+            ("content-type", "application/json"),
+            *((("content-encoding", encoding),) if encoding else ()),
+        )
+        recorder.exchange(run_id, request, response, headers=headers)
+    recorder.ask(run_id, asked("no answer"))
+    recorder.close()
+    open_store(tmp_path).close()
+    found = rows(plain(tmp_path), "FROM bodies ORDER BY step")
+    for (request, response, text, _), row in zip(cases, found, strict=False):
+        assert row["request_bytes"] == request
+        assert row["response_bytes"] == response
+        assert row["response"] == text
+        assert row["request"] == (None if request in (binary, mixed) else request.decode())
+    assert found[-1]["request"] == asked("no answer").decode()
+    assert found[-1]["response"] is found[-1]["response_bytes"] is None
+    lengths = rows(plain(tmp_path), "SELECT request_length, response_length FROM exchanges ORDER BY step")
+    assert [tuple(row.values()) for row in lengths[:-1]] == [(len(a), len(b)) for a, b, *_ in cases]
+
+
+def test_a_body_of_an_unknown_service_reads_as_text_too(tmp_path: Path) -> None:
+    """A compressed answer of any service reads decoded, and has no provider, tokens or messages."""
+    recorder, run_id = Recorder(tmp_path), trace()
+    headers = (("content-type", "text/plain"), ("content-encoding", "gzip"))
+    recorder.exchange(run_id, b"q", gzip.compress(b"weather"), url="https://example.org/w", headers=headers)
+    recorder.close()
+    open_store(tmp_path).close()
+    connection = plain(tmp_path)
+    assert rows(connection, "SELECT response, request FROM bodies") == [
+        {"response": "weather", "request": "q"}
+    ]
+    (row,) = rows(connection, "SELECT provider, input_tokens, cost_usd FROM exchanges")
+    assert set(row.values()) == {None}
+    assert rows(connection, "FROM messages") == []
+
+
+@pytest.mark.parametrize("view", ["exchanges", "runs", "bodies", "messages"])
+def test_a_filter_on_the_run_reaches_the_files(tmp_path: Path, view: str) -> None:
+    """Every scan of exchanges and facts for one run is filtered by its id as the file is read."""
+    run_id, _ = record(tmp_path), record(tmp_path)
+    # Two runs in each file: where a file holds one, DuckDB needs no filter.
+    with open_store(tmp_path) as store:
+        assert store.compact()
+    query = f"EXPLAIN (FORMAT json) FROM {view} WHERE run_id = '{run_id}'"
+    ((_, text),) = plain(tmp_path).execute(query).fetchall()
+    scans: list[tuple[str, str]] = []
+
+    def walk(node: dict[str, Any]) -> None:
+        if "READ_PARQUET" in node["name"]:
+            info = node["extra_info"]
+            scans.append((str(info.get("Projections")), str(info.get("Filters"))))
+        for child in node.get("children", ()):
+            walk(child)
+
+    for node in json.loads(text):
+        walk(node)
+    # Facts and exchanges alone have these columns; chunks are joined by number, launches by process.
+    own = [
+        filters
+        for columns, filters in scans
+        if "outcome" in columns or "span_id" in columns or "seq" in columns
+    ]
+    assert own
+    assert all(run_id in filters for filters in own), scans
+
+
+def test_a_tool_stands_after_the_step_that_called_it(tmp_path: Path) -> None:
+    """`tools` are the spans of tool calls, each with the last step that began before it."""
+    recorder, run_id = Recorder(tmp_path), trace()
+
+    def tool(name: str, **fields: Any) -> None:
+        recorder.root(run_id, f"execute_tool {name}", parent_span_id="1" * 16, **fields)
+
+    tool("early")
+    recorder.exchange(run_id)
+    recorder.exchange(run_id)
+    event = {"name": "tracefork.tool.arguments", "time_ns": 1, "attributes": {"tracefork.body": '{"a":1}'}}
+    tool("look", attributes={"gen_ai.tool.call.result": "42"}, events=[event])
+    tool("fail", status="ERROR", status_message="no such city", attributes={"tracefork.replayed": True})
+    recorder.close()
+    open_store(tmp_path).close()
+    found = rows(plain(tmp_path), "FROM tools ORDER BY step_before NULLS FIRST, name DESC")
+    assert [(row["name"], row["step_before"]) for row in found] == [("early", None), ("look", 1), ("fail", 1)]
+    assert (found[1]["arguments"], found[1]["result"], found[1]["error"]) == ('{"a":1}', "42", None)
+    assert (found[2]["error"], found[2]["replayed"], found[1]["replayed"]) == ("no such city", True, False)
+    assert found[1]["duration_ms"] == 60_000
+
+
+@pytest.mark.parametrize(
+    ("root", "status"),
+    [
+        ({"status": "ERROR"}, "error"),
+        ({"attributes": {"tracefork.exit_status": 3}}, "error"),
+        ({"attributes": {"tracefork.exit_status": 0}}, "ok"),
+        ({"end": False}, "killed"),
+        ({}, "ok"),
+        ({"parent_span_id": "2" * 16, "kind": "SERVER", "status": "ERROR"}, "error"),
+    ],
+)
+def test_a_run_s_status_is_how_its_root_ended(tmp_path: Path, root: dict[str, Any], status: str) -> None:
+    """The root, also one under another service's span, says whether a run ended well, badly or not at all."""
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.root(run_id, "GET /book", **root)
+    recorder.exchange(run_id)
+    recorder.close()
+    open_store(tmp_path).close()
+    (run,) = rows(plain(tmp_path), "FROM runs")
+    assert (run["status"], run["name"]) == (status, "GET /book")
+
+
+def test_a_fork_names_its_parent(tmp_path: Path) -> None:
+    """What the root of a fork says of parent, step and experiment is in its run's row."""
+    attributes = {
+        "tracefork.run.kind": "fork",
+        "tracefork.parent.run_id": "p" * 32,
+        "tracefork.fork.step": 3,
+        "tracefork.experiment.id": "e1",
+    }
+    record(tmp_path, attributes=attributes)
+    open_store(tmp_path).close()
+    (run,) = rows(plain(tmp_path), "FROM runs")
+    assert (run["kind"], run["parent_run_id"], run["fork_step"], run["experiment_id"]) == (
+        "fork", "p" * 32, 3, "e1"
+    )  # fmt: skip
+
+
+def text(**more: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """Parts whose fields are texts, under the given type."""
+    return st.fixed_dictionaries({name: st.just(value) for name, value in more.items()} | {"text": WORDS})
+
+
+WORDS = st.sampled_from(["", "a", "höhe 🏔", 'say "x"', "two\nlines", "null", "1"])
+IDS = st.sampled_from(["t1", "t2"])
+
+
+def named(key: str, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Calls under an id, all of one id by the same name: two names for one id are no protocol."""
+    calls = st.fixed_dictionaries({key: IDS, **more})
+    return calls.map(lambda call: {**call, "name": call[key].upper()})
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**12) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=5,
+)
+SOURCES = st.one_of(
+    st.fixed_dictionaries({"type": st.just("base64"), "media_type": st.just("image/png"), "data": WORDS}),
+    st.fixed_dictionaries({"type": st.just("url"), "url": WORDS}),
+    st.fixed_dictionaries({"type": st.just("text"), "data": WORDS}),
+    st.fixed_dictionaries({"type": st.just("content"), "content": st.lists(text(type="text"), max_size=2)}),
+)
+PARTS = st.one_of(
+    text(type="text"),
+    st.fixed_dictionaries({"type": st.sampled_from(["image", "document"]), "source": SOURCES}),
+    st.fixed_dictionaries(
+        {"type": st.just("search_result"), "content": st.lists(text(type="text"), max_size=2)}
+    ),
+    st.fixed_dictionaries({"type": st.just("mystery"), "x": VALUES}),
+)
+BLOCKS = st.one_of(
+    PARTS,
+    st.fixed_dictionaries({"type": st.just("thinking"), "thinking": WORDS}),
+    st.just({"type": "redacted_thinking", "data": "x"}),
+    named("id", type=st.sampled_from(["tool_use", "server_tool_use"]), input=VALUES),
+    st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(["tool_result", "web_search_tool_result"]),
+            "tool_use_id": IDS,
+            "content": st.one_of(WORDS, st.none(), st.lists(PARTS, max_size=3), VALUES),
+        }
+    ),
+)
+ANTHROPIC_REQUESTS = st.fixed_dictionaries(
+    {
+        "messages": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "role": st.sampled_from(["user", "assistant"]),
+                    "content": WORDS | st.lists(BLOCKS, max_size=3),
+                }
+            ),
+            max_size=3,
+        )
+    },
+    optional={"system": WORDS | st.lists(text(type="text"), max_size=2)},
+)
+OPENAI_PARTS = st.one_of(
+    text(type="text"),
+    text(type="input_text"),
+    text(type="output_text"),
+    st.fixed_dictionaries({"type": st.just("refusal"), "refusal": WORDS}),
+    st.fixed_dictionaries(
+        {"type": st.just("input_image"), "image_url": st.just("data:image/png;base64,AAAA")}
+    ),
+    st.fixed_dictionaries({"type": st.just("image_url"), "image_url": st.fixed_dictionaries({"url": WORDS})}),
+    st.fixed_dictionaries(
+        {"type": st.just("input_audio"), "input_audio": st.just({"data": "AA", "format": "wav"})}
+    ),
+    st.fixed_dictionaries({"type": st.just("mystery"), "x": VALUES}),
+)
+CONTENT = st.one_of(WORDS, st.none(), st.lists(OPENAI_PARTS, max_size=3))
+CALLS = st.lists(
+    named("id", arguments=WORDS).map(
+        lambda call: {"id": call["id"], "function": {"name": call["name"], "arguments": call["arguments"]}}
+    ),
+    max_size=2,
+)
+CHAT_REQUESTS = st.fixed_dictionaries(
+    {
+        "messages": st.lists(
+            st.one_of(
+                st.fixed_dictionaries(
+                    {"role": st.sampled_from(["developer", "user", "assistant"]), "content": CONTENT},
+                    optional={"tool_calls": CALLS, "refusal": st.none() | WORDS, "reasoning_content": WORDS},
+                ),
+                st.fixed_dictionaries({"role": st.just("tool"), "tool_call_id": IDS, "content": CONTENT}),
+            ),
+            max_size=4,
+        )
+    }
+)
+ITEMS = st.one_of(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": CONTENT}),
+    named("call_id", type=st.just("function_call"), arguments=WORDS),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("function_call_output"),
+            "call_id": IDS,
+            "output": st.one_of(WORDS, st.lists(text(type="input_text"), max_size=2), VALUES),
+        }
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("reasoning"), "summary": st.lists(text(type="summary_text"), max_size=2)},
+        optional={"encrypted_content": WORDS},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("web_search_call"), "action": VALUES}, optional={"results": VALUES}
+    ),
+    st.just({"type": "compaction"}),
+    st.fixed_dictionaries({"type": st.just("item_reference"), "id": IDS}),
+)
+RESPONSES_REQUESTS = st.fixed_dictionaries(
+    {"input": WORDS | st.lists(ITEMS, max_size=4)}, optional={"instructions": st.none() | WORDS}
+)
+MIMES = st.sampled_from(["image/png", "application/pdf", "text/csv", "audio/wav", ""])
+GEMINI_PARTS = st.one_of(
+    st.fixed_dictionaries(
+        {"text": WORDS},
+        optional={"thought": st.booleans(), "thoughtSignature": st.just("c2ln"), "thought_signature": WORDS},
+    ),
+    st.builds(
+        lambda name, call: {name: call},
+        st.sampled_from(["functionCall", "function_call"]),
+        st.fixed_dictionaries({}, optional={"name": WORDS, "id": IDS, "args": VALUES}),
+    ),
+    st.builds(
+        lambda name, answer: {name: answer},
+        st.sampled_from(["functionResponse", "function_response"]),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "name": WORDS,
+                "id": IDS,
+                "response": VALUES
+                | st.dictionaries(st.sampled_from(["result", "output", "error"]), VALUES, max_size=2),
+            },
+        ),
+    ),
+    st.fixed_dictionaries(
+        {
+            "inlineData": st.fixed_dictionaries(
+                {"mimeType": MIMES, "data": WORDS}, optional={"displayName": WORDS}
+            )
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "file_data": st.fixed_dictionaries(
+                {"mime_type": MIMES}, optional={"file_uri": WORDS, "display_name": WORDS}
+            )
+        }
+    ),
+    st.fixed_dictionaries({"executableCode": st.fixed_dictionaries({"language": WORDS, "code": WORDS})}),
+    st.fixed_dictionaries({"mystery": VALUES}),
+)
+GEMINI_CONTENTS = st.fixed_dictionaries(
+    {"parts": st.lists(GEMINI_PARTS, max_size=3)},
+    optional={"role": st.sampled_from(["user", "model", "function", ""])},
+)
+GEMINI_REQUESTS = st.fixed_dictionaries(
+    {"contents": st.lists(GEMINI_CONTENTS, max_size=3)},
+    optional={"systemInstruction": WORDS | GEMINI_CONTENTS, "system_instruction": GEMINI_CONTENTS},
+)
+FORMS = {ANTHROPIC: "anthropic", CHAT: "chat", RESPONSES: "responses", GEMINI: "gemini"}
+REQUESTS = st.one_of(
+    ANTHROPIC_REQUESTS.map(lambda body: (ANTHROPIC, body)),
+    CHAT_REQUESTS.map(lambda body: (CHAT, body)),
+    RESPONSES_REQUESTS.map(lambda body: (RESPONSES, body)),
+    GEMINI_REQUESTS.map(lambda body: (GEMINI, body)),
+)
+
+
+@pytest.fixture(scope="module")
+def given_requests(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnection:
+    """The views over an empty store, in which `messages` reads a table of requests."""
+    store = tmp_path_factory.mktemp("empty")
+    manifest.commit(store)
+    connection = plain(store)
+    connection.execute(
+        "CREATE TABLE requests (trace_id VARCHAR, step INTEGER, j JSON, replied JSON, form VARCHAR)"
+    )
+    connection.execute("CREATE OR REPLACE VIEW _requests AS FROM requests")
+    return connection
+
+
+# No shrinking: an example holds many requests, and each step of shrinking would plan the view anew.
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@given(requests=st.lists(REQUESTS, min_size=10, max_size=30))
+def test_requests_read_in_sql_as_the_provider_modules_read_them(
+    given_requests: duckdb.DuckDBPyConnection, requests: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """For requests of every format `messages` has the rows that `providers.request_messages` gives."""
+    wanted = []
+    given_requests.execute("TRUNCATE requests")
+    for step, (url, body) in enumerate(requests):
+        raw = json.dumps({"model": "m", **body})
+        given_requests.execute("INSERT INTO requests VALUES ('r', ?, ?, NULL, ?)", [step, raw, FORMS[url]])
+        module = providers.recognise("POST", url)
+        for position, one in enumerate(providers.request_messages(module, raw.encode())):
+            wanted.append((step, position, one.role, one.kind, one.name, one.content))
+    found = given_requests.execute(
+        "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"
+    ).fetchall()
+    assert [pair for pair in zip_longest(found, wanted) if pair[0] != pair[1]][:3] == []
+
+
+REPLIES = st.one_of(
+    st.lists(BLOCKS, max_size=3).map(
+        lambda content: (ANTHROPIC, {"type": "message", "role": "assistant", "content": content})
+    ),
+    st.lists(
+        st.fixed_dictionaries(
+            {"role": st.just("assistant"), "content": WORDS | st.none()},
+            optional={"tool_calls": CALLS, "refusal": st.none() | WORDS, "reasoning_content": WORDS},
+        ),
+        max_size=2,
+    ).map(lambda said: (CHAT, {"choices": [{"index": at, "message": one} for at, one in enumerate(said)]})),
+    st.lists(ITEMS, max_size=4).map(lambda items: (RESPONSES, {"object": "response", "output": items})),
+    st.lists(GEMINI_CONTENTS, max_size=2).map(
+        lambda said: (GEMINI, {"candidates": [{"content": one, "index": at} for at, one in enumerate(said)]})
+    ),
+    st.just((GEMINI, {"candidates": [{"finishReason": "SAFETY"}], "usageMetadata": {}})),
+    st.sampled_from([*FORMS]).map(lambda url: (url, {"type": "error", "error": {}})),
+)
+
+
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@given(replies=st.lists(REPLIES, min_size=10, max_size=30))
+def test_plain_replies_read_in_sql_as_the_provider_modules_read_them(
+    given_requests: duckdb.DuckDBPyConnection, replies: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """For plain JSON replies of every format `messages` has the rows that `providers.facts` gives."""
+    wanted = []
+    given_requests.execute("TRUNCATE requests")
+    for step, (url, body) in enumerate(replies):
+        raw = json.dumps(body)
+        given_requests.execute("INSERT INTO requests VALUES ('r', ?, '{}', ?, ?)", [step, raw, FORMS[url]])
+        read = providers.facts(
+            "POST", url, request=b'{"model": "m"}', response=raw.encode(), content_type="application/json"
+        )
+        assert read is not None
+        for position, one in enumerate(read.reply):
+            wanted.append((step, position, one.role, one.kind, one.name, one.content))
+    found = given_requests.execute(
+        "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"
+    ).fetchall()
+    assert [pair for pair in zip_longest(found, wanted) if pair[0] != pair[1]][:3] == []
+
+
+def test_the_reply_follows_the_request(tmp_path: Path) -> None:
+    """The last messages of a step are the reply's, and a tool's result has the name of its call."""
+    call = {"type": "tool_use", "id": "t1", "name": "look", "input": {"city": "Paris", "n": [1, 2]}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "18 °C"}]}
+    body = {
+        "model": "claude-sonnet-4-5",
+        "system": "Be brief.",
+        "messages": [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ],
+    }
+    reply = json.loads(answered("Mild."))
+    reply["content"] = [call, {"type": "text", "text": "Mild."}]
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.exchange(run_id, json.dumps(body).encode(), json.dumps(reply).encode())
+    recorder.close()
+    open_store(tmp_path).close()
+    found = rows(plain(tmp_path), "FROM messages ORDER BY position")
+    assert [tuple(row.values())[2:] for row in found] == [
+        (0, "system", "text", None, "Be brief."),
+        (1, "user", "text", None, "Weather?"),
+        (2, "assistant", "tool_use", "look", '{"city":"Paris","n":[1,2]}'),
+        (3, "user", "tool_result", "look", "18 °C"),
+        (4, "assistant", "tool_use", "look", '{"city":"Paris","n":[1,2]}'),
+        (5, "assistant", "text", None, "Mild."),
+    ]

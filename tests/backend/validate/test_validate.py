@@ -1,0 +1,138 @@
+"""The suites that hold blame to planted truth."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from e2e.command import tracefork
+from tracefork_backend.validate import Gate, Report, Row, parts, run_suites
+from tracefork_backend.validate.baselines import bh_constant_null
+from tracefork_backend.validate.parts import RealForks, gates
+from tracefork_backend.validate.suites import cells
+from tracefork_backend.validate.worlds import conjunction, pivot, planted
+
+from tracefork_otel import AgentFailed
+
+
+def failing(report: Report) -> list[Gate]:
+    """Return the gates that did not pass."""
+    return [gate for gate in report.gates if not gate.passed]
+
+
+@pytest.mark.slow
+def test_quick_suites_pass_their_gates() -> None:
+    """The quick run measures every simulated suite and rule, passes its gates and turns into JSON."""
+    report = run_suites(quick=True, real_forks=False)
+    assert failing(report) == []
+    assert {row.suite for row in report.rows} == {*"ABCDEFGHIJKLM", "law"}
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["passed"] is True
+    assert len(data["gates"]) == len(report.gates) >= 18
+    blamed = {(each.rule, each.cell): each.false_blame for each in report.baselines}
+    # The rules that have no control blame somebody on a noisy agent without any cause; that is what ours is
+    # for.
+    assert blamed["BH, constant null k=50", "n=20 b=0.2 no cause"] > 0.9
+    assert blamed["raw flip rate k=10", "n=20 b=0.2 no cause"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_full_suites_pass_their_gates() -> None:
+    """The full run has the number of experiments that the gates ask for, and passes them."""
+    report = run_suites(quick=False)
+    # How long something takes is no matter of a test that shares its machine with others.
+    assert [gate.name for gate in failing(report) if not gate.name.startswith("seconds")] == []
+    runs = {gate.name: gate.runs for gate in report.gates}
+    assert min(count for name, count in runs.items() if name.startswith("false blame")) >= 1000
+    assert [count for name, count in runs.items() if name.startswith("real forks")] == [60, 119, 7]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_quick_run_of_real_forks_is_shown_and_gates_the_exit_status(tmp_path: Path) -> None:
+    """`validate --quick` names the real forks among its gates, and says that it was a look."""
+    ran = tracefork("validate", "--quick", "--report", "report.json", cwd=tmp_path, timeout=280)
+    shown = json.loads((tmp_path / "report.json").read_text())
+    suites = {row["suite"] for row in shown["rows"]}
+    assert suites == {*"ABCDEFGHIJKLM", "law", "real"}
+    assert "real forks of a flaky agent" in ran.out
+    assert "This was a look" in ran.out
+    failed = [gate for gate in shown["gates"] if not gate["passed"]]
+    assert ran.status == (1 if failed else 0)
+    assert [gate["name"] for gate in failed if not gate["name"].startswith("seconds")] == []
+
+
+def test_real_forks_that_cannot_run_are_said_and_leave_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last words of a part that failed are the error, not a gate that passed."""
+    monkeypatch.setattr(parts, "_PROGRAM", "tracefork_backend.validate.none")
+    why = r"fault classes ended with status 1: .*No module named tracefork_backend.validate.none"
+    with RealForks(("faults",), quick=True) as beside, pytest.raises(AgentFailed, match=why):
+        beside.rows()
+
+
+def test_a_gate_of_real_forks_fails_with_what_was_measured() -> None:
+    """Shares are taken over all experiments of a kind, and one certified noop is one too many."""
+    rows = [
+        Row(suite="real", cell="flaky 0.4, n=4", runs=10, metrics={"false_blame": 0.1}),
+        Row(suite="real", cell="flaky 0.8, n=4", runs=10, metrics={"false_blame": 0.0}),
+        Row(suite="real", cell="fault a", runs=3, metrics={"top": 1.0}),
+        Row(suite="real", cell="fault b", runs=1, metrics={"top": 0.0}),
+        Row(suite="real", cell="noop", runs=4, metrics={"certified": 0.25}),
+        Row(suite="real", cell="n=10, all", runs=36, metrics={"seconds": 0.5}),
+    ]
+    assert [(gate.value, gate.passed) for gate in gates(rows)] == [
+        (0.05, True),
+        (0.75, False),
+        (0.25, False),
+        (0.5, True),
+    ]
+
+
+def test_a_cell_is_the_same_whenever_it_is_run() -> None:
+    """Seeds belong to cells, so a cell alone gives what it gives among the others."""
+    cell = next(cell for cell in cells() if cell.suite == "B")
+    assert cell.run(10).metrics() == cell.run(10).metrics()
+
+
+def test_a_gate_fails_on_the_wrong_side() -> None:
+    """A value past its limit fails the gate and the report with it."""
+    bad = Gate(name="x", value=0.06, sense="at most", limit=0.05, runs=1)
+    good = Gate(name="y", value=0.96, sense="at least", limit=0.95, runs=1)
+    assert (bad.passed, good.passed) == (False, True)
+    report = Report(quick=True, seed="", seconds=0.0, rows=(), baselines=(), gates=(good, bad))
+    assert not report.passed
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_planted_truth_is_what_the_forks_do(seed: int) -> None:
+    """The effects that worlds claim are the difference of rates that their forks show."""
+    from tracefork_backend.blaming.trials import Ledger
+
+    rng = random.Random(seed)
+    world = planted(rng, 8, causes=2, noise=0.15)
+    ledger = Ledger()
+    for step in (*world.causes, *sorted(world.innocent)[:2]):
+        if step == world.steps - 1:
+            continue
+        treated = ledger.alter((step,)).request("screen")
+        control = ledger.keep(step).request("confirm")
+        runs = 3000
+        difference = sum(world.flips(treated, rng) - world.flips(control, rng) for _ in range(runs)) / runs
+        assert difference == pytest.approx(world.effect(step), abs=0.06)
+    joint = conjunction(rng, 8, members=3, noise=0.0)
+    assert not joint.innocent & set(joint.causes)
+    curve = pivot(rng, 12, noise=0.05)
+    assert max(range(12), key=curve.effect) == curve.causes[0]
+
+
+def test_the_rival_rule_is_benjamini_and_hochberg() -> None:
+    """The constant-null rule flags a step that always flips and none where nothing does."""
+    assert bh_constant_null([10, 0, 0, 0], 10) == {0}
+    assert bh_constant_null([0, 0, 0, 0], 10) == set()
+    # Two flips in ten have p = 0.086 under 0.05: enough at q = 0.10 if all steps show them, not for one of
+    # four.
+    assert bh_constant_null([2, 2, 2, 2], 10) == {0, 1, 2, 3}
+    assert bh_constant_null([2, 0, 0, 0], 10) == set()

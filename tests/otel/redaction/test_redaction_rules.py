@@ -1,0 +1,197 @@
+"""A user's redaction rules: what a file may say, and what bodies look like afterwards."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracefork_otel.errors import UsageError
+from tracefork_otel.redaction.bodies import rewrite
+from tracefork_otel.redaction.reading import from_json, load, parse
+from tracefork_otel.redaction.rules import Rules
+from tracefork_otel.wire.codings import Unreadable
+
+EMAIL = {"name": "emails", "pattern": r"[\w.]+@\w+\.com", "replace": "EMAIL"}
+
+
+def rules(*told: dict[str, Any]) -> Rules:
+    """The rules of these tables."""
+    return parse({"rule": list(told)}, "rules.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[rule]\n", "not TOML"),
+        ("colour = 1\n", "unknown key 'colour'"),
+        ("", r"no \[\[rule\]\]"),
+        ("[[rule]]\nheder = 'x'\n", "rule 1: unknown key 'heder'"),
+        ("[[rule]]\nname = 'x'\n", "exactly one of header, param, json, pattern"),
+        ("[[rule]]\nheader = 'x'\nparam = 'y'\n", "exactly one of"),
+        ("[[rule]]\npattern = '(a'\n", "pattern = '\\(a' is no regular expression"),
+        ("[[rule]]\npattern = 'a*'\n", "matches the empty text"),
+        (r"[[rule]]" + "\n" + r"pattern = '(\w+)+@'" + "\n", "exponential"),
+        ("[[rule]]\npattern = 'x'\nreplace = 'y'\ndigest = true\n", "not both"),
+        ("[[rule]]\npattern = 'a'\nreplace = 'aa'\n", "choose a `replace`"),
+        ("[[rule]]\njson = 'a[b'\n", "is not a JSON path"),
+        ("[[rule]]\nheader = 'x'\nin = 'reply'\n", "in = 'reply'"),
+        ("[[rule]]\nheader = 7\n", "'header' must be text"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name_and_key(tmp_path: Path, text: str, said: str) -> None:
+    """What is wrong is said in one line that names the file."""
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """Rules that cannot be read are an error, not no rules."""
+    with pytest.raises(UsageError, match=r"missing\.toml cannot be read"):
+        load(tmp_path / "missing.toml")
+
+
+def test_rules_come_back_from_their_json() -> None:
+    """What a run carries makes the same rules again."""
+    made = rules(EMAIL, {"json": "**.ssn", "digest": True, "in": "response"})
+    assert from_json(made.source) == made
+
+
+def test_json_keeps_every_other_byte() -> None:
+    """Spacing, key order and numbers stay; keys, JSON within text and escapes are looked into."""
+    body = b'{ "b" :1.50, "a@x.com":"caf\\u00e9 a\\u0040x.com \\"q\\"","n":"{\\"to\\":\\"a@x.com\\"}" }'
+    found = rewrite(rules(EMAIL), "request", body, media="application/json", coding="")
+    assert found is not None
+    assert found.body == b'{ "b" :1.50, "EMAIL":"caf\xc3\xa9 EMAIL \\"q\\"","n":"{\\"to\\":\\"EMAIL\\"}" }'
+    assert found.counts == {"emails": 3}
+
+
+def test_json_paths_reach_values_of_any_kind() -> None:
+    """A path's value becomes text whatever it was; `*` is one step, `**` any number of them."""
+    told = rules(
+        {"json": "**.ssn", "digest": True},
+        {"json": "m[*].x", "replace": "-"},
+        {"json": "top", "in": "response"},
+    )
+    body = json.dumps({"m": [{"x": {"deep": 1}}, {"y": {"ssn": 7}}], "top": "t"}).encode()
+    found = rewrite(told, "request", body, media="", coding="")
+    assert found is not None
+    value = json.loads(found.body)
+    assert value["m"][0] == {"x": "-"}
+    assert value["m"][1]["y"]["ssn"].startswith("redacted-")
+    assert value["top"] == "t"
+
+
+def event(text: str, index: int = 0) -> dict[str, Any]:
+    """A piece of a streamed answer."""
+    return {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": text}}
+
+
+def stream(*events: dict[str, Any]) -> list[bytes]:
+    """The chunks of an event stream, one event each."""
+    return [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events]
+
+
+def said(body: bytes, index: int = 0) -> str:
+    """The streamed text of one block."""
+    events = [json.loads(line[6:]) for line in body.decode().splitlines() if line.startswith("data: ")]
+    return "".join(one["delta"]["text"] for one in events if one["index"] == index)
+
+
+def test_a_match_may_span_the_pieces_of_a_stream() -> None:
+    """What comes in pieces is found as if it had come at once, blocks apart; each event keeps its chunk."""
+    chunks = stream(event("mail jo"), event("ann@", 1), event("hn@x.c"), event("x.com", 1), event("om now"))
+    found = rewrite(
+        rules(EMAIL),
+        "response",
+        b"".join(chunks),
+        media="text/event-stream",
+        coding="",
+        sizes=[len(chunk) for chunk in chunks],
+    )
+    assert found is not None
+    assert (said(found.body), said(found.body, 1)) == ("mail EMAIL now", "EMAIL")
+    assert sum(found.sizes) == len(found.body)
+    at = 0
+    for size in found.sizes:
+        assert found.body[at : at + size].startswith(b"event: ")
+        at += size
+    assert len(found.sizes) == len(chunks)
+
+
+@given(
+    text=st.text(alphabet='ab@.com é"\\\n', max_size=40).map(lambda text: f"{text} a@b.com {text}"),
+    cuts=st.lists(st.integers(0, 90), max_size=6),
+)
+def test_a_stream_says_what_the_whole_text_would(text: str, cuts: list[int]) -> None:
+    """However an answer is cut into pieces, its redacted pieces make the redacted answer, and that stays."""
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    pieces = [text[a:b] for a, b in pairwise(places)]
+    body = b"".join(stream(*(event(piece) for piece in pieces)))
+    whole = json.dumps({"messages": [{"content": text}]}).encode()
+    streamed = rewrite(rules(EMAIL), "response", body, media="text/event-stream", coding="")
+    asked = rewrite(rules(EMAIL), "request", whole, media="application/json", coding="")
+    assert streamed is not None
+    assert asked is not None
+    assert said(streamed.body) == json.loads(asked.body)["messages"][0]["content"]
+    assert rewrite(rules(EMAIL), "request", asked.body, media="application/json", coding="") is None
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+def test_compressed_bodies_are_compressed_again(cut: int) -> None:
+    """A gzip body is looked into and stays gzip, one that was cut off stays cut off; it keeps its chunks."""
+    plain = ("text a@x.com and more " * 20).encode()
+    packed = gzip.compress(plain)[: -cut or None]
+    found = rewrite(
+        rules(EMAIL), "response", packed, media="text/plain", coding="gzip", sizes=[10, 10, len(packed) - 20]
+    )
+    assert found is not None
+    assert (len(found.sizes), sum(found.sizes)) == (3, len(found.body))
+    if cut:
+        with pytest.raises(EOFError):
+            gzip.decompress(found.body)
+    else:
+        assert gzip.decompress(found.body) == plain.replace(b"a@x.com", b"EMAIL")
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "coding"),
+    [
+        (b"not gzip", "text/plain", "gzip"),
+        (b"?", "text/plain", "rot13"),
+        (b"<a>", "application/json", ""),
+        (gzip.compress(b"a", mtime=0) + b"more", "text/plain", "gzip"),
+    ],
+    ids=["no gzip", "unknown", "no json", "more behind"],
+)
+def test_what_cannot_be_looked_into_is_not_passed(body: bytes, media: str, coding: str) -> None:
+    """A body of an unknown or broken coding, and one that only claims to be JSON, is refused."""
+    with pytest.raises(Unreadable):
+        rewrite(rules(EMAIL, {"json": "a"}), "request", body, media=media, coding=coding)
+
+
+def test_bytes_that_are_no_text_stay() -> None:
+    """In a body that is not UTF-8 only the match changes."""
+    body = bytes(range(128, 256)) + b" a@x.com " + bytes(range(128, 256))
+    found = rewrite(rules(EMAIL), "request", body, media="multipart/form-data", coding="")
+    assert found is not None
+    assert found.body == body.replace(b"a@x.com", b"EMAIL")
+
+
+def test_a_cut_json_body_is_still_looked_into() -> None:
+    """The beginning of a JSON body, as a broken connection leaves it, has its values replaced."""
+    body = b'{"id":"a@x.com","secret":"abc","t":"half of a@x.com and'
+    found = rewrite(rules(EMAIL, {"json": "secret"}), "response", body, media="application/json", coding="")
+    assert found is not None
+    assert b"@" not in found.body
+    assert b"abc" not in found.body

@@ -1,0 +1,612 @@
+"""One exchange per request, byte-exact, however it ends; the application sees no change."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anthropic
+import httpx
+import httpx2
+import openai
+import pytest
+from conftest import Capture
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from recorded import fetch, read_store, run_python, stream
+from tracefork_backend.simulate import ModelServer, Reply
+
+from tracefork_otel.seam import patch
+
+BOTH = pytest.mark.parametrize("module", [httpx2, httpx], ids=["httpx2", "httpx"])
+KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
+
+
+@BOTH
+@KINDS
+@pytest.mark.parametrize(
+    "path",
+    ["encoded/gzip", "encoded/br", "encoded/zstd", "bytes/5000", "empty", "204", "status/404", "status/503"],
+)
+def test_body_is_recorded_as_on_the_wire(
+    module: ModuleType, kind: str, path: str, capture: Capture, raw: str
+) -> None:
+    """What is recorded decodes to what the application got, with the response's own headers and status."""
+    capture.on()
+    response = fetch(module, kind, "GET", f"{raw}/{path}", headers={"accept-encoding": "gzip, br, zstd"})
+    exchange = capture.read().only()
+    assert exchange.outcome == "complete"
+    assert exchange.response is not None
+    assert exchange.response.status == response.status_code
+    assert exchange.response.headers == tuple((k, v) for k, v in response.headers.multi_items())
+    assert exchange.span_status == ("ERROR" if response.status_code >= 400 else "UNSET")
+    again = module.Response(
+        200,
+        headers={"content-encoding": response.headers.get("content-encoding", "")},
+        content=exchange.response.body,
+    )
+    assert again.content == response.content
+    if path == "encoded/gzip":
+        assert gzip.decompress(exchange.response.body) == response.content
+
+
+@BOTH
+@KINDS
+def test_ten_megabytes_are_recorded_whole(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """A body of 10 MB, sent and received, is recorded byte for byte."""
+    capture.on()
+    sent = bytes(range(256)) * 40_000
+    response = fetch(module, kind, "POST", f"{raw}/echo", content=sent)
+    exchange = capture.read().only()
+    assert response.content == sent
+    assert exchange.request.body == sent
+    assert exchange.response is not None
+    assert exchange.response.body == sent
+    assert sum(exchange.response.chunk_sizes) == len(sent)
+
+
+@BOTH
+@KINDS
+def test_chunks_are_kept_in_their_cuts(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """Sizes are those of the chunks that the application got, and their times rise with the server's pace."""
+    capture.on()
+    chunks = stream(module, kind, f"{raw}/sse?events=6&delay_ms=10")
+    exchange = capture.read().only()
+    assert exchange.response is not None
+    assert list(exchange.response.chunks()) == chunks
+    offsets = exchange.response.chunk_offsets_us
+    assert list(offsets) == sorted(offsets)
+    assert offsets[-1] - offsets[0] >= 40_000
+    assert exchange.outcome == "complete"
+
+
+@BOTH
+@KINDS
+def test_cut_stream_keeps_its_part(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """A connection that breaks in mid-body leaves the part that came, outcome `cut` and the error's class."""
+    capture.on()
+    with pytest.raises(module.RemoteProtocolError) as caught:
+        stream(module, kind, f"{raw}/cut?after=3")
+    exchange = capture.read().only()
+    assert exchange.outcome == "cut"
+    assert exchange.response is not None
+    assert exchange.response.body.count(b"event: tick") == 3
+    assert exchange.error_type == f"{module.__name__}.RemoteProtocolError"
+    assert exchange.error_message == str(caught.value)
+
+
+@BOTH
+@KINDS
+def test_stream_left_early_is_closed(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """A stream that the application leaves early is `closed`, no error, with the chunks that it read."""
+    capture.on()
+    chunks = stream(module, kind, f"{raw}/sse?events=40&delay_ms=5", take=3)
+    exchange = capture.read().only()
+    assert exchange.outcome == "closed"
+    assert exchange.span_status == "UNSET"
+    assert exchange.response is not None
+    assert exchange.response.chunks()[:3] == tuple(chunks)
+
+
+@BOTH
+@KINDS
+def test_no_response_keeps_the_error(module: ModuleType, kind: str, capture: Capture) -> None:
+    """A request that nobody answers is recorded with its error, and the application gets that error."""
+    capture.on()
+    with pytest.raises(module.ConnectError):
+        fetch(module, kind, "POST", "http://127.0.0.1:9/nobody", content=b"asked")
+    exchange = capture.read().only()
+    assert exchange.outcome == "no_response"
+    assert exchange.response is None
+    assert exchange.request.body == b"asked"
+    assert exchange.error_type == f"{module.__name__}.ConnectError"
+
+
+@BOTH
+@KINDS
+def test_timeout_in_mid_body_is_failed(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """A read timeout after some chunks is `failed`, not `cut`."""
+    capture.on()
+    with pytest.raises(module.ReadTimeout):
+        fetch(
+            module,
+            kind,
+            "GET",
+            f"{raw}/sse?events=9&delay_ms=400",
+            client={"timeout": module.Timeout(5, read=0.2)},
+        )
+    assert capture.read().only().outcome == "failed"
+
+
+@BOTH
+def test_cancelled_task_is_cancelled(module: ModuleType, capture: Capture, raw: str) -> None:
+    """A task that is cancelled in mid-body leaves `cancelled` and what had come."""
+
+    async def call() -> None:
+        async with (
+            module.AsyncClient() as client,
+            client.stream("GET", f"{raw}/sse?events=90&delay_ms=20") as response,
+        ):
+            async for _ in response.aiter_raw():
+                pass
+
+    async def main() -> None:
+        task = asyncio.create_task(call())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    capture.on()
+    asyncio.run(main())
+    exchange = capture.read().only()
+    assert exchange.outcome == "cancelled"
+    assert exchange.response is not None
+    assert exchange.response.body
+
+
+@BOTH
+@KINDS
+def test_dropped_response_is_abandoned(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """A response that is dropped unread is ended when the next exchange begins, at the latest at the end."""
+    capture.on()
+    url = f"{raw}/sse?events=5"
+    if kind == "sync":
+        client = module.Client()
+        response = client.send(client.build_request("GET", url), stream=True)
+        next(response.iter_raw())
+        del response
+        gc.collect()
+        client.close()
+    else:
+
+        async def main() -> None:
+            client = module.AsyncClient()
+            response = await client.send(client.build_request("GET", url), stream=True)
+            del response
+            gc.collect()
+            await client.aclose()
+
+        asyncio.run(main())
+    assert capture.read().only().outcome in ("abandoned", "closed")
+
+
+def test_garbage_collected_in_the_processor_does_not_deadlock(
+    capture: Capture, provider: TracerProvider, raw: str
+) -> None:
+    """A collection that finds a dropped response while a lock of the telemetry is held ends no span there."""
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    lock = threading.Lock()
+
+    class Locking(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            with lock:
+                gc.collect()
+
+        def on_end(self, span: Any) -> None:
+            with lock:
+                gc.collect()
+
+    gc.freeze()  # what there is so far need not be looked at again and again
+    provider.add_span_processor(Locking())
+    capture.on(tracer_provider=provider)
+    client = httpx2.Client()
+    for _ in range(3):
+        response: Any = client.send(client.build_request("GET", f"{raw}/sse?events=5"), stream=True)
+        response.itself = response  # only the collector can free it
+        del response
+    fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    client.close()
+    gc.collect()
+    gc.unfreeze()
+    outcomes = sorted(exchange.outcome for exchange in capture.read().exchanges)
+    assert outcomes == ["abandoned"] * 3 + ["complete"]
+
+
+@BOTH
+def test_client_made_before_is_captured(module: ModuleType, capture: Capture, raw: str) -> None:
+    """A client, and a subclass of it, that existed before `instrument()` is captured."""
+
+    class Wrapper(module.Client):
+        pass
+
+    with module.Client() as old, Wrapper() as wrapped:
+        capture.on()
+        old.get(f"{raw}/empty")
+        wrapped.get(f"{raw}/empty")
+    assert len(capture.read().exchanges) == 2
+
+
+@BOTH
+@KINDS
+def test_streaming_request_is_recorded_when_sent(
+    module: ModuleType, kind: str, capture: Capture, raw: str
+) -> None:
+    """A request body from a generator goes out untouched and is in the record once it was sent."""
+    parts = [b"one,", b"two,", bytes(100_000), b"three"]
+
+    def sync_parts() -> Any:
+        yield from parts
+
+    async def async_parts() -> Any:
+        for part in parts:
+            yield part
+
+    capture.on()
+    body = sync_parts() if kind == "sync" else async_parts()
+    response = fetch(module, kind, "POST", f"{raw}/echo", content=body)
+    exchange = capture.read().only()
+    assert response.content == b"".join(parts)
+    assert exchange.request.body == b"".join(parts)
+    assert exchange.damage is None
+
+
+@BOTH
+@KINDS
+def test_multipart_is_recorded(
+    module: ModuleType, kind: str, capture: Capture, raw: str, tmp_path: Path
+) -> None:
+    """A multipart upload from a file is recorded as the server got it, and its length header stays."""
+    file = tmp_path / "upload.bin"
+    file.write_bytes(b"\xff\x00upload" * 2000)
+    capture.on()
+    with file.open("rb") as opened:
+        response = fetch(module, kind, "POST", f"{raw}/echo", files={"file": opened}, data={"name": "x"})
+    exchange = capture.read().only()
+    assert exchange.request.body == response.content
+    assert b"\xff\x00upload" in exchange.request.body
+    assert {k.lower(): v for k, v in exchange.request.headers}["content-length"] == str(len(response.content))
+
+
+@BOTH
+@KINDS
+def test_redirect_hops_are_exchanges(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """Each hop of a redirect is an exchange of its own, the body of a 307 in both."""
+    capture.on()
+    response = fetch(
+        module, kind, "POST", f"{raw}/redirect", content=b"again", client={"follow_redirects": True}
+    )
+    first, second = capture.read().in_order()
+    assert response.content == b"again"
+    assert [first.response and first.response.status, second.response and second.response.status] == [
+        307,
+        200,
+    ]
+    assert [first.request.body, second.request.body] == [b"again", b"again"]
+
+
+@BOTH
+@KINDS
+def test_custom_transport_is_captured(module: ModuleType, kind: str, capture: Capture) -> None:
+    """A mock transport that gives its body at once is captured, also an encoded one."""
+    packed = gzip.compress(b"hello")
+
+    def answer(request: Any) -> Any:
+        return module.Response(200, headers={"content-encoding": "gzip"}, content=packed)
+
+    capture.on()
+    response = fetch(
+        module, kind, "GET", "http://mock.test/", client={"transport": module.MockTransport(answer)}
+    )
+    exchange = capture.read().only()
+    assert response.content == b"hello"
+    assert exchange.response is not None
+    assert exchange.response.body == packed
+    assert exchange.outcome == "complete"
+
+
+@BOTH
+def test_mounts_and_proxies_are_captured(module: ModuleType, capture: Capture, raw: str) -> None:
+    """A mounted transport and a request through a proxy are captured under the URL that was asked for."""
+    capture.on()
+    mock = module.MockTransport(lambda request: module.Response(200, content=b"mounted"))
+    assert fetch(module, "sync", "GET", "http://m.test/", client={"mounts": {"http://m.test": mock}}).content
+    # The server answers absolute-form requests as any proxy would, with what stands at that path.
+    proxied = fetch(
+        module, "sync", "GET", "http://nowhere.test/raw/empty", client={"proxy": raw.removesuffix("/raw")}
+    )
+    assert proxied.status_code in (200, 404)
+    urls = [exchange.request.url for exchange in capture.read().in_order()]
+    assert urls == ["http://m.test/", "http://nowhere.test/raw/empty"]
+
+
+@BOTH
+@KINDS
+def test_elapsed_and_hooks_work(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
+    """`.elapsed` and event hooks work as without us."""
+    seen: list[str] = []
+
+    async def request_hook(request: Any) -> None:
+        seen.append(request.method)
+
+    async def response_hook(response: Any) -> None:
+        seen.append(str(response.status_code))
+
+    def sync_request_hook(request: Any) -> None:
+        seen.append(request.method)
+
+    def sync_response_hook(response: Any) -> None:
+        seen.append(str(response.status_code))
+
+    hooks = (sync_request_hook, sync_response_hook) if kind == "sync" else (request_hook, response_hook)
+    capture.on()
+    response = fetch(
+        module,
+        kind,
+        "GET",
+        f"{raw}/slow?ms=30",
+        client={"event_hooks": {"request": [hooks[0]], "response": [hooks[1]]}},
+    )
+    assert response.elapsed.total_seconds() >= 0.03
+    assert seen == ["GET", "200"]
+
+
+def test_retries_are_exchanges(capture: Capture, provider: TracerProvider) -> None:
+    """An SDK that is told 429 tries again as it would without us, and both attempts are exchanges."""
+    with ModelServer(
+        lambda call: Reply(status=429, retry_after=0.01) if call.index == 0 else Reply(text="ok")
+    ) as server:
+        capture.on(tracer_provider=provider)
+        client = anthropic.Anthropic(api_key="sk-ant-test-000000000000", base_url=server.url)
+        message = client.messages.create(
+            model="claude-test", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
+        )
+        assert message.content[0].type == "text"
+        arrived = len(server.requests)
+    first, second = capture.read().in_order()
+    assert arrived == 2
+    assert [first.response and first.response.status, second.response and second.response.status] == [
+        429,
+        200,
+    ]
+    assert first.request.body == second.request.body
+    assert first.name == second.name == "chat claude-test"
+
+
+def test_sdk_streams_are_recorded_and_named(capture: Capture) -> None:
+    """Streams of the Anthropic and OpenAI SDKs are recorded whole, and named after what they do."""
+    with ModelServer(lambda call: Reply(text="some words to stream")) as server:
+        capture.on()
+        claude = anthropic.Anthropic(api_key="sk-ant-test-000000000000", base_url=server.url)
+        with claude.messages.stream(
+            model="claude-test", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
+        ) as events:
+            assert events.get_final_text() == "some words to stream"
+        gpt = openai.OpenAI(api_key="sk-test-000000000000000000", base_url=server.openai_url)
+        parts = gpt.chat.completions.create(
+            model="gpt-test", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
+        assert gpt.responses.create(model="gpt-other", input="hi").output_text
+        sent = [request.body for request in server.requests]
+    recorded = capture.read().in_order()
+    assert [exchange.name for exchange in recorded] == ["chat claude-test", "chat gpt-test", "chat gpt-other"]
+    assert [exchange.request.body for exchange in recorded] == sent
+    assert [exchange.attributes["gen_ai.provider.name"] for exchange in recorded] == [
+        "anthropic",
+        "openai",
+        "openai",
+    ]
+    assert all(exchange.response and exchange.response.body for exchange in recorded)
+
+
+def test_threads_and_tasks_keep_their_parents(capture: Capture, provider: TracerProvider, raw: str) -> None:
+    """8 threads of 60 calls and 50 tasks at once: every exchange is a child of the span around its call."""
+    tracer = provider.get_tracer("test")
+    capture.on(tracer_provider=provider)
+    parents: dict[str, str] = {}
+    shared = httpx2.Client()
+
+    def worker(number: int) -> None:
+        for step in range(60):
+            with tracer.start_as_current_span("call") as span:
+                content = f"{number}.{step}".encode()
+                parents[content.decode()] = f"{span.get_span_context().span_id:016x}"
+                assert shared.post(f"{raw}/echo", content=content).content == content
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(worker, range(8)))
+    shared.close()
+
+    async def task(client: httpx2.AsyncClient, number: int) -> None:
+        with tracer.start_as_current_span("call") as span:
+            content = f"task {number}"
+            parents[content] = f"{span.get_span_context().span_id:016x}"
+            assert (await client.post(f"{raw}/echo", content=content)).text == content
+
+    async def main() -> None:
+        async with httpx2.AsyncClient() as client:
+            await asyncio.gather(*(task(client, number) for number in range(50)))
+
+    asyncio.run(main())
+    recorded = capture.read().exchanges
+    assert len(recorded) == 8 * 60 + 50
+    assert all(parents[exchange.request.body.decode()] == exchange.parent_span_id for exchange in recorded)
+    assert sorted(exchange.seq for exchange in recorded) == list(range(530))
+    assert len({exchange.span_id for exchange in recorded}) == 530
+
+
+def test_two_instruments_make_one_exchange(capture: Capture, raw: str) -> None:
+    """Instrumenting twice still records each request once."""
+    capture.on()
+    capture.on()
+    patch.install(httpx2)
+    fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    capture.read().only()
+
+
+def test_uninstrument_leaves_a_later_patch(
+    capture: Capture, raw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patch that came after ours stays when we leave, ours is passive below it, and comes back once."""
+    before = httpx2.Client._send_single_request
+    capture.on()
+    ours = httpx2.Client._send_single_request
+    calls: list[str] = []
+
+    def later(client: Any, request: Any) -> Any:
+        calls.append(str(request.url))
+        return ours(client, request)
+
+    monkeypatch.setattr(httpx2.Client, "_send_single_request", later)
+    capture.off()
+    assert httpx2.Client._send_single_request is later
+    fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    assert len(calls) == 1
+    assert not read_store(capture.store).exchanges
+    capture.on()
+    fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    assert len(capture.read().exchanges) == 1
+    monkeypatch.undo()
+    assert httpx2.Client._send_single_request is ours
+    capture.on()
+    capture.off()
+    assert httpx2.Client._send_single_request is before
+
+
+def test_alias_of_httpx_makes_one_exchange(tmp_path: Path, raw: str) -> None:
+    """Where httpx is an alias of httpx2, a request is one exchange, whichever name it was made by."""
+    code = f"""
+import httpx2
+httpx2.alias_httpx()
+from tracefork_otel import TraceforkInstrumentor
+TraceforkInstrumentor().instrument()
+import httpx
+assert httpx is httpx2
+httpx.get("{raw}/empty")
+httpx2.get("{raw}/empty")
+"""
+    run_python(code, store=tmp_path)
+    assert len(read_store(tmp_path).exchanges) == 2
+
+
+@pytest.mark.parametrize("when", ["before", "after", "absent", "by us"])
+def test_beside_the_stock_instrumentor(
+    when: str, capture: Capture, provider: TracerProvider, exported: InMemorySpanExporter, raw: str
+) -> None:
+    """One exchange span, with the stock span as its child, in whichever order both were turned on."""
+    from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor
+
+    stock = HTTPX2ClientInstrumentor()
+    if when == "before":
+        stock.instrument(tracer_provider=provider)
+    capture.on(tracer_provider=provider, http_spans=when == "by us")
+    if when == "after":
+        stock.instrument(tracer_provider=provider)
+    fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    exchange = capture.read().only()
+    assert stock.is_instrumented_by_opentelemetry == (when in ("before", "after"))
+    if stock.is_instrumented_by_opentelemetry:
+        stock.uninstrument()
+    spans = exported.get_finished_spans()
+    ours = [span for span in spans if span.attributes and span.attributes.get("tracefork.exchange")]
+    children = [
+        span for span in spans if span.parent is not None and span.parent.span_id == ours[0].context.span_id
+    ]
+    assert len(ours) == 1
+    assert f"{ours[0].context.span_id:016x}" == exchange.span_id
+    assert len(children) == (0 if when == "absent" else 1)
+
+
+def test_suppressed_calls_are_not_recorded(capture: Capture, raw: str) -> None:
+    """A telemetry exporter's own requests are none of the agent's."""
+    from opentelemetry.instrumentation.utils import suppress_http_instrumentation, suppress_instrumentation
+
+    capture.on()
+    with suppress_instrumentation():
+        fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    with suppress_http_instrumentation():
+        fetch(httpx2, "sync", "GET", f"{raw}/status/200")
+    assert capture.read().only().request.url.endswith("/raw/status/200")
+
+
+def test_nothing_of_ours_goes_over_the_wire(capture: Capture) -> None:
+    """Without a provider of the user's own, a request has the same headers as without us."""
+    with ModelServer() as server:
+        url = f"{server.url}/raw/echo"
+        fetch(httpx2, "sync", "POST", url, content=b"x")
+        capture.on(http_spans=True)
+        fetch(httpx2, "sync", "POST", url, content=b"x")
+        bare, captured = server.requests
+    assert captured.headers == bare.headers
+    assert capture.read().only()
+
+
+def test_an_error_of_ours_never_reaches_the_application(
+    capture: Capture, raw: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure inside the recorder is counted, noted and logged once; the application gets its responses."""
+    from tracefork_otel.seam.live import LiveExchange
+
+    capture.on()
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveExchange, "_response", lambda self: 1 / 0)
+        for _ in range(3):
+            assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200
+    with monkeypatch.context() as patched:
+        patched.setattr(patch, "value_of", lambda *args: 1 / 0)
+        for _ in range(3):
+            assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200
+    assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200
+    recorded = capture.read()
+    warnings = [record for record in caplog.records if record.name == "tracefork_otel"]
+    assert len(warnings) == 2
+    assert sum(int(str(note.attributes["count"])) for note in recorded.notes if note.kind == "lost") == 6
+    assert "ZeroDivisionError" in str(recorded.notes[-1].attributes["why"])
+    assert [exchange.outcome for exchange in recorded.in_order()] == ["in_flight"] * 3 + ["complete"]
+
+
+def test_a_store_that_cannot_be_written_does_not_stop_the_application(
+    capture: Capture, raw: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store at a place where no folder can be made costs the record, said once, not the request."""
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    capture.on(store=blocked / "store")
+    for _ in range(3):
+        assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200
+    capture.off()
+    said = [record.getMessage() for record in caplog.records if record.name == "tracefork_otel"]
+    assert any("could not record" in line for line in said)
+    assert len(said) == len(set(said))
+
+
+def test_current_span_is_the_exchange_only_while_it_is_sent(
+    capture: Capture, provider: TracerProvider, raw: str
+) -> None:
+    """After the call, and between the chunks of a stream, the application's own span is current again."""
+    capture.on(tracer_provider=provider)
+    with provider.get_tracer("test").start_as_current_span("mine") as mine:
+        with httpx2.Client() as client, client.stream("GET", f"{raw}/sse?events=2") as response:
+            assert trace.get_current_span() is mine
+            for _ in response.iter_raw():
+                assert trace.get_current_span() is mine
+        assert trace.get_current_span() is mine

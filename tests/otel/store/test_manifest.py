@@ -1,0 +1,206 @@
+"""A commit is seen whole or not at all, by any number of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tracefork_otel.errors import StoreError
+from tracefork_otel.store import manifest
+from tracefork_otel.store.manifest import Manifest, SegmentEntry
+
+
+def entry(segment_id: str, **fields: object) -> SegmentEntry:
+    """An entry of that id."""
+    known = {"exchanges": 1, "spans": 2, "bytes": 3, "started_ns": 4, "ended_ns": 5}
+    return SegmentEntry(id=segment_id, **{**known, **fields})  # type: ignore[arg-type]
+
+
+def fresh(number: int) -> str:
+    """An id of a segment made just now."""
+    return f"{time.time_ns() // 1_000_000:013d}-{number:06x}"
+
+
+def test_a_store_without_a_manifest_is_empty(tmp_path: Path) -> None:
+    """Loading from a directory without a manifest, or from none, gives an empty one."""
+    assert manifest.load(tmp_path) == Manifest()
+    assert manifest.load(tmp_path / "absent") == Manifest()
+
+
+def test_what_was_committed_is_loaded(tmp_path: Path) -> None:
+    """Every field of an entry comes back, and the file is plain JSON of format 1."""
+    first = entry("a", wals=("1-a-0.wal",), traces=("0af765191234", "1"))
+    assert manifest.commit(tmp_path, add=[first]).segments == (first,)
+    second = manifest.commit(tmp_path, add=[entry("b")], facts={"a": (3, "f" * 64)})
+    assert manifest.load(tmp_path) == second
+    assert (second.version, second.segment("a").facts, second.segment("b").facts) == (2, 3, None)
+    assert second.wals == {"1-a-0.wal"}
+    assert json.loads((tmp_path / "MANIFEST.json").read_bytes())["format"] == 1
+    assert second.segment("a").may_hold("0af765191234567")
+    assert not second.segment("a").may_hold("f" * 32)
+    assert second.segment("b").may_hold("f" * 32)
+
+
+def test_a_segment_that_is_gone_cannot_be_replaced(tmp_path: Path) -> None:
+    """Of two compactions of the same segments, the second fails and changes nothing."""
+    manifest.commit(tmp_path, add=[entry("a"), entry("b")])
+    merged = manifest.commit(tmp_path, add=[entry("c")], remove=["a", "b"])
+    with pytest.raises(StoreError, match="a, b were replaced"):
+        manifest.commit(tmp_path, add=[entry("d")], remove=["a", "b"])
+    with pytest.raises(StoreError, match="replaced"):
+        manifest.commit(tmp_path, facts={"a": (1, "")})
+    assert manifest.load(tmp_path) == merged
+    with pytest.raises(StoreError, match="segment a is not in the manifest"):
+        merged.segment("a")
+
+
+def test_a_replaced_segment_keeps_its_files_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are there for readers of an older manifest until the grace is over, and then go."""
+    (tmp_path / "segments").mkdir()
+    old = entry("a")
+    files = [old.file(tmp_path, kind) for kind in manifest.KINDS]
+    for file in files:
+        file.write_bytes(b"x")
+    manifest.commit(tmp_path, add=[old])
+    manifest.commit(tmp_path, add=[entry("b")], remove=["a"])
+    assert [item.id for item in manifest.commit(tmp_path).retired] == ["a"]
+    assert all(file.exists() for file in files)
+    monkeypatch.setattr(manifest, "GRACE_NS", 0)
+    assert manifest.commit(tmp_path).retired == ()
+    assert not any(file.exists() for file in files)
+
+
+def test_names_of_wals_outlive_a_merge(tmp_path: Path) -> None:
+    """A WAL that is still there, or whose segment is young, is known to be sealed after a merge."""
+    (tmp_path / "wal").mkdir()
+    (tmp_path / "wal" / "1-a-0.wal").touch()
+    young = fresh(1)
+    manifest.commit(
+        tmp_path, add=[entry("0-a", wals=("1-a-0.wal", "1-a-1.wal")), entry(young, wals=("2-b-0.wal",))]
+    )
+    merged = manifest.commit(tmp_path, add=[entry("c")], remove=["0-a", young])
+    assert merged.wals == {"1-a-0.wal", "2-b-0.wal"}
+    manifest.commit(tmp_path, remove=["c"])
+    assert not (tmp_path / "wal" / "1-a-0.wal").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format":1}', b"\xff"])
+def test_a_broken_manifest_is_named(tmp_path: Path, content: bytes) -> None:
+    """What is no manifest raises an error that names the file, and a commit leaves it alone."""
+    path = tmp_path / "MANIFEST.json"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"MANIFEST\.json"):
+        manifest.load(tmp_path)
+    with pytest.raises(StoreError, match=r"MANIFEST\.json"):
+        manifest.commit(tmp_path, add=[entry("a")])
+    assert path.read_bytes() == content
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """A store of a later version is not misread: the message says to upgrade."""
+    (tmp_path / "MANIFEST.json").write_text('{"format":2}')
+    with pytest.raises(StoreError, match="upgrade"):
+        manifest.load(tmp_path)
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """A commit that cannot write raises StoreError and leaves the manifest that was there."""
+    before = manifest.commit(tmp_path, add=[entry("a")])
+    (tmp_path / ".MANIFEST.json.tmp").mkdir()
+    with pytest.raises(StoreError, match=r"MANIFEST\.json"):
+        manifest.commit(tmp_path, add=[entry("b")])
+    assert manifest.load(tmp_path) == before
+
+
+COMMITTER = """
+import sys
+from pathlib import Path
+from tracefork_otel import manifest
+store, name = Path(sys.argv[1]), sys.argv[2]
+for number in range(12):
+    new = manifest.SegmentEntry(id=f"{name}{number}", exchanges=1, spans=0, bytes=0, started_ns=0, ended_ns=0)
+    old = [f"{name}{number - 2}"] if number % 3 == 2 else []
+    manifest.commit(store, add=[new], remove=old)
+"""
+
+
+def test_processes_and_threads_commit_at_once(tmp_path: Path) -> None:
+    """No commit of three processes and two threads is lost, and a reader never sees half of one."""
+    children = [
+        subprocess.Popen([sys.executable, "-c", COMMITTER, str(tmp_path), name]) for name in ("p", "q", "r")
+    ]
+
+    def work(name: str) -> None:
+        for number in range(12):
+            manifest.commit(tmp_path, add=[entry(f"{name}{number}")])
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("s", "t")]
+    for thread in threads:
+        thread.start()
+    seen = 0
+    while any(child.poll() is None for child in children):
+        version = manifest.load(tmp_path).version
+        assert version >= seen
+        seen = version
+    for thread in threads:
+        thread.join()
+    assert [child.wait() for child in children] == [0, 0, 0]
+    final = manifest.load(tmp_path)
+    assert final.version == 60
+    assert len(final.segments) == len({item.id for item in final.segments}) == 60 - 12
+    assert len(final.retired) == 12
+
+
+# Later Pythons warn of forking with threads, which is the very case.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_in_the_middle_of_a_commit_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A fork while another thread commits leaves the lock to the parent; nobody waits for the child."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            manifest.commit(tmp_path)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    children: list[int] = []
+    try:
+        for _ in range(10):
+            reading, writing = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(writing)
+                os.read(reading, 1)  # Until the parent closes its end.
+                os._exit(0)
+            os.close(reading)
+            children.append(writing)
+    finally:
+        stop.set()
+        thread.join()
+    manifest.commit(tmp_path, add=[entry("after")])
+    assert manifest.load(tmp_path).segments[-1].id == "after"
+    for writing in children:
+        os.close(writing)
+    for _ in children:
+        os.wait()
+
+
+def test_the_views_know_where_the_store_is(tmp_path: Path) -> None:
+    """A commit puts views.sql beside the manifest with the store's absolute path, and mends an older one."""
+    store = tmp_path / "it's here"
+    manifest.commit(store)
+    views = store / "views.sql"
+    text = views.read_text()
+    assert text.startswith(f"SET VARIABLE tracefork_store='{tmp_path}/it''s here';\n")
+    views.write_text("older")
+    manifest.commit(store)
+    assert views.read_text() == text

@@ -1,0 +1,398 @@
+"""Anthropic's wire format: we read what the SDK reads out of the same bytes, whole or cut anywhere."""
+
+from __future__ import annotations
+
+import json
+
+import anthropic
+import httpx2
+import pytest
+from anthropic.types import Message as SdkMessage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracefork_otel.wire import facts as providers
+
+URL = "https://api.anthropic.com/v1/messages"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+REQUEST = {
+    "max_tokens": 1024,
+    "messages": [
+        {"role": "user", "content": "Weather in Paris?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "A tool knows.", "signature": "c2ln"},
+                {"type": "redacted_thinking", "data": "b3BhcXVl"},
+                {"type": "text", "text": "Let me look."},
+                {
+                    "type": "tool_use",
+                    "id": "toolu_1",
+                    "name": "weather",
+                    "input": {"city": "Paris", "model": "nested"},
+                },
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_1",
+                    "content": [
+                        {"type": "text", "text": "18 °C"},
+                        {
+                            "type": "image",
+                            "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="},
+                        },
+                    ],
+                },
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_gone",
+                    "content": "lost call",
+                    "is_error": True,
+                },
+                {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}},
+                {
+                    "type": "document",
+                    "title": "Notes",
+                    "source": {"type": "text", "media_type": "text/plain", "data": "pack a coat"},
+                },
+            ],
+        },
+    ],
+    "model": "claude-sonnet-4-5",
+    "system": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be right."}],
+    "tools": [
+        {"name": "weather", "input_schema": {"type": "object", "properties": {"model": {"type": "string"}}}}
+    ],
+    "stream": True,
+}
+
+
+def sse(*events: dict[str, object]) -> bytes:
+    """The events as the API sends them: the name on a line of its own, then the data."""
+    return b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
+
+
+def delta(index: int, **fields: str) -> dict[str, object]:
+    """One content_block_delta event."""
+    return {"type": "content_block_delta", "index": index, "delta": fields}
+
+
+def block(index: int, **fields: object) -> dict[str, object]:
+    """One content_block_start event."""
+    return {"type": "content_block_start", "index": index, "content_block": fields}
+
+
+def stop(index: int) -> dict[str, object]:
+    """One content_block_stop event."""
+    return {"type": "content_block_stop", "index": index}
+
+
+START = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_01XFDUDYJgAACzvnptvVoYEL",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5-20250929",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 25,
+            "cache_creation_input_tokens": 120,
+            "cache_read_input_tokens": 4000,
+            "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 100},
+            "output_tokens": 1,
+            "service_tier": "standard",
+        },
+    },
+}
+STREAM = sse(
+    START,
+    block(0, type="thinking", thinking="", signature=""),
+    {"type": "ping"},
+    delta(0, type="thinking_delta", thinking="First the search, "),
+    delta(0, type="thinking_delta", thinking="then the booking."),
+    delta(0, type="signature_delta", signature="EqQBCgIYAhIM1gbcDa9GJwZA2b3h"),
+    stop(0),
+    block(1, type="redacted_thinking", data="EmwKAhgBEgy3va3pzix"),
+    stop(1),
+    block(2, type="text", text=""),
+    delta(2, type="text_delta", text="Okay, "),
+    delta(2, type="text_delta", text="let's check the weather for München 🌦."),
+    stop(2),
+    block(3, type="server_tool_use", id="srvtoolu_01", name="web_search", input={}),
+    delta(3, type="input_json_delta", partial_json='{"query":'),
+    delta(3, type="input_json_delta", partial_json=' "weather München"}'),
+    stop(3),
+    block(
+        4,
+        type="web_search_tool_result",
+        tool_use_id="srvtoolu_01",
+        content=[
+            {
+                "type": "web_search_result",
+                "title": "Weather",
+                "url": "https://example.org/w",
+                "encrypted_content": "Eo4C",
+                "page_age": None,
+            }
+        ],
+    ),
+    stop(4),
+    block(5, type="text", text=""),
+    delta(5, type="text_delta", text=" Booking now."),
+    stop(5),
+    block(6, type="tool_use", id="toolu_01T1x1fJ34qAmk2tNTrN7Up6", name="book", input={}),
+    delta(6, type="input_json_delta", partial_json=""),
+    delta(6, type="input_json_delta", partial_json='{"city": "Mün'),
+    delta(6, type="input_json_delta", partial_json='chen", "nights": 2, "rate": 1.50}'),
+    stop(6),
+    block(7, type="tool_use", id="toolu_02", name="now", input={}),
+    stop(7),
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+        "usage": {"output_tokens": 89, "input_tokens": 30, "cache_read_input_tokens": None},
+    },
+    {"type": "message_stop"},
+)
+WHOLE = {
+    "id": "msg_013Zva2CMHLNnXjNJJKqJ2EF",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-opus-4-1-20250805",
+    "content": [
+        {"type": "text", "text": "Hello! "},
+        {"type": "text", "text": "How are you?"},
+        {
+            "type": "tool_use",
+            "id": "toolu_9",
+            "name": "greet",
+            "input": {"name": "Ada", "deep": {"list": [1, None]}},
+        },
+    ],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 10, "output_tokens": 12},
+}
+
+
+def client(body: bytes, content_type: str) -> anthropic.Anthropic:
+    """An SDK client whose every answer is this body."""
+    answer = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, headers={"content-type": content_type}, content=body)
+    )
+    return anthropic.Anthropic(api_key="none", http_client=anthropic.DefaultHttpxClient(transport=answer))
+
+
+def read(body: bytes, content_type: str = EVENT_STREAM) -> providers.Facts:
+    """Our facts about REQUEST and this answer."""
+    found = providers.facts(
+        "POST", URL, request=json.dumps(REQUEST).encode(), response=body, content_type=content_type
+    )
+    assert found is not None
+    return found
+
+
+def same_as_sdk(found: providers.Facts, sdk: SdkMessage) -> None:
+    """Hold our reading of an answer against the SDK's."""
+    assert found.response_id == sdk.id
+    assert found.response_model == sdk.model
+    assert found.finish_reason == sdk.stop_reason
+    usage = sdk.usage
+    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    assert found.input_tokens == usage.input_tokens + cached + written
+    assert found.output_tokens == usage.output_tokens
+    assert found.cached_tokens == usage.cache_read_input_tokens
+    assert found.cache_write_tokens == usage.cache_creation_input_tokens
+    assert found.text == "".join(b.text for b in sdk.content if b.type == "text")
+    assert len(found.reply) == len(sdk.content)
+    for message, part in zip(found.reply, sdk.content, strict=True):
+        assert message.role == "assistant"
+        if part.type == "text":
+            assert (message.kind, message.content) == ("text", part.text)
+        elif part.type == "thinking":
+            assert (message.kind, message.content) == ("thinking", part.thinking)
+        elif part.type in ("tool_use", "server_tool_use"):
+            assert (message.kind, message.name, json.loads(message.content)) == (
+                "tool_use",
+                part.name,
+                part.input,
+            )
+        elif part.type == "web_search_tool_result":
+            assert (message.kind, message.name) == ("tool_result", "web_search")
+        else:
+            assert message.kind == part.type
+
+
+def test_a_stream_reads_as_the_sdk_accumulates_it() -> None:
+    """Text, thoughts, tool inputs, ids and usage of a stream equal the SDK's final message."""
+    sdk = client(STREAM, EVENT_STREAM)
+    with sdk.messages.stream(max_tokens=1, model="m", messages=[{"role": "user", "content": "x"}]) as stream:
+        final = stream.get_final_message()
+    found = read(STREAM)
+    same_as_sdk(found, final)
+    assert found.streamed
+    assert found.model == "claude-sonnet-4-5"
+    assert found.input_tokens == 30 + 120 + 4000
+    assert found.cache_write_1h_tokens == 100
+    assert found.error_type is None
+
+
+def test_a_whole_message_reads_as_the_sdk_parses_it() -> None:
+    """Text, tool inputs, ids and usage of a JSON answer equal the SDK's message."""
+    body = json.dumps(WHOLE).encode()
+    final = client(body, "application/json").messages.create(
+        max_tokens=1, model="m", messages=[{"role": "user", "content": "x"}]
+    )
+    found = read(body, "application/json")
+    same_as_sdk(found, final)
+    assert not found.streamed
+    assert found.cached_tokens is None
+
+
+def test_the_request_reads_as_messages_system_first() -> None:
+    """Each block of the request is a message, a tool's result under the name of the call it answers."""
+    found = providers.request_messages("anthropic", json.dumps(REQUEST).encode())
+    assert [(m.role, m.kind, m.name, m.content) for m in found] == [
+        ("system", "text", None, "Be brief."),
+        ("system", "text", None, "Be right."),
+        ("user", "text", None, "Weather in Paris?"),
+        ("assistant", "thinking", None, "A tool knows."),
+        ("assistant", "redacted_thinking", None, ""),
+        ("assistant", "text", None, "Let me look."),
+        ("assistant", "tool_use", "weather", '{"city":"Paris","model":"nested"}'),
+        ("user", "tool_result", "weather", "18 °C\n[image/png, 12 base64 characters]"),
+        ("user", "tool_result", "toolu_gone", "lost call"),
+        ("user", "image", None, "https://example.org/cat.png"),
+        ("user", "document", "Notes", "pack a coat"),
+    ]
+
+
+def test_a_streamed_call_reads_as_the_same_call_in_the_next_request() -> None:
+    """The input of a tool call has one spelling, whether it came in deltas or stands in a request."""
+    call = {
+        "type": "tool_use",
+        "id": "t",
+        "name": "book",
+        "input": {"city": "München", "nights": 2, "rate": 1.5},
+    }
+    request = json.dumps({"model": "m", "messages": [{"role": "assistant", "content": [call]}]}).encode()
+    assert providers.request_messages("anthropic", request)[0] == read(STREAM).reply[6]
+
+
+def test_a_stream_cut_at_any_byte_reads_as_a_prefix() -> None:
+    """However much of a stream arrived, its text is a prefix of the whole, and so is its list of messages."""
+    whole = read(STREAM)
+    kinds = [m.kind for m in whole.reply]
+    seen = set()
+    for end in range(len(STREAM) + 1):
+        part = read(STREAM[:end])
+        assert whole.text.startswith(part.text)
+        assert [m.kind for m in part.reply] == kinds[: len(part.reply)]
+        assert part.response_id in (None, whole.response_id)
+        seen.add(part.text)
+    assert len(seen) == 4  # every delta's text appeared, and nothing between
+
+
+def test_a_cut_tool_input_is_kept_as_far_as_it_came() -> None:
+    """A tool's input that never became JSON is given as the text that arrived."""
+    end = STREAM.index(b"event: content_block_delta", STREAM.index(b'{\\"city\\": '))
+    assert read(STREAM[:end]).reply[6].content == '{"city": "Mün'
+
+
+def test_a_whole_answer_cut_at_any_byte_reads_as_nothing_said() -> None:
+    """A JSON answer that was cut is recognised and has no text, and never raises."""
+    body = json.dumps(WHOLE).encode()
+    for end in range(len(body)):
+        found = read(body[:end], "application/json")
+        assert (found.text, found.reply, found.model) == ("", (), "claude-sonnet-4-5")
+
+
+def test_an_error_names_its_type_whole_or_in_the_stream() -> None:
+    """An error answer, and an error event after some text, give the error's type beside what was said."""
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    assert read(json.dumps(error).encode(), "application/json").error_type == "overloaded_error"
+    end = STREAM.index(
+        b"event: content_block_start\ndata: " + json.dumps(block(3, type="server_tool_use"))[:59].encode()
+    )
+    found = read(STREAM[:end] + sse(error))
+    assert found.error_type == "overloaded_error"
+    assert found.text == "Okay, let's check the weather for München 🌦."
+    assert found.finish_reason is None
+
+
+def test_half_characters_never_reach_the_store() -> None:
+    """A surrogate pair split over two deltas is joined, and one cut in half is left out, so text is UTF-8."""
+    stream = sse(START, block(0, type="text", text=""), delta(0, type="text_delta", text="a\ud83c"))
+    assert read(stream).text == "a"
+    assert read(stream + sse(delta(0, type="text_delta", text="\udf26b"))).text == "a🌦b"
+
+
+@pytest.mark.parametrize(
+    ("url", "provider"),
+    [
+        (
+            "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/anthropic/models/"
+            "claude-sonnet-4-5@20250929:streamRawPredict",
+            "gcp.vertex_ai",
+        ),
+        ("https://openrouter.ai/api/v1/messages?beta=true", "openrouter"),
+    ],
+)
+def test_other_hosts_of_the_format_are_named(url: str, provider: str) -> None:
+    """The format is read at Vertex AI and at gateways, under the host's provider name."""
+    request = b'{"anthropic_version": "vertex-2023-10-16", "messages": [{"role": "user", "content": "x"}]}'
+    found = providers.facts("POST", url, request=request, response=STREAM, content_type=EVENT_STREAM)
+    assert found is not None
+    assert found.provider == provider
+    assert found.text == read(STREAM).text
+    assert found.model == ("claude-sonnet-4-5@20250929" if provider == "gcp.vertex_ai" else None)
+
+
+SAMPLES = [json.loads(data) for _, data in providers.sse_events(STREAM)]
+ODD = st.sampled_from(
+    [None, True, -1, 2**70, 1.5, "", "text", "\ud83c", [], ["a", 1], {}, {"type": "text"}, [[]]]
+)
+
+
+def places(value: object, here: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """The path of every value inside a JSON value, its own first."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [here, *(place for key, inner in inside for place in places(inner, (*here, key)))]
+
+
+def bent(value: object, data: st.DataObject) -> object:
+    """A copy of a JSON value with one to three of its values replaced by odd ones."""
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.sampled_from(places(value)))
+        value = replaced(value, place, data.draw(ODD))
+    return value
+
+
+def replaced(value: object, place: tuple[object, ...], new: object) -> object:
+    """A copy of a JSON value with the value at a path replaced."""
+    if not place:
+        return new
+    if isinstance(value, dict):
+        return {k: replaced(v, place[1:], new) if k == place[0] else v for k, v in value.items()}
+    assert isinstance(value, list)
+    return [replaced(v, place[1:], new) if i == place[0] else v for i, v in enumerate(value)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_no_json_of_any_shape_raises(data: st.DataObject) -> None:
+    """Whatever stands where the format expects something else, facts and messages come back as UTF-8."""
+    events = bent(SAMPLES, data)
+    events = events if isinstance(events, list) else [events]
+    stream = b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events)
+    found = [*read(stream).reply, *read(json.dumps(bent(WHOLE, data)).encode(), "application/json").reply]
+    found += providers.request_messages("anthropic", json.dumps(bent(REQUEST, data)).encode())
+    for m in found:
+        f"{m.role}{m.name}{m.content}".encode()

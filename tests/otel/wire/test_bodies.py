@@ -1,0 +1,297 @@
+"""Bodies under every format: events, encodings, the search for a key, and which module reads which URL."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from itertools import pairwise
+
+import brotli
+import httpx2
+import pytest
+import zstandard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire import json_values
+
+TEXT = "".join(f"event {n}: Größe {n * n}\n" for n in range(3000)).encode()
+PIECES = st.lists(
+    st.sampled_from(
+        "data|event|id|retry|:|\n|\r|\r\n|\n\n|x|é|7| |data: a\n|event: e\r\n|data: \n|id: 1\n".split("|")  # noqa: SIM905
+    ),
+    max_size=25,
+).map("".join)
+
+
+def seen_by_client(body: bytes) -> list[tuple[str, str]]:
+    """The events that the HTTP client's own parser reads."""
+    answer = httpx2.Response(
+        200,
+        headers={"content-type": "text/event-stream"},
+        content=body,
+        request=httpx2.Request("GET", "http://localhost/"),
+    )
+    return [(e.event, e.data) for e in httpx2.EventSource(answer)]
+
+
+@settings(deadline=None, max_examples=400)
+@example("data: a\r\n\r\ndata: b\r\rdata: c\n\n")
+@example("event: x\n\ndata: a\n\n")
+@example("data: a\ndata:  b\ndata\n\n")
+@given(PIECES)
+def test_events_are_those_that_the_http_client_reads(text: str) -> None:
+    """Any text splits into the same events as in the HTTP client's parser, but those without data."""
+    # At the very end that parser takes a bare CR for two line ends, which no other parser does.
+    body = text.rstrip("\r").encode()
+    ours = [(name or "message", data.decode()) for name, data in providers.sse_events(body) if data]
+    assert ours == [(name, data) for name, data in seen_by_client(body) if data]
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_events_or_not(body: bytes) -> None:
+    """No bytes make the event parser raise, and what it yields is a prefix as the body grows."""
+    whole = list(providers.sse_events(body))
+    parts = [list(providers.sse_events(body[:end])) for end in range(len(body) + 1)]
+    assert all(whole[: len(part)] == part for part in parts)
+
+
+ENCODERS = {
+    "identity": lambda b: b,
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+
+
+def encoded(coding: str, body: bytes = TEXT) -> bytes:
+    """The body in one or several codings, the first named applied first."""
+    for name in coding.split(", "):
+        body = ENCODERS[name.lower()](body)
+    return body
+
+
+@pytest.mark.parametrize("coding", [*ENCODERS, "GZip", "gzip, br", "br, zstd, deflate"])
+def test_encodings_are_undone(coding: str) -> None:
+    """Each coding, in any case, and a chain of them, give the body back."""
+    assert providers.decode_body(encoded(coding), coding) == TEXT
+
+
+def test_no_encoding_is_the_body_itself() -> None:
+    """Without a content encoding the body is what it is."""
+    assert providers.decode_body(TEXT, None) == TEXT
+    assert providers.decode_body(TEXT, "") == TEXT
+
+
+def test_bare_deflate_and_joined_members_are_undone() -> None:
+    """Deflate without zlib's wrapper, and several gzip members or zstd frames in a row, are read whole."""
+    bare = zlib.compressobj(wbits=-15)
+    assert providers.decode_body(bare.compress(TEXT) + bare.flush(), "deflate") == TEXT
+    assert providers.decode_body(gzip.compress(b"a") + gzip.compress(b"b") + b"\0\0", "gzip") == b"ab"
+    frames = zstandard.ZstdCompressor().compress(b"a") + zstandard.ZstdCompressor().compress(b"b")
+    assert providers.decode_body(frames, "zstd") == b"ab"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, br"])
+def test_a_cut_body_gives_what_had_arrived(coding: str) -> None:
+    """An encoded body cut at any byte decodes to a prefix, which grows to nearly all of it."""
+    body = encoded(coding)
+    lengths = [0]
+    for end in range(0, len(body), 41):
+        part = providers.decode_body(body[:end], coding)
+        assert part is not None
+        assert TEXT.startswith(part)
+        lengths.append(len(part))
+    assert all(a <= b for a, b in pairwise(lengths))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_flushed_events_are_readable_before_the_end(coding: str) -> None:
+    """What a server flushed is decoded although the stream never ended, as it does when a client hangs up."""
+    text = b"data: 1\n\n"
+    if coding == "br":
+        packer = brotli.Compressor()
+        part = packer.process(text) + packer.flush()
+    elif coding == "zstd":
+        writer = zstandard.ZstdCompressor().compressobj()
+        part = writer.compress(text) + writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    else:
+        packer = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
+        part = packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
+    assert providers.decode_body(part, coding) == text
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_bomb_stops_at_the_limit(coding: str) -> None:
+    """A body that would decode to far more than the limit gives exactly the limit's bytes."""
+    bomb = encoded(coding, bytes(50 * 2**20))
+    assert len(bomb) < 60_000
+    for limit in (10, 3 * 2**20 + 1):
+        assert providers.decode_body(bomb, coding, limit=limit) == bytes(limit)
+
+
+@pytest.mark.parametrize(
+    "coding", ["gzip", "br", "zstd", "compress", "aws-chunked", "gzip, gzip, gzip, gzip, gzip, gzip"]
+)
+def test_what_cannot_be_decoded_is_none(coding: str) -> None:
+    """Bytes that are not in the named coding, an unknown coding and an absurd chain give None."""
+    assert providers.decode_body(b"plain text, not encoded at all", coding) is None
+
+
+@given(st.binary(max_size=40), st.sampled_from(["gzip", "deflate", "br", "zstd", "deflate, br"]))
+def test_no_bytes_make_a_decoder_raise(body: bytes, coding: str) -> None:
+    """Whatever the bytes, the answer is bytes or None."""
+    assert isinstance(providers.decode_body(body, coding), bytes | None)
+    assert isinstance(
+        providers.decode_body(encoded(coding, b"x" * 99)[: len(body)] + body, coding), bytes | None
+    )
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.integers()
+    | st.text(max_size=6)
+    | st.sampled_from(["model", '"model": "', "\\", '\\"', "{[", "}"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["model", '"model', '\\"model', "x", "{"]), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.dictionaries(st.sampled_from(["model", "messages", "tools", '"model', 'a"']), VALUES, max_size=5),
+    st.booleans(),
+    st.sampled_from([None, 1]),
+    st.integers(0, 3),
+)
+def test_the_key_of_the_outermost_object_is_found(
+    body: dict[str, object], ascii_only: bool, indent: int | None, filler: int
+) -> None:
+    """However keys and texts named like it nest, the scan answers what a full parse answers, near or far."""
+    names = list(body)
+    for position in range(filler):
+        # Long parts push the key out of reach of the start, of the end, or of both.
+        body = {**body, f"long{position}": ['"model": "no" \\ {[' * 400]}
+        names.insert(position * len(names), f"long{position}")
+    body = {name: body[name] for name in dict.fromkeys(names)}
+    raw = json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
+    model = body.get("model")
+    assert json_values.top_level_string(raw, "model") == (model if isinstance(model, str) else None)
+
+
+@given(st.binary(max_size=80))
+def test_no_request_makes_the_scan_raise(body: bytes) -> None:
+    """Whatever the bytes, with or without the key in them, the answer is a string or None."""
+    for raw in (body, b'{"model":' + body, body + b'"model":"m"}', b'{"model":"m"' + body + b"}"):
+        assert isinstance(json_values.top_level_string(raw, "model"), str | None)
+
+
+def test_a_typical_request_is_not_parsed_for_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the model before or after 100 KB of messages, as clients have it, only its value is parsed."""
+    messages = [{"role": "user", "content": 'He said "model": "x" \\ and {'}] * 2000
+    bodies = [
+        {"max_tokens": 1, "messages": messages, "model": "m-1", "tools": [{"model": "x"}]},
+        {"model": "m-1", "messages": messages},
+    ]
+    parsed: list[int] = []
+    monkeypatch.setattr(json_values, "loads", lambda data: parsed.append(len(data)) or json.loads(data))
+    for body in bodies:
+        raw = json.dumps(body).encode()
+        assert len(raw) > 100_000
+        assert json_values.top_level_string(raw, "model") == "m-1"
+    assert parsed == [len('"m-1"')] * 2
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "name", "provider"),
+    [
+        ("POST", "https://api.anthropic.com/v1/messages?beta=true", "anthropic", "anthropic"),
+        ("post", "http://127.0.0.1:8080/v1/messages/", "anthropic", "anthropic"),
+        ("POST", "https://api.anthropic.com/v1/chat/completions", "openai", "anthropic"),
+        ("POST", "https://api.openai.com/v1/responses", "openai", "openai"),
+        ("POST", "https://eu.api.openai.com/v1/responses", "openai", "openai"),
+        ("POST", "http://localhost:11434/v1/chat/completions", "openai", "openai"),
+        ("POST", "https://x.openai.azure.com/openai/v1/responses", "openai", "azure.ai.openai"),
+        ("POST", "https://openrouter.ai/api/v1/chat/completions", "openai", "openrouter"),
+        ("POST", "https://api.groq.com/openai/v1/chat/completions", "openai", "groq"),
+        ("POST", "https://gw.example.org/v1/acc/gw/openai/chat/completions", "openai", "openai"),
+        ("POST", "https://api.anthropic.com/v1/messages/count_tokens", "anthropic", None),
+        ("POST", "https://api.anthropic.com/v1/messages/batches", "anthropic", None),
+        ("GET", "https://api.anthropic.com/v1/models", "anthropic", None),
+        ("GET", "https://api.openai.com/v1/responses/resp_1", "openai", None),
+        ("POST", "https://api.openai.com/v1/embeddings", "openai", None),
+        ("GET", "https://openrouter.ai/api/v1/models", "openai", None),
+        ("GET", "http://localhost:11434/v1/chat/completions", None, None),
+        ("POST", "https://notapi.openai.com.example.org/v1/models", None, None),
+        ("GET", "https://example.org/", None, None),
+        ("POST", "http://[broken/v1/messages", None, None),
+        ("POST", "", None, None),
+    ],
+)
+def test_paths_and_hosts_lead_to_the_module(
+    method: str, url: str, name: str | None, provider: str | None
+) -> None:
+    """The path leads to the format, the host to the provider's name; what generates nothing has no facts."""
+    module = providers.recognise(method, url)
+    assert (module.NAME if module else None) == name
+    found = providers.facts(method, url, request=b'{"model":"m"}', response=None, content_type=None)
+    assert (found.provider if found else None) == provider
+    if found:
+        assert (found.operation, found.model, found.streamed, found.reply) == ("chat", "m", False, ())
+
+
+@pytest.mark.parametrize(
+    "request_body", [b"", b"name=x", b'{"survey": {"model": "m"}}', b'["model"]', b"\xff\xfe"]
+)
+def test_a_path_of_another_service_is_not_a_provider(request_body: bytes) -> None:
+    """On an unknown host a path that only looks like a provider's counts for nothing without a model."""
+    for path in ("v1/messages", "surveys/12/responses"):
+        url = f"https://forms.example.org/{path}"
+        assert providers.facts("POST", url, request=request_body, response=b"{}", content_type=None) is None
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=80),
+    st.binary(max_size=80),
+    st.sampled_from(["messages", "chat/completions", "responses"]),
+    st.sampled_from([None, "application/json", "text/event-stream", "text/plain; charset=latin-1"]),
+)
+def test_no_bytes_make_facts_raise(
+    request_body: bytes, body: bytes, path: str, content_type: str | None
+) -> None:
+    """Whatever bytes a known endpoint took and gave, there are facts and messages, and nothing raises."""
+    url = f"https://api.openai.com/v1/{path}"
+    if path == "messages":
+        url = "https://api.anthropic.com/v1/messages"
+    for response in (body, b"data: " + body + b"\n\n", b'{"content":' + body):
+        found = providers.facts(
+            "POST", url, request=request_body, response=response, content_type=content_type
+        )
+        assert found is not None
+    assert isinstance(providers.request_messages(providers.recognise("POST", url), request_body), tuple)
+
+
+def test_deep_nesting_is_not_understood_and_does_not_raise() -> None:
+    """JSON nested deeper than the interpreter goes is no message, in a request and in a response."""
+    deep = b'{"model":"m","content":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    for url in ("https://api.anthropic.com/v1/messages", "https://api.openai.com/v1/responses"):
+        found = providers.facts("POST", url, request=deep, response=deep, content_type="application/json")
+        assert found is not None
+        assert (found.model, found.reply) == ("m", ())
+    assert providers.request_messages("anthropic", deep) == ()
+
+
+def test_an_unknown_provider_has_no_messages() -> None:
+    """Without a module, or under a name that nobody has, a request has no messages."""
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    assert providers.request_messages(None, body) == ()
+    assert providers.request_messages("nobody", body) == ()
+    assert [m.content for m in providers.request_messages("groq", body)] == ["hi"]

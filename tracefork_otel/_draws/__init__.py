@@ -1,1 +1,0 @@
-"""What an agent reads besides the network: clocks, ids and randomness, recorded and served."""

@@ -1,1 +1,0 @@
-"""A user's redaction rules: read from a file, carried with a run, and applied to bodies."""

@@ -1,0 +1,84 @@
+"""Put first on PYTHONPATH by `tracefork-otel run`: boots recording, then runs the user's own sitecustomize.
+
+Any interpreter may meet this file, so it needs nothing but an old standard library, and it never raises.
+"""
+
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def _boot():
+    if not os.environ.get("TRACEFORK_MODE"):
+        return
+    try:
+        from tracefork_otel.launch import boot
+    except ImportError as error:
+        _absent(error)
+        return
+    boot("sitecustomize")
+
+
+def _absent(error):
+    """The command that started us learns that this interpreter records nothing."""
+    store = os.environ.get("TRACEFORK_STORE")
+    if not store:
+        return
+    import importlib.util
+    import json
+    import time
+
+    def present(name):
+        try:
+            return importlib.util.find_spec(name) is not None
+        except (ImportError, ValueError):
+            return False
+
+    folder = os.path.join(store, "wal")
+    if not os.path.isdir(store):
+        os.makedirs(store, mode=0o700)
+    if not os.path.isdir(folder):
+        os.mkdir(folder, 0o700)
+    process_id = f"{os.getpid()}-{os.urandom(4).hex()}"
+    parts = os.environ.get("TRACEPARENT", "").split("-")
+    said = {
+        "kind": "absent",
+        "process_id": process_id,
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "started_ns": int(time.time() * 1e9),
+        "executable": sys.executable,
+        # No more than what is run: a later word may be a secret, and the rules for that are not here.
+        "argv": list(getattr(sys, "orig_argv", [sys.executable]))[:2],
+        "cwd": os.getcwd(),
+        "mode": os.environ["TRACEFORK_MODE"],
+        "via": "absent",
+        "launch_id": parts[1] if len(parts) == 4 else None,
+        "why": str(error),
+        "httpx": present("httpx"),
+        "httpx2": present("httpx2"),
+    }
+    path = os.path.join(folder, process_id + ".absent.json")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(said, file)
+
+
+def _chain():
+    import importlib.machinery
+    import importlib.util
+
+    path = [place for place in sys.path if os.path.abspath(place or ".") != _HERE]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", path)
+    if spec is not None and spec.loader is not None:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["sitecustomize"] = module
+        spec.loader.exec_module(module)
+
+
+try:
+    _boot()
+except Exception as problem:
+    sys.stderr.write("tracefork: this process is not recorded: {}\n".format(problem))  # noqa: UP032
+_chain()

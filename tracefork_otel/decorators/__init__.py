@@ -1,0 +1,1 @@
+"""`@agent` and `@tool`, and the program that starts a function as an agent."""

@@ -1,0 +1,178 @@
+"""One call of a tool: its span, what is recorded of it, and what it gets in a replay or a fork."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Drift
+from ..play.tools import Recalled, Refused, Replaced, Runs
+from ..session import inside, root
+from ..session.events import qualified
+from . import values
+
+if TYPE_CHECKING:
+    from ..play.tools import ToolAnswer
+    from ..session.state import Session
+    from ..store.records import ToolCall
+
+GRACE_S = 1.0
+"""A call that was cancelled hangs for as long as it did in the recording and this much more, so that whatever
+cancelled it then (a timeout, a sibling's failure) does it again."""
+
+
+class Call:
+    """A tool's call while it goes on; nothing but what it is meant to raise comes out of it."""
+
+    def __init__(
+        self, session: Session, name: str, arguments: str, by_text: tuple[str, ...], *, waits: bool
+    ) -> None:
+        """Its span is open and current; `waits` says whether the function is a coroutine function."""
+        self._session = session
+        self._waits = waits
+        self._refused = False
+        self._error: str | None = None
+        """The recorded exception that it raises again."""
+        self._attributes: dict[str, Any] = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": name,
+            "gen_ai.tool.call.arguments": arguments,
+        }
+        if by_text:
+            self._attributes["tracefork.tool.by_text"] = list(by_text)
+        self._shown = {**self._attributes, "gen_ai.tool.call.arguments": self._cut(arguments)}
+        self._span, self._release = root.enter(
+            session, f"execute_tool {name}", dict(self._shown), below_root=True
+        )
+        try:
+            self._inside, self._outside = inside.enter(self._span.span_id)
+        except BaseException:
+            self._release()
+            raise
+        if self._inside.outer is not None:
+            self._set("tracefork.tool.inside", self._inside.outer.span_id)
+        self._leave = None if session.draws is None else session.draws.enter_tool(name)
+        self.instead: Callable[[], Any] | None = None
+        """What gives the result in place of the function; a coroutine where it has to be waited for."""
+
+    def answered(self, answer: ToolAnswer) -> None:
+        """What the call gets is decided; raises Drift where it may get nothing."""
+        if isinstance(answer, Refused):
+            self._refused = True
+            explanation, draws = answer.explanation, self._session.draws
+            if draws is not None:
+                explanation = draws.explained(explanation)
+            self._set("tracefork.drift", explanation.to_json())
+            if answer.phase is not None:
+                self._set("tracefork.phase", answer.phase)
+            raise Drift(f"tracefork {self._session.settings.mode}: {explanation.text()}")
+        if answer.call is not None:
+            self._set("tracefork.tool.recorded_span_id", answer.call.span_id)
+        if isinstance(answer, Runs):
+            self._set("tracefork.tool.ran", answer.why)
+        else:
+            self._set("tracefork.replayed", True)
+        if not isinstance(answer, Replaced) and answer.loosely:
+            self._set("tracefork.tool.loosely", True)
+        if isinstance(answer, Recalled):
+            self.instead = self._recalled(answer.call)
+        elif isinstance(answer, Replaced):
+            self._set("tracefork.intervention", answer.label)
+            result = answer.result
+            self.instead = lambda: json.loads(result)
+
+    def _recalled(self, call: ToolCall) -> Callable[[], Any]:
+        """What gives the recorded result: its value, its exception, or the wait to be cancelled again."""
+        lasted = (call.ended_ns - call.started_ns) / 1e9
+        wait = lasted if self._session.settings.timing == "recorded" else 0.0
+        if call.form == "value":
+            return self._later(wait, lambda: json.loads(call.result))
+        self._error = call.result
+        error = values.error_of(call.result)
+        if self._waits and values.was_cancelled(call.result):
+            return self._later(lasted + GRACE_S, lambda: _raise(_cancelled(error)))
+        return self._later(wait, lambda: _raise(error))
+
+    def _later(self, seconds: float, give: Callable[[], Any]) -> Callable[[], Any]:
+        if not seconds:
+            return give
+        if self._waits:
+            return lambda: _given_after(seconds, give)
+
+        def slept() -> Any:
+            time.sleep(seconds)
+            return give()
+
+        return slept
+
+    def returned(self, result: Any) -> None:
+        """What the call gave is on its span."""
+        try:
+            form, text = values.result_text(result)
+            self._set("tracefork.tool.form", form)
+            self._set("gen_ai.tool.call.result", self._session.redactor.text(text))
+        except Exception as problem:
+            self._session.lost("result of a tool", problem)
+
+    def end(self, failure: BaseException | None) -> None:
+        """The span is ended, in the store with everything, elsewhere as long as bodies may be."""
+        session, span = self._session, self._span
+        try:
+            if self._leave is not None:
+                self._leave()
+            self._outside()
+            self._release()
+            if failure is not None:
+                self._set("error.type", qualified(type(failure)))
+            if failure is not None and not self._refused:
+                self._set("tracefork.tool.form", "error")
+                text = self._error or session.redactor.text(values.error_text(failure))
+                self._set("tracefork.tool.error", text)
+            if self._inside.exchanges:
+                self._set("tracefork.tool.exchanges", self._inside.exchanges)
+            if span.sdk is None:
+                span.attributes.update(self._attributes)
+                span.end(session, error=failure)
+                return
+            span.attributes.update(self._shown)
+            session.whole[span.context.span_id] = self._attributes
+            span.end(session, error=failure)
+        except Exception as problem:
+            session.lost("end of a tool", problem)
+        finally:
+            session.whole.pop(span.context.span_id, None)
+
+    def _set(self, name: str, value: Any) -> None:
+        self._attributes[name] = value
+        self._shown[name] = self._cut(value) if isinstance(value, str) else value
+
+    def _cut(self, text: str) -> str:
+        limit = self._session.settings.event_body_limit
+        if len(text) * 4 <= limit:
+            return text
+        data = text.encode("utf-8", "replace")
+        return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def _cancelled(error: BaseException) -> BaseException:
+    """What ends a coroutine that nobody cancels although somebody did in the recording."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return error
+    return asyncio.CancelledError()
+
+
+async def _given_after(seconds: float, give: Callable[[], Any]) -> Any:
+    import anyio  # both HTTP client libraries bring it; it also serves agents that run on trio
+
+    await anyio.sleep(seconds)
+    return give()

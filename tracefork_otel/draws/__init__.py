@@ -1,0 +1,1 @@
+"""What an agent reads from clocks, ids and randomness: recorded and served again."""

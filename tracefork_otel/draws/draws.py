@@ -1,0 +1,218 @@
+"""Clocks, ids and randomness of the agent's own code: recorded, and served on a replay."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, NoReturn
+
+from ..store.records import Draw
+from .deck import Deck
+from .sources import Sources
+
+if TYPE_CHECKING:
+    from ..play.match import Explanation
+    from ..play.player import Answer, Claims
+    from ..session.state import Session
+
+LOG = logging.getLogger("tracefork_otel")
+CALLED = ("tracefork_otel.decorators.main", "tracefork_otel._agent_main")
+"""The program that calls one agent function, whatever program was recorded."""
+LEAVE_S = 2.0
+"""A process that ends at once may spend this long on writing what it drew."""
+CLAIMS = 1_000_000
+"""Claims of processes on the tape's draws are numbered from here, those of exchanges from 0."""
+
+_present: Draws | None = None
+
+
+class Draws:
+    """This process's draws, on their way to the store and from the tape."""
+
+    def __init__(
+        self, recorded: Sequence[Draw], include: Iterable[str], outside: tuple[str, ...] = ()
+    ) -> None:
+        self._recorded = recorded
+        self._session: Session | None = None
+        self._taken: str | None = None
+        """The recorded process that this one repeats."""
+        self.deck = Deck(_root(), include, outside)
+        self._sources = Sources(self.deck)
+        if recorded:
+            self.deck.serve(self._choose, self._is_live)
+        self._sources.install()
+        self._sources.replace(os, "_exit", self._leaving(os._exit))
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody is told of the draws yet."""
+        return self._session is None
+
+    def belong_to(self, session: Session) -> None:
+        """What is drawn, and what was drawn already, is the session's."""
+        waited = self._taken is not None
+        self._session = session
+        self.deck.lanes.forks = -1  # those before were none of the agent's
+        if waited and (claim := self._claims()) is not None:
+            claim(CLAIMS + self._processes().index(str(self._taken)))
+
+    def rebind(self) -> None:
+        """Names that the agent bound before are ours too."""
+        self._sources.rebind()
+
+    def _is_live(self) -> bool:
+        session = self._session
+        return session is not None and session.player is not None and not session.player.watching
+
+    def _processes(self) -> list[str]:
+        return list(dict.fromkeys(draw.process for draw in self._recorded))
+
+    def _choose(self) -> Iterable[Draw]:
+        """The draws of the recorded process that this one repeats: of its name, and not yet taken."""
+        names = self._processes()
+        root = self.deck.root
+        fitting = [name for name in names if name.rpartition("#")[0] == root]
+        program = root.partition(":")[0]
+        if not fitting and "/fork#" not in root:
+            if program in CALLED or self._session is None or self._session.via != "sitecustomize":
+                fitting = names[:1]  # the agent's function, called in another way than it was recorded
+            else:  # other arguments, such as the name of a temporary file
+                fitting = [
+                    name for name in names if name.partition(":")[0] == program and "/fork#" not in name
+                ]
+        claim = self._claims()
+        for name in fitting:
+            if claim is None or claim(CLAIMS + names.index(name)):
+                self._taken = name
+                return [draw for draw in self._recorded if draw.process == name]
+        return ()
+
+    def _claims(self) -> Claims | None:
+        from ..play.player import claims_beside
+
+        if self._session is None:
+            return None
+        settings = self._session.settings
+        beside = settings.intervention if settings.mode == "fork" else settings.tape
+        return None if beside is None else claims_beside(beside)
+
+    def seen(self, answer: Answer | None) -> Answer | None:
+        """The answer of the tape; where it has none, with the draws that the difference follows from."""
+        if not self._recorded:
+            return answer
+        from dataclasses import replace
+
+        from ..play.player import Miss
+
+        if isinstance(answer, Miss):
+            return replace(answer, explanation=self.explained(answer.explanation))
+        self.deck.answered()
+        if getattr(answer, "phase", None) == "intervention":
+            self.deck.go_live()
+        return answer
+
+    def explained(self, explanation: Explanation) -> Explanation:
+        """The explanation with the draws quoted that the difference follows from."""
+        if not self._recorded:
+            return explanation
+        from .blaming import explained
+
+        return explained(explanation, [*self.deck.suspects, *self._sources.missing])
+
+    def flush(self, trace_id: str | None = None) -> None:
+        """What was drawn so far is in the WAL, as one record."""
+        session = self._session
+        taken = None if session is None else self.deck.taken()
+        if session is not None and taken is not None:
+            session.note("draws", taken, trace_id)
+
+    def _leaving(self, leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
+        """Forked children end by `os._exit`, which runs no exit hooks."""
+
+        def _exit(status: int) -> NoReturn:
+            if self._session is not None:
+                # Not in this thread, which a signal may have interrupted with any lock in its hands.
+                thread = threading.Thread(target=self._session.flush_draws, daemon=True)
+                with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+                    thread.start()
+                    thread.join(LEAVE_S)
+            leave(status)
+
+        return _exit
+
+    def enter_tool(self, name: str) -> Callable[[], None]:
+        """What a tool draws is its own, as a replay may not run it; until the returned function is called."""
+        return self.deck.lanes.enter("tool", name)
+
+    def include(self, modules: Iterable[str]) -> None:
+        """Draws of these modules are the agent's own from now on."""
+        self.deck.scope.forget(modules)
+
+    def forked(self) -> None:
+        """This forked child records and is served its own."""
+        self.deck.forked()
+        if self.deck.serves:
+            self.deck.serve(self._choose, self._is_live)
+
+    def stop(self) -> None:
+        """Every clock is the true one again."""
+        global _present
+        self.flush()
+        self._sources.restore()
+        _present = None
+
+
+def start(session: Session) -> None:
+    """The draws of this process are kept from now on, and served if the session's tape has any."""
+    global _present
+    if session.draws is not None or not (_present is None or _present.waits):
+        return
+    try:
+        present = _present
+        if present is None:
+            recorded = getattr(getattr(session.player, "tape", None), "draws", ())
+            present = Draws(recorded, session.settings.draws_include)
+            if session.via != "sitecustomize":  # nothing of the agent was loaded before that
+                present.rebind()
+        present.belong_to(session)
+        session.draws = _present = present
+    except Exception as error:
+        session.lost("start of the draws", error)
+
+
+def prepare(recorded: Sequence[Draw], include: Iterable[str], outside: tuple[str, ...]) -> None:
+    """This process is served the draws before it has a session; forked children that get one go on from here.
+
+    What code in a folder of `outside` draws is nobody's.
+    """
+    global _present
+    _present = Draws(recorded, include, outside)
+
+
+def include(modules: Iterable[str]) -> None:
+    """Draws of these modules are the agent's own in a process that has no session yet."""
+    if _present is not None and _present.waits:
+        _present.include(modules)
+
+
+def _root() -> str:
+    """What names this process in a recording and its replay: its program and a digest of its arguments."""
+    argv = sys.orig_argv[1:]
+    # Not the code after -c, which is no name and may be long.
+    first = next((word for word in argv if word == "-c" or not word.startswith("-")), "python")
+    program = os.path.basename(first).replace(":", "_")
+    return f"{program}:{sha256(chr(0).join(argv).encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _before_fork() -> None:
+    if _present is not None:
+        _present.deck.lanes.forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)

@@ -1,0 +1,1 @@
+"""Answers from a tape: pure matching, serving and intervening, without any client."""

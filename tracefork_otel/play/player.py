@@ -1,0 +1,394 @@
+"""Answers requests from a tape: no I/O, no patching, so the seam, the proxy and the tests share it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Literal, TypeAlias
+
+from ..exchange import Exchange, Request
+from ..tape.tape import Tape
+from .intervention import Intervention
+from .match import Candidate, Explanation, MatchMode, explain, fingerprint, parse_paths
+from .tools import Placement, ToolPlayer, ToolsMode
+
+Claim: TypeAlias = Callable[[int], bool]
+"""Whether this step is still free for the caller; True at most once among all processes of a replay."""
+
+Recall: TypeAlias = Callable[[str], Exchange | None]
+"""What an earlier trial was answered to a request with this fingerprint; each answer is given once."""
+
+Phase: TypeAlias = Literal[
+    "prefix",  # before the intervention, or beside it: from the tape
+    "intervention",  # the forked exchange
+    "memo",  # afterwards, the answer that the parent or an earlier trial got to the same request
+    "tail",  # afterwards, over the network, or refused
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The exchange that answers the request: a recorded one, or the one that a fork puts in its place."""
+
+    exchange: Exchange
+    step: int
+    """Its step; the number of steps if it is none of the tape's."""
+    phase: Phase | None = None
+    """None in a replay."""
+    label: str | None = None
+    """What was changed, if this is the forked exchange."""
+    changed: bool = False
+    """Whether the answer is the intervention's own, not a recorded one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The request goes over the network, with another body or to another path if one is given."""
+
+    phase: Phase
+    body: bytes | None = None
+    label: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """No unused recorded request matches; nothing may go over the network."""
+
+    explanation: Explanation
+    repeated: bool = False
+    """True if the same request already missed, as when an SDK tries again."""
+    phase: Phase | None = None
+    """None in a replay; `prefix` if a fork left its tape before its step, `tail` if its tail is offline."""
+
+
+Answer: TypeAlias = Served | Live | Miss
+
+
+class Player:
+    """Serves each recorded exchange once, to the first request that matches it, from any thread.
+
+    With an intervention it plays a fork. What started before the forked exchange ended does not depend on its
+    answer: it is the prefix, served from the tape, and nothing else is answered before the intervention was
+    delivered. Afterwards the tail decides: from the network, from the tape where the parent made the same
+    request, or not at all.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        *,
+        match: MatchMode = "exact",
+        ignore: Sequence[str] = (),
+        claim: Claim | None = None,
+        intervention: Intervention | None = None,
+        tools: ToolsMode | None = None,
+        recall: Recall | None = None,
+    ) -> None:
+        """`tools` says what calls of local tools get, see `ToolPlayer`; `recall` what a tail need not ask."""
+        self.tape = tape
+        self._match: MatchMode = match
+        self._ignore = tuple(ignore)
+        parse_paths(self._ignore)  # a path that is none is refused before the agent starts
+        self._claim = claim
+        self._lock = Lock()
+        self._used: set[int] = set()
+        self._misses: dict[str, Explanation] = {}
+        self._waiting: dict[str, deque[int]] = {}
+        for step, exchange in enumerate(tape.exchanges):
+            self._waiting.setdefault(self._fingerprint(exchange.request), deque()).append(step)
+        self._fork = None if intervention is None else _Fork(tape, intervention, claim)
+        self._recall = recall
+        self.tools = ToolPlayer(
+            tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=claim
+        )
+        """What answers calls of local tools."""
+
+    def answer(self, request: Request) -> Answer:
+        """What answers the request; a recorded exchange is used by that, a miss stands once in `misses`."""
+        key = self._fingerprint(request)
+        fork = self._fork
+        with self._lock:
+            step = self._take(key)
+            if step is not None:
+                if fork is None:
+                    return Served(self.tape.exchanges[step], step)
+                return fork.served(step, request)
+            if fork is not None and fork.goes_on_live:
+                return self._recalled(key, fork.tail(request))
+            candidates = tuple(self._candidates())
+            phase = None if fork is None else fork.missed()
+            known = self._misses.get(key)
+            if known is not None:
+                return Miss(known, repeated=True, phase=phase)
+        explanation = explain(request, candidates, match=self._match, ignore=self._ignore)
+        with self._lock:
+            known = self._misses.setdefault(key, explanation)
+        return Miss(known, repeated=known is not explanation, phase=phase)
+
+    def _recalled(self, key: str, answer: Served | Live) -> Served | Live:
+        """The answer that is remembered, where an unchanged request would go over the network."""
+        if self._recall is None or answer.phase != "tail":
+            return answer
+        remembered = self._recall(key)
+        return answer if remembered is None else Served(remembered, self.tape.steps, "memo")
+
+    @property
+    def watching(self) -> bool:
+        """Whether nothing may leave this machine: always in a replay, in a fork up to its intervention."""
+        return self._fork is None or not self._fork.delivered
+
+    def remaining(self) -> tuple[int, ...]:
+        """The steps that no request has asked for yet, in order."""
+        with self._lock:
+            return tuple(step for step in range(self.tape.steps) if step not in self._used)
+
+    @property
+    def misses(self) -> tuple[Explanation, ...]:
+        """The requests that matched nothing, each once, in the order in which they came."""
+        with self._lock:
+            return tuple(self._misses.values())
+
+    def _placement(self) -> Placement:
+        """Where this player stands, for its tools."""
+        with self._lock:
+            step = min(max(self._used, default=-1), self.tape.steps - 1)
+            fork = self._fork
+            if fork is None:
+                return Placement("replay", step)
+            if not fork.delivered or fork.drifted:
+                return Placement("prefix", step)
+            return Placement("tail", step, fork.is_offline, fork.changes)
+
+    def _leave(self) -> None:
+        """Nothing goes live any more: a tool was called that the tape does not know there."""
+        if self._fork is not None:
+            self._fork.missed()
+
+    def _take(self, key: str) -> int | None:
+        waiting = self._waiting.get(key)
+        while waiting:
+            step = waiting[0] if self._fork is None else self._fork.first_open(waiting)
+            if step is None:
+                return None
+            waiting.remove(step)
+            self._used.add(step)
+            if self._fork is not None and self._fork.answers_again(step):
+                waiting.appendleft(self._fork.again)
+            if self._claim is None or self._claim(step):
+                return step
+        return None
+
+    def _fingerprint(self, request: Request) -> str:
+        return fingerprint(request, match=self._match, ignore=self._ignore)
+
+    def _candidates(self) -> Iterator[Candidate]:
+        for step, exchange in enumerate(self.tape.exchanges):
+            used = step in self._used
+            if used or self._fork is None or self._fork.is_expected(step):
+                yield Candidate(step, exchange.request, used)
+
+
+class _Fork:
+    """Where a fork stands: before its intervention, after it, or off its tape."""
+
+    def __init__(self, tape: Tape, intervention: Intervention, claim: Claim | None) -> None:
+        self._tape = tape
+        self._intervention = intervention
+        self._shared = claim if isinstance(claim, Claims) else None
+        self._delivered = self._drifted = False
+        forked = tape.exchanges[intervention.step]
+        self._prefix = frozenset(
+            step
+            for step, exchange in enumerate(tape.exchanges)
+            if step != intervention.step
+            and (forked.ended_ns is None or exchange.started_ns < forked.ended_ns)
+        )
+        # Claims are numbers; those after the steps stand for what is no step.
+        self.again = tape.steps
+        """The forked exchange's recorded answer, for a client that tries again after the intervention."""
+        self._off = tape.steps + 1
+        self._also = {one.step: one for one in intervention.also}
+        self._due: tuple[Intervention, ...] = ()
+        """Further changes whose call was made."""
+        self._place = len(self._prefix) + 1
+        """The place of the next call of the tail in the fork's own run."""
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the intervention was delivered, in whichever process of the fork."""
+        if not self._delivered and self._shared is not None:
+            self._delivered = self._shared.taken(self._intervention.step)
+        return self._delivered
+
+    @property
+    def drifted(self) -> bool:
+        """Whether a request before the intervention was not on the tape: then nothing goes live any more."""
+        if not self._drifted and self._shared is not None:
+            self._drifted = self._shared.taken(self._off)
+        return self._drifted
+
+    @property
+    def goes_on_live(self) -> bool:
+        """Whether a request that the tape does not answer goes over the network."""
+        return self.delivered and not self.drifted and self._intervention.tail != "offline"
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether nothing goes live after the intervention."""
+        return self._intervention.tail == "offline"
+
+    @property
+    def changes(self) -> tuple[Intervention, ...]:
+        """The changes that are due once the first was delivered."""
+        return (self._intervention, *self._due)
+
+    def first_open(self, steps: Sequence[int] | deque[int]) -> int | None:
+        """The first of these steps that may be served now."""
+        return next((step for step in steps if self.is_open(step)), None)
+
+    def is_open(self, step: int) -> bool:
+        """Whether this step may be served now."""
+        if step in self._prefix:
+            return True
+        if step == self._intervention.step:
+            return not self.drifted
+        return self._intervention.tail != "live" and self.delivered and not self.drifted
+
+    def is_expected(self, step: int) -> bool:
+        """Whether a request that nothing answers may have been meant for this step."""
+        return step == self._intervention.step or self.is_open(step)
+
+    def answers_again(self, step: int) -> bool:
+        """Whether the recorded answer to this step is still unused once the step is."""
+        return step == self._intervention.step and not self._intervention.keeps_exchange
+
+    def missed(self) -> Phase:
+        """The phase in which a request found no answer; a fork that left its prefix stays off its tape."""
+        if self.delivered:
+            return "tail"
+        self._leave()
+        return "prefix"
+
+    def _leave(self) -> None:
+        self._drifted = True
+        if self._shared is not None:
+            self._shared(self._off)
+
+    def tail(self, request: Request) -> Served | Live:
+        """What answers a request of the tail: the network, or a further change that is due at its place."""
+        if not self._also:
+            return Live("tail")
+        place = self._next_place()
+        change = self._also.get(place)
+        if change is None:
+            return Live("tail")
+        self._due = (*self._due, change)
+        if change.result is not None:  # the model answers as it does, the tool that it then calls does not
+            return Live("intervention", None, change.label)
+        body: bytes | None = None
+        if change.edits:
+            from ..wire.json_edits import apply_edits
+
+            body = apply_edits(request.sent, change.edits)
+        if change.goes_live:
+            return Live("intervention", body, change.label, change.path)
+        recorded = self._tape.exchanges[place]
+        if change.kind == "noop":
+            return Served(recorded, place, "intervention", change.label)
+        return Served(_changed(recorded, change), place, "intervention", change.label, changed=True)
+
+    def _next_place(self) -> int:
+        """The place of this call, which no other process of the fork was given."""
+        while True:
+            place = self._place
+            self._place += 1
+            if self._shared is None or self._shared(self._off + 1 + place):
+                return place
+
+    def served(self, step: int, request: Request) -> Served | Live:
+        """What answers a request that took this step."""
+        change = self._intervention
+        if step != change.step:
+            recorded = self._tape.exchanges[change.step if step == self.again else step]
+            return Served(recorded, step, "prefix" if step in self._prefix else "memo")
+        body: bytes | None = None
+        if change.edits:
+            from ..wire.json_edits import apply_edits
+
+            try:
+                body = apply_edits(request.sent, change.edits)
+            except Exception:
+                self._leave()
+                raise
+        self._delivered = True
+        if change.goes_live:
+            return Live("intervention", body, change.label, change.path)
+        recorded = self._tape.exchanges[step]
+        if change.keeps_exchange:
+            return Served(recorded, step, "intervention", change.label)
+        return Served(_changed(recorded, change), step, "intervention", change.label, changed=True)
+
+
+def _changed(recorded: Exchange, change: Intervention) -> Exchange:
+    """The forked exchange as the intervention wants it to end."""
+    if change.error is None:
+        return replace(
+            recorded, response=change.response, outcome="complete", error_type=None, error_message=None
+        )
+    if change.error == "timeout":
+        return replace(
+            recorded,
+            response=None,
+            outcome="no_response",
+            error_type="httpx2.ReadTimeout",
+            error_message="The read operation timed out",
+        )
+    part = change.response
+    return replace(
+        recorded,
+        response=part,
+        outcome="no_response" if part is None else "cut",
+        error_type="httpx2.RemoteProtocolError",
+        error_message="Server disconnected without sending a response."
+        if part is None
+        else "peer closed connection without sending complete message body (incomplete chunked read)",
+    )
+
+
+class Claims:
+    """Claims that all processes of one replay or fork share: files of a folder.
+
+    Each claim is a file that only one process can create, so two processes that send equal requests get the
+    two recorded answers, not the first one twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, step: int) -> bool:
+        """Whether nobody claimed this step before."""
+        try:
+            os.close(os.open(self._folder / str(step), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return False
+        except OSError:  # the folder went away: each process keeps its own count
+            return True
+        return True
+
+    def taken(self, step: int) -> bool:
+        """Whether somebody claimed this step."""
+        return (self._folder / str(step)).exists()
+
+
+def claims_beside(path: Path) -> Claims | None:
+    """Claims that all processes of one replay share, if its director made the folder `<path>.claims`.
+
+    The path is that of the tape in a replay, that of the intervention in a fork.
+    """
+    folder = path.with_name(path.name + ".claims")
+    return Claims(folder) if folder.is_dir() else None

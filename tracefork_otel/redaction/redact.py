@@ -1,0 +1,432 @@
+"""Secrets in headers, URLs and the environment, replaced before anything leaves the thread that met them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote_plus
+
+from ..errors import UsageError
+from ..exchange import Headers, RedactedRequest, Request, Response
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..settings import Settings
+    from .rules import Rules, Side
+
+LOG = logging.getLogger("tracefork_otel")
+REDACTED = "REDACTED"
+
+_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+        "api-key",
+        "apikey",
+        "x-apikey",
+        "x-goog-api-key",
+        "x-auth-token",
+        "x-access-token",
+        "x-amz-security-token",
+        "x-goog-iam-authorization-token",
+        "private-token",
+        "ocp-apim-subscription-key",
+        "x-functions-key",
+        "x-subscription-token",
+        "x-vault-token",
+    }
+)
+# Whole words, so that `anthropic-ratelimit-tokens-remaining` is kept; `key` only beside a word that makes it
+# a secret, so that `idempotency-key` and `sec-websocket-key` are kept.
+_SECRET_WORD = re.compile(
+    r"(?:^|[-_])(?:secret|password|passwd|credentials?|apikey|(?:api|access|auth|account|master|private"
+    r"|secret|subscription|license)[-_]?key)(?:$|[-_])"
+)
+# Request headers alone: a response's `x-next-page-token` steers the agent, and a replay must give it back.
+_TOKEN_WORD = re.compile(r"(?:^|[-_])token(?:$|[-_])")
+
+_PARAMS = frozenset(
+    {
+        "key",
+        "api_key",
+        "api-key",
+        "apikey",
+        "access_token",
+        "id_token",
+        "refresh_token",
+        "token",
+        "auth",
+        "authorization",
+        "sig",
+        "signature",
+        "password",
+        "passwd",
+        "secret",
+        "client_secret",
+        "client_assertion",
+        "subscription-key",
+        "subscription_key",
+        "x-amz-signature",
+        "x-amz-credential",
+        "x-amz-security-token",
+        "x-goog-signature",
+        "x-goog-credential",
+        "awsaccesskeyid",
+        "googleaccessid",
+    }
+)
+_PAIR = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
+_USERINFO = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#@]*(?:@[^/?#@]*)*@")
+
+_VARIABLE = re.compile(
+    r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|COOKIE|AUTHORIZATION|SIGNATURE|_AUTH$|_PAT$|_DSN$"
+    r"|CONNECTION_STRING|OTEL_EXPORTER_OTLP.*HEADERS",
+    re.IGNORECASE,
+)
+_VALUE = re.compile(
+    r"\b(?:sk|pk|rk|xox[abeoprs]|ghp|gho|ghs|ghu|github_pat|glpat|hf|AKIA|ASIA|AIza|ya29|eyJ)[-_A-Za-z0-9.]{16,}"
+    r"|-----BEGIN |://[^/\s:@]+:[^/\s@]+@"
+)
+
+_URL_HEADERS = (b"location", b"content-location", b"referer")
+"""Headers that hold a URL; a replay follows a redirect to it with its secrets replaced, as recorded."""
+_CACHED_NAMES = 4096
+"""Header names whose verdict is kept; a server that invents names must not grow our memory."""
+
+
+RULES_VARIABLE = "TRACEFORK_REDACT_RULES"
+"""In the recorded environment: the rules themselves, by which a replay replaces the same."""
+_TOLD = ("tracefork.arguments", "tracefork.result", "tracefork.tool.error")
+"""Attributes of ours that hold what the agent's code was given or gave."""
+_ORIGIN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
+ATTRIBUTE = "tracefork.redacted"
+"""Of an exchange: JSON by side, then by rule, how often it replaced something."""
+WITHHELD = "tracefork.withheld"
+"""Of an exchange: why a body was not recorded at all."""
+_STRUCTURE = ("content-type", "content-length", "content-encoding", "transfer-encoding", "retry-after")
+"""Headers that say nothing but how to read a message."""
+_WITHHELD = "body withheld"
+"""Counted beside the rules."""
+
+
+class Redactor:
+    """Replaces secret headers and URL parameters, and what a user's rules find, always in the same way."""
+
+    def __init__(
+        self,
+        headers: Iterable[str] = (),
+        params: Iterable[str] = (),
+        *,
+        rules: Rules | None = None,
+        unreadable: str | None = None,
+    ) -> None:
+        """Names given here count as secret beside the built-in ones; case does not matter.
+
+        Where the rules are `unreadable` nothing passes that they might have been meant for: no body, no text.
+        """
+        self._headers = _HEADERS | {name.lower() for name in headers}
+        self._params = _PARAMS | {name.lower() for name in params}
+        self.rules = rules
+        self.unreadable = unreadable
+        self._plain = rules is None and unreadable is None
+        self._sent: dict[bytes, tuple[str, bool]] = {}
+        self._received: dict[bytes, tuple[str, bool]] = {}
+
+    # --- exchanges ---
+
+    def request(self, method: str, url: str, raw: Iterable[tuple[bytes, bytes]], body: bytes) -> Request:
+        """The request as it is recorded and matched; a RedactedRequest where rules replaced something."""
+        if self._plain:
+            return Request(method=method, url=self.url(url), headers=self.request_headers(raw), body=body)
+        counts: Counter[str] = Counter()
+        sent, headers = body, self._lines(raw, self._sent, "request", counts)
+        body, headers, _, withheld = self._body("request", sent, headers, (), counts)
+        found = self.url(url, counts)
+        if not counts:
+            return Request(method=method, url=found, headers=headers, body=body)
+        return RedactedRequest(
+            method=method, url=found, headers=headers, body=body, raw=sent, counts=counts, withheld=withheld
+        )
+
+    def request_body(self, request: Request, body: bytes, counts: Counter[str]) -> tuple[bytes, str | None]:
+        """The body that was sent in pieces, as it is recorded; and why it is withheld, if it is."""
+        found, _, _, withheld = self._body("request", body, request.headers, (), counts)
+        return found, withheld
+
+    def response(self, response: Response, counts: Counter[str]) -> tuple[Response, str | None]:
+        """The response as it is recorded; and why its body is withheld, if it is."""
+        if self._plain:
+            return response, None
+        body, headers, sizes, withheld = self._body(
+            "response", response.body, response.headers, response.chunk_sizes, counts
+        )
+        if body is response.body:
+            return response, None
+        # Each remaining chunk came when the ones that it holds had come.
+        offsets = response.chunk_offsets_us[: len(sizes)] if len(sizes) else ()
+        if sizes and response.chunk_offsets_us:
+            offsets = (*offsets[:-1], response.chunk_offsets_us[-1])
+        return (
+            replace(response, body=body, headers=headers, chunk_sizes=sizes, chunk_offsets_us=offsets),
+            withheld,
+        )
+
+    def _body(
+        self, side: Side, body: bytes, headers: Headers, sizes: tuple[int, ...], counts: Counter[str]
+    ) -> tuple[bytes, Headers, tuple[int, ...], str | None]:
+        """Body, headers and chunk sizes; the same body object where nothing was replaced."""
+        if self._plain or not body:
+            return body, headers, sizes, None
+        why = self.unreadable
+        if self.rules is not None:
+            from ..wire.codings import Unreadable
+            from .bodies import rewrite
+
+            media = _header(headers, "content-type").lower()
+            coding = _header(headers, "content-encoding").strip().lower()
+            try:
+                found = rewrite(
+                    self.rules,
+                    side,
+                    body,
+                    media=media,
+                    coding="" if coding == "identity" else coding,
+                    sizes=sizes,
+                )
+            except Unreadable as error:
+                why = str(error)
+            else:
+                if found is None:
+                    return body, headers, sizes, None
+                counts.update(found.counts)
+                return found.body, _of_length(headers, len(found.body)), found.sizes, None
+        counts[_WITHHELD] += 1
+        return b"", _of_length(headers, 0, coded=False), (), why
+
+    def request_headers(self, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """The header lines as text, the values of secret ones replaced."""
+        return self._lines(raw, self._sent, "request", None)
+
+    def response_headers(
+        self, raw: Iterable[tuple[bytes, bytes]], counts: Counter[str] | None = None
+    ) -> Headers:
+        """The header lines as text; one that merely mentions a token is kept: a replay serves it."""
+        return self._lines(raw, self._received, "response", counts)
+
+    def _lines(
+        self,
+        raw: Iterable[tuple[bytes, bytes]],
+        verdicts: dict[bytes, tuple[str, bool]],
+        side: Side,
+        counts: Counter[str] | None,
+    ) -> Headers:
+        lines: list[tuple[str, str]] = []
+        for name, value in raw:
+            verdict = verdicts.get(name)
+            if verdict is None:
+                text = name.decode("latin-1")
+                verdict = text, self.is_secret_header(text, request=side == "request")
+                if len(verdicts) < _CACHED_NAMES:
+                    verdicts[name] = verdict
+            shown = REDACTED if verdict[1] else value.decode("latin-1")
+            if name.lower() in _URL_HEADERS:
+                shown = self.url(shown, counts)
+            if not self._plain:
+                shown = self._header(verdict[0].lower(), value.decode("latin-1"), shown, side, counts)
+            lines.append((verdict[0], shown))
+        return tuple(lines)
+
+    def _header(self, name: str, value: str, shown: str, side: Side, counts: Counter[str] | None) -> str:
+        if self.unreadable is not None:
+            return shown if name in _STRUCTURE else REDACTED
+        assert self.rules is not None
+        for rule in self.rules.of("header", side):
+            if rule.match == name:
+                new = self.rules.instead(rule, value)
+                if counts is not None and new != value:
+                    counts[rule.name] += 1
+                return new
+        return shown
+
+    def is_secret_header(self, name: str, *, request: bool = True) -> bool:
+        """Whether the value of a header of that name is replaced."""
+        lower = name.lower()
+        if lower in self._headers or _SECRET_WORD.search(lower):
+            return True
+        return request and _TOKEN_WORD.search(lower) is not None
+
+    def url(self, url: str, counts: Counter[str] | None = None) -> str:
+        """The URL with its user information and secret parameters replaced."""
+        if "@" in url:
+            url = _USERINFO.sub(rf"\1{REDACTED}@", url)
+        if "=" in url:
+            url = _PAIR.sub(lambda match: self._pair(match, counts), url)
+        if self.rules is not None:
+            from .bodies import substituted
+
+            # What leads to the server stays, or nobody could tell whose request it is.
+            origin = _ORIGIN.match(url)
+            at = origin.end() if origin else 0
+            url = url[:at] + substituted(self.rules, "request", url[at:], counts)
+        return url
+
+    def _pair(self, match: re.Match[str], counts: Counter[str] | None) -> str:
+        name = unquote_plus(match[2]).lower()
+        if not self._plain:
+            if self.unreadable is not None:
+                return f"{match[1]}{match[2]}={REDACTED}"
+            assert self.rules is not None
+            for rule in self.rules.of("param", "request"):
+                if rule.match == name:
+                    value = unquote_plus(match[3])
+                    new = self.rules.instead(rule, value)
+                    if counts is not None and new != value:
+                        counts[rule.name] += 1
+                    return f"{match[1]}{match[2]}={quote(new, safe='')}"
+        if name in self._params:
+            return f"{match[1]}{match[2]}={REDACTED}"
+        value = match[3]
+        # A parameter can hold a URL that has parameters itself.
+        if "?" not in value:
+            return match[0]
+        return f"{match[1]}{match[2]}={_PAIR.sub(lambda inner: self._pair(inner, counts), value)}"
+
+    # --- other text that is written down ---
+
+    def text(self, text: str, counts: Counter[str] | None = None) -> str:
+        """The text, JSON or not, with what patterns find replaced."""
+        if self._plain:
+            return text
+        if self.rules is None:
+            return "{}" if text.startswith("{") else REDACTED
+        from .bodies import substituted_json
+
+        found = counts if counts is not None else Counter[str]()
+        return substituted_json(self.rules, text, found)
+
+    def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes of a span, with what patterns find in their texts replaced."""
+        if self._plain:
+            return dict(attributes)
+        return {name: self._value(name, value) for name, value in attributes.items()}
+
+    def _value(self, name: str, value: Any) -> Any:
+        if name.startswith("tracefork.") and name not in _TOLD:
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, (list, tuple)):
+            return [self.text(one) if isinstance(one, str) else one for one in value]
+        return value
+
+    def command(self, argv: Iterable[str]) -> tuple[str, ...]:
+        """The command line with secrets and what patterns find replaced, but for the program's own name."""
+        first, *rest = arguments(argv) or ("",)
+        return (first, *(self.text(word) for word in rest)) if self.rules is not None else (first, *rest)
+
+    def environment(self, environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """What `environment` keeps and withholds; withheld is also what a pattern finds something in."""
+        kept, withheld = environment(environ)
+        if self.rules is None:
+            return kept, withheld
+        found = {name for name, value in kept.items() if name != RULES_VARIABLE and self.text(value) != value}
+        kept = {name: value for name, value in kept.items() if name not in found}
+        kept[RULES_VARIABLE] = self.rules.source
+        return kept, tuple(sorted({*withheld, *found} - {RULES_VARIABLE}))
+
+
+def told(
+    attributes: dict[str, Any], request: Mapping[str, int], response: Mapping[str, int], withheld: str | None
+) -> None:
+    """The attributes of an exchange say which rules replaced something in it, how often, and where."""
+    if request or response:
+        sides = {"request": dict(request), "response": dict(response)}
+        attributes[ATTRIBUTE] = json.dumps({side: counts for side, counts in sides.items() if counts})
+    if withheld is not None:
+        attributes[WITHHELD] = withheld
+
+
+def of(settings: Settings) -> Redactor:
+    """What these settings ask for; where its rules cannot be read, nothing passes, and the log says so."""
+    if settings.redact is None and not settings.redact_rules:
+        return Redactor(settings.redact_headers, settings.redact_params)
+    rules: Rules | None = None
+    why: str | None = None
+    try:
+        rules = rules_of(settings)
+    except UsageError as error:
+        why = f"the redaction rules cannot be used, so no body is recorded: {error}"
+        LOG.error("tracefork: %s", why)
+    return Redactor(settings.redact_headers, settings.redact_params, rules=rules, unreadable=why)
+
+
+def rules_of(settings: Settings) -> Rules | None:
+    """The rules of a run's command and of a file together; raises UsageError where one cannot be read."""
+    from . import reading
+
+    given = reading.from_json(settings.redact_rules) if settings.redact_rules else None
+    return reading.together(given, reading.load(settings.redact)) if settings.redact is not None else given
+
+
+def with_rules(settings: Settings, path: Path | None) -> Settings:
+    """The settings with the rules of that file, else their own, as text that needs no file any more.
+
+    Raises UsageError where the rules cannot be read.
+    """
+    if path is not None:
+        settings = replace(settings, redact=path, redact_rules="")
+    rules = rules_of(settings)
+    return replace(settings, redact=None, redact_rules="" if rules is None else rules.source)
+
+
+def _header(headers: Headers, name: str) -> str:
+    return next((value for key, value in headers if key.lower() == name), "")
+
+
+def _of_length(headers: Headers, length: int, *, coded: bool = True) -> Headers:
+    """The headers with the length that the body has now."""
+    return tuple(
+        (name, str(length) if name.lower() == "content-length" else value)
+        for name, value in headers
+        if coded or name.lower() != "content-encoding"
+    )
+
+
+def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables that may be recorded, and the names of those whose name or value looks secret."""
+    kept: dict[str, str] = {}
+    withheld: list[str] = []
+    for name, value in environ.items():
+        if _VARIABLE.search(name) or _VALUE.search(value):
+            withheld.append(name)
+        else:
+            kept[name] = value
+    return kept, tuple(sorted(withheld))
+
+
+def arguments(argv: Iterable[str]) -> tuple[str, ...]:
+    """The command line with the values of secret-looking options and arguments replaced."""
+    kept: list[str] = []
+    hide_next = False
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        if hide_next and not word.startswith("-"):
+            kept.append(REDACTED)
+            hide_next = False
+            continue
+        secret_option = word.startswith("-") and _VARIABLE.search(name) is not None
+        hide_next = secret_option and not equals
+        if secret_option and equals:
+            kept.append(f"{name}={REDACTED}")
+        else:
+            kept.append(_VALUE.sub(REDACTED, word))
+    return tuple(kept)

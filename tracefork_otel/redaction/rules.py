@@ -1,0 +1,72 @@
+"""A user's redaction rules as values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Literal, TypeAlias
+
+from ..wire.paths import PathTokens
+
+Side: TypeAlias = Literal["request", "response"]
+Kind: TypeAlias = Literal["header", "param", "json", "pattern"]
+
+KINDS: tuple[Kind, ...] = ("header", "param", "json", "pattern")
+BOTH: tuple[Side, ...] = ("request", "response")
+DIGEST = re.compile(r"redacted-[0-9a-f]{16}")
+"""What a digest looks like; one that is there already is left as it is, so that a replay, whose requests hold
+what it was served, makes the same text of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What one rule looks for, where, and what it puts there."""
+
+    name: str
+    kind: Kind
+    match: str
+    """A header's or parameter's name in lower case, a JSON path, or a regular expression."""
+    replace: str | None
+    """None for a digest of what was there."""
+    sides: tuple[Side, ...]
+    path: PathTokens = ()
+    """Of a JSON path."""
+    regex: re.Pattern[str] | None = None
+    """Of a pattern."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Rules in the order in which they are applied."""
+
+    rules: tuple[Rule, ...]
+    salt: str = ""
+    """Goes into each digest."""
+    source: str = field(default="{}", compare=False)
+    """The same as JSON, by which a replay has them."""
+
+    _by_use: dict[tuple[Kind, Side | None], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Asked for each header and body, on the agent's own threads.
+        by_use = {
+            (kind, side): tuple(
+                rule for rule in self.rules if rule.kind == kind and (side is None or side in rule.sides)
+            )
+            for kind in KINDS
+            for side in (*BOTH, None)
+        }
+        object.__setattr__(self, "_by_use", by_use)
+
+    def of(self, kind: Kind, side: Side | None) -> tuple[Rule, ...]:
+        """The rules of that kind for that side; for any side, if none is given."""
+        return self._by_use[kind, side]
+
+    def instead(self, rule: Rule, value: str) -> str:
+        """What stands in the value's place; a digest that stands there already stays."""
+        if rule.replace is not None:
+            return rule.replace
+        if DIGEST.fullmatch(value):
+            return value
+        return f"redacted-{sha256((self.salt + value).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

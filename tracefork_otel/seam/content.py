@@ -1,0 +1,132 @@
+"""Conversations on exchange spans, by OTel's GenAI convention, for those whose environment asks for them.
+
+The store has the bodies whole anyway; this is for backends that show a conversation. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..session import spans
+from ..wire import genai_formats, genai_gemini
+from ..wire.codings import Unreadable, unpacked
+from ..wire.genai_formats import json_object
+from .live import CONTENT_VARIABLE
+
+if TYPE_CHECKING:
+    from ..exchange import Headers, Response
+
+INPUT = "gen_ai.input.messages"
+OUTPUT = "gen_ai.output.messages"
+SYSTEM = "gen_ai.system_instructions"
+CONTENT = (INPUT, OUTPUT, SYSTEM)
+"""The attributes that hold bodies once more: the store leaves them out."""
+
+_FORMATS = genai_formats.FORMATS | genai_gemini.FORMATS
+_ON = ("span_only", "span_and_event", "true")
+"""The convention's values that mean spans, and the one that instrumentations took before it had them."""
+
+
+def wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment asks for message content on spans."""
+    return environ.get(CONTENT_VARIABLE, "").strip().lower() in _ON
+
+
+def content_attributes(
+    url: str, request: bytes, response: Response | None, *, limit: int
+) -> dict[str, str | int | list[str]]:
+    """The attributes that an exchange with these bodies adds to its span, none where the format is unknown.
+
+    Messages take at most about `limit` bytes together, the answer and the newest first;
+    `tracefork.content.truncated` says that some were left out.
+    """
+    try:
+        return _attributes(urlsplit(url).path.rstrip("/"), request, response, limit)
+    except Exception as error:
+        spans.warn_once(
+            "content",
+            "message content could not be put on a span (%s: %s); the bodies are stored all the same",
+            type(error).__name__,
+            error,
+        )
+        return {}
+
+
+def _attributes(
+    path: str, request: bytes, response: Response | None, limit: int
+) -> dict[str, str | int | list[str]]:
+    read = next((read for ending, read in _FORMATS.items() if path.endswith(ending)), None)
+    asked = json_object(request) if read is not None else {}
+    if read is None or not asked:
+        return {}
+    answer = None if response is None else _decoded(response.body, response.headers)
+    system, inputs, outputs, facts = read(asked, answer)
+    attributes = {name: clean for name, value in facts.items() if (clean := _clean(name, value)) is not None}
+    truncated = False
+    for name, messages in ((OUTPUT, outputs), (SYSTEM, system), (INPUT, inputs)):
+        if messages:
+            text, cut = _fitted(messages, limit)
+            attributes[name] = text
+            limit -= len(text.encode())
+            truncated = truncated or cut
+    if truncated:
+        attributes["tracefork.content.truncated"] = True
+    return attributes
+
+
+def _clean(name: str, value: Any) -> str | int | list[str] | None:
+    """The value, if OTLP can carry it: a body may claim anything, and one such value fails a whole batch."""
+    if name.startswith("gen_ai.usage."):
+        return value if type(value) is int and 0 <= value < 1 << 63 else None
+    if isinstance(value, list):
+        return [_text(item) for item in value if isinstance(item, str)] or None
+    return _text(value) if isinstance(value, str) else None
+
+
+def _text(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _fitted(messages: list[dict[str, Any]], limit: int) -> tuple[str, bool]:
+    """The newest messages as JSON of at most `limit` bytes, and whether something had to be left out."""
+    kept: list[str] = []
+    left = limit - 2
+    for message in reversed(messages):
+        text = _dumped(message)
+        if len(text.encode()) + 2 > left:
+            if not kept:
+                cut = _dumped(_cut(message, limit))
+                kept += [cut] if len(cut.encode()) + 2 <= limit else []
+            break
+        left -= len(text.encode()) + 2
+        kept.append(text)
+    return f"[{', '.join(reversed(kept))}]", len(kept) < len(messages) or (left == limit - 2)
+
+
+def _dumped(message: Any) -> str:
+    return _text(json.dumps(message, ensure_ascii=False))
+
+
+def _cut(value: Any, limit: int) -> Any:
+    """The value with no string over a share of the limit that leaves room for a few of them."""
+    if isinstance(value, dict):
+        return {name: _cut(item, limit) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_cut(item, limit // max(1, len(value))) for item in value]
+    share = max(0, limit // 8)
+    return f"{value[:share]}…" if isinstance(value, str) and len(value) > share + 1 else value
+
+
+def _decoded(body: bytes, headers: Headers) -> bytes | None:
+    coding = (
+        next((value for name, value in headers if name.lower() == "content-encoding"), "").strip().lower()
+    )
+    try:
+        return unpacked(body, "" if coding == "identity" else coding)[0]
+    except Unreadable:
+        return None

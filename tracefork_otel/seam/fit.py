@@ -1,0 +1,57 @@
+"""Whether a version of a client library is one that can be captured; where it is not, that is said."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+from .. import private_names as names
+from ..session import spans, state
+
+_STREAMS = ("ByteStream", "SyncByteStream", "AsyncByteStream", "RequestNotRead")
+"""Public names that the recorder needs beside the method that it wraps."""
+
+
+def fits(module: ModuleType) -> bool:
+    """Whether the module can be wrapped; if not, the log and the store say which version is not captured."""
+    why = _misfit(module)
+    if why is None:
+        return True
+    version = f"{module.__name__} {getattr(module, '__version__', '(of no version)')}"
+    said = f"{version} is not captured: {why}; its calls go out as ever, and are not recorded"
+    spans.warn_once(
+        f"fit {module.__name__}", "%s. Install another version: pip install -U %s", said, module.__name__
+    )
+    session = state.current
+    if session is not None:
+        session.note("incomplete", {"why": said, "client": module.__name__}, session.launch_id)
+    return False
+
+
+def _misfit(module: ModuleType) -> str | None:
+    for name in _STREAMS:
+        if not hasattr(module, name):
+            return f"it has no {name}"
+    for name in ("Client", "AsyncClient"):
+        cls = getattr(module, name, None)
+        if cls is None:
+            return f"it has no {name}"
+        method = getattr(cls, names.SEND, None)
+        if method is None:
+            return f"its {name} has no {names.SEND}"
+        if not hasattr(cls, names.TRANSPORT_FOR_URL):
+            return f"its {name} has no {names.TRANSPORT_FOR_URL}"
+        if not _takes_one_request(method):
+            return f"{name}.{names.SEND} does not take one request and nothing else"
+    return None
+
+
+def _takes_one_request(method: object) -> bool:
+    try:
+        signature = inspect.signature(method)  # pyright: ignore[reportArgumentType]
+        signature.bind(None, None)
+    except ValueError:
+        return True  # written in C, or somebody's wrapper: no telling
+    except TypeError:
+        return False
+    return True

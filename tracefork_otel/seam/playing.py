@@ -1,0 +1,353 @@
+"""The seam's other side: a request is answered from a tape, and nothing of it reaches the network."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import functools
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .. import private_names as names
+from ..exchange import Exchange
+from ..play.player import Live, Miss, Served
+from .live import LiveExchange
+
+if TYPE_CHECKING:
+    from ..play.player import Answer, Player
+    from ..session.state import Session
+    from ..settings import Settings
+    from ..tape.tape import Tape
+    from .streams import Tees
+
+LOG = logging.getLogger("tracefork_otel")
+GRACE_S = 1.0
+"""A call that was cancelled hangs for as long as it did in the recording and this much more, so that whatever
+cancelled it then (a timeout, a sibling's failure) does it again."""
+
+
+class Unplayable:
+    """Stands in for a player whose tape cannot be read: every request fails, none goes over the network."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        self.watching = True
+        """Nothing may leave this machine."""
+        self.tools = self
+        """No tool runs either."""
+
+    def answer(self, request: object, *of_tool: object, live: bool = False) -> Any:
+        """Raises what is wrong with the tape."""
+        from ..errors import TapeError
+
+        raise TapeError(self.why)
+
+
+def load_tape(path: Path) -> Tape:
+    """The tape in a file, read once as long as the file stays the same: forks of one process share it."""
+    found = os.stat(path)
+    return _tape(path.absolute(), found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _tape(path: Path, changed_ns: int, size: int) -> Tape:
+    from ..tape.tape import Tape
+
+    return Tape.load(path)
+
+
+def load_player(settings: Settings) -> Player | Unplayable:
+    """The player of the tape that the settings name, or one that refuses every request."""
+    from ..play.intervention import Intervention
+    from ..play.player import Player, claims_beside
+
+    recall = None
+    try:
+        mode = settings.mode
+        if settings.tape is None:
+            raise ValueError(f"TRACEFORK_MODE={mode} needs TRACEFORK_TAPE, the tape file to play")
+        match = "json" if settings.ignore else settings.match
+        tape, beside, change = load_tape(settings.tape), settings.tape, None
+        if mode == "fork":
+            if settings.intervention is None:
+                raise ValueError(
+                    "TRACEFORK_MODE=fork needs TRACEFORK_INTERVENTION, the file that says what changes"
+                )
+            beside, change = settings.intervention, Intervention.load(settings.intervention)
+        claim = claims_beside(beside)
+        if change is not None:
+            from ..play.memory import memory_beside
+
+            recall = memory_beside(beside, claim)
+        return Player(
+            tape,
+            match=match,
+            ignore=settings.ignore,
+            claim=claim,
+            intervention=change,
+            tools=settings.tools,
+            recall=recall,
+        )
+    except Exception as error:
+        LOG.error("tracefork: no request will be answered: %s", error)
+        return Unplayable(str(error))
+
+
+def send(session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any) -> Any:
+    """The recorded response or error, a transport error that explains the drift, or a fork's live answer."""
+    from . import patch
+
+    body, complete = patch.known_body(module, request)
+    body = body if complete else request.read()
+    staged = _staged(session, module, request, body)
+    if isinstance(staged, Live):
+        edited = _edited(module, request, body, staged)
+        return patch.record(session, module, tees, original, client, edited, staged)
+    exchange, transport = staged
+    token = patch.attach(exchange)
+    try:
+        response = original(_Stage(client, transport), request)
+    except BaseException as error:
+        exchange.fail(error)
+        raise
+    finally:
+        patch.restore(request, token)
+    return patch.received(exchange, tees.response_sync, response, None)
+
+
+async def asend(
+    session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any
+) -> Any:
+    """The same for an asynchronous client."""
+    from . import patch
+
+    body, complete = patch.known_body(module, request)
+    body = body if complete else await request.aread()
+    staged = _staged(session, module, request, body)
+    if isinstance(staged, Live):
+        edited = _edited(module, request, body, staged)
+        return await patch.arecord(session, module, tees, original, client, edited, staged)
+    exchange, transport = staged
+    token = patch.attach(exchange)
+    try:
+        response = await original(_Stage(client, transport), request)
+    except BaseException as error:
+        exchange.fail(error)
+        raise
+    finally:
+        patch.restore(request, token)
+    return patch.received(exchange, tees.response_async, response, None)
+
+
+def _edited(module: ModuleType, request: Any, body: bytes, live: Live) -> Any:
+    """The request as it goes out: another one where a fork changes its body or its path."""
+    if live.body is None and live.path is None:
+        return request
+    edited = with_body(module, request, body if live.body is None else live.body)
+    if live.path is not None:
+        edited.url = at_path(edited.url, live.path)
+    return edited
+
+
+def at_path(url: Any, path: str) -> Any:
+    """The URL with another path, its query kept."""
+    _, mark, query = url.raw_path.partition(b"?")
+    return url.copy_with(raw_path=path.encode("ascii", "replace") + mark + query)
+
+
+def with_body(module: ModuleType, request: Any, body: bytes) -> Any:
+    """The same request with another body, its length said in the header's own place."""
+    headers = module.Headers(request.headers.raw)
+    headers.pop("transfer-encoding", None)
+    headers["content-length"] = str(len(body))
+    return module.Request(
+        request.method, request.url, headers=headers, content=body, extensions=request.extensions
+    )
+
+
+def _staged(
+    session: Session, module: ModuleType, request: Any, body: bytes
+) -> tuple[LiveExchange, _Transport] | Live:
+    """An open exchange and the transport that answers it, or how to go live; raises where nothing answers."""
+    from . import patch
+
+    value = patch.value_of(session, request, body)
+    player = session.player
+    assert player is not None
+    answer: Answer | None = None
+    why = ""
+    try:
+        answer = player.answer(value)
+        if session.draws is not None:
+            answer = session.draws.seen(answer)
+    except Exception as error:
+        session.lost("answer of a tape", error)
+        why = f"the tape gave no answer: {error}"
+    if isinstance(answer, Live):
+        return answer
+    served = answer if isinstance(answer, Served) else None
+    exchange = patch.start(session, request, value, replayed=served is not None)
+    if answer is not None and answer.phase is not None:
+        exchange.belongs_to(answer.phase, None if served is None else served.label)
+    if served is not None:
+        exchange.served_span_id = None if served.changed else served.exchange.span_id
+    exchange.begin(complete=True)
+    if served is not None:
+        waits = session.settings.timing == "recorded"
+        return exchange, _Transport(module, exchange, served.exchange, waits=waits)
+    if isinstance(answer, Miss):
+        exchange.attributes["tracefork.drift"] = answer.explanation.to_json()
+        why = answer.explanation.text()
+    exchange.error_type = "tracefork_otel.Drift"
+    # A class of the client's own, so that SDKs handle it as they handle a connection that failed.
+    error = module.ConnectError(f"tracefork {session.settings.mode}: {why}", request=request)
+    exchange.fail(error)
+    raise error
+
+
+class _Stage:
+    """The client as its own method sees it, but for the transport: all else that the method does stays."""
+
+    def __init__(self, client: Any, transport: _Transport) -> None:
+        self._client = client
+        setattr(self, names.TRANSPORT_FOR_URL, lambda url: transport)
+
+    @property
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return type(self._client)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+@dataclass(slots=True)
+class _Transport:
+    """Answers one request with one recorded exchange."""
+
+    module: ModuleType
+    exchange: LiveExchange
+    recorded: Exchange
+    waits: bool
+
+    def handle_request(self, request: Any) -> Any:
+        """The recorded response; raises the recorded error where there was none."""
+        if self.recorded.response is None:
+            time.sleep(self.left_until_the_end() if self.waits else 0)
+            raise self.error(request)
+        return self.response(request)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """The same for an asynchronous client."""
+        if self.recorded.response is None:
+            if self.recorded.outcome == "cancelled":
+                await self.hang()
+            await _sleep(self.left_until_the_end() if self.waits else 0)
+            raise self.error(request)
+        return self.response(request)
+
+    def response(self, request: Any) -> Any:
+        """The recorded head, and a stream that gives the recorded chunks."""
+        recorded = self.recorded.response
+        assert recorded is not None
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded.headers]
+        return self.module.Response(
+            recorded.status,
+            headers=headers,
+            stream=_playback_class(self.module)(self, request),
+            extensions={"http_version": recorded.http_version.encode("ascii", "replace")},
+        )
+
+    def chunks(self) -> Iterator[tuple[float, bytes]]:
+        """Each recorded chunk, and how many seconds from now it is due."""
+        response = self.recorded.response
+        assert response is not None
+        offsets = response.chunk_offsets_us if self.waits else ()
+        # What came in over OTLP without its cuts is served in one piece.
+        pieces = response.chunks() or ((response.body,) if response.body else ())
+        for number, piece in enumerate(pieces):
+            due_ns = offsets[number] * 1000 if number < len(offsets) else 0
+            yield max(0.0, (self.exchange.started + due_ns - perf_counter_ns()) / 1e9), piece
+
+    def left_until_the_end(self) -> float:
+        """Seconds until the recorded exchange was over, counted from this one's start."""
+        length_ns = (self.recorded.ended_ns or self.recorded.started_ns) - self.recorded.started_ns
+        return max(0.0, (self.exchange.started + length_ns - perf_counter_ns()) / 1e9)
+
+    async def hang(self) -> None:
+        """Waits to be cancelled again; raises the cancellation itself if nobody does."""
+        await _sleep(self.left_until_the_end() + GRACE_S)
+        raise asyncio.CancelledError
+
+    def error(self, request: Any) -> BaseException:
+        """The recorded error, of the client library's own class."""
+        module, recorded = self.module, self.recorded
+        home, _, name = (recorded.error_type or "").rpartition(".")
+        message = recorded.error_message or ""
+        cls = getattr(module, name, None)
+        if isinstance(cls, type) and issubclass(cls, module.RequestError):
+            return cls(message, request=request)
+        cls = getattr(builtins, name, None) if home == "builtins" else None
+        if isinstance(cls, type) and issubclass(cls, OSError | RuntimeError | ValueError | EOFError):
+            return cls(message)
+        fallback = module.ConnectError if recorded.response is None else module.ReadError
+        what = message or f"the recording of this exchange ends here ({recorded.outcome})"
+        return fallback(f"{recorded.error_type}: {what}" if recorded.error_type else what, request=request)
+
+    @property
+    def ends_well(self) -> bool:
+        """Whether the recorded body was read to its end."""
+        return self.recorded.outcome == "complete"
+
+
+@functools.cache
+def _playback_class(module: ModuleType) -> type[Any]:
+    class Playback(module.SyncByteStream, module.AsyncByteStream):
+        """The recorded body in its recorded cuts, and its recorded end."""
+
+        def __init__(self, transport: _Transport, request: Any) -> None:
+            self._transport = transport
+            self._request = request
+            # One for all iterations: an SDK that stopped at its last event reads on, as from a connection.
+            self._chunks = transport.chunks()
+
+        def __iter__(self) -> Iterator[bytes]:
+            transport = self._transport
+            for wait, chunk in self._chunks:
+                if wait:
+                    time.sleep(wait)
+                yield chunk
+            if not transport.ends_well:
+                raise transport.error(self._request)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            transport = self._transport
+            for wait, chunk in self._chunks:
+                if wait:
+                    await _sleep(wait)
+                yield chunk
+            if transport.recorded.outcome == "cancelled":
+                await transport.hang()
+            if not transport.ends_well:
+                raise transport.error(self._request)
+
+        def close(self) -> None:
+            """Nothing is held open."""
+
+        async def aclose(self) -> None:
+            """Nothing is held open."""
+
+    return Playback
+
+
+async def _sleep(seconds: float) -> None:
+    if seconds > 0:
+        import anyio  # both client libraries bring it; it also serves agents that run on trio
+
+        await anyio.sleep(seconds)

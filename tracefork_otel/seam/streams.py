@@ -1,0 +1,146 @@
+"""Tees around body streams: every chunk is handed on as it comes, and noted; nothing is held back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from time import time_ns
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .live import LiveExchange
+
+
+class Tees(NamedTuple):
+    """The tee classes for one client library, whose stream classes they extend."""
+
+    response_sync: type[Any]
+    response_async: type[Any]
+    request_sync: type[Any]
+    request_async: type[Any]
+    request_both: type[Any]
+
+    def request(self, module: ModuleType, stream: Any, exchange: LiveExchange) -> Any:
+        """A stream of the same kind as the given one."""
+        sync, both = isinstance(stream, module.SyncByteStream), isinstance(stream, module.AsyncByteStream)
+        cls = self.request_both if sync and both else self.request_sync if sync else self.request_async
+        return cls(stream, exchange)
+
+
+class _ResponseTee:
+    """What both kinds of response tee share: the stream behind, and the exchange that they report to."""
+
+    def __init__(self, stream: Any, exchange: LiveExchange) -> None:
+        self._stream = stream
+        self._exchange = exchange
+
+    def __getattr__(self, name: str) -> Any:
+        # `Response.elapsed` of httpx2 reads it from the client's own stream.
+        if name.startswith("__") or name in ("_stream", "_exchange"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+    def __del__(self) -> None:
+        # A garbage collection may come while this thread holds any lock: only note it, a later call ends it.
+        exchange = self.__dict__.get("_exchange")
+        if exchange is not None and not exchange.done:
+            exchange.session.abandoned.put((exchange, time_ns()))
+
+
+class RequestTee:
+    """What both kinds of request tee share; a second iteration (a retry inside a transport) starts anew."""
+
+    def __init__(self, stream: Any, exchange: LiveExchange) -> None:
+        self.stream = stream
+        self._exchange = exchange
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("stream", "_exchange"):
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+    def _parts(self) -> list[bytes]:
+        parts: list[bytes] = []
+        if not self._exchange.done:
+            self._exchange.request_parts = parts
+        return parts
+
+
+def tees_for(module: ModuleType) -> Tees:
+    """Tee classes that the given library (httpx, httpx2) takes for streams of its own."""
+
+    class ResponseSync(_ResponseTee, module.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            exchange = self._exchange
+            try:
+                for chunk in self._stream:
+                    exchange.chunk(chunk)
+                    yield chunk
+            except GeneratorExit:
+                raise  # the application stopped reading: `close` says so
+            except BaseException as error:
+                exchange.fail(error)
+                raise
+            exchange.finish("complete")
+
+        def close(self) -> None:
+            try:
+                self._stream.close()
+            finally:
+                self._exchange.finish("closed")
+
+    class ResponseAsync(_ResponseTee, module.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            exchange = self._exchange
+            chunks = self._stream.__aiter__()
+            try:
+                async for chunk in chunks:
+                    exchange.chunk(chunk)
+                    yield chunk
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                exchange.fail(error)
+                raise
+            finally:
+                close = getattr(chunks, "aclose", None)
+                if close is not None:
+                    await close()
+            exchange.finish("complete")
+
+        async def aclose(self) -> None:
+            try:
+                await self._stream.aclose()
+            finally:
+                self._exchange.finish("closed")
+
+    class RequestSync(RequestTee, module.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            parts = self._parts()
+            for part in self.stream:
+                parts.append(part)
+                yield part
+
+        def close(self) -> None:
+            self.stream.close()
+
+    class RequestAsync(RequestTee, module.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            parts = self._parts()
+            chunks = self.stream.__aiter__()
+            try:
+                async for part in chunks:
+                    parts.append(part)
+                    yield part
+            finally:
+                close = getattr(chunks, "aclose", None)
+                if close is not None:
+                    await close()
+
+        async def aclose(self) -> None:
+            await self.stream.aclose()
+
+    class RequestBoth(RequestSync, RequestAsync):
+        pass
+
+    return Tees(ResponseSync, ResponseAsync, RequestSync, RequestAsync, RequestBoth)

@@ -1,0 +1,1 @@
+"""What one process records: its WAL, its spans and providers, and how it is known."""

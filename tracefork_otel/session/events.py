@@ -1,0 +1,53 @@
+"""How bodies, links and errors are told on spans and in the store's records of them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+from ..exchange import Headers
+
+
+def qualified(cls: type[BaseException]) -> str:
+    """The class's name with its module, as `httpx2.ReadTimeout`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def link_record(link: Any) -> dict[str, object]:
+    """An OTel link as the store keeps it."""
+    return {
+        "trace_id": f"{link.context.trace_id:032x}",
+        "span_id": f"{link.context.span_id:016x}",
+        "attributes": dict(link.attributes or {}),
+    }
+
+
+def body_event(body: bytes, headers: Headers, limit: int) -> dict[str, Any]:
+    """The attributes of a body's event: length and digest of the whole, its text up to the limit."""
+    event: dict[str, Any] = {
+        "tracefork.body.length": len(body),
+        "tracefork.body.sha256": sha256(body).hexdigest(),
+    }
+    for name, value in headers:
+        lower = name.lower()
+        if lower == "content-type":
+            event["tracefork.body.content_type"] = value
+        elif lower == "content-encoding":
+            event["tracefork.body.content_encoding"] = value
+    truncated = len(body) > limit
+    event["tracefork.body.truncated"] = truncated
+    try:
+        event["tracefork.body"] = body.decode() if not truncated else _prefix(body[:limit])
+    except UnicodeDecodeError:
+        event["tracefork.body"] = body[:limit]
+    return event
+
+
+def _prefix(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        # A character that the limit cut in two is left out; anything else says that this is no text.
+        if error.reason == "unexpected end of data":
+            return data[: error.start].decode()
+        raise

@@ -1,0 +1,59 @@
+"""The run that a parent process has open, for a child that was not told of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..store.records import SpanRecord
+
+GENERATIONS = 8
+"""How far up a parent is looked for: a pool's helper or a shell may stand in between."""
+
+
+def open_run(store: Path) -> tuple[int, int, int] | None:
+    """(trace id, span id, flags) of the one root that the nearest recording ancestor has open, or None.
+
+    Children that are spawned or started as programs share nothing with their parent but the store.
+    """
+    folder = store / "wal"
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    for pid in _ancestors() if names else ():
+        root = _open_root([folder / name for name in names if name.startswith(f"{pid}-")])
+        if root is not None:
+            return root
+    return None
+
+
+def _open_root(paths: Sequence[Path]) -> tuple[int, int, int] | None:
+    from ..store.wal import is_live, read_wal
+
+    paths = [path for path in paths if path.suffix == ".wal"]
+    if not any(is_live(path) for path in paths):
+        return None  # a number that was used before
+    opened: dict[str, SpanRecord] = {}
+    for path in paths:
+        for record in read_wal(path, keep=lambda span, side, body: b"").records:
+            if isinstance(record, SpanRecord):
+                if record.ended_ns is not None:
+                    opened.pop(record.span_id, None)
+                elif record.attributes.get("tracefork.run.kind") is not None:  # how a process was started
+                    opened[record.span_id] = record
+    if len(opened) != 1:
+        return None  # requests of a server, say: no telling which of them started the child
+    (root,) = opened.values()
+    return int(root.trace_id, 16), int(root.span_id, 16), 1
+
+
+def _ancestors() -> Iterator[int]:
+    pid = os.getppid()
+    for _ in range(GENERATIONS):
+        if pid <= 1:
+            return
+        yield pid
+        try:
+            # Behind the name, which may hold anything: state, parent.
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return  # no such folder: the direct parent has to do

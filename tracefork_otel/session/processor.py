@@ -1,0 +1,167 @@
+"""Every span of an adopted provider goes into the store: its start where a run may begin, its end always."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from .. import launch
+from ..store.records import SpanRecord
+from . import state
+from .events import link_record
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span
+
+    from .state import Session
+
+_REMEMBERED = 8192
+"""Ended spans whose ids are kept, so that one that also comes through an exporter is stored once: four times
+the default queue of a BatchSpanProcessor."""
+_URL_ATTRIBUTES = ("url.full", "http.url", "http.target", "url.query")
+
+
+class TraceforkSpanProcessor(SpanProcessor):
+    """Writes spans into the WAL of this process; it works on after `shutdown`, until the process ends."""
+
+    def __init__(self, store: str | Path | None = None) -> None:
+        """Spans go to the store that this process records into, else to the given or the environment's."""
+        launch.open_session("processor", store=store)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """The start of a root is in the WAL, so that a process that is killed leaves it readable."""
+        session = state.current
+        if session is None:
+            return
+        try:
+            if not is_exchange(span.attributes) and (span.parent is None or span.parent.is_remote):
+                _link_to_fork(session, span)
+                context = span.get_span_context()
+                if session.append(span_record(session, span)) and context is not None:
+                    session.told.add(context.span_id)
+        except Exception as error:
+            session.lost("start of a span", error)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """The span is in the WAL; an exchange's own is left to the seam, which has the bodies."""
+        session = state.current
+        if session is not None:
+            store_span(session, span)
+
+    def shutdown(self) -> None:
+        """Nothing changes: spans that end later are stored as well."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Everything is in the WAL already; dropped responses are ended."""
+        session = state.current
+        if session is not None:
+            session.flush()
+        return True
+
+
+class _Stored:
+    """The ids of the spans that were stored last."""
+
+    def __init__(self) -> None:
+        self.ids: set[int] = set()
+        self.order: deque[int] = deque()
+
+    def first_time(self, span_id: int) -> bool:
+        """Whether this span was not stored yet; from now on it was."""
+        if span_id in self.ids:
+            return False
+        self.ids.add(span_id)
+        self.order.append(span_id)
+        if len(self.order) > _REMEMBERED:
+            self.ids.discard(self.order.popleft())
+        return True
+
+
+_stored = _Stored()
+
+
+def store_span(session: Session, span: ReadableSpan) -> None:
+    """The ended span is in the store once, whichever way it came."""
+    try:
+        session.reap()
+        context = span.get_span_context()
+        if context is None:
+            return
+        if is_exchange(span.attributes):
+            exchange = session.open.get(context.span_id)
+            if exchange is not None:
+                exchange.seen = span
+            return
+        if _stored.first_time(context.span_id):
+            told = context.span_id in session.told
+            session.told.discard(context.span_id)
+            session.append(span_record(session, span, told=told))
+    except Exception as error:
+        session.lost("end of a span", error)
+
+
+def is_exchange(attributes: Mapping[str, Any] | None) -> bool:
+    """Whether these are the attributes of an exchange span of ours."""
+    return bool(attributes) and "tracefork.exchange" in attributes  # pyright: ignore[reportOperatorIssue]
+
+
+def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> SpanRecord:
+    """The span as the store keeps it, secrets in its URLs replaced; a run's root says how it was started.
+
+    That is long, so an end leaves it out where the start has `told` it: whoever reads the two joins them.
+    """
+    context = span.get_span_context()
+    assert context is not None
+    parent = span.parent
+    attributes: dict[str, Any] = {**(span.attributes or {}), **session.whole.pop(context.span_id, {})}
+    for name in _URL_ATTRIBUTES:
+        value = attributes.get(name)
+        if isinstance(value, str):
+            attributes[name] = session.redactor.url(value)
+    attributes = session.redactor.attributes(attributes)
+    root = parent is None or (session.remote is not None and parent.span_id == session.remote[1])
+    if root and not told:
+        attributes.update(session.run_attributes())
+    service = span.resource.attributes.get("service.name")
+    named = isinstance(service, str) and not service.startswith("unknown_service")
+    scope = span.instrumentation_scope
+    return SpanRecord(
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        parent_span_id=None if parent is None else f"{parent.span_id:016x}",
+        name=span.name,
+        kind=span.kind.name,
+        started_ns=span.start_time or 0,
+        ended_ns=span.end_time,
+        status=span.status.status_code.name,
+        status_message=span.status.description,
+        service=str(service) if named else session.service,
+        scope=scope.name if scope is not None else "",
+        attributes=attributes,
+        events=tuple(
+            {
+                "name": event.name,
+                "time_ns": event.timestamp,
+                "attributes": session.redactor.attributes(event.attributes or {}),
+            }
+            for event in span.events
+        ),
+        links=tuple(link_record(link) for link in span.links),
+    )
+
+
+def _link_to_fork(session: Session, span: Span) -> None:
+    """A root that escapes a replay's trace keeps its identity and points to the replay."""
+    remote = session.remote
+    if remote is None or session.settings.mode not in ("replay", "fork"):
+        return
+    context = span.get_span_context()
+    if context.trace_id != remote[0]:
+        target = SpanContext(remote[0], remote[1], is_remote=True, trace_flags=TraceFlags(remote[2]))
+        span.add_link(target, {"tracefork.link": "fork"})

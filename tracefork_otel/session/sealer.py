@@ -1,0 +1,95 @@
+"""A background thread that turns finished WALs into segments."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..store.wal import Wal
+from . import state
+
+if TYPE_CHECKING:
+    from .state import Session
+
+LOG = logging.getLogger("tracefork_otel")
+
+_waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
+_thread: threading.Thread | None = None
+_lock = threading.Lock()
+_idle = threading.Event()
+_idle.set()
+_leaving = False
+EXIT_BYTES = 4 * 1024 * 1024
+"""A WAL up to this size is sealed at exit: 0.2 s, most of it pyarrow's import. A larger one waits."""
+EXIT_SECONDS = 10.0
+"""A seal under way at exit may take this long: a thread cut off inside pyarrow can abort the process."""
+
+
+def seal_later(path: Path) -> None:
+    """The WAL will be sealed in the background; without pyarrow, by whoever opens the store next."""
+    global _thread
+    if _leaving or find_spec("pyarrow") is None:
+        return
+    _waiting.put(path)
+    with _lock:
+        if _thread is None or not _thread.is_alive():
+            _thread = threading.Thread(target=_work, name="tracefork-seal", daemon=True)
+            _thread.start()
+
+
+def _work() -> None:
+    while True:
+        path = _waiting.get()
+        session = state.current
+        if session is None:
+            continue
+        _idle.clear()
+        if _leaving:
+            _idle.set()
+            return
+        try:
+            from ..store.segment import seal
+
+            seal(session.settings.store, [path])
+        except Exception as error:
+            # The WAL stays, and whoever opens the store next tries again.
+            LOG.warning("tracefork could not seal %s: %s", path, error)
+        finally:
+            _idle.set()
+
+
+def leave() -> None:
+    """No seal is under way, and none begins: what is not sealed is left to whoever opens the store next."""
+    global _leaving
+    _leaving = True
+    _idle.wait(EXIT_SECONDS)
+
+
+def seal_at_exit(session: Session) -> None:
+    """What this process recorded is a segment that any DuckDB reads, if that is quick; else the WAL stays."""
+    sink = session.sink
+    if not isinstance(sink, Wal) or sink.size > EXIT_BYTES or find_spec("pyarrow") is None:
+        return
+    path = sink.set_aside()
+    if path is not None:
+        from ..store.segment import seal
+
+        try:
+            seal(session.settings.store, [path])
+        except Exception as error:
+            LOG.warning("tracefork could not seal %s: %s", path, error)
+
+
+def _after_fork_in_child() -> None:
+    global _thread, _lock, _waiting
+    _thread, _lock, _waiting = None, threading.Lock(), queue.SimpleQueue()
+    _idle.set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,84 @@
+"""A tracer provider for a process that has none: its libraries' spans are kept, until it sets one itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+
+from ..private_names import AGNOSTIC
+from . import state
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_made: TracerProvider | None = None
+
+
+def provider() -> TracerProvider:
+    """The one provider that stands in, made when it is first asked for."""
+    global _made
+    if _made is None:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+        # Not set as the global one: that can be done once, and is the application's to do.
+        _made = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+    return _made
+
+
+class RootedTracer(trace.Tracer):
+    """Spans of a library, which are children of the process's root where nothing else is their parent."""
+
+    def __init__(self, name: str, version: str | None, schema_url: str | None, attributes: Any) -> None:
+        self._real = provider().get_tracer(name, version, schema_url, attributes)
+
+    def start_span(self, name: str, context: Any = None, *args: Any, **kwargs: Any) -> trace.Span:
+        """The span has begun, in the trace of the process."""
+        session = state.current
+        if session is not None and not trace.get_current_span(context).get_span_context().is_valid:
+            from . import root
+
+            context = root.context(session)
+        return self._real.start_span(name, context, *args, **kwargs)
+
+    @AGNOSTIC
+    def start_as_current_span(
+        self,
+        name: str,
+        context: Any = None,
+        *args: Any,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
+        **kwargs: Any,
+    ) -> Iterator[trace.Span]:
+        """Inside the block the span is the current one."""
+        span = self.start_span(
+            name,
+            context,
+            *args,
+            record_exception=record_exception,
+            set_status_on_exception=set_status_on_exception,
+            **kwargs,
+        )
+        with trace.use_span(span, end_on_exit, record_exception, set_status_on_exception) as current:
+            yield current
+
+
+def instead(before: property) -> property:
+    """What a proxy's tracer is from now on: the application's, and while it has none, one that is kept."""
+    rooted: dict[tuple[str, str | None], RootedTracer] = {}
+
+    def tracer(proxy: Any) -> trace.Tracer:
+        given = before.__get__(proxy)
+        session = state.current
+        if not isinstance(given, trace.NoOpTracer) or session is None or not session.settings.provider:
+            return given
+        key = (proxy._instrumenting_module_name, proxy._instrumenting_library_version)
+        if key not in rooted:
+            rooted[key] = RootedTracer(*key, proxy._schema_url, proxy._attributes)
+        return rooted[key]
+
+    return property(tracer)

@@ -1,0 +1,286 @@
+"""What one process records, and into which WAL: one session a process, made anew in a forked child."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..redaction import redact
+from ..store.records import Note, ProcessStarted, Record
+from .process import cwd, git_commit, program, remote_parent, service_name, start_attributes, versions
+
+if TYPE_CHECKING:
+    from ..draws.draws import Draws
+    from ..exchange import Request
+    from ..play.player import Answer
+    from ..seam.live import LiveExchange
+    from ..settings import Settings
+    from .spans import OwnSpan
+
+__all__ = ["Session", "Sink", "current", "git_commit", "program", "remote_parent"]
+
+LOG = logging.getLogger("tracefork_otel")
+LOOKUPS = 2
+"""How often the run of a parent process is looked for: at the start, and before the first root, as the parent
+may have begun it in between."""
+
+
+class Sink(Protocol):
+    """Where records go: a `Wal`, or anything else with `append`."""
+
+    def append(self, record: Record) -> None:
+        """The record is safe when this returns."""
+        ...
+
+
+class Answers(Protocol):
+    """Where answers come from in a replay or a fork: a `Player`, or anything else that can say these."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether nothing may leave this machine now."""
+        ...
+
+    def answer(self, request: Request) -> Answer:
+        """The exchange that answers the request, leave to go live, or why nothing answers."""
+        ...
+
+
+class Session:
+    """Settings, WAL, open exchanges and losses of this process; no method raises into the application."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        via: str,
+        remote: tuple[int, int, int] | None = None,
+        sink: Sink | None = None,
+    ) -> None:
+        """`remote` is (trace id, span id, flags) of the span that this process's own root is a child of."""
+        self.settings = settings
+        self.via = via
+        self.redactor = redact.of(settings)
+        self.remote = remote
+        self.joined = False
+        """Whether `remote` is no command of ours, but what a parent process told, or has open itself."""
+        self.service = service_name()
+        self.launched = False
+        """Whether the environment is ours: a `run`, a replay or a fork started this process."""
+        self.capturing = False
+        """Whether the HTTP clients are watched; an exporter alone only needs the store."""
+        self.player: Answers | None = None
+        self.draws: Draws | None = None
+        """What the agent reads from clocks and randomness, if that is recorded or served."""
+        self.sealer: Callable[[Path], None] | None = None
+        self.allowed: tuple[tuple[str, int | None], ...] = ()
+        """(host, port or None) that a replay may connect to."""
+        self.root: OwnSpan | None = None
+        """The span made for exchanges without a parent; a forked child keeps its parent's."""
+        self.root_pid = 0
+        """The process that ends it."""
+        self._given = sink
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self.pid = os.getpid()
+        self.process_id = f"{self.pid}-{os.urandom(4).hex()}"
+        self.open: dict[int, LiveExchange] = {}
+        """Open exchanges by span id."""
+        self.told: set[int] = set()
+        """Open spans whose start record, with how the process was started, is in the WAL."""
+        self.whole: dict[int, dict[str, Any]] = {}
+        """Attributes of ending spans by span id, as the store is to have them: no provider cuts these."""
+        self.abandoned: SimpleQueue[tuple[LiveExchange, int]] = SimpleQueue()
+        self._seq = itertools.count()
+        self._sink: Sink | None = self._given
+        self._sink_lock = threading.Lock()
+        self.root_lock = threading.Lock()
+        self._losses: dict[str, int] = {}
+        self._unreported = 0
+        self._extras: dict[str, object] | None = None
+        self._lookups = 0
+
+    def after_fork(self) -> None:
+        """This forked child has a WAL, a number and a lock of its own, and nothing open."""
+        inherited = self._sink
+        if inherited is not None and hasattr(inherited, "reset_after_fork"):
+            inherited.reset_after_fork()  # pyright: ignore[reportAttributeAccessIssue]
+        self._fresh()
+        if self.draws is not None:
+            self.draws.forked()
+
+    def adjust(self, changes: Mapping[str, Any]) -> None:
+        """The given settings replace the present ones; the store and the mode stay."""
+        self.settings = replace(self.settings, **changes)
+        self.redactor = redact.of(self.settings)
+        self._extras = None
+
+    @property
+    def launch_id(self) -> str | None:
+        """The trace of the command that started this process, or None."""
+        return None if self.remote is None or self.joined else f"{self.remote[0]:032x}"
+
+    def join(self) -> None:
+        """The root that this process makes is in the run of the process that started it, if that records."""
+        if self.remote is None and self._lookups < LOOKUPS and self.capturing and self.via != "backend":
+            self._lookups += 1
+            try:
+                from . import family
+
+                self.remote = remote_parent() or family.open_run(self.settings.store)
+                self.joined = self.remote is not None
+            except Exception as error:
+                self.lost("search for the parent's run", error)
+
+    def next_seq(self) -> int:
+        """The next exchange's place in this process."""
+        return next(self._seq)
+
+    def append(self, record: Record) -> bool:
+        """Whether the record is in the WAL; else its loss is counted and logged."""
+        try:
+            sink = self._sink or self._open()
+            sink.append(record)
+        except Exception as error:
+            self.lost(type(record).__name__, error)
+            return False
+        if self._unreported:
+            self._report()
+        return True
+
+    def _open(self) -> Sink:
+        with self._sink_lock:
+            if self._sink is None:
+                from ..store.wal import Wal
+
+                self._sink = Wal(
+                    self.settings.store,
+                    self.process(),
+                    sync=self.settings.sync,
+                    rotate_bytes=self.settings.rotate_bytes,
+                    on_rotated=self.sealer,
+                )
+                if self.redactor.unreadable is not None:
+                    why = {"why": self.redactor.unreadable}
+                    self._sink.append(Note(kind="incomplete", time_ns=time_ns(), attributes=why))
+            return self._sink
+
+    def process(self) -> ProcessStarted:
+        """How this process describes itself at the head of its WAL."""
+        return ProcessStarted(
+            process_id=self.process_id,
+            pid=self.pid,
+            ppid=os.getppid(),
+            started_ns=time_ns(),
+            executable=sys.executable,
+            argv=self.redactor.command(sys.orig_argv),
+            cwd=cwd(),
+            mode=self.settings.mode,
+            via=self.via,
+            launch_id=self.launch_id,
+            attributes={
+                "host": os.uname().nodename,
+                "python": sys.version.split()[0],
+                "service": self.service,
+            },
+        )
+
+    def lost(self, where: str, error: BaseException) -> None:
+        """The loss is counted, logged once for its kind, and noted in the WAL when that can be written."""
+        kind = f"{where}: {type(error).__name__}"
+        count = self._losses.get(kind, 0) + 1
+        self._losses[kind] = count
+        self._unreported += 1
+        if count == 1:
+            LOG.warning(
+                "tracefork could not record (%s): %s. The application goes on; the run is marked incomplete.",
+                where,
+                error,
+            )
+            # At once: a note is small and may fit where a body did not; later not even that may.
+            self._report()
+
+    def _report(self) -> None:
+        pending, self._unreported = self._unreported, 0
+        sink = self._sink
+        if not pending or sink is None:
+            return
+        why = "; ".join(f"{kind} x{count}" for kind, count in self._losses.items())
+        try:
+            sink.append(Note(kind="lost", time_ns=time_ns(), attributes={"count": pending, "why": why}))
+        except Exception:
+            self._unreported += pending
+
+    def note(self, kind: str, attributes: Mapping[str, object], trace_id: str | None = None) -> None:
+        """The note is in the WAL."""
+        self.append(Note(kind=kind, time_ns=time_ns(), trace_id=trace_id, attributes=attributes))
+
+    def reap(self) -> None:
+        """Exchanges whose response was dropped unread are ended, with the time at which they were dropped."""
+        while not self.abandoned.empty():
+            with suppress(Empty):  # another thread may reap as well
+                exchange, when = self.abandoned.get_nowait()
+                exchange.finish("abandoned", ended_ns=when)
+
+    def flush(self) -> None:
+        """What is known so far is in the WAL."""
+        self.reap()
+        self.flush_draws()
+        self._report()
+
+    def flush_draws(self, trace_id: str | None = None) -> None:
+        """What the agent drew so far is in the WAL, as part of that run if one is given."""
+        if self.draws is not None:
+            try:
+                self.draws.flush(trace_id)
+            except Exception as error:
+                self.lost("draws", error)
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where records go, once there was one."""
+        return self._sink
+
+    def close(self) -> None:
+        """The WAL is closed and can be sealed by anyone."""
+        self.flush()
+        sink = self._sink
+        if sink is not None and hasattr(sink, "close"):
+            with suppress(Exception):
+                sink.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def prepare(self) -> None:
+        """What the first exchange would have to wait for is done: the WAL is loaded, our start is known."""
+        from ..store import wal  # noqa: F401
+
+        self._extras = start_attributes(self.settings.mode, self.redactor)
+
+    def run_attributes(self) -> dict[str, object]:
+        """How this process was started, for the store's record of a root span alone: no exporter sees it."""
+        if self._extras is None:
+            self._extras = start_attributes(self.settings.mode, self.redactor)
+        return {**self._extras, **versions()}
+
+
+current: Session | None = None
+"""The session of this process, or None where nothing is recorded."""
+
+
+def _after_fork_in_child() -> None:
+    if current is not None:
+        current.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

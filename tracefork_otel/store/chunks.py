@@ -1,0 +1,172 @@
+"""Bodies as numbered chunks, each stored once: a conversation that repeats itself costs its new text only.
+
+A body is compared with an earlier one of its conversation; what both share keeps its chunks, and only the new
+middle is cut: in front of messages and of the keys around them, and by its content where no such place comes.
+Nothing depends on the body being JSON: any bytes are the concatenation of their chunks.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from itertools import accumulate, pairwise
+from typing import TypeAlias
+
+from .delta import Delta, Recent
+
+# Places where the wire formats of model providers begin something that later requests repeat or drop whole.
+_STRUCTURE = re.compile(
+    rb'[\[,]\s*\{\s*"(?:role|parts)"'  # a message: Anthropic, OpenAI chat, Gemini
+    rb'|[\[,]\s*\{\s*"type"\s*:\s*"(?:message|reasoning|[a-z_]+_call(?:_output)?)"'  # OpenAI Responses
+    rb'|(?<="\}),\s*\{\s*"content"'  # a message with its keys sorted
+    rb'|\]\s*,\s*"(?:model|system|tools|tool_choice|messages|temperature|max_tokens|stream|metadata|thinking'
+    rb'|stop_sequences|top_p|generationConfig|store|input|instructions)"'
+    rb'|,\s*"(?:model|system|tools|messages|instructions)"\s*:|,\s*"input"\s*:\s*\['
+)
+LARGEST = 16 * 1024
+"""A longer piece is cut by its content, so that a change inside it costs a part of it."""
+_SMALLEST = 1024
+# About every four kilobytes of text, base64 or random bytes: three bytes of rare enough low halves in a row.
+# A search by the regex engine is the fastest rolling hash that the standard library has.
+_CONTENT = re.compile(
+    b"".join(b"[" + b"".join(b"\\x%x%x" % (high, low) for high in range(16)) + b"]" for low in (3, 0, 7))
+)
+# More conversations than this may interleave in one segment only at the price of cutting whole bodies again.
+_SLOTS = 16
+
+# A response and the request that repeats its text must not be further apart than zstd finds repetitions, so
+# the requests and responses of a conversation alternate in stretches of this many bytes.
+_REACH = 256 * 1024
+
+_Place: TypeAlias = tuple[int, int, bool, int]
+"""Where a chunk goes: its conversation, the stretch of it, whether a response brought it, its line."""
+
+
+def cut(body: bytes) -> list[bytes]:
+    """The chunks of a body taken alone; joined they are the body."""
+    edges = [0, *(match.start() for match in _STRUCTURE.finditer(body)), len(body)]
+    pieces: list[bytes] = []
+    for start, end in pairwise(edges):
+        if end - start > LARGEST:
+            pieces.extend(_cut_by_content(body, start, end))
+        elif end > start:
+            pieces.append(body[start:end])
+    return pieces
+
+
+def _cut_by_content(body: bytes, start: int, end: int) -> list[bytes]:
+    pieces: list[bytes] = []
+    while end - start > LARGEST:
+        found = _CONTENT.search(body, start + _SMALLEST, start + LARGEST)
+        at = found.end() if found else start + LARGEST
+        # A character of UTF-8 stays whole, so that text stays text.
+        limit = min(at + 3, end)
+        while at < limit and 0x80 <= body[at] < 0xC0:
+            at += 1
+        pieces.append(body[start:at])
+        start = at
+    pieces.append(body[start:end])
+    return pieces
+
+
+class Chunks:
+    """The chunks of many bodies: numbered as they come, and once more when all are there."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+        # Requests and responses apart: a piece that both hold would tear the runs of one of them.
+        self._numbers: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
+        self._places: list[_Place] = []
+        self._sizes: dict[int, int] = {}
+        """Bytes of all chunks of a conversation."""
+        self._conversations: dict[str, int] = {}
+        self._recent = Recent(_SLOTS)
+        self._known: dict[int, tuple[list[int], list[int], int]] = {}
+        """Of the body in a slot: the numbers of its chunks, where each ends, and its line."""
+        self._lines = 0
+
+    def add(self, body: bytes, conversation: str) -> list[int]:
+        """The numbers of the body's chunks in order; `settle` says what becomes of them."""
+        delta = self._recent.choose(body, conversation)
+        if delta.base >= 0 and delta.base == delta.target:
+            line = self._known[delta.base][2]
+        else:
+            self._lines += 1
+            line = self._lines
+        place = self._place(conversation, line, response=False)
+        if delta.base < 0:
+            numbers = [self._number(piece, place) for piece in cut(body)]
+        else:
+            numbers = self._against(body, delta, place)
+        if delta.target >= 0:
+            self._recent.keep(delta, body, conversation)
+            ends = list(accumulate(len(self._data[number]) for number in numbers))
+            self._known[delta.target] = (numbers, ends, line)
+        return numbers
+
+    def add_alone(self, body: bytes, conversation: str) -> list[int]:
+        """As `add`, for a body that nothing will repeat from its start, such as a response."""
+        place = self._place(conversation, 0, response=True)
+        return [self._number(piece, place) for piece in cut(body)]
+
+    def settle(self) -> tuple[list[bytes], list[int]]:
+        """The chunks in their final order, and the final number of each number that `add` gave.
+
+        What follows each other in a conversation gets numbers that do, so that a body is a few runs of
+        numbers, however many conversations and responses came in between.
+        """
+        order = sorted(range(len(self._data)), key=self._places.__getitem__)
+        final = [0] * len(order)
+        for number, old in enumerate(order):
+            final[old] = number
+        return [self._data[old] for old in order], final
+
+    def _place(self, conversation: str, line: int, *, response: bool) -> _Place:
+        number = self._conversations.setdefault(conversation, len(self._conversations))
+        return number, self._sizes.get(number, 0) // _REACH, response, line
+
+    def _against(self, body: bytes, delta: Delta, place: _Place) -> list[int]:
+        prefix, suffix = delta.prefix, delta.suffix
+        numbers, ends, _ = self._known[delta.base]
+        kept = bisect_right(ends, prefix)
+        start = ends[kept - 1] if kept else 0
+        size = ends[-1]
+        # Chunks from number `rest` on lie wholly in the suffix, and not in what the prefix already took.
+        rest = max(kept, bisect_left(ends, size - suffix) + 1 if suffix < size else 0)
+        tail = size - (ends[rest - 1] if rest else 0)
+        middle = [self._number(piece, place) for piece in cut(body[start : len(body) - tail])]
+        return numbers[:kept] + middle + numbers[rest:]
+
+    def _number(self, piece: bytes, place: _Place) -> int:
+        key = blake2b(piece, digest_size=16).digest()
+        numbers = self._numbers[place[2]]
+        number = numbers.get(key)
+        if number is None:
+            number = numbers[key] = len(self._data)
+            self._data.append(piece)
+            self._places.append(place)
+            self._sizes[place[0]] = self._sizes.get(place[0], 0) + len(piece)
+        return number
+
+
+def runs(numbers: Iterable[int]) -> list[int]:
+    """Numbers that follow each other as their first and last, flat."""
+    flat: list[int] = []
+    for number in numbers:
+        if flat and flat[-1] + 1 == number:
+            flat[-1] = number
+        else:
+            flat += (number, number)
+    return flat
+
+
+def join(data: Sequence[bytes], parts: Sequence[int]) -> bytes:
+    """The body that `parts` describes; raises IndexError if a chunk is missing."""
+    pieces: list[bytes] = []
+    for first, last in zip(parts[::2], parts[1::2], strict=True):
+        if not 0 <= first <= last < len(data):
+            raise IndexError(f"chunks {first} to {last} are not among the {len(data)}")
+        pieces.extend(data[first : last + 1])
+    return b"".join(pieces)

@@ -1,0 +1,304 @@
+"""Which segments of a store are live: one JSON file, swapped atomically under a lock."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..errors import StoreError
+
+FORMAT = 1
+FILE = "MANIFEST.json"
+VIEWS = "views.sql"
+_VIEW_SOURCES = ("views.sql", "messages.sql", "blame.sql")
+"""What it is made of, files of this package."""
+KINDS = ("spans", "exchanges", "chunks", "facts")
+GRACE_NS = 10 * 60 * 1_000_000_000
+"""So long a segment that was replaced stays on disk: a reader may know it from an older manifest."""
+TRACES = 64
+"""A segment of no more traces than this lists them, so that a run is found without opening every segment."""
+TRACE_DIGITS = 12
+"""Hex digits of a listed trace id: enough to tell runs apart, a third of the size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentEntry:
+    """One live segment."""
+
+    id: str
+    exchanges: int
+    spans: int
+    bytes: int
+    """Of all its files but facts."""
+    started_ns: int
+    ended_ns: int
+    wals: tuple[str, ...] = ()
+    """Names of WALs that it was sealed from and that could still be on disk."""
+    facts: int | None = None
+    """Version of its facts file; None if it has none."""
+    traces: tuple[str, ...] | None = None
+    """First digits of the trace ids of its exchanges and spans; None if they are too many to list."""
+    sha256: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    """Digests of its files by kind, for Parquet has checksums of pages but not of its footer."""
+
+    def may_hold(self, trace_id: str) -> bool:
+        """False only if no row of that trace is in the segment."""
+        return self.traces is None or trace_id[:TRACE_DIGITS] in self.traces
+
+    def lists(self, prefix: str) -> bool:
+        """Whether it says that it holds a trace whose id begins so."""
+        return any(listed.startswith(prefix[:TRACE_DIGITS]) for listed in self.traces or ())
+
+    def file(self, store: Path, kind: str) -> Path:
+        """The path of its file of a kind (`spans`, `exchanges`, `chunks`, `facts`)."""
+        return store / "segments" / f"{self.id}.{kind}.parquet"
+
+    def why_changed(self, store: Path, kind: str) -> str | None:
+        """Why its file of a kind is not the one that was written; None if it is, or if no digest says."""
+        path, expected = self.file(store, kind), self.sha256.get(kind)
+        if expected is None:
+            return None
+        try:
+            found = digest(path)
+        except OSError as error:
+            return f"{path}: the file of a segment cannot be read: {error.strerror or error}"
+        if found == expected:
+            return None
+        return f"{path}: the file of a segment has changed since it was written: its sha256 is another one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """A segment that is live no more; its files go after the grace."""
+
+    id: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A version of the list of live segments."""
+
+    version: int = 0
+    segments: tuple[SegmentEntry, ...] = ()
+    retired: tuple[Retired, ...] = ()
+
+    @property
+    def wals(self) -> frozenset[str]:
+        """Names of WALs whose records are in a segment, even if the files are still there."""
+        return frozenset(name for entry in self.segments for name in entry.wals)
+
+    def segment(self, segment_id: str) -> SegmentEntry:
+        """The live segment of that id; raises StoreError if there is none."""
+        for entry in self.segments:
+            if entry.id == segment_id:
+                return entry
+        raise StoreError(f"segment {segment_id} is not in the manifest: it was replaced or dropped meanwhile")
+
+
+def load(store: Path) -> Manifest:
+    """The current manifest, empty if the store has none; raises StoreError naming a file that is not one."""
+    path = Path(store) / FILE
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise StoreError(
+                f"{path}: format {data['format']} is newer than {FORMAT}: upgrade tracefork-otel"
+            )
+        return Manifest(
+            version=data["version"],
+            segments=tuple(_entry(item) for item in data["segments"]),
+            retired=tuple(Retired(id=item["id"], at_ns=item["at_ns"]) for item in data["retired"]),
+        )
+    except FileNotFoundError:
+        return Manifest()
+    except OSError as error:
+        raise StoreError(f"{path}: the manifest cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path}: this is not a manifest of tracefork-otel ({error!r}); see `doctor`"
+        ) from error
+
+
+def commit(
+    store: Path,
+    *,
+    add: Sequence[SegmentEntry] = (),
+    remove: Collection[str] = (),
+    facts: Mapping[str, tuple[int, str]] | None = None,
+) -> Manifest:
+    """The new manifest is in place and on disk, with views.sql beside it.
+
+    Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions and digests
+    of facts files. Raises StoreError, and changes nothing, if a segment to remove or to change is not live
+    any more.
+    """
+    store = Path(store)
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(store):
+            manifest = _next(store, load(store), add, frozenset(remove), facts or {}, time.time_ns())
+            _refresh_views(store)
+            # Last: what fails before it has changed nothing that a reader sees.
+            _write(store / FILE, json.dumps(_plain(manifest), separators=(",", ":")).encode())
+            return manifest
+    except OSError as error:
+        raise StoreError(
+            f"{store / FILE}: the manifest cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def _next(
+    store: Path,
+    current: Manifest,
+    add: Sequence[SegmentEntry],
+    remove: frozenset[str],
+    facts: Mapping[str, tuple[int, str]],
+    now: int,
+) -> Manifest:
+    live = {entry.id for entry in current.segments}
+    missing = (remove | facts.keys()) - live
+    if missing:
+        raise StoreError(
+            f"{store / FILE}: segments {', '.join(sorted(missing))} were replaced meanwhile; try again"
+        )
+    gone = [entry for entry in current.segments if entry.id in remove]
+    added = list(add)
+    wals = [name for entry in gone for name in entry.wals if _recent(entry.id, now) or _on_disk(store, name)]
+    if wals and added:
+        added[0] = replace(added[0], wals=(*added[0].wals, *wals))
+    elif wals:
+        # With its last mention gone a WAL would be sealed again, and what was dropped would come back.
+        for name in wals:
+            (store / "wal" / name).unlink(missing_ok=True)
+    kept = [
+        _with_facts(entry, *facts[entry.id]) if entry.id in facts else entry
+        for entry in current.segments
+        if entry.id not in remove
+    ]
+    return Manifest(
+        version=current.version + 1,
+        segments=(*kept, *added),
+        retired=(*_sweep(store, current.retired, now), *(Retired(id=entry.id, at_ns=now) for entry in gone)),
+    )
+
+
+def _with_facts(entry: SegmentEntry, version: int, sha256: str) -> SegmentEntry:
+    return replace(entry, facts=version, sha256={**entry.sha256, "facts": sha256})
+
+
+def _sweep(store: Path, retired: Sequence[Retired], now: int) -> list[Retired]:
+    """Those whose grace goes on; the files of the others are gone."""
+    kept: list[Retired] = []
+    for item in retired:
+        if now - item.at_ns < GRACE_NS:
+            kept.append(item)
+            continue
+        for kind in KINDS:
+            (store / "segments" / f"{item.id}.{kind}.parquet").unlink(missing_ok=True)
+    return kept
+
+
+def _recent(segment_id: str, now: int) -> bool:
+    # A reader that read a WAL before it was sealed looks its name up in the manifest afterwards.
+    made_ms = segment_id.partition("-")[0]
+    return made_ms.isdigit() and now - int(made_ms) * 1_000_000 < GRACE_NS
+
+
+def _on_disk(store: Path, wal: str) -> bool:
+    return (store / "wal" / wal).exists()
+
+
+_in_process = threading.Lock()
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    # A record lock, as against the flock of WALs: a child forked meanwhile by another thread does not inherit
+    # it, and so cannot keep it for the rest of its life. Such locks do not part threads, hence the second
+    # one.
+    with _in_process:
+        fd = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _reset_lock() -> None:
+    global _in_process
+    _in_process = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_reset_lock)
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.rename(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_directory(path: Path) -> None:
+    """Names that were put into the directory outlive a loss of power."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _refresh_views(store: Path) -> None:
+    package = resources.files("tracefork_otel.store") / "sql"
+    sources = [(package / name).read_bytes() for name in _VIEW_SOURCES]
+    directory = str(store.resolve()).replace("'", "''")
+    text = f"SET VARIABLE tracefork_store='{directory}';\n".encode() + b"\n".join(sources)
+    path = store / VIEWS
+    if not path.is_file() or path.read_bytes() != text:
+        _write(path, text)
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": manifest.version,
+        "segments": [
+            {name: getattr(entry, name) for name in SegmentEntry.__dataclass_fields__}
+            for entry in manifest.segments
+        ],
+        "retired": [{"id": item.id, "at_ns": item.at_ns} for item in manifest.retired],
+    }
+
+
+def _entry(item: dict[str, Any]) -> SegmentEntry:
+    known = {name: item[name] for name in SegmentEntry.__dataclass_fields__ if name in item}
+    known["wals"] = tuple(known.get("wals", ()))
+    if known.get("traces") is not None:
+        known["traces"] = tuple(known["traces"])
+    return SegmentEntry(**known)

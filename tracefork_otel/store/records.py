@@ -1,0 +1,164 @@
+"""What a process writes into its WAL, one record per `write()`; the store's rows are made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from ..exchange import Outcome, Request, Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStarted:
+    """A process began to record: the first record of every WAL (`hello`), or could not (`absent`)."""
+
+    process_id: str
+    """`{pid}-{8 hex digits}`; also the name of its WAL files."""
+    pid: int
+    ppid: int
+    started_ns: int
+    executable: str
+    argv: tuple[str, ...]
+    cwd: str
+    mode: str
+    via: str
+    """How it was reached: `sitecustomize`, `instrument`, `entry_point`, `exporter`, `backend`, `absent`."""
+    launch_id: str | None = None
+    """Trace id of the command that started it (from TRACEPARENT): its processes are found together by it."""
+    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
+    """JSON-able: versions, host name, what is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanRecord:
+    """A span, OTel's data in JSON-able form; `ended_ns` is None in a start record."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    name: str
+    kind: str
+    """`INTERNAL`, `CLIENT`, …"""
+    started_ns: int
+    ended_ns: int | None = None
+    status: str = "UNSET"
+    status_message: str | None = None
+    service: str = ""
+    scope: str = ""
+    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
+    events: Sequence[Mapping[str, object]] = ()
+    """Each `{"name", "time_ns", "attributes"}`."""
+    links: Sequence[Mapping[str, object]] = ()
+    """Each `{"trace_id", "span_id", "attributes"}`."""
+    process_id: str = ""
+    """The process that recorded it; filled in by whoever reads the WAL or the segment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeStarted:
+    """A request is about to be sent. Written before it is."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    seq: int
+    started_ns: int
+    request: Request
+    name: str
+    service: str = ""
+    request_complete: bool = True
+    """False while a streaming request body is still unknown; `ExchangeEnded.request_body` brings it."""
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeEnded:
+    """A response came to its end, or never came."""
+
+    span_id: str
+    ended_ns: int
+    outcome: Outcome
+    response: Response | None = None
+    request_body: bytes | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    replayed: bool = False
+    served_span_id: str | None = None
+    intervention: str | None = None
+    name: str = ""
+    span_status: str = "UNSET"
+    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
+    links: Sequence[Mapping[str, object]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something that a reader of the run must know: a loss, a drift, a connection round the seam."""
+
+    kind: str
+    """`lost` (count, why), `leak` (host, port, caller), `drift` (reason), `incomplete` (why), `draws`."""
+    time_ns: int
+    trace_id: str | None = None
+    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
+    process_id: str = ""
+    """The process that recorded it; filled in by whoever reads the WAL or the segment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One value that the agent read from a clock or from randomness; kept in batches as `draws` notes."""
+
+    process: str
+    """Which of the run's processes: `{program}:{digest of its arguments}#{number among equal ones}`."""
+    lane: str
+    """The line of execution: empty for the main thread, else as `/thread:work#0`."""
+    source: str
+    """`time`, `datetime.now`, `urandom`, …"""
+    site: str
+    """The function that drew, as `module:qualname`, and after `<` the module that drew on its behalf."""
+    line: int
+    """Lines from the start of that function."""
+    value: object
+    """JSON-able."""
+
+
+ToolForm: TypeAlias = Literal[
+    "value",  # what it returned, as JSON
+    "text",  # what it returned, which is no JSON, by its repr
+    "error",  # the exception that it raised, as JSON
+]
+TOOL_FORMS: tuple[ToolForm, ...] = get_args(ToolForm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call of a local tool and what came of it; kept as the attributes of its span."""
+
+    name: str
+    arguments: str
+    """A JSON object by parameter."""
+    by_text: tuple[str, ...] = ()
+    """The arguments that are no JSON and stand there by their repr."""
+    form: ToolForm
+    result: str
+    """What came of it, in that form."""
+    exchanges: int = 0
+    """Requests that it made itself: a replay calls its function, and serves these."""
+    inside: str | None = None
+    """The span of the tool call that made it, if one did."""
+    span_id: str
+    process_id: str = ""
+    started_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotated:
+    """The process goes on in another WAL; what is named here was carried over to it while open."""
+
+    to: str
+    carried: tuple[str, ...] = ()
+
+
+Record: TypeAlias = ProcessStarted | SpanRecord | ExchangeStarted | ExchangeEnded | Note | Rotated

@@ -1,0 +1,167 @@
+"""From WALs to segments, and from many segments to one: each record ends up in exactly one segment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from ..errors import StoreError
+from . import manifest, wal
+from . import rows as tables
+from .manifest import SegmentEntry
+
+_ORPHAN_SECONDS = 3600
+"""Files of a segment that no manifest names are left over from a crash if they are older than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealReport:
+    """What became of the WALs of a store."""
+
+    sealed: tuple[str, ...] = ()
+    """Ids of the segments made."""
+    live: tuple[str, ...] = ()
+    """Names of WALs whose process runs, or that somebody else is sealing."""
+    problems: tuple[str, ...] = ()
+    """Why a WAL was left as it is: one message each, naming the file."""
+
+
+def seal(store: Path, wals: Sequence[Path]) -> str | None:
+    """The records of the WALs (all of one process) are in a committed segment, once, and the WALs are gone.
+
+    Returns the segment's id; None if there was nothing to store, or somebody holds a lock. On StoreError the
+    WALs are as they were.
+    """
+    store = Path(store)
+    held: dict[Path, int] = {}
+    try:
+        for path in wals:
+            fd = wal.take(path)
+            if fd is not None:
+                held[path] = fd
+            elif path.exists():
+                return None
+        stored = manifest.load(store).wals
+        fresh = [path for path in held if path.name not in stored]
+        entry = _sealed(store, fresh) if fresh else None
+        for path in held:
+            path.unlink(missing_ok=True)
+    except StoreError:
+        raise
+    except Exception as error:
+        # Whatever a record holds that a segment cannot: other WALs must not wait for it.
+        names = ", ".join(path.name for path in wals)
+        raise StoreError(f"{store}: {names} could not be sealed and stay as they are: {error!r}") from error
+    finally:
+        for fd in held.values():
+            wal.let_go(fd)
+    return entry.id if entry else None
+
+
+def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
+    rows = tables.Rows()
+    contents, bodies = tables.read_storing(paths, rows)
+    exchanges, spans, processes, notes = wal.exchanges_of(contents)
+    if not (exchanges or spans or processes or notes):
+        return None
+    for exchange in exchanges:
+        key = exchange.process_id, exchange.span_id
+        rows.exchange(exchange, bodies.get((*key, "request")), bodies.get((*key, "response")))
+    rows.others(spans, processes, notes)
+    entry = _written(store, rows)
+    entry = replace(entry, wals=tuple(path.name for path in paths))
+    try:
+        manifest.commit(store, add=[entry])
+    except StoreError:
+        # It may have failed after the new manifest was in place.
+        if entry.id not in {kept.id for kept in manifest.load(store).segments}:
+            for kind in manifest.KINDS:
+                entry.file(store, kind).unlink(missing_ok=True)
+        raise
+    return entry
+
+
+def _written(store: Path, rows: tables.Rows) -> SegmentEntry:
+    from . import segment
+
+    return segment.write_segment(store, segment.tables_of(rows), segment.new_id())
+
+
+def seal_dead(store: Path) -> SealReport:
+    """What processes that are gone left is sealed, and so are the finished WALs of those that live."""
+    store = Path(store)
+    sealed: list[str] = []
+    live: list[str] = []
+    problems: list[str] = []
+    for _, group in groupby(wal.wal_files(store), key=wal.process_of):
+        paths = list(group)
+        running = [at for at, path in enumerate(paths) if wal.is_live(path)]
+        live.extend(paths[at].name for at in running)
+        if running:
+            # Each alone; but not what comes after one that somebody is sealing, for the two may belong
+            # together.
+            batches = [[path] for at, path in enumerate(paths) if at not in running and at < max(running)]
+        else:
+            # Together: an exchange that one of them started can end in the next.
+            batches = [_readable(paths, problems)]
+        for batch in filter(None, batches):
+            try:
+                segment_id = seal(store, batch)
+            except StoreError as error:
+                problems.append(str(error))
+                continue
+            if segment_id is not None:
+                sealed.append(segment_id)
+    _tidy(store)
+    return SealReport(sealed=tuple(sealed), live=tuple(live), problems=tuple(problems))
+
+
+def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:
+    readable: list[Path] = []
+    for path in paths:
+        try:
+            wal.check(path)
+            readable.append(path)
+        except StoreError as error:
+            # One that is gone was sealed by somebody else meanwhile.
+            if path.exists():
+                problems.append(str(error))
+    return readable
+
+
+def _tidy(store: Path) -> None:
+    """What crashes left half written is gone, once nobody can be writing it any more."""
+    before = time.time() - _ORPHAN_SECONDS
+    try:
+        known = manifest.load(store)
+        ids = {entry.id for entry in known.segments} | {item.id for item in known.retired}
+        left = [path for path in (store / "segments").iterdir() if path.name.partition(".")[0] not in ids]
+        left += (store / "wal").glob(".*.tmp")
+        for path in left:
+            if path.stat().st_mtime < before and not wal.is_live(path):
+                path.unlink(missing_ok=True)
+    except (OSError, StoreError):
+        return
+
+
+def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:
+    """A new segment holds what those hold, but no manifest names it yet: commit it with `add` and `remove`.
+
+    Damage of a body stays on its exchange. Raises StoreError if one of them cannot be read or has changed, or
+    the new one cannot be written.
+    """
+    from . import segment
+
+    rows = tables.Rows()
+    for entry in entries:
+        for kind in ("exchanges", "spans"):
+            # With a digest of its own the new file would vouch for what somebody changed.
+            if changed := entry.why_changed(store, kind):
+                raise StoreError(f"{changed}; see `doctor`")
+        for exchange in segment.iter_exchanges(store, entry):
+            rows.exchange(exchange)
+        rows.others(*segment.read_records(store, entry))
+    return _written(store, rows)

@@ -1,0 +1,475 @@
+"""Segments: the immutable Parquet files that WALs become. The only module that uses pyarrow.
+
+pyarrow is imported inside functions, which run in a background thread or in the backend: its import costs too
+much for the application's thread. Arrays are made from buffers, because `pa.array(list)` imports pandas (up
+to two seconds) where pandas is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import StoreError
+from ..exchange import Exchange
+from . import rows as tables
+from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest, sync_directory
+from .records import Note, ProcessStarted, SpanRecord
+from .sealing import SealReport, merge, seal, seal_dead
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "ROW_GROUP",
+    "SealReport",
+    "SegmentTables",
+    "encode",
+    "iter_exchanges",
+    "merge",
+    "new_id",
+    "read_exchanges",
+    "read_records",
+    "read_spans",
+    "schema",
+    "seal",
+    "seal_dead",
+    "tables_of",
+    "write_segment",
+]
+
+ROW_GROUP = {"exchanges": 4_096, "spans": 10_000, "chunks": 4_096}
+"""Rows of a row group: what a reader of one run decodes at least; of chunks also what zstd sees together."""
+_LEVEL = 12
+"""zstd, by measurement on files of ids, headers and JSON."""
+_CHUNK_LEVEL, _LARGE_CHUNK_LEVEL, _LARGE = 16, 9, 4 * 1024 * 1024
+"""16 saves another 4 % of text at 5 MB/s of it: worth it until sealing takes a second."""
+# One page for a row group of chunks: zstd finds repetitions within a page only.
+_PAGE_BYTES = 8 * 1024 * 1024
+_STATISTICS = {"exchanges": ["trace_id", "started_ns"], "spans": ["trace_id", "started_ns"], "chunks": ["no"]}
+_DICTIONARY = {
+    "exchanges": [
+        "trace_id",
+        "process_id",
+        "method",
+        "url",
+        "status_code",
+        "http_version",
+        "outcome",
+        "error_type",
+        "error_message",
+        "name",
+        "service",
+        "span_status",
+        "links",
+        "intervention",
+    ],
+    "spans": [
+        "trace_id",
+        "process_id",
+        "name",
+        "kind",
+        "status",
+        "status_message",
+        "service",
+        "scope",
+        "links",
+    ],
+    "chunks": [],
+}
+_ENCODING = {
+    "exchanges": {
+        "seq": "DELTA_BINARY_PACKED",
+        "started_ns": "DELTA_BINARY_PACKED",
+        "ended_ns": "DELTA_BINARY_PACKED",
+        "request_length": "DELTA_BINARY_PACKED",
+        "response_length": "DELTA_BINARY_PACKED",
+        "request_parts.list.element": "DELTA_BINARY_PACKED",
+        "response_parts.list.element": "DELTA_BINARY_PACKED",
+        "chunk_sizes.list.element": "DELTA_BINARY_PACKED",
+        "chunk_offsets_us.list.element": "DELTA_BINARY_PACKED",
+    },
+    "spans": {"started_ns": "DELTA_BINARY_PACKED", "ended_ns": "DELTA_BINARY_PACKED"},
+    "chunks": {"no": "DELTA_BINARY_PACKED", "text": "DELTA_LENGTH_BYTE_ARRAY"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTables:
+    """A segment in memory."""
+
+    exchanges: pa.Table
+    chunks: pa.Table
+    spans: pa.Table
+
+
+def schema(kind: str) -> pa.Schema:
+    """The schema of a segment's file of that kind (`exchanges`, `chunks`, `spans`)."""
+    import pyarrow as pa
+
+    short, integer, long, text = pa.int16(), pa.int32(), pa.int64(), pa.string()
+    special: dict[str, pa.DataType] = {
+        "seq": integer,
+        "started_ns": long,
+        "ended_ns": long,
+        "status_code": short,
+        "replayed": pa.bool_(),
+        "request_sha256": pa.binary(32),
+        "request_length": long,
+        "request_parts": pa.list_(integer),
+        "response_sha256": pa.binary(32),
+        "response_length": long,
+        "response_parts": pa.list_(integer),
+        "chunk_sizes": pa.list_(integer),
+        "chunk_offsets_us": pa.list_(long),
+        "no": integer,
+        "data": pa.binary(),
+    }
+    names = {
+        "exchanges": tables.EXCHANGE_COLUMNS,
+        "spans": tables.SPAN_COLUMNS,
+        "chunks": ["no", "text", "data"],
+    }[kind]
+    return pa.schema([pa.field(name, special.get(name, text)) for name in names])
+
+
+def encode(
+    exchanges: Iterable[Exchange],
+    spans: Iterable[SpanRecord],
+    processes: Iterable[ProcessStarted],
+    notes: Iterable[Note],
+) -> SegmentTables:
+    """The tables of a segment that holds all of these."""
+    rows = tables.Rows()
+    for exchange in exchanges:
+        rows.exchange(exchange)
+    rows.others(spans, processes, notes)
+    return tables_of(rows)
+
+
+def tables_of(rows: tables.Rows) -> SegmentTables:
+    """The rows collected, as tables."""
+    exchanges, chunks, spans = rows.columns()
+    return SegmentTables(
+        exchanges=_table("exchanges", exchanges),
+        chunks=_table("chunks", chunks),
+        spans=_table("spans", spans),
+    )
+
+
+def _table(kind: str, columns: tables.Columns) -> pa.Table:
+    import pyarrow as pa
+
+    fields = schema(kind)
+    size, step = len(next(iter(columns.values()))), ROW_GROUP[kind]
+    # In batches: the offsets of one array hold no more than two gigabytes of text.
+    batches = [
+        pa.RecordBatch.from_arrays(
+            [_array(columns[field.name][at : at + step], field.type) for field in fields], schema=fields
+        )
+        for at in range(0, size, step)
+    ]
+    return pa.Table.from_batches(batches, schema=fields)
+
+
+_TYPE_CODES = {"int16": "h", "int32": "i", "int64": "q"}
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    nulls = values.count(None)
+    valid = pa.py_buffer(_bits(value is not None for value in values)) if nulls else None
+    name, size = str(kind), len(values)
+    if name in _TYPE_CODES:
+        numbers = array(
+            _TYPE_CODES[name], [0 if value is None else value for value in values] if nulls else values
+        )
+        return pa.Array.from_buffers(kind, size, [valid, pa.py_buffer(numbers)], nulls)
+    if name == "bool":
+        return pa.Array.from_buffers(kind, size, [valid, pa.py_buffer(_bits(values))], nulls)
+    if name.startswith("fixed_size_binary"):
+        data = b"".join(bytes(32) if value is None else value for value in values)
+        return pa.Array.from_buffers(kind, size, [valid, pa.py_buffer(data)], nulls)
+    offsets = pa.py_buffer(array("i", accumulate((len(value or ()) for value in _sized(values)), initial=0)))
+    if name.startswith("list"):
+        items = _array(
+            list(chain.from_iterable(value or () for value in values)), cast("Any", kind).value_type
+        )
+        return pa.Array.from_buffers(kind, size, [valid, offsets], nulls, children=[items])
+    data = pa.py_buffer(b"".join(value or b"" for value in _sized(values)))
+    return pa.Array.from_buffers(kind, size, [valid, offsets, data], nulls)
+
+
+def _sized(values: Sequence[Any]) -> list[Any]:
+    # What is not valid UTF-8 (half of a surrogate pair) becomes a question mark rather than a lost segment.
+    return [value.encode("utf-8", "replace") if isinstance(value, str) else value for value in values]
+
+
+def _bits(values: Iterable[Any]) -> bytes:
+    digits = "".join("1" if value else "0" for value in values)
+    return int(digits[::-1] or "0", 2).to_bytes((len(digits) + 7) // 8 or 1, "little")
+
+
+def new_id() -> str:
+    """An id for a segment; ids sort by the time at which they were made."""
+    return f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"
+
+
+def write_segment(store: Path, tables: SegmentTables, segment_id: str) -> SegmentEntry:
+    """The segment's files are whole and on disk, but in no manifest; raises StoreError if they are not."""
+    directory = Path(store) / "segments"
+    written: list[Path] = []
+    digests: dict[str, str] = {}
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for kind in ("chunks", "exchanges", "spans"):
+            path = directory / f"{segment_id}.{kind}.parquet"
+            digests[kind] = _write_file(path, getattr(tables, kind), kind)
+            written.append(path)
+        sync_directory(directory)
+        size = sum(path.stat().st_size for path in written)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise StoreError(f"{directory}: segment {segment_id} could not be written: {error}") from error
+    started = [
+        value for table in (tables.exchanges, tables.spans) for value in _integers(table, "started_ns")
+    ]
+    ended = [
+        value for table in (tables.exchanges, tables.spans) for value in _integers(table, "ended_ns") if value
+    ]
+    traces = sorted(
+        {
+            value[:TRACE_DIGITS]
+            for table in (tables.exchanges, tables.spans)
+            for value in table.column("trace_id").to_pylist()
+            if value
+        }
+    )
+    return SegmentEntry(
+        id=segment_id,
+        exchanges=tables.exchanges.num_rows,
+        spans=tables.spans.num_rows,
+        bytes=size,
+        started_ns=min(started, default=0),
+        ended_ns=max((*started, *ended), default=0),
+        traces=tuple(traces) if len(traces) <= TRACES else None,
+        sha256=digests,
+    )
+
+
+def _integers(table: pa.Table, name: str) -> list[int]:
+    return table.column(name).to_pylist()
+
+
+def _write_file(path: Path, table: pa.Table, kind: str) -> str:
+    """The file is whole and on disk; its sha256."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    level = _LEVEL
+    if kind == "chunks":
+        level = _CHUNK_LEVEL if table.nbytes <= _LARGE else _LARGE_CHUNK_LEVEL
+    try:
+        pq.write_table(
+            table,
+            temporary,
+            row_group_size=ROW_GROUP[kind],
+            compression="zstd",
+            compression_level=level,
+            use_dictionary=_DICTIONARY[kind],
+            column_encoding=_ENCODING[kind],
+            write_statistics=cast("Any", _STATISTICS[kind]),
+            data_page_size=_PAGE_BYTES,
+            store_schema=False,
+            write_page_checksum=True,
+        )
+        fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.chmod(temporary, 0o600)
+        sha256 = digest(temporary)
+        os.rename(temporary, path)
+        return sha256
+    except pa.ArrowException as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(str(error)) from error
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_exchanges(
+    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
+) -> list[Exchange]:
+    """The exchanges of a segment with their bodies, in order of trace and start.
+
+    A body that is not what was recorded leaves `damage` on its exchange, naming the file; a file that cannot
+    be read at all raises StoreError.
+    """
+    return list(iter_exchanges(store, entry, trace_ids=trace_ids))
+
+
+def iter_exchanges(
+    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
+) -> Iterator[Exchange]:
+    """As `read_exchanges`, with the bodies of one exchange in memory at a time."""
+    rows = _read_rows(entry.file(store, "exchanges"), trace_ids)
+    chunks = _ChunkFile(entry.file(store, "chunks"), rows)
+    for row in rows:
+        yield tables.exchange_of(row, chunks.body, chunks.name)
+
+
+def read_spans(
+    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
+) -> list[SpanRecord]:
+    """The spans of a segment, without those of exchanges; raises StoreError if the file cannot be read."""
+    return read_records(store, entry, trace_ids=trace_ids)[0]
+
+
+def read_records(
+    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
+) -> tuple[list[SpanRecord], list[ProcessStarted], list[Note]]:
+    """What the spans file holds: spans, processes and notes."""
+    rows = _read_rows(entry.file(store, "spans"), trace_ids)
+    spans = [tables.span_of(row) for row in rows if row["kind"] not in ("process", "note")]
+    processes = [tables.process_of(row) for row in rows if row["kind"] == "process"]
+    return spans, processes, [tables.note_of(row) for row in rows if row["kind"] == "note"]
+
+
+def _read_rows(path: Path, trace_ids: Collection[str] | None) -> list[dict[str, Any]]:
+    import pyarrow as pa
+
+    wanted = None if trace_ids is None else frozenset(trace_ids)
+    rows: list[dict[str, Any]] = []
+    try:
+        with _opened(path) as file:
+            for group in range(file.metadata.num_row_groups):
+                if wanted is not None and not _may_hold(file.metadata.row_group(group), wanted):
+                    continue
+                table = file.read_row_group(group)
+                for part in _parts(table, wanted):
+                    rows.extend(part.to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: the file of the segment cannot be read: {error}; see `doctor`") from error
+    return rows
+
+
+def _may_hold(group: Any, wanted: frozenset[str]) -> bool:
+    statistics = group.column(0).statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    return any(statistics.min <= trace_id <= statistics.max for trace_id in wanted)
+
+
+def _parts(table: pa.Table, wanted: frozenset[str] | None) -> Iterator[pa.Table]:
+    """The runs of rows whose trace is wanted; rows of one trace stand together."""
+    if wanted is None:
+        yield table
+        return
+    start = -1
+    for at, trace_id in enumerate([*table.column("trace_id").to_pylist(), None]):
+        if trace_id in wanted:
+            start = at if start < 0 else start
+        elif start >= 0:
+            yield table.slice(start, at - start)
+            start = -1
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+class _ChunkFile:
+    """The chunks that some rows need, in memory."""
+
+    def __init__(self, path: Path, rows: Sequence[dict[str, Any]]) -> None:
+        import pyarrow as pa
+
+        self.name = path.name
+        self._groups: dict[int, Callable[[int, int], bytes]] = {}
+        self._starts: list[int] = [0]
+        """The first chunk of each row group, and the number of all chunks."""
+        self._broken: dict[int, str] = {}
+        self._unread = ""
+        try:
+            file = _opened(path)
+        except (OSError, pa.ArrowException) as error:
+            self._unread = f"{path.name} cannot be read: {error}"
+            return
+        with file:
+            groups = range(file.metadata.num_row_groups)
+            self._starts += accumulate(file.metadata.row_group(group).num_rows for group in groups)
+            for group in sorted({group for row in rows for group, _, _ in self._pieces(_parts_of(row))}):
+                try:
+                    self._groups[group] = _slicer(file.read_row_group(group, columns=["text", "data"]))
+                except (OSError, IndexError, ValueError, pa.ArrowException) as error:
+                    self._broken[group] = f"chunks {self._starts[group]} and on of {path.name}: {error}"
+
+    def body(self, parts: Sequence[int]) -> bytes:
+        """The body of these runs of chunks; raises LookupError saying what is missing."""
+        if self._unread:
+            raise LookupError(self._unread)
+        if parts and max(parts) >= self._starts[-1]:
+            raise LookupError(f"{self.name} holds no chunk {max(parts)}")
+        pieces: list[bytes] = []
+        for group, first, last in self._pieces(parts):
+            if group in self._broken:
+                raise LookupError(self._broken[group])
+            pieces.append(self._groups[group](first, last))
+        return b"".join(pieces)
+
+    def _pieces(self, parts: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """The runs within row groups: the group, and the first and last of its chunks."""
+        for first, last in zip(parts[::2], parts[1::2], strict=True):
+            at = first
+            while at <= last and at < self._starts[-1]:
+                group = bisect_right(self._starts, at) - 1
+                end = min(last, self._starts[group + 1] - 1)
+                yield group, at - self._starts[group], end - self._starts[group]
+                at = end + 1
+
+
+def _parts_of(row: dict[str, Any]) -> list[int]:
+    return [*row["request_parts"], *(row["response_parts"] or ())]
+
+
+def _slicer(table: pa.Table) -> Callable[[int, int], bytes]:
+    """A function that gives the bytes of the chunks from one to another of a row group."""
+    import pyarrow as pa
+
+    text = table.column("text").combine_chunks()
+    data = table.column("data").combine_chunks()
+    columns = [
+        (array("i", column.buffers()[1].to_pybytes()), column.buffers()[2] or pa.py_buffer(b""))
+        for column in (text, data)
+    ]
+    (text_ends, text_bytes), (data_ends, data_bytes) = columns
+    all_text = text.null_count == 0
+    valid = [] if all_text else text.is_valid().to_pylist()
+
+    def piece(first: int, last: int) -> bytes:
+        if all_text:
+            return memoryview(text_bytes)[text_ends[first] : text_ends[last + 1]].tobytes()
+        return b"".join(
+            memoryview(text_bytes if valid[at] else data_bytes)[
+                (text_ends if valid[at] else data_ends)[at] : (text_ends if valid[at] else data_ends)[at + 1]
+            ]
+            for at in range(first, last + 1)
+        )
+
+    return piece

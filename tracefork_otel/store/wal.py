@@ -1,0 +1,376 @@
+"""The write-ahead log: one `write()` per record, so that kill -9 loses nothing acknowledged.
+
+A file is a magic line and records `u32 length, u32 crc32, payload`; a payload is `u32 header length`, a JSON
+header and raw body bytes. A request body is a delta against an earlier body of the same file. The process
+holds an flock on its file: when the lock is gone, the process is, and the file can be sealed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from ..errors import StoreError
+from . import codec as form
+from .delta import Delta, Recent
+from .records import ExchangeEnded, ExchangeStarted, ProcessStarted, Record, Rotated, SpanRecord
+from .wal_reading import NAME, Keep, WalContents, check, exchanges_of, read_wal
+
+__all__ = [
+    "ROTATE_BYTES",
+    "Keep",
+    "Wal",
+    "WalContents",
+    "check",
+    "exchanges_of",
+    "is_live",
+    "let_go",
+    "process_of",
+    "read_wal",
+    "take",
+    "wal_files",
+]
+
+ROTATE_BYTES = 64 * 1024 * 1024
+_MAX_RECORD = 0x7FFFF000
+"""Linux writes no more than this in one call."""
+_RETRY_BYTES = 1024 * 1024
+"""After a rotation that failed, the file grows by this much before the next attempt."""
+_ATTEMPTS = 5
+
+_open_wals: weakref.WeakSet[Wal] = weakref.WeakSet()
+
+
+class Wal:
+    """The WAL of this process; the first append makes the file, whose lock lasts as long as the process."""
+
+    def __init__(
+        self,
+        store: Path,
+        process: ProcessStarted,
+        *,
+        sync: Literal["never", "exchange"] = "never",
+        rotate_bytes: int = ROTATE_BYTES,
+        on_rotated: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.lost = 0
+        """Records that could not be written."""
+        # Absolute, for the process may change its directory.
+        self._store = Path(os.path.abspath(store))
+        self._process = process
+        self._sync = sync == "exchange"
+        self._rotate_bytes = rotate_bytes
+        self._rotate_at = rotate_bytes
+        self._on_rotated = on_rotated
+        # A signal handler can append while its own thread is in `append`: `_busy` tells. While the file
+        # changes, its records wait for the new one.
+        self._lock = threading.RLock()
+        self._busy = False
+        self._moving = False
+        self._waiting: list[Record] = []
+        self._index = 0
+        self._fd = -1
+        self._end = 0
+        self._recent = Recent()
+        self._open: dict[str, ExchangeStarted | SpanRecord] = {}
+        """Start records whose end has not come, by span id: a rotation carries them over."""
+        self._closed: str | None = None
+        _open_wals.add(self)
+
+    @property
+    def path(self) -> Path:
+        """The file that the next record goes to."""
+        return self._path(self._index)
+
+    def append(self, record: Record) -> None:
+        """The record is in the file and outlives the process; raises StoreError if it is not."""
+        rotated = None
+        with self._lock:
+            if self._closed is not None:
+                raise StoreError(f"{self.path}: nothing is appended, {self._closed}")
+            if self._moving:
+                self._waiting.append(record)
+                return
+            nested, self._busy = self._busy, True
+            try:
+                self._ready()
+                while self._waiting and not nested:
+                    self._put(self._waiting.pop(0), self._recent)
+                self._put(record, _NoBases() if nested else self._recent)
+                if self._end >= self._rotate_at and not nested:
+                    rotated = self._rotate()
+            except (OSError, ValueError, TypeError, RecursionError) as error:
+                self.lost += 1
+                raise StoreError(f"{self.path}: a record could not be written: {error}") from error
+            finally:
+                self._busy = nested
+            if self._waiting and not nested:
+                self.append(self._waiting.pop(0))
+        if rotated is not None and self._on_rotated is not None:
+            self._on_rotated(rotated)
+
+    def _put(self, record: Record, recent: Recent) -> None:
+        written = self._write(self._fd, record, recent, self._end)
+        self._end += written
+        self._follow(record)
+        if self._sync and isinstance(record, ExchangeEnded):
+            # macOS has no fdatasync.
+            getattr(os, "fdatasync", os.fsync)(self._fd)
+
+    def close(self) -> None:
+        """The lock is gone and the file can be sealed; a later append raises StoreError."""
+        with self._lock:
+            self._closed = self._closed or "the WAL is closed"
+            self._close_file()
+        _open_wals.discard(self)
+
+    def set_aside(self) -> Path | None:
+        """The file so far, closed for anyone to seal, if there is one; appends go on in a new one."""
+        with self._lock:
+            if self._fd < 0 or self._open or self._busy or self._moving:
+                return None  # what is open would have its start in one file and its end in another
+            path = self.path
+            self._close_file()
+            self._index += 1
+            return path
+
+    @property
+    def closed(self) -> bool:
+        """Whether appends raise StoreError."""
+        return self._closed is not None
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file that the next record goes to."""
+        return self._end
+
+    def reset_after_fork(self) -> None:
+        """In a forked child, the parent's file is forgotten and its lock is left to the parent alone."""
+        # The thread of the parent that held the lock does not exist here and would never release it.
+        self._lock, self._busy = threading.RLock(), False
+        self._closed = "the WAL belongs to the parent process: make a new one in the child"
+        # Closing (never unlocking) keeps the parent's lock, and lets it go when the parent dies.
+        self._close_file()
+        self._recent, self._open = Recent(), {}
+        _open_wals.discard(self)
+
+    def _close_file(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _path(self, index: int) -> Path:
+        return self._store / "wal" / f"{self._process.process_id}-{index}.wal"
+
+    def _ready(self) -> None:
+        if self._fd >= 0:
+            if os.fstat(self._fd).st_nlink:
+                return
+            # Somebody removed the store's files while the process runs: go on in a new one. The name of a WAL
+            # that a manifest holds must not come back, or its records would be taken for sealed.
+            self._close_file()
+            self._index = self._index + 1 if (self._store / "MANIFEST.json").exists() else 0
+        self._recent = Recent()
+        self._moving = True
+        try:
+            self._fd, self._end = self._create(self.path, self._recent)
+        finally:
+            self._moving = False
+        self._rotate_at = self._rotate_bytes
+
+    def _create(self, path: Path, recent: Recent) -> tuple[int, int]:
+        """A new file that holds the lock, the process and what is open, and the size of it."""
+        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead
+        # process.
+        hidden = path.with_name(f".{path.name}.tmp")
+        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            end = _write_all(fd, [form.MAGIC], 0)
+            for record in (self._process, *self._open.values()):
+                end += self._write(fd, record, recent, end)
+            os.rename(hidden, path)
+        except BaseException:
+            os.unlink(hidden)
+            os.close(fd)
+            raise
+        return fd, end
+
+    def _write(self, fd: int, record: Record, recent: Recent, end: int) -> int:
+        if isinstance(record, ExchangeStarted):
+            body = record.request.body
+            delta = recent.choose(body, record.trace_id)
+            middle = body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body
+            written = _write_all(
+                fd, form.frame(form.start_header(record, delta, len(middle)), (middle,)), end
+            )
+            recent.keep(delta, body, record.trace_id)
+            return written
+        if isinstance(record, ExchangeEnded):
+            bodies = [record.response.body] if record.response is not None else []
+            if record.request_body is not None:
+                bodies.append(record.request_body)
+            return _write_all(fd, form.frame(form.end_header(record), bodies), end)
+        return _write_all(fd, form.frame(form.other_header(record)), end)
+
+    def _follow(self, record: Record) -> None:
+        if isinstance(record, ExchangeStarted) or (
+            isinstance(record, SpanRecord) and record.ended_ns is None
+        ):
+            self._open[record.span_id] = record
+        elif isinstance(record, ExchangeEnded | SpanRecord):
+            self._open.pop(record.span_id, None)
+
+    def _rotate(self) -> Path | None:
+        """The path of the file that ended, or None if it goes on because a new one could not be made."""
+        recent, old, new = Recent(), self.path, self._path(self._index + 1)
+        self._moving = True
+        try:
+            fd, end = self._create(new, recent)
+            try:
+                self._write(self._fd, Rotated(to=new.name, carried=tuple(self._open)), recent, self._end)
+            except OSError:
+                os.unlink(new)
+                os.close(fd)
+                raise
+        except OSError:
+            self._rotate_at = self._end + _RETRY_BYTES
+            return None
+        finally:
+            self._moving = False
+        os.close(self._fd)
+        self._fd, self._end, self._recent = fd, end, recent
+        self._index += 1
+        # What is carried over can alone be more than `rotate_bytes`.
+        self._rotate_at = max(self._rotate_bytes, 2 * end)
+        return old
+
+
+def _write_all(fd: int, buffers: list[bytes], end: int) -> int:
+    size = sum(map(len, buffers))
+    if size > _MAX_RECORD:
+        raise ValueError(f"a record of {size} bytes is more than one write takes")
+    try:
+        written = os.writev(fd, buffers)
+        if written != size:
+            raise OSError(f"only {written} of {size} bytes were written: is the disk full?")
+    except OSError:
+        # Without this, the next record would follow a torn one.
+        os.ftruncate(fd, end)
+        raise
+    return size
+
+
+class _NoBases(Recent):
+    """For a record that a signal handler appends in the middle of another: the slots may be half changed."""
+
+    def choose(self, body: bytes, conversation: str) -> Delta:
+        """Always the body whole, and in no slot."""
+        return Delta(-1, 0, 0, -1)
+
+
+_fork_guard = threading.RLock()
+_taken: set[int] = set()
+"""Descriptors that hold the lock of a WAL which is being sealed."""
+
+
+_paused: list[Wal] = []
+
+
+def _before_fork() -> None:
+    # A fork in the middle of an append or of opening a file would give the child a descriptor that nobody
+    # knows of, and with it the lock, for as long as the child lives.
+    _fork_guard.acquire()
+    _paused[:] = _open_wals
+    for wal in _paused:
+        wal._lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for wal in _paused:
+        wal._lock.release()
+    _paused.clear()
+    _fork_guard.release()
+
+
+def _after_fork_in_child() -> None:
+    global _fork_guard
+    for wal in _paused:
+        wal.reset_after_fork()
+    for fd in _taken:
+        os.close(fd)
+    _paused.clear()
+    _taken.clear()
+    _fork_guard = threading.RLock()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
+
+
+def wal_files(store: Path) -> list[Path]:
+    """The WALs of a store, those of one process together and in order."""
+    named = [(match, path) for path in (store / "wal").glob("*.wal") if (match := NAME.fullmatch(path.name))]
+    return [
+        path for match, path in sorted(named, key=lambda item: (item[0]["process"], int(item[0]["index"])))
+    ]
+
+
+def process_of(path: Path) -> str:
+    """The process that wrote a WAL, by the file's name."""
+    match = NAME.fullmatch(path.name)
+    return match["process"] if match else path.stem
+
+
+def is_live(path: Path) -> bool:
+    """Whether somebody holds the lock of a WAL: its process, or who is sealing it."""
+    with _fork_guard:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def take(path: Path) -> int | None:
+    """A descriptor that holds the lock of a WAL nobody else holds, until it is let go; else None."""
+    with _fork_guard:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        _taken.add(fd)
+    # A reader that asks `is_live` holds the lock for some microseconds: that is no reason to give up.
+    for _ in range(_ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.002)
+            continue
+        if os.fstat(fd).st_nlink:
+            return fd
+        break  # It was sealed and removed between the two calls.
+    let_go(fd)
+    return None
+
+
+def let_go(fd: int) -> None:
+    """The lock that `take` gave is free."""
+    with _fork_guard:
+        _taken.discard(fd)
+        os.close(fd)

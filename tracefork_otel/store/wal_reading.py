@@ -1,0 +1,298 @@
+"""Reading WALs: records with their bodies restored, and what they tell when joined."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+from zlib import crc32
+
+from ..errors import StoreError
+from ..exchange import Exchange
+from . import codec as form
+from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
+
+NAME = re.compile(r"(?P<process>.+)-(?P<index>\d+)\.wal")
+"""The name of a WAL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalContents:
+    """What a WAL holds."""
+
+    path: Path
+    process_id: str
+    index: int
+    process: ProcessStarted | None
+    """None if the file was torn before its first record was whole."""
+    records: list[Record]
+    """All whole records in order, the first one among them."""
+    torn_bytes: int = 0
+    """Bytes after the last whole record: a write that the process did not live to acknowledge."""
+    rotated: Rotated | None = None
+    damage: tuple[str, ...] = ()
+    """Each record that was written whole and cannot be read any more, by its place."""
+    lost_bodies: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Exchanges (by span id) whose request body hung on a damaged record, and why."""
+
+
+Keep: TypeAlias = Callable[[ExchangeStarted | ExchangeEnded, str, bytes], bytes]
+
+
+def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
+    """The records of a WAL; `keep(record, "request" | "response", body)` says what stays of each body.
+
+    Raises StoreError naming the file if it is no WAL.
+    """
+    path = Path(path)
+    process_id, index = check(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
+    records: list[Record] = []
+    damage: list[str] = []
+    lost: dict[str, str] = {}
+    slots: dict[int, bytes] = {}
+    torn = 0
+    for at, end, header, bodies in _frames(data):
+        if header is None:
+            if end == len(data) and _is_torn(data, at):
+                torn = end - at
+                break
+            damage.append(f"{path.name}: {end - at} bytes from byte {at} on do not match their checksum")
+            slots.clear()
+            continue
+        try:
+            record, without_body = form.decode(header, bodies, slots)
+        except (KeyError, TypeError, ValueError) as error:
+            damage.append(f"{path.name}: the record at byte {at} has an unknown form ({error!r})")
+            continue
+        if without_body:
+            lost[record.span_id] = f"the request body hung on a damaged record of {path.name}"  # type: ignore[union-attr]
+        records.append(record if keep is None or without_body else _kept(record, keep))
+    process = next((record for record in records if isinstance(record, ProcessStarted)), None)
+    return WalContents(
+        path=path,
+        process_id=process_id,
+        index=index,
+        process=process,
+        records=records,
+        torn_bytes=torn or (len(data) if len(data) < len(form.MAGIC) else 0),
+        rotated=next((record for record in reversed(records) if isinstance(record, Rotated)), None),
+        damage=tuple(damage),
+        lost_bodies=lost,
+    )
+
+
+def check(path: Path) -> tuple[str, int]:
+    """The process and the index of a WAL; raises StoreError naming the file if it is none."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(form.MAGIC))
+    except OSError as error:
+        raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
+    name = NAME.fullmatch(path.name)
+    if name is None or not form.MAGIC.startswith(start):
+        raise StoreError(f"{path}: this is not a WAL of tracefork-otel; move it out of the store")
+    return name["process"], int(name["index"])
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, int, dict[str, object] | None, memoryview]]:
+    view = memoryview(data)
+    at, size = len(form.MAGIC), len(data)
+    while at < size:
+        found = _record_at(view, at)
+        if found is not None:
+            end, header_end = found
+            header = json.loads(data[at + form.FRAME.size + form.HEADER.size : header_end])
+            yield at, end, header, view[header_end:end]
+            at = end
+            continue
+        end = _next_record(data, view, at)
+        yield at, end, None, view[at:end]
+        at = end
+
+
+def _record_at(view: memoryview, at: int) -> tuple[int, int] | None:
+    """Where the record ends and where its header does; None if there is no whole record."""
+    start = at + form.FRAME.size
+    if start > len(view):
+        return None
+    length, crc = form.FRAME.unpack_from(view, at)
+    end = start + length
+    if length < form.HEADER.size or end > len(view) or crc32(view[start:end]) != crc:
+        return None
+    header_end = start + form.HEADER.size + form.HEADER.unpack_from(view, start)[0]
+    return (end, header_end) if header_end <= end else None
+
+
+def _next_record(data: bytes, view: memoryview, at: int) -> int:
+    before = form.FRAME.size + form.HEADER.size
+    found = data.find(form.FIRST_KEY, at + before + 1)
+    while found >= 0:
+        if _record_at(view, found - before) is not None:
+            return found - before
+        found = data.find(form.FIRST_KEY, found + 1)
+    return len(data)
+
+
+def _is_torn(data: bytes, at: int) -> bool:
+    """Whether what begins at `at` never was a whole record, as against one that changed later."""
+    if len(data) - at < form.FRAME.size:
+        return True
+    length, _ = form.FRAME.unpack_from(data, at)
+    return at + form.FRAME.size + length > len(data) or not data[at:].strip(b"\0")
+
+
+def _kept(record: Record, keep: Keep) -> Record:
+    if isinstance(record, ExchangeStarted):
+        body = keep(record, "request", record.request.body)
+        return replace(record, request=replace(record.request, body=body))
+    if isinstance(record, ExchangeEnded):
+        if record.response is not None:
+            body = keep(record, "response", record.response.body)
+            record = replace(record, response=replace(record.response, body=body))
+        if record.request_body is not None:
+            record = replace(record, request_body=keep(record, "request", record.request_body))
+    return record
+
+
+def exchanges_of(
+    contents: Sequence[WalContents],
+) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
+    """What the WALs tell, each exchange and span once, in order of trace and start.
+
+    An exchange without its end is `in_flight`; one that was carried over to a WAL which is not among
+    `contents` is left to that WAL. A process is told by its first WAL alone.
+    """
+    names = {content.path.name for content in contents}
+    joined = _Joined()
+    for content in sorted(contents, key=lambda content: (content.process_id, content.index)):
+        goes_on = content.rotated is not None and content.rotated.to not in names
+        left = content.rotated.carried if content.rotated is not None and goes_on else ()
+        joined.add(content, left)
+    return joined.result()
+
+
+_Key: TypeAlias = tuple[str, str, str]
+"""Process, trace and span id."""
+
+
+class _Joined:
+    def __init__(self) -> None:
+        self._trace: dict[tuple[str, str], str] = {}
+        """By process and span id, the trace of the span that started last: ids can repeat in other traces."""
+        self._started: dict[_Key, ExchangeStarted] = {}
+        self._ended: dict[_Key, ExchangeEnded] = {}
+        self._damage: dict[_Key, str] = {}
+        self._spans: dict[_Key, SpanRecord] = {}
+        self._processes: dict[str, ProcessStarted] = {}
+        self._notes: list[Note] = []
+
+    def add(self, content: WalContents, left: Collection[str]) -> None:
+        """The records of one WAL are in; what `left` names is not, for another WAL tells it."""
+        process = content.process_id
+        for record in content.records:
+            if isinstance(record, ExchangeStarted):
+                self._trace[process, record.span_id] = record.trace_id
+                key = (process, record.trace_id, record.span_id)
+                self._start(key, record, content.lost_bodies.get(record.span_id))
+            elif isinstance(record, ExchangeEnded):
+                self._ended[self._last(process, record.span_id)] = record
+            elif isinstance(record, SpanRecord):
+                self._trace[process, record.span_id] = record.trace_id
+                key = (process, record.trace_id, record.span_id)
+                known = self._spans.get(key)
+                if known is None or record.ended_ns is not None:
+                    # The end leaves out what the start has told.
+                    attributes = (
+                        record.attributes if known is None else {**known.attributes, **record.attributes}
+                    )
+                    self._spans[key] = replace(record, process_id=process, attributes=attributes)
+            elif isinstance(record, ProcessStarted):
+                if content.index == 0:
+                    self._processes[record.process_id] = record
+            elif isinstance(record, Note):
+                self._notes.append(replace(record, process_id=process))
+        for span_id in left:
+            self._started.pop(self._last(process, span_id), None)
+            self._spans.pop(self._last(process, span_id), None)
+        at = content.process.started_ns if content.process else 0
+        for why in content.damage:
+            note = Note(kind="lost", time_ns=at, process_id=process, attributes={"why": why, "count": 1})
+            self._notes.append(note)
+
+    def _last(self, process: str, span_id: str) -> _Key:
+        return process, self._trace.get((process, span_id), ""), span_id
+
+    def _start(self, key: _Key, record: ExchangeStarted, damage: str | None) -> None:
+        # A copy that was carried over to the next WAL counts only if the first one is damaged.
+        if key in self._started and (key not in self._damage or damage is not None):
+            return
+        self._started[key] = record
+        self._damage.pop(key, None)
+        if damage is not None:
+            self._damage[key] = damage
+
+    def result(self) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
+        """Everything joined, and a note for each end without its start."""
+        # An end that stands before its start finds it now.
+        self._ended = {
+            key if key[1] else self._last(key[0], key[2]): ended for key, ended in self._ended.items()
+        }
+        for (process, trace_id, span_id), ended in self._ended.items():
+            if (process, trace_id, span_id) not in self._started:
+                why = f"the start record of exchange {span_id} is missing"
+                attributes = {"why": why, "count": 1, "span_id": span_id}
+                note = Note(kind="lost", time_ns=ended.ended_ns, process_id=process, attributes=attributes)
+                self._notes.append(note)
+        exchanges = [self._exchange(key, started) for key, started in self._started.items()]
+        exchanges.sort(key=lambda exchange: (exchange.trace_id, exchange.started_ns, exchange.span_id))
+        spans = [span for key, span in self._spans.items() if key not in self._started]
+        spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
+        return exchanges, spans, list(self._processes.values()), self._notes
+
+    def _exchange(self, key: _Key, started: ExchangeStarted) -> Exchange:
+        exchange = Exchange(
+            trace_id=started.trace_id,
+            span_id=started.span_id,
+            parent_span_id=started.parent_span_id,
+            process_id=key[0],
+            seq=started.seq,
+            started_ns=started.started_ns,
+            ended_ns=None,
+            request=started.request,
+            name=started.name,
+            service=started.service,
+            replayed=started.replayed,
+            damage=self._damage.get(key),
+        )
+        ended = self._ended.get(key)
+        if ended is None:
+            if started.request_complete:
+                return exchange
+            return replace(exchange, damage=exchange.damage or "the request was still being sent")
+        request = started.request
+        if ended.request_body is not None:
+            request = replace(request, body=ended.request_body)
+        return replace(
+            exchange,
+            ended_ns=ended.ended_ns,
+            request=request,
+            response=ended.response,
+            outcome=ended.outcome,
+            error_type=ended.error_type,
+            error_message=ended.error_message,
+            replayed=started.replayed or ended.replayed,
+            intervention=ended.intervention,
+            served_span_id=ended.served_span_id,
+            name=ended.name or started.name,
+            span_status=ended.span_status,
+            attributes=ended.attributes,
+            links=ended.links,
+            damage=exchange.damage if ended.request_body is None else None,
+        )

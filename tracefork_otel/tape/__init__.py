@@ -1,0 +1,1 @@
+"""A run as it can be played again, and its file."""

@@ -1,0 +1,260 @@
+"""Replies and errors in the wire form that a recorded request asked for.
+
+Nothing here knows a format: each provider's module says what writes its own. What is encoded depends on the
+arguments alone, so the same intervention gives the same bytes, ids included.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..exchange import Response
+from .bodies import decode_body
+from .forms import place, recognise
+from .json_values import loads
+from .sse import is_sse, sse_events
+from .writing import Ids, ToolInput, compact, laid_out, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    from ..exchange import Headers, Request
+    from .messages import Stream
+    from .writing import ToolResult, WireForm
+
+    _ModelCall: TypeAlias = tuple[WireForm, dict[str, Any], Stream | None]
+
+_JSON = "application/json"
+_EVENTS = "text/event-stream; charset=utf-8"
+# Headers that speak of the recorded body's bytes, of the connection, or of an error that is no more.
+_STALE = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-md5",
+        "content-type",
+        "etag",
+        "keep-alive",
+        "repr-digest",
+        "retry-after",
+        "retry-after-ms",
+        "trailer",
+        "transfer-encoding",
+        "x-should-retry",
+    }
+)
+# An event with the blank line that ends it; what follows the last one is a part of its own.
+_EVENT = re.compile(rb".+?(?:\r?\n){2,}|.+\Z", re.DOTALL)
+# The seconds that an encoded 429 asks its client to wait: what a fork's user waits, too.
+_RETRY_AFTER_S = "1"
+
+
+def encode_reply(
+    request: Request,
+    recorded: Response | None,
+    *,
+    text: str | None = None,
+    tool_input: object = None,
+    tool: str | None = None,
+) -> Response:
+    """Return the reply that says `text`, or the recorded one with a tool call's input replaced.
+
+    It is a stream where the request asked for one; `tool_input` keeps the form of the recorded reply.
+    `tool` names the tool whose first call is meant, else it is the first call of all. Raises UsageError where
+    the request is no model call, or the recorded reply holds no such tool call.
+    """
+    if (text is None) == (tool_input is None):
+        raise UsageError("give either a text or a tool input")
+    form, asked, streams = _model_call(request)
+    if text is not None:
+        return _text(form, request, asked, recorded, text, streams)
+    return _tool_input(form, request, recorded, ToolInput(value=tool_input, tool=tool))
+
+
+def encode_body(request: Request, recorded: Response | None, body: bytes) -> Response:
+    """Return the response of status 200 with exactly this body, for a model call checked to be readable.
+
+    A reply given as JSON is streamed where the request asked for a stream. Raises UsageError for a body that
+    the provider's SDK could not read.
+    """
+    found = _form(request)
+    if found is None:
+        events = is_sse(body, None)
+        usual = recorded.header("content-type") if recorded is not None else None
+        kind = _EVENTS if events else _JSON if loads(body) is not None else "application/octet-stream"
+        return _response([body] if body else [], recorded, usual or kind)
+    form, asked, streams = found
+    if is_sse(body, None):
+        if streams != "events":
+            raise UsageError("the response holds server-sent events, and the agent asked for JSON")
+        if not form.frame(body, True):
+            raise UsageError(
+                "the response holds server-sent events, but none that begin this provider's reply"
+            )
+        return _response(_EVENT.findall(body), recorded, _EVENTS)
+    whole = loads(body)
+    if whole is None:
+        raise UsageError("the response is not valid JSON, and no stream of server-sent events either")
+    if not isinstance(whole, dict) or not form.is_reply(whole):
+        raise UsageError("the response is no reply in this provider's format (for an error use --fault)")
+    if streams is not None:
+        return _streamed(form.events(asked, whole), streams, recorded)
+    return _response([body], recorded, _JSON)
+
+
+def encode_error(request: Request, status: int) -> Response:
+    """Return the error response of that status, as the provider that the request goes to sends it."""
+    found = _form(request)
+    headers: Headers = ()
+    if found is None:
+        body = {"error": {"message": HTTPStatus(status).phrase if status != 529 else "Overloaded"}}
+    else:
+        status, body, headers = found[0].error(status, Ids(_seed(request), str(status).encode()))
+    again = (("retry-after", _RETRY_AFTER_S),) if status == 429 else ()
+    spelled = compact(body).encode()
+    return Response(
+        status=status,
+        headers=(("content-type", _JSON), *headers, *again),
+        body=spelled,
+        chunk_sizes=(len(spelled),),
+        chunk_offsets_us=(0,),
+    )
+
+
+def system_edit(request: Request, system: str) -> tuple[str, Any]:
+    """Return the JSON path and value that give the request this system prompt, in its provider's place."""
+    form, asked, _ = _model_call(request)
+    return form.system_edit(asked, system)
+
+
+def tool_results(request: Request) -> list[ToolResult]:
+    """Return the results of tools that a request carries; none where it is no model call."""
+    found = _form(request)
+    return [] if found is None else found[0].tool_results(found[1])
+
+
+def recorded_body(response: Response) -> bytes | None:
+    """Return the body with its content encoding undone, None where that cannot be done."""
+    return decode_body(response.body, response.header("content-encoding"))
+
+
+def _form(request: Request) -> _ModelCall | None:
+    """Return what writes this request's replies, its JSON, how it streams; None where it is no model call."""
+    module, (_, path) = recognise(request.method, request.url), place(request.url)
+    if module is None or request.method.upper() != "POST" or module.operation(path) is None:
+        return None
+    encoding = next((value for name, value in request.headers if name.lower() == "content-encoding"), None)
+    asked = loads(decode_body(request.body, encoding) or b"")
+    if not isinstance(asked, dict):
+        return None
+    model = asked.get("model") or module.path_model(path)
+    if not model:
+        return None
+    return module.form(path), {**asked, "model": model}, module.streams(request.url, asked)
+
+
+def _model_call(request: Request) -> _ModelCall:
+    """Return the same; raise UsageError where the request is no model call."""
+    found = _form(request)
+    if found is None:
+        raise UsageError(
+            f"{request.method} {request.url} is no model call of a known provider: "
+            "choose another step, or give the whole response with --response"
+        )
+    return found
+
+
+def _text(
+    form: WireForm,
+    request: Request,
+    asked: dict[str, Any],
+    recorded: Response | None,
+    text: str,
+    streams: Stream | None,
+) -> Response:
+    """Return the reply that says the text."""
+    try:
+        said = text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the text is not valid Unicode at character {error.start}") from None
+    body = (recorded_body(recorded) if recorded is not None else None) or b""
+    streamed = _is_stream(body, recorded)
+    ids = Ids(_seed(request), b"text", said)
+    whole = form.text_reply(
+        asked,
+        form.frame(body, streamed),
+        text,
+        prompt=tokens(request.body.decode("utf-8", "replace")),
+        ids=ids,
+    )
+    named = None if form.REQUEST_ID is None else (form.REQUEST_ID, ids.hex("req_", 24))
+    if streams is not None:
+        return _streamed(form.events(asked, whole), streams, recorded, named)
+    return _response([laid_out(whole, None if streamed else body)], recorded, _JSON, named)
+
+
+def _tool_input(form: WireForm, request: Request, recorded: Response | None, given: ToolInput) -> Response:
+    """Return the recorded reply with a tool call's input replaced."""
+    body = recorded_body(recorded) if recorded is not None else None
+    if recorded is None or body is None:
+        raise UsageError("there is no recorded reply that can be read, so no tool call in it: use --text")
+    try:
+        ids = Ids(_seed(request), b"tool_input", compact(given.value).encode())
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the tool input is no JSON value: {error}") from None
+    if _is_stream(body, recorded):
+        streams: Stream = "events" if is_sse(body, recorded.header("content-type")) else "array"
+        return _streamed(form.with_streamed_tool_input(body, given, ids), streams, recorded)
+    whole = loads(body)
+    if not isinstance(whole, dict) or not form.is_reply(whole):
+        raise UsageError("the recorded response is no reply of the model, so it calls no tool: use --text")
+    return _response([laid_out(form.with_tool_input(whole, given, ids), body)], recorded, _JSON)
+
+
+def _is_stream(body: bytes, recorded: Response | None) -> bool:
+    """Return whether the recorded body came as a stream."""
+    kind = recorded.header("content-type") if recorded is not None else None
+    return is_sse(body, kind) or body.lstrip()[:1] == b"["
+
+
+def _streamed(
+    events: Sequence[bytes],
+    streams: Stream,
+    recorded: Response | None,
+    named: tuple[str, str] | None = None,
+) -> Response:
+    """Return the response that streams these events, as such or as the elements of an array."""
+    if streams == "events":
+        return _response(events, recorded, _EVENTS, named)
+    told = [data for event in events for _, data in sse_events(event)]
+    cuts = [(b",\r\n" if number else b"[") + data for number, data in enumerate(told)]
+    return _response([*cuts, b"]" if cuts else b"[]"], recorded, _JSON, named)
+
+
+def _response(
+    cuts: Sequence[bytes], recorded: Response | None, content_type: str, named: tuple[str, str] | None = None
+) -> Response:
+    """Return the response of these chunks with the recorded headers, as far as they still hold."""
+    recorded_type = recorded.header("content-type") if recorded is not None else None
+    # The recorded spelling is kept where it says the same: `text/event-stream` with or without a charset.
+    same = recorded_type and recorded_type.partition(";")[0].strip() == content_type.partition(";")[0]
+    kept = recorded.headers if recorded is not None else (named,) if named is not None else ()
+    headers = tuple((name, value) for name, value in kept if name.lower() not in _STALE)
+    return Response(
+        status=200,
+        headers=(("content-type", recorded_type if same and recorded_type else content_type), *headers),
+        body=b"".join(cuts),
+        chunk_sizes=tuple(map(len, cuts)),
+        chunk_offsets_us=(0,) * len(cuts),
+        http_version=recorded.http_version if recorded is not None else "HTTP/1.1",
+    )
+
+
+def _seed(request: Request) -> bytes:
+    """Return what an answer's ids follow from: everything that tells this request from another."""
+    return b"\0".join([request.method.encode(), request.url.encode("utf-8", "surrogatepass"), request.body])

@@ -1,0 +1,49 @@
+"""Server-sent events, read from the bytes of a whole (or cut) body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .messages import Stream
+
+
+def sse_events(body: bytes) -> Iterator[tuple[str | None, bytes]]:
+    """Yield each finished event that carries data, as (event name or None, data).
+
+    What follows the last blank line is an event that the client never saw, so it is not one here either.
+    """
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in body:
+        body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    name: str | None = None
+    data: list[bytes] = []
+    lines = body.split(b"\n")
+    del lines[-1]
+    for line in lines:
+        if not line:
+            if data:
+                yield name, data[0] if len(data) == 1 else b"\n".join(data)
+            name, data = None, []
+            continue
+        field, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value.decode("utf-8", "replace") or None
+
+
+def is_sse(body: bytes, content_type: str | None) -> bool:
+    """Return whether the body is a stream of events: by its content type, else by how it begins."""
+    if content_type is not None and "event-stream" in content_type.lower():
+        return True
+    return body.lstrip()[:16].startswith((b"event:", b"data:", b":", b"id:", b"retry:"))
+
+
+def streams_by_body(url: str, request: dict[str, Any]) -> Stream | None:
+    """Return "events" where the request's body asks for them."""
+    return "events" if request.get("stream") is True else None

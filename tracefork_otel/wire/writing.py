@@ -1,0 +1,220 @@
+"""What writing a reply takes in every wire format: ids, token counts, deltas, events, JSON laid out alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import UsageError
+from .json_values import count, loads, mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..exchange import Headers
+
+# Both providers bill English text at about four bytes a token.
+_BYTES_PER_TOKEN = 4
+# About the length of the deltas that providers send: a few tokens.
+_DELTA_CHARS = 24
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_HEX = "0123456789abcdef"
+# Dates a reply where no recorded one does: a clock would make two encodings of one intervention differ.
+FIXED_DATE = 1_760_000_000
+
+
+class Ids:
+    """Ids in the providers' shapes that follow from what a reply answers and says, and from nothing else."""
+
+    def __init__(self, *seeds: bytes) -> None:
+        """Equal seeds give equal ids, in the order in which they are asked for."""
+        self._seed = sha256(b"".join(sha256(seed).digest() for seed in seeds)).digest()
+        self._drawn = 0
+
+    def base58(self, prefix: str, length: int) -> str:
+        """Return a prefix and base58 characters, as in Anthropic's ids."""
+        return prefix + self._characters(_BASE58, length)
+
+    def hex(self, prefix: str, length: int) -> str:
+        """Return a prefix and hex digits, as in OpenAI's ids."""
+        return prefix + self._characters(_HEX, length)
+
+    def _characters(self, alphabet: str, length: int) -> str:
+        """Return the next characters of that alphabet."""
+        drawn = b""
+        while len(drawn) < length:
+            drawn += sha256(self._seed + self._drawn.to_bytes(8, "big")).digest()
+            self._drawn += 1
+        return "".join(alphabet[byte % len(alphabet)] for byte in drawn[:length])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A tool call in a recorded reply; a free call's input is text, any other's a JSON object."""
+
+    name: str | None
+    given: str
+    free: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolInput:
+    """What replaces the input of a tool call: the first one, or the first of the tool `tool`."""
+
+    value: object
+    tool: str | None = None
+
+    def choose(self, calls: Sequence[Call]) -> int:
+        """Return which call is meant; raise UsageError where there is none, or the input does not fit."""
+        if not calls:
+            raise UsageError("the recorded reply calls no tool, so it has no input to replace: use --text")
+        for number, call in enumerate(calls):
+            if self.tool in (None, call.name):
+                self._check(call)
+                return number
+        called = ", ".join(dict.fromkeys(str(call.name) for call in calls))
+        raise UsageError(f"the recorded reply does not call a tool {self.tool!r}; it calls {called}")
+
+    def _check(self, call: Call) -> None:
+        """Raise UsageError where the value is no input of that call."""
+        if call.free and not isinstance(self.value, str):
+            raise UsageError(f"the tool {call.name!r} takes plain text: give its input as a JSON string")
+        if not call.free and not isinstance(self.value, dict):
+            raise UsageError(f'the tool {call.name!r} takes a JSON object, such as \'{{"city": "Tokyo"}}\'')
+
+    def spelled(self, old: str = "") -> str:
+        """Return the input as it goes on the wire where that is text: as it is, or as JSON.
+
+        The JSON is spaced and escaped like the call's recorded input, so that the recorded value gives the
+        recorded bytes, and an agent that sends them back comes back to its recorded requests.
+        """
+        if isinstance(self.value, str):
+            return self.value
+        recorded = loads(old) if old else None
+        for spaced, escaped in ((False, False), (True, False), (False, True), (True, True)):
+            if recorded is not None and _dumps(recorded, spaced=spaced, escaped=escaped) == old:
+                return _dumps(self.value, spaced=spaced, escaped=escaped)
+        return compact(self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """The result of a tool that a request carries."""
+
+    name: str | None
+    """The tool's name, where the request says it."""
+    call_id: str | None
+    """What the call that it answers is known by."""
+    path: str
+    """The JSON path of what it says."""
+    undone: tuple[tuple[str, object], ...] = ()
+    """Further edits that another result needs, such as that it is no error."""
+    text: bool = True
+    """Whether the wire has it as text, else as a JSON value."""
+
+    def saying(self, value: object, text: str) -> object:
+        """Return what stands at the path if the tool gave this value, which is this as text."""
+        if self.text:
+            return text
+        # A whole response of a function has to be an object.
+        whole = self.path.endswith(".response") and not isinstance(value, dict)
+        return {"result": value} if whole else value
+
+
+class WireForm(Protocol):
+    """What one wire format offers for writing; bodies come content-decoded, and every function is pure."""
+
+    @property
+    def REQUEST_ID(self) -> str | None:
+        """The response header that names the request, None where the API has none."""
+        ...
+
+    def frame(self, body: bytes, streamed: bool) -> dict[str, Any]:
+        """Return a recorded reply without what it said: model, date, usage; empty where it is no reply."""
+        ...
+
+    def text_reply(
+        self, request: dict[str, Any], frame: dict[str, Any], text: str, *, prompt: int, ids: Ids
+    ) -> dict[str, Any]:
+        """Return a whole reply that says the text; `prompt` is the count of input tokens if none is known."""
+        ...
+
+    def is_reply(self, whole: dict[str, Any]) -> bool:
+        """Return whether the JSON is a reply in this format."""
+        ...
+
+    def events(self, request: dict[str, Any], whole: dict[str, Any]) -> list[bytes]:
+        """Return the events that a whole reply is streamed in."""
+        ...
+
+    def with_tool_input(self, whole: dict[str, Any], given: ToolInput, ids: Ids) -> dict[str, Any]:
+        """Return a whole reply with a tool call's input replaced."""
+        ...
+
+    def with_streamed_tool_input(self, body: bytes, given: ToolInput, ids: Ids) -> list[bytes]:
+        """Return the events of a streamed reply with a tool call's input replaced."""
+        ...
+
+    def error(self, status: int, ids: Ids) -> tuple[int, dict[str, Any], Headers]:
+        """Return the API's own status for an error like this one, its body, and the headers with it."""
+        ...
+
+    def system_edit(self, request: dict[str, Any], system: str) -> tuple[str, Any]:
+        """Return the JSON path and the value that give a request this system prompt."""
+        ...
+
+    def tool_results(self, request: dict[str, Any]) -> list[ToolResult]:
+        """Return the results of tools that a request carries, in their order."""
+        ...
+
+
+def tokens(text: str) -> int:
+    """Return about how many tokens the text is, at least one."""
+    return max(1, -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN))
+
+
+def shifted(recorded: Any, *, old: str, new: str) -> int:
+    """Return a recorded count of output tokens after one text of the output became another."""
+    before = count(recorded)
+    return tokens(new) if before is None else max(1, before - tokens(old) + tokens(new))
+
+
+def deltas(text: str) -> list[str]:
+    """Return the text in the pieces that it is streamed in."""
+    return [text[at : at + _DELTA_CHARS] for at in range(0, len(text), _DELTA_CHARS)]
+
+
+def compact(value: Any) -> str:
+    """Return the value as JSON without spaces."""
+    return _dumps(value, spaced=False, escaped=False)
+
+
+def _dumps(value: Any, *, spaced: bool, escaped: bool) -> str:
+    """Return the value as JSON on one line."""
+    separators = (", ", ": ") if spaced else (",", ":")
+    return json.dumps(value, ensure_ascii=escaped, separators=separators, allow_nan=False)
+
+
+def event(data: Mapping[str, Any] | bytes, name: str | None = None) -> bytes:
+    """Return one server-sent event."""
+    body = data if isinstance(data, bytes) else compact(data).encode()
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"".join(b"data: " + line + b"\n" for line in body.split(b"\n")) + b"\n"
+
+
+def laid_out(value: Any, like: bytes | None) -> bytes:
+    """Return the value as JSON laid out like a recorded body: over lines, with spaces, or without."""
+    start = (like or b"")[:512]
+    if start.startswith(b"{\n"):
+        indent = len(start[2:]) - len(start[2:].lstrip(b" "))
+        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False).encode()
+    if b'": ' in start:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return compact(value).encode()
+
+
+def without(value: Any, *names: str) -> dict[str, Any]:
+    """Return an object without the members of those names."""
+    return {name: item for name, item in mapping(value).items() if name not in names}
