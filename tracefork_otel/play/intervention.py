@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from ..errors import TapeError
 from ..exchange import Response
+from ..files import write_whole
 
 Kind: TypeAlias = Literal[
     "text",  # another answer of the model
@@ -133,14 +133,9 @@ class Intervention:
     def dump(self, path: str | Path) -> None:
         """The file holds this intervention whole, for its owner alone."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(self.to_json())
-            os.replace(temporary, target)
+            write_whole(target, self.to_json().encode())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise TapeError(f"cannot write the intervention {target}: {error.strerror or error}") from error
 
     @classmethod

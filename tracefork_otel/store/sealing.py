@@ -139,7 +139,7 @@ def _tidy(store: Path) -> None:
         known = manifest.load(store)
         ids = {entry.id for entry in known.segments} | {item.id for item in known.retired}
         left = [path for path in (store / "segments").iterdir() if path.name.partition(".")[0] not in ids]
-        left += (store / "wal").glob(".*.tmp")
+        left += [*(store / "wal").glob(".*.tmp"), *store.glob(".*.tmp")]
         for path in left:
             if path.stat().st_mtime < before and not wal.is_live(path):
                 path.unlink(missing_ok=True)

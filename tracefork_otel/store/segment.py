@@ -7,7 +7,6 @@ to two seconds) where pandas is installed.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from array import array
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import StoreError
 from ..exchange import Exchange
+from ..files import replacing, sync_directory
 from . import rows as tables
-from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest, sync_directory
+from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest
 from .records import Note, ProcessStarted, SpanRecord
 from .sealing import SealReport, merge, seal, seal_dead
 
@@ -276,39 +276,27 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(f".{path.name}.tmp")
     level = _LEVEL
     if kind == "chunks":
         level = _CHUNK_LEVEL if table.nbytes <= _LARGE else _LARGE_CHUNK_LEVEL
     try:
-        pq.write_table(
-            table,
-            temporary,
-            row_group_size=ROW_GROUP[kind],
-            compression="zstd",
-            compression_level=level,
-            use_dictionary=_DICTIONARY[kind],
-            column_encoding=_ENCODING[kind],
-            write_statistics=cast("Any", _STATISTICS[kind]),
-            data_page_size=_PAGE_BYTES,
-            store_schema=False,
-            write_page_checksum=True,
-        )
-        fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.chmod(temporary, 0o600)
-        sha256 = digest(temporary)
-        os.rename(temporary, path)
-        return sha256
+        with replacing(path) as temporary:
+            pq.write_table(
+                table,
+                temporary,
+                row_group_size=ROW_GROUP[kind],
+                compression="zstd",
+                compression_level=level,
+                use_dictionary=_DICTIONARY[kind],
+                column_encoding=_ENCODING[kind],
+                write_statistics=cast("Any", _STATISTICS[kind]),
+                data_page_size=_PAGE_BYTES,
+                store_schema=False,
+                write_page_checksum=True,
+            )
+            return digest(temporary)
     except pa.ArrowException as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(str(error)) from error
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_exchanges(

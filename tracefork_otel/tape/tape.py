@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..errors import TapeError
 from ..exchange import Exchange, Outcome
+from ..files import write_whole
 from ..store.records import Draw, Note, ToolCall
 
 FORMAT = 1
@@ -104,14 +104,9 @@ class Tape:
         """The file holds this tape whole, for its owner alone; an interrupted dump changes nothing."""
         data = self.to_bytes()
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(temporary, target)
+            write_whole(target, data)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise TapeError(f"cannot write the tape {target}: {error.strerror or error}") from error
 
     def to_bytes(self) -> bytes:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import UsageError
+from tracefork_otel.files import write_whole
 
 from . import shapes, wording
 from .content import Report
@@ -79,15 +78,9 @@ def effects_svg(report: Report) -> str:
 def write(report: Report, path: Path) -> Path:
     """The page is in the file, whole or not at all; raises UsageError if it cannot be written."""
     text = render(report).encode()
-    part: str | None = None
     try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-        os.replace(part, path)
+        write_whole(path, text)
     except OSError as error:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
         why = error.strerror or type(error).__name__
         raise UsageError(
             f"the report cannot be written to {path}: {why}; name a file in a folder that exists"

@@ -15,7 +15,7 @@ from . import compacting
 from .snapshot import why_spoiled
 from .store import Store, open_store
 
-OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK, f".{manifest.FILE}.tmp"})
+OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK})
 OWN_FOLDERS = frozenset({"wal", "segments"})
 
 
@@ -167,7 +167,7 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
     """Files that nobody of ours has put there, or that a crash left behind."""
     listed = manifest.load(path)
     ids = {entry.id for entry in listed.segments} | {item.id for item in listed.retired}
-    places = [(path, lambda file: file.name in OWN_FILES)]
+    places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp"))]
     places.append((path / "wal", lambda file: file.name.endswith((".wal", ".wal.tmp", ".absent.json"))))
     places.append((path / "segments", lambda file: file.name.lstrip(".").partition(".")[0] in ids))
     for folder, known in places:

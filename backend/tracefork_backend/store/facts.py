@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.files import replacing
 from tracefork_otel.store import manifest, segment
 from tracefork_otel.store.manifest import SegmentEntry
 
@@ -153,25 +153,19 @@ def write(path: Path, table: pa.Table) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(
-            table,
-            temporary,
-            row_group_size=segment.ROW_GROUP["exchanges"],
-            compression="zstd",
-            compression_level=16,
-            store_schema=False,
-            write_page_checksum=True,
-        )
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o600)
-        sha256 = manifest.digest(temporary)
-        temporary.rename(path)
-        return sha256
+        with replacing(path) as temporary:
+            pq.write_table(
+                table,
+                temporary,
+                row_group_size=segment.ROW_GROUP["exchanges"],
+                compression="zstd",
+                compression_level=16,
+                store_schema=False,
+                write_page_checksum=True,
+            )
+            return manifest.digest(temporary)
     except (OSError, pa.ArrowException) as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: the facts could not be written: {error}") from error
 
 

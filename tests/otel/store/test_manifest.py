@@ -115,7 +115,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     """A commit that cannot write raises StoreError and leaves the manifest that was there."""
     before = manifest.commit(tmp_path, add=[entry("a")])
-    (tmp_path / ".MANIFEST.json.tmp").mkdir()
+    (tmp_path / f".MANIFEST.json.{os.getpid()}.tmp").mkdir()
     with pytest.raises(StoreError, match=r"MANIFEST\.json"):
         manifest.commit(tmp_path, add=[entry("b")])
     assert manifest.load(tmp_path) == before
