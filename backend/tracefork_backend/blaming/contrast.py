@@ -15,9 +15,6 @@ _MOST_PAIRS = 4
 PAIRED_SHARE = 0.1
 """The weight of the bet that holds under sharing: small, so that trials that share nothing lose a tenth."""
 
-# Attempts to complete a pair per outcome wanted, where undefined outcomes are left out.
-_MOST_ATTEMPTS = 3
-
 
 class Contrast:
     """Block t is the t-th trial of each arm; trials drawn before the control existed are paired with it
@@ -28,12 +25,11 @@ class Contrast:
     interval hold whatever made trials undefined.
     """
 
-    __slots__ = ("blocks", "control", "high", "low", "test", "treatment", "worst")
+    __slots__ = ("blocks", "control", "high", "low", "test", "treatment")
 
-    def __init__(self, treatment: Arm, control: Arm, *, worst: bool = True) -> None:
+    def __init__(self, treatment: Arm, control: Arm) -> None:
         self.treatment = treatment
         self.control = control
-        self.worst = worst
         self.blocks = 0
         self.test = TwoByTwo()
         self.low = PairedDifferences()
@@ -44,9 +40,7 @@ class Contrast:
 
         Called when both arms are level, so that the moment of reading never depends on half of a block.
         """
-        worst = self.worst
-        treated = self.treatment.outcomes if worst else self.treatment.defined
-        controls = self.control.outcomes if worst else self.control.defined
+        treated, controls = self.treatment.outcomes, self.control.outcomes
         end = min(len(treated), len(controls))
         for block in range(self.blocks, end):
             x, y = treated[block], controls[block]
@@ -58,16 +52,12 @@ class Contrast:
 
     def level(self) -> Task[None]:
         """Draw the controls that the treatments drawn so far lack, then fold."""
-        yield from self._reach(self._treated)
+        yield from self._reach(len(self.treatment.outcomes))
 
     @property
     def behind(self) -> bool:
         """Whether some treatments wait for their controls."""
-        return self.blocks < self._treated
-
-    @property
-    def _treated(self) -> int:
-        return len(self.treatment.outcomes if self.worst else self.treatment.defined)
+        return self.blocks < len(self.treatment.outcomes)
 
     def draw(self, log_threshold: float, *, most: int = _MOST_PAIRS) -> Task[None]:
         """Draw as many more blocks as could at the soonest decide, then fold."""
@@ -75,14 +65,7 @@ class Contrast:
         yield from self._reach(self.blocks + max(1, min(most, pairs)))
 
     def _reach(self, blocks: int) -> Task[None]:
-        arms = (self.treatment, self.control)
-        if self.worst:
-            yield from until(*((arm, blocks) for arm in arms))
-        else:
-            for arm in arms:
-                limit = len(arm.outcomes) + _MOST_ATTEMPTS * max(1, blocks - len(arm.defined))
-                while len(arm.defined) < blocks and len(arm.outcomes) < limit:
-                    yield from until((arm, len(arm.outcomes) + blocks - len(arm.defined)))
+        yield from until((self.treatment, blocks), (self.control, blocks))
         self.fold()
 
     @property
@@ -117,8 +100,6 @@ class Contrast:
     @property
     def log_e_defined(self) -> float:
         """What the log e-value would be if undefined trials had nothing to do with flips."""
-        if not self.worst:
-            return self.log_e
         test = TwoByTwo()
         for x, y in zip(self.treatment.defined, self.control.defined, strict=False):
             test.update(x, y)

@@ -32,9 +32,7 @@ def controls(state: State) -> Task[bool]:
         state.stop_reason = "aborted"
         return False
     set_rates(state)
-    choice = state.plan.deterministic
-    known = choice == "assume" or (choice == "auto" and "" not in arm.tails)
-    state.deterministic = known and arm.alike(False)
+    state.deterministic = state.plan.deterministic == "auto" and arm.told and arm.alike(False)
     if state.mode == "intervene" and state.baseline_rate > _UNSTABLE:
         yield from until((arm, 2 * (_FIRST + _MORE)))
         if state.baseline_rate > _UNSTABLE:

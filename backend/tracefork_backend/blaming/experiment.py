@@ -335,8 +335,7 @@ class _Experiment:
             edit=edit,
             tail="recorded" if self._journal.header.get("coupling") == "recorded" else "live",
             also=tuple((step, self._fits[step]) for step in rest),
-            # Where undefined trials are left out, blocks pair trials of different replicates.
-            replicate=request.shares if self._plan.undefined == "worst" else None,
+            replicate=request.shares,
         )
 
     def admit(self, at: int) -> bool:

@@ -20,7 +20,7 @@ def intervene(state: State) -> Task[None]:
     if not state.deterministic:
         groups = yield from screen(state)
         yield from confirm(state, state.candidates)
-        if groups and state.plan.sets:
+        if groups:
             alone = yield from find_sets(state, groups)
             state.candidates += [step for step in alone if step not in state.candidates]
             yield from confirm(state, alone)
@@ -40,17 +40,16 @@ def _one_fork_each(state: State) -> Task[bool]:
     yield from together([until((arms[step], 2)) for step in flipped])
     if not all(arms[step].alike(True) for step in flipped):
         return False
-    if state.plan.deterministic != "assume":
-        kept = {step: state.ledger.keep(step) for step in flipped}
-        shared = False
-        while True:
-            pairs = _pairs(state, shared=shared)
-            yield from together([until((arms[step], pairs), (kept[step], pairs)) for step in flipped])
-            if not all(arms[step].alike(True) and kept[step].alike(False) for step in flipped):
-                return False
-            if shared or not any(arms[step].shared or kept[step].shared for step in flipped):
-                break
-            shared = True
+    kept = {step: state.ledger.keep(step) for step in flipped}
+    shared = False
+    while True:
+        pairs = _pairs(state, shared=shared)
+        yield from together([until((arms[step], pairs), (kept[step], pairs)) for step in flipped])
+        if not all(arms[step].alike(True) and kept[step].alike(False) for step in flipped):
+            return False
+        if shared or not any(arms[step].shared or kept[step].shared for step in flipped):
+            break
+        shared = True
     for step, arm in arms.items():
         if arm.outcomes[0] is None:
             state.closed[step] = ("not_intervenable", "its fork could not be graded")
@@ -64,7 +63,7 @@ def _one_fork_each(state: State) -> Task[bool]:
         state.roots.add(flipped[0])
         return True
     rest = tuple(step for step in state.tested if state.closed[step][0] == "screened_out")
-    if len(rest) > 1 and state.plan.sets:
+    if len(rest) > 1:
         whole = state.ledger.alter(rest)
         yield from until((whole, 1))
         if whole.outcomes[0]:

@@ -33,25 +33,13 @@ class Plan:
     """Price of a fork by how many recorded responses it keeps, 0 to `steps`; left out, one for each live
     call.
     """
-    weights: tuple[float, ...] = ()
-    """A guess made before the experiment of how likely each step is the cause; left out, all alike."""
     alpha: float = 0.05
     """The chance of blaming an innocent step that is put up with."""
     max_trials: int | None = None
     k: int = 10
     """Forks per step in `fixed` mode."""
-    deterministic: Literal["auto", "assume", "never"] = "auto"
-    """Whether one fork may stand for all: when unchanged re-runs were byte-identical, when the user says
-    so, or never.
-    """
-    undefined: Literal["worst", "ignore"] = "worst"
-    """How the test reads a trial without an outcome: as the worst for its claim, or not at all (if
-    unrelated to flips).
-    """
-    sets: bool = True
-    """Look for steps that only flip the run together."""
-    roots: bool = True
-    """Spend forks to tell a root from the steps that echo it."""
+    deterministic: Literal["auto", "never"] = "auto"
+    """Whether one fork may stand for all: when unchanged re-runs were byte-identical, or never."""
     repair: bool = False
     """The intervention mends a step instead of breaking it: steps that must be mended together are each a
     cause.
@@ -70,10 +58,6 @@ class Plan:
             raise UsageError(
                 f"costs has {len(self.costs)} entries: give {self.steps + 1}, for 0 to {self.steps} kept"
             )
-        if self.weights and (
-            len(self.weights) != self.steps or min(self.weights) < 0 or max(self.weights) <= 0
-        ):
-            raise UsageError(f"weights must be {self.steps} numbers, none negative and one above 0")
         if self.output == -1:
             object.__setattr__(self, "output", self.steps - 1)
 

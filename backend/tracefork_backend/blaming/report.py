@@ -46,7 +46,7 @@ def findings(state: State) -> Findings:
 def _q_values(state: State) -> dict[int, float]:
     """Return q-values scaled to the whole alpha, so that q ≤ alpha is what certifies."""
     share = state.singles_alpha / state.plan.alpha
-    values = e_bh_adjusted(state.log_e(), weights=state.weights()) if state.tested else []
+    values = e_bh_adjusted(state.log_e()) if state.tested else []
     return {step: min(1.0, q / share) for step, q in zip(state.tested, values, strict=True)}
 
 

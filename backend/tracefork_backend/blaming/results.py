@@ -282,15 +282,9 @@ def _note(
 
 
 def plan_of(params: Mapping[str, Any]) -> Plan:
-    """The plan that a row or a journal holds."""
-    return Plan(
-        **{
-            **params,
-            "blocked": frozenset(params["blocked"]),
-            "costs": tuple(params["costs"]),
-            "weights": tuple(params["weights"]),
-        }
-    )
+    """The plan that a row holds; what it says beyond a plan's fields is left aside."""
+    known = {field.name: params[field.name] for field in dataclasses.fields(Plan) if field.name in params}
+    return Plan(**{**known, "blocked": frozenset(params["blocked"]), "costs": tuple(params["costs"])})
 
 
 def experiment_of(store: Store, prefix: str) -> dict[str, Any]:

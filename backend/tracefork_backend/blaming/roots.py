@@ -38,7 +38,7 @@ def label_roots(state: State) -> Task[None]:
     root = decisive[0]
     state.roots.add(root)
     rate = state.contrasts[root].treatment.rate
-    if not state.plan.roots or (rate is not None and rate >= _CEILING):
+    if rate is not None and rate >= _CEILING:
         return
     for step in sorted(step for step in state.certified if step > root):
         both = state.ledger.alter((root, step), use="both", role="conditional", scope="root")

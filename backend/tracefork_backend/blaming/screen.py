@@ -29,9 +29,6 @@ _UNDEFINED_LIMIT = 6
 _SUSPICIOUS = 4
 _RECHECK_TRIALS = 8
 
-# Steps named by the prior that are tested before the halving starts.
-_PRIOR_FIRST = 3
-
 
 def screen_arm(
     state: State,
@@ -99,25 +96,13 @@ def screen(state: State) -> Task[list[tuple[int, ...]]]:
     state.phase = "screen"
     steps = list(state.tested)
     if len(steps) > _SINGLES:
-        steps = yield from _named_by_prior(state, steps)
         return (yield from _halve(state, tuple(steps)))
     yield from _singles(state, steps)
     rest = tuple(step for step in steps if state.closed.get(step, ("",))[0] == "screened_out")
-    if state.candidates or len(rest) < 2 or not state.plan.sets:
+    if state.candidates or len(rest) < 2:
         return []
     positive = yield from screen_arm(state, state.ledger.alter(rest))
     return [rest] if positive else []
-
-
-def _named_by_prior(state: State, steps: list[int]) -> Task[list[int]]:
-    """Test the steps that the prior favours alone, and return the others."""
-    weights = state.plan.weights
-    if not weights:
-        return steps
-    mean = sum(weights) / len(weights)
-    named = sorted((s for s in steps if weights[s] > mean), key=lambda s: (-weights[s], s))[:_PRIOR_FIRST]
-    yield from _singles(state, named)
-    return [step for step in steps if step not in named]
 
 
 def _halve(state: State, steps: tuple[int, ...]) -> Task[list[tuple[int, ...]]]:

@@ -109,12 +109,7 @@ def _certify(state: State, members: tuple[int, ...], order: int) -> Task[None]:
         return
     use = f"set{order}"
     treatment = state.ledger.alter(members, use=use, role="group")
-    tests = [
-        Contrast(
-            treatment, state.ledger.without(members, member, use=use), worst=state.plan.undefined == "worst"
-        )
-        for member in members
-    ]
+    tests = [Contrast(treatment, state.ledger.without(members, member, use=use)) for member in members]
     if state.deterministic:
         needed = yield from together([_needed_once(test) for test in tests])
     else:

@@ -49,8 +49,7 @@ class State:
     @property
     def singles_alpha(self) -> float:
         """The part of alpha that single steps share."""
-        searches_sets = self.plan.sets and self.mode == "intervene"
-        return self.plan.alpha * (SINGLES_SHARE if searches_sets else 1.0)
+        return self.plan.alpha * (SINGLES_SHARE if self.mode == "intervene" else 1.0)
 
     @property
     def baseline_rate(self) -> float:
@@ -62,18 +61,12 @@ class State:
         """Return the contrast of a step against keeping it."""
         found = self.contrasts.get(step)
         if found is None:
-            found = self.contrasts[step] = Contrast(
-                self.ledger.alter((step,)), self.ledger.keep(step), worst=self.plan.undefined == "worst"
-            )
+            found = self.contrasts[step] = Contrast(self.ledger.alter((step,)), self.ledger.keep(step))
         return found
 
     def log_e(self) -> list[float]:
         """Return the log e-values of all tested steps; a step without a contrast has bet nothing, so 0."""
         return [self.contrasts[s].log_e if s in self.contrasts else 0.0 for s in self.tested]
-
-    def weights(self) -> list[float] | None:
-        """Return the prior's weights of the tested steps."""
-        return [self.plan.weights[s] for s in self.tested] if self.plan.weights else None
 
     def rejected(self) -> set[int]:
         """Return the tested steps that e-BH rejects now and whose interval lies above 0.
@@ -92,4 +85,4 @@ class State:
             else 0.0
             for step in self.tested
         ]
-        return {self.tested[i] for i in e_bh(log_e, alpha=self.singles_alpha, weights=self.weights())}
+        return {self.tested[i] for i in e_bh(log_e, alpha=self.singles_alpha)}

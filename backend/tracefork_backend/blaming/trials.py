@@ -137,6 +137,11 @@ class Arm:
         """The share of flips among the outcomes that could be graded, None before the first."""
         return self.flips / len(self.defined) if self.defined else None
 
+    @property
+    def told(self) -> bool:
+        """Whether the runner gave the digests of what all forks answered."""
+        return "" not in self.tails
+
     def alike(self, flips: bool) -> bool:
         """Tell whether all forks flipped, or none did, and all with the same answers."""
         return len(self.tails) == 1 and all(outcome is flips for outcome in self.outcomes)

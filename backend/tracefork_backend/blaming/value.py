@@ -70,13 +70,10 @@ def value(state: State) -> Task[None]:
     if state.baseline is None:
         state.baseline = first
     yield from until((first, _FIRST), (prefix(state, state.plan.steps - 1), _FIRST))
-    # Four re-runs of an agent that fails in seven of ten are alike in one case of four: only a user's word
-    # lets so few stand for all.
-    state.deterministic = state.plan.deterministic == "assume" and first.alike(False)
-    while not state.deterministic and first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
+    # Four re-runs of an agent that fails in seven of ten are alike in one case of four.
+    while first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
         yield from until((first, len(first.outcomes) + 2))
-    if state.plan.deterministic == "auto" and "" not in first.tails:
-        state.deterministic = first.alike(False)
+    state.deterministic = state.plan.deterministic == "auto" and first.told and first.alike(False)
     if state.deterministic:
         state.stop_reason = "systematic"
         return
@@ -114,8 +111,7 @@ def drop_contrast(state: State, step: int) -> Contrast:
     """Return the contrast of keeping everything before `step` against keeping the step too."""
     found = state.contrasts.get(step)
     if found is None:
-        worst = state.plan.undefined == "worst"
-        found = state.contrasts[step] = Contrast(prefix(state, step - 1), prefix(state, step), worst=worst)
+        found = state.contrasts[step] = Contrast(prefix(state, step - 1), prefix(state, step))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .betting import PairedDifferences
 from .bounds import rate_bounds
-from .intervals import beta_mixture_interval, beta_mixture_log_e, wilson
+from .intervals import wilson
 from .multiplicity import e_bh, e_bh_adjusted
 from .posterior import chance_of_effect
 from .sprt import Sprt
@@ -15,8 +15,6 @@ __all__ = [
     "PairedDifferences",
     "Sprt",
     "TwoByTwo",
-    "beta_mixture_interval",
-    "beta_mixture_log_e",
     "chance_of_effect",
     "e_bh",
     "e_bh_adjusted",

@@ -6,25 +6,17 @@ import math
 from collections.abc import Sequence
 
 
-def _ranked(log_e: Sequence[float], weights: Sequence[float] | None) -> list[tuple[float, int]]:
-    if weights is None:
-        weighted = list(log_e)
-    else:
-        total = math.fsum(weights)
-        weighted = [
-            value + math.log(weight * len(log_e) / total) if weight > 0 else -math.inf
-            for value, weight in zip(log_e, weights, strict=True)
-        ]
-    return sorted(((value, -index) for index, value in enumerate(weighted)), reverse=True)
+def _ranked(log_e: Sequence[float]) -> list[tuple[float, int]]:
+    return sorted(((value, -index) for index, value in enumerate(log_e)), reverse=True)
 
 
-def e_bh(log_e: Sequence[float], *, alpha: float, weights: Sequence[float] | None = None) -> frozenset[int]:
+def e_bh(log_e: Sequence[float], *, alpha: float) -> frozenset[int]:
     """Return the positions that e-BH rejects (Wang & Ramdas 2022): the k largest with e ≥ n/(αk).
 
     Guarantee: the expected share of true hypotheses among them is at most `alpha` whatever the dependence;
-    where all are true, so is the chance of any. Weights (scaled to mean 1, fixed before the data) keep it.
+    where all are true, so is the chance of any.
     """
-    ranked = _ranked(log_e, weights)
+    ranked = _ranked(log_e)
     count = len(ranked)
     for k in range(count, 0, -1):
         if ranked[k - 1][0] >= math.log(count / (alpha * k)):
@@ -32,9 +24,9 @@ def e_bh(log_e: Sequence[float], *, alpha: float, weights: Sequence[float] | Non
     return frozenset()
 
 
-def e_bh_adjusted(log_e: Sequence[float], *, weights: Sequence[float] | None = None) -> list[float]:
+def e_bh_adjusted(log_e: Sequence[float]) -> list[float]:
     """Return for each e-value the smallest α at which `e_bh` rejects it, at most 1."""
-    ranked = _ranked(log_e, weights)
+    ranked = _ranked(log_e)
     count = len(ranked)
     adjusted = [1.0] * count
     smallest = 1.0

@@ -198,17 +198,15 @@ def _disturbed() -> Iterator[Cell]:
             )
     for loss, of_flips in ((0.2, 0.0), (0.5, 0.0), (0.2, 0.5)):
         for causes in (0, 1):
-            for reading in ("worst", "ignore"):
-                yield Cell(
-                    suite="I",
-                    name=f"n=10 lost {loss}, non-flips lost {of_flips}, {causes} causes, read {reading}",
-                    make=lambda rng, loss=loss, f=of_flips, c=causes: Diverging(
-                        world=planted(rng, 10, causes=c, noise=0.1), loss=loss, loss_of_flips=f
-                    ),
-                    weight=0.6,
-                    tags=frozenset({"null"} if reading == "worst" and not causes else set()),
-                    settings=(("mode", "intervene"), ("parent_failed", False), ("undefined", reading)),
-                )
+            yield Cell(
+                suite="I",
+                name=f"n=10 lost {loss}, non-flips lost {of_flips}, {causes} causes, read worst",
+                make=lambda rng, loss=loss, f=of_flips, c=causes: Diverging(
+                    world=planted(rng, 10, causes=c, noise=0.1), loss=loss, loss_of_flips=f
+                ),
+                weight=0.6,
+                tags=frozenset(set() if causes else {"null"}),
+            )
 
 
 def _shapes() -> Iterator[Cell]:

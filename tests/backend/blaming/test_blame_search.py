@@ -212,14 +212,10 @@ def test_ungradable_forks_are_no_evidence_of_no_flip() -> None:
     assert found.effects[4].verdict == "certified"
 
 
-@pytest.mark.parametrize(("reading", "blamed"), [("worst", 0), ("ignore", 3)])
-def test_a_claim_must_survive_the_worst_of_undefined_forks(reading: str, blamed: int) -> None:
-    """Where nearly all non-flips of an innocent step vanish, it looks guilty, and the worst reading is not
-    fooled.
-
-    The other reading is, which is why it is not the default. The bounds show what is open either way.
+def test_a_claim_must_survive_the_worst_of_undefined_forks() -> None:
+    """Where nearly all non-flips of an innocent step vanish, it looks guilty, and nobody is fooled: the
+    bounds show what is open.
     """
-    found: list[str] = []
     for seed in range(5):
         rng = random.Random(seed)
 
@@ -228,14 +224,12 @@ def test_a_claim_must_survive_the_worst_of_undefined_forks(reading: str, blamed:
                 return True
             return None if 2 in request.altered and rng.random() < 0.98 else False
 
-        effect = run(Search(passing(4, undefined=reading)), sample).findings.effects[2]
-        found.append(effect.verdict)
+        effect = run(Search(passing(4)), sample).findings.effects[2]
+        assert effect.verdict != "certified"
         assert effect.undefined_treatment > 10
         assert effect.bound_low is not None
         assert effect.bound_high is not None
         assert effect.bound_high - effect.bound_low > 0.3
-    assert found.count("certified") >= blamed
-    assert blamed or "certified" not in found
 
 
 def test_nothing_gradable_is_no_verdict() -> None:
@@ -372,22 +366,6 @@ def test_auto_picks_the_question_that_fits(plan: Plan, noise: float, mode: str) 
     assert found.mode == mode
 
 
-def test_a_prior_saves_forks_and_costs_no_innocent() -> None:
-    """A right guess finds the cause sooner than no guess, and a wrong one still finds it."""
-    planted_world = world(50, cause=31, noise=0.05)
-    forks: dict[str, int] = {}
-    for name, favoured in (("none", ()), ("right", (31, 5)), ("wrong", (4, 5, 6))):
-        weights = tuple(10.0 if step in favoured else 1.0 for step in range(50)) if favoured else ()
-        total = 0
-        for seed in range(5):
-            spent = run(Search(passing(50, weights=weights)), fixed_sampler(planted_world, seed))
-            assert set(spent.findings.certified) <= {31}
-            assert name == "wrong" or spent.findings.top == 31
-            total += spent.trials
-        forks[name] = total
-    assert forks["right"] < forks["none"]
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -395,7 +373,6 @@ def test_a_prior_saves_forks_and_costs_no_innocent() -> None:
         ({"steps": 3, "alpha": 1.5}, "alpha"),
         ({"steps": 3, "k": 0}, "at least one fork"),
         ({"steps": 3, "costs": (1.0,)}, "costs"),
-        ({"steps": 3, "weights": (0.0, 0.0, 0.0)}, "weights"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(settings: dict[str, object], words: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.integrate import quad
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
-from tracefork_backend.statistics import beta_mixture_log_e, chance_of_effect, wilson
+from tracefork_backend.statistics import chance_of_effect, wilson
 from tracefork_backend.validate.baselines import newcombe_low
 from tracefork_backend.validate.tally import upper_bound
 
@@ -20,15 +20,6 @@ def test_wilson_agrees(trials: int, level: float) -> None:
     for successes in range(trials + 1):
         expected = proportion_confint(successes, trials, alpha=1 - level, method="wilson")
         assert wilson(successes, trials, level=level) == pytest.approx(expected, abs=1e-9)
-
-
-def test_mixture_agrees() -> None:
-    """The mixture's e-value is the ratio of scipy's beta-binomial and binomial likelihoods."""
-    for successes, trials, rate in ((0, 10, 0.2), (7, 10, 0.2), (40, 50, 0.5), (3, 3, 0.9)):
-        expected = stats.betabinom.logpmf(successes, trials, 0.5, 0.5) - stats.binom.logpmf(
-            successes, trials, rate
-        )
-        assert beta_mixture_log_e(successes, trials, rate) == pytest.approx(expected)
 
 
 def test_upper_bound_agrees() -> None:
