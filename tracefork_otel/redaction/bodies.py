@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..wire.codings import Unreadable, packed, unpacked
+from ..wire.codings import Unreadable, coded, undone
 from ..wire.dumps import dumps
 from ..wire.json_spans import Value, decoded, fits, values
 from .rules import DIGEST, Rule, Rules, Side
 
+MAX_PLAIN = 64 * 2**20
+"""The largest body that is looked into while the agent waits; a compressed one can claim to be any size."""
 _DATA = re.compile(r"^data:[ ]?([^\r\n]*)", re.M)
 _LINE = re.compile(r"^[^\r\n]+", re.M)
 _EVENTS = re.compile(r"(?:data|event|id|retry)?:")
@@ -68,7 +70,12 @@ def rewrite(
     paths, patterns = rules.of("json", side), rules.of("pattern", side)
     if not body or not (paths or patterns):
         return None
-    bare, whole = unpacked(body, coding)
+    plain = undone(body, coding, limit=MAX_PLAIN)
+    if plain.end == "limit":
+        raise Unreadable(f"it has more than {MAX_PLAIN} bytes once it is decompressed")
+    if plain.end == "more":
+        raise Unreadable("more follows its compressed data")
+    bare = plain.body
     spelling = _spelling(bare)
     text = bare.decode(spelling)
     cuts = () if coding else _cuts(bare, spelling, sizes)
@@ -86,7 +93,7 @@ def rewrite(
         return Rewritten(
             b"".join(pieces), tuple(len(piece) for piece in pieces if piece) if sizes else (), counts
         )
-    new = packed(b"".join(pieces), coding, whole=whole)
+    new = coded(b"".join(pieces), coding, whole=plain.end == "whole")
     return Rewritten(new, _even(len(new), len(sizes)), counts)
 
 

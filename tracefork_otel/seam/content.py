@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..session import spans
 from ..wire import genai_formats, genai_gemini
-from ..wire.codings import Unreadable, unpacked
+from ..wire.codings import decode_body
 from ..wire.genai_formats import json_object
 from .live import CONTENT_VARIABLE
 
@@ -25,6 +25,8 @@ OUTPUT = "gen_ai.output.messages"
 SYSTEM = "gen_ai.system_instructions"
 CONTENT = (INPUT, OUTPUT, SYSTEM)
 """The attributes that hold bodies once more: the store leaves them out."""
+_LIMIT = 64 * 2**20
+"""The largest body that is read beside the agent."""
 
 _FORMATS = genai_formats.FORMATS | genai_gemini.FORMATS
 _ON = ("span_only", "span_and_event", "true")
@@ -123,10 +125,5 @@ def _cut(value: Any, limit: int) -> Any:
 
 
 def _decoded(body: bytes, headers: Headers) -> bytes | None:
-    coding = (
-        next((value for name, value in headers if name.lower() == "content-encoding"), "").strip().lower()
-    )
-    try:
-        return unpacked(body, "" if coding == "identity" else coding)[0]
-    except Unreadable:
-        return None
+    coding = next((value for name, value in headers if name.lower() == "content-encoding"), None)
+    return decode_body(body, coding, limit=_LIMIT)

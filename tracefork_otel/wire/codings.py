@@ -1,94 +1,271 @@
-"""Content codings undone and made again, as far as a body goes and never past a limit."""
+"""Content codings undone, as far as a body goes and never past a limit, and made again."""
 
 from __future__ import annotations
 
+import importlib
 import zlib
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
-MAX_PLAIN = 64 * 1024 * 1024
-"""More than any model answers; a compressed body can claim to be larger without limit."""
-_GZIP, _ZLIB = 31, 15
-_PIECE = 1024
-"""Of zstd, what is undone before the limit is looked at: a byte can stand for some 25,000."""
+LIMIT = 256 * 2**20
+"""The largest body that is undone for reading: far over any model's answer, far under a machine's memory."""
+MAX_CODINGS = 5
+"""Each coding multiplies what a bomb gains; clients refuse longer chains too."""
+_STEP = 2**20
+"""The most bytes that a decoder is asked for at a time."""
+_FEED = 64 * 2**10
+"""How many bytes a decoder gets at a time."""
+_GZIP, _ZLIB, _RAW = 31, 15, -15
+_ZSTD_WINDOW = 23
+"""Bits: frames that want more memory are no content coding by RFC 9659."""
+
+End: TypeAlias = Literal["whole", "cut", "more", "limit"]
+_ENDS: tuple[End, ...] = ("whole", "cut", "more", "limit")
 
 
 class Unreadable(Exception):
     """A body cannot be looked into."""
 
 
-def unpacked(body: bytes, coding: str) -> tuple[bytes, bool]:
-    """The body without its coding, and whether that came to its end; raises Unreadable saying why not."""
-    if not coding:
-        return body, True
+class UnknownCoding(Unreadable):
+    """A coding for which no decoder is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A body without its codings, and how its coded bytes end.
+
+    `whole`: where their coding ends; `cut`: before that; `more`: something else follows; `limit`: there is
+    more in them than the body.
+    """
+
+    body: bytes
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Makes one coding; what stands before a `flush` can be read before the rest has come."""
+
+    compress: Callable[[bytes], bytes]
+    flush: Callable[[], bytes]
+    finish: Callable[[], bytes]
+
+
+def undone(body: bytes, content_encoding: str | None, *, limit: int = LIMIT) -> Plain:
+    """Return the body with its content codings undone, at most `limit` bytes of it.
+
+    Raises Unreadable that says why it cannot be done.
+    """
+    end: End = "whole"
+    for name in reversed(_named(content_encoding)):
+        try:
+            found = _undone(body, _CODINGS[name], limit)
+        except ImportError as error:
+            raise UnknownCoding(f"it is encoded as {name}, and {error.name} is not installed") from error
+        except Exception as error:  # each library has an error of its own
+            raise Unreadable(f"it is not what its content-encoding {name} says: {error}") from error
+        body, end = found.body, _ENDS[max(_ENDS.index(end), _ENDS.index(found.end))]
+    return Plain(body, end)
+
+
+def decode_body(body: bytes, content_encoding: str | None, *, limit: int = LIMIT) -> bytes | None:
+    """Return what can be read of the body: of one that is cut or too large its beginning, None if nothing."""
     try:
-        if coding in ("gzip", "x-gzip", "deflate"):
-            return _inflated(body, coding)
-        if coding == "br":
-            import brotli
-
-            decoder = brotli.Decompressor()
-            plain = decoder.process(body, output_buffer_limit=MAX_PLAIN)
-            return _within(plain, more=not decoder.can_accept_more_data()), decoder.is_finished()
-        if coding == "zstd":
-            import zstandard
-
-            return _unzstd(zstandard.ZstdDecompressor().decompressobj(), body)
-    except ImportError as error:
-        raise Unreadable(f"it is encoded as {coding}, and {error.name} is not installed") from error
+        return undone(body, content_encoding, limit=limit).body
     except Unreadable:
-        raise
-    except Exception as error:
-        raise Unreadable(f"it is not what its content-encoding {coding} says: {error}") from error
-    raise Unreadable(f"its content-encoding {coding} is unknown")
+        return None
 
 
-def _inflated(body: bytes, coding: str) -> tuple[bytes, bool]:
-    unpacker = zlib.decompressobj(_ZLIB if coding == "deflate" else _GZIP)
-    try:
-        plain = unpacker.decompress(body, MAX_PLAIN)
-    except zlib.error:
-        if coding != "deflate":
-            raise
-        unpacker = zlib.decompressobj(-_ZLIB)  # what many servers mean by deflate
-        plain = unpacker.decompress(body, MAX_PLAIN)
-    if unpacker.unused_data.strip(b"\0"):
-        raise Unreadable("more follows its compressed data")
-    return _within(plain, more=bool(unpacker.unconsumed_tail)), unpacker.eof
-
-
-def _unzstd(unpacker: Any, body: bytes) -> tuple[bytes, bool]:
-    parts: list[bytes] = []
-    length = 0
-    for at in range(0, len(body), _PIECE):
-        if unpacker.eof:
-            raise Unreadable("more follows its compressed data")
-        parts.append(unpacker.decompress(body[at : at + _PIECE]))
-        length += len(parts[-1])
-        if length > MAX_PLAIN:
-            break
-    if unpacker.unused_data:
-        raise Unreadable("more follows its compressed data")
-    return _within(b"".join(parts), more=False), unpacker.eof
-
-
-def _within(plain: bytes, *, more: bool) -> bytes:
-    if more or len(plain) > MAX_PLAIN:
-        raise Unreadable(f"it has more than {MAX_PLAIN} bytes once it is decompressed")
+def coded(plain: bytes, content_encoding: str | None, *, whole: bool = True) -> bytes:
+    """Return the body in its content codings; one that is not whole ends as one that was cut."""
+    for name in _named(content_encoding):
+        made = encoder(name)
+        plain = made.compress(plain) + (made.finish() if whole else made.flush())
     return plain
 
 
-def packed(plain: bytes, coding: str, *, whole: bool) -> bytes:
-    """The body in its coding again; one that was cut off is cut off again."""
-    if coding == "br":
-        import brotli
+def encoder(name: str) -> Encoder:
+    """Return what makes a coding; raises UnknownCoding, or ImportError where its library is missing."""
+    (name,) = _named(name)
+    return _CODINGS[name].encoder()
 
-        packer = brotli.Compressor()
-        return packer.process(plain) + (packer.finish() if whole else packer.flush())
-    if coding == "zstd":
-        import zstandard
 
-        zstd = zstandard.ZstdCompressor().compressobj()
-        flush = zstandard.COMPRESSOBJ_FLUSH_FINISH if whole else zstandard.COMPRESSOBJ_FLUSH_BLOCK
-        return zstd.compress(plain) + zstd.flush(flush)
-    made = zlib.compressobj(wbits=_ZLIB if coding == "deflate" else _GZIP)
-    return made.compress(plain) + made.flush(zlib.Z_FINISH if whole else zlib.Z_SYNC_FLUSH)
+def _named(content_encoding: str | None) -> list[str]:
+    """Return the codings that a header names, in the order in which they were made."""
+    names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+    names = [name for name in names if name not in ("", "identity")]
+    if len(names) > MAX_CODINGS:
+        raise UnknownCoding(f"it has {len(names)} content-encodings on top of each other")
+    for name in names:
+        if name not in _CODINGS:
+            raise UnknownCoding(f"its content-encoding {name} is unknown")
+    return names
+
+
+# --- undone ---
+
+
+class _Decoder:
+    """Undoes one member of a coding: a member of gzip, a frame of zstd, the whole of the others."""
+
+    feed = _FEED
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    @property
+    def eof(self) -> bool:
+        return self._made.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._made.unused_data
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        """Return what comes next; there may be more without further data, until nothing is returned."""
+        return self._made.decompress(data, most)
+
+
+class _Inflate(_Decoder):
+    def __init__(self, wbits: int) -> None:
+        super().__init__(zlib.decompressobj(wbits))
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        return self._made.decompress(self._made.unconsumed_tail + data, most)
+
+
+class _Brotli(_Decoder):
+    def __init__(self) -> None:
+        super().__init__(importlib.import_module("brotli").Decompressor())
+        self._bounded = hasattr(self._made, "can_accept_more_data")
+        if not self._bounded:  # before 1.2: gives all at once
+            self.feed = 16
+
+    @property
+    def eof(self) -> bool:
+        return self._made.is_finished()
+
+    @property
+    def unused_data(self) -> bytes:
+        return b""  # to brotli it is an error
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        if self._bounded:
+            return self._made.process(data, output_buffer_limit=most)
+        return self._made.process(data) if data else b""
+
+
+class _Zstandard(_Decoder):
+    feed = 256  # it gives all at once, and four bytes can become 128 KiB
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        return self._made.decompress(data) if data else b""
+
+
+def _zstd() -> tuple[Any, bool]:
+    """Return a zstd library, and whether it is the standard library's or one that is called like it."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return importlib.import_module(name), True
+        except ImportError:
+            continue
+    return importlib.import_module("zstandard"), False
+
+
+def _unzstd() -> _Decoder:
+    zstd, standard = _zstd()
+    if standard:
+        return _Decoder(
+            zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW})
+        )
+    return _Zstandard(zstd.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW).decompressobj())
+
+
+def _undone(body: bytes, coding: _Coding, limit: int) -> Plain:
+    *others, last = coding.decoders
+    for decoder in others:
+        try:
+            return _members(body, decoder, limit, several=coding.members)
+        except zlib.error:
+            continue
+    return _members(body, last, limit, several=coding.members)
+
+
+def _members(body: bytes, decoder: Callable[[], _Decoder], limit: int, *, several: bool) -> Plain:
+    out = bytearray()
+    at = 0
+    while True:
+        one = decoder()
+        try:
+            at += _member(one, memoryview(body)[at:], out, limit)
+        except Exception:
+            if at == 0:
+                raise
+            return Plain(bytes(out), "more")
+        if len(out) > limit:
+            return Plain(bytes(out[:limit]), "limit")
+        if not one.eof:
+            return Plain(bytes(out), "cut")
+        if not body[at:].strip(b"\0"):  # some servers pad
+            return Plain(bytes(out), "whole")
+        if not several:
+            return Plain(bytes(out), "more")
+
+
+def _member(one: _Decoder, body: memoryview, out: bytearray, limit: int) -> int:
+    """Add what the member holds to `out`, little past the limit, and return how many bytes it takes."""
+    at = 0
+    while at < len(body) and not one.eof and len(out) <= limit:
+        piece = bytes(body[at : at + one.feed])
+        at += len(piece)
+        while len(out) <= limit and not one.eof:
+            made = one.decompress(piece, min(_STEP, limit + 1 - len(out)))
+            if not made and not piece:
+                break
+            out += made
+            piece = b""
+    return at - len(one.unused_data)
+
+
+# --- made ---
+
+
+def _deflate(wbits: int) -> Encoder:
+    made = zlib.compressobj(wbits=wbits)
+    return Encoder(made.compress, partial(made.flush, zlib.Z_SYNC_FLUSH), made.flush)
+
+
+def _brotli() -> Encoder:
+    made: Any = importlib.import_module("brotli").Compressor()
+    return Encoder(made.process, made.flush, made.finish)
+
+
+def _made_zstd() -> Encoder:
+    zstd, standard = _zstd()
+    if standard:
+        made = zstd.ZstdCompressor()
+        return Encoder(made.compress, partial(made.flush, made.FLUSH_BLOCK), made.flush)
+    made = zstd.ZstdCompressor().compressobj()
+    return Encoder(made.compress, partial(made.flush, zstd.COMPRESSOBJ_FLUSH_BLOCK), made.flush)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coding:
+    encoder: Callable[[], Encoder]
+    decoders: tuple[Callable[[], _Decoder], ...]
+    """The first that takes the body undoes it."""
+    members: bool = False
+    """Whether a further member may follow the first."""
+
+
+_CODINGS = {
+    "gzip": _Coding(partial(_deflate, _GZIP), (partial(_Inflate, _GZIP),), members=True),
+    # The name means zlib's wrapper, and some servers send the bare stream.
+    "deflate": _Coding(partial(_deflate, _ZLIB), (partial(_Inflate, _ZLIB), partial(_Inflate, _RAW))),
+    "br": _Coding(_brotli, (_Brotli,)),
+    "zstd": _Coding(_made_zstd, (_unzstd,), members=True),
+}
+_CODINGS["x-gzip"] = _CODINGS["gzip"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .bodies import decode_body
+from .codings import decode_body
 from .forms import MODULES, module_named, named, place, recognise
 from .json_values import clean, loads
 from .messages import Facts, Kind, Message, ProviderModule, Reply

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..exchange import Response
-from .bodies import decode_body
+from .codings import decode_body
 from .forms import place, recognise
 from .json_values import loads
 from .sse import is_sse, sse_events

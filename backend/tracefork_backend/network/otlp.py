@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tracefork_otel.store.records import SpanRecord
+from tracefork_otel.wire.codings import UnknownCoding, Unreadable, undone
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -18,9 +18,6 @@ MAX_COMPRESSED = 32 * 1024 * 1024
 """A batch of an SDK is 512 spans: whoever sends more than this at once is not one."""
 MAX_PLAIN = 128 * 1024 * 1024
 """What a request may grow to when it is decompressed: a bomb is stopped here."""
-_ZSTD_WINDOW = 8 * 1024 * 1024
-"""What the format wants every decoder to support; frames that want more would take our memory."""
-_STEP = 1024 * 1024
 
 Form: TypeAlias = Literal["protobuf", "json"]
 _FORMS: dict[str, Form] = {"application/x-protobuf": "protobuf", "application/json": "json"}
@@ -56,52 +53,20 @@ def decompressed(body: bytes, encoding: str | None, *, limit: int = MAX_PLAIN) -
         return body
     if kind not in ("gzip", "zstd", "deflate"):
         raise Refused(415, f"content-encoding {kind}: send gzip, zstd or identity")
-    steps = _unzstd(body) if kind == "zstd" else _inflated(body, 31 if kind == "gzip" else 15)
-    parts: list[bytes] = []
-    size = 0
-    for part in steps:
-        size += len(part)
-        if size > limit:
-            raise Refused(413, f"the request has more than {limit} bytes when decompressed")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _inflated(body: bytes, window: int) -> Iterator[bytes]:
     try:
-        rest = body
-        while True:
-            decoder = zlib.decompressobj(window)
-            while not decoder.eof:
-                part = decoder.decompress(rest, _STEP)
-                rest = decoder.unconsumed_tail
-                if not part and not decoder.eof:
-                    raise Refused(400, "the compressed body ends before its end")
-                yield part
-            rest = decoder.unused_data
-            if not rest:
-                return
-    except zlib.error as error:
+        plain = undone(body, kind, limit=limit)
+    except UnknownCoding as error:
+        raise Refused(
+            415, f"the body cannot be decompressed here: {error}; send gzip, or install it"
+        ) from None
+    except Unreadable as error:
         raise Refused(400, f"the body cannot be decompressed: {error}") from error
-
-
-def _unzstd(body: bytes) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError:
-        raise Refused(415, "zstd needs the package zstandard here: send gzip, or install it") from None
-    try:
-        decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
-        # Four bytes can become 128 KiB, so it is fed in small steps.
-        step = 256
-        for at in range(0, len(body), step):
-            if decoder.eof:
-                raise Refused(400, "bytes follow the end of the compressed body")
-            yield decoder.decompress(body[at : at + step])
-        if not decoder.eof:
-            raise Refused(400, "the compressed body ends before its end")
-    except zstandard.ZstdError as error:
-        raise Refused(400, f"the body cannot be decompressed: {error}") from error
+    if plain.end == "limit":
+        raise Refused(413, f"the request has more than {limit} bytes when decompressed")
+    if plain.end != "whole":
+        why = "ends before its end" if plain.end == "cut" else "goes on after its end"
+        raise Refused(400, f"the compressed body {why}")
+    return plain.body
 
 
 def parse(body: bytes, form: Form) -> ExportTraceServiceRequest:

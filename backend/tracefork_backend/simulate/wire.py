@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from tracefork_otel.wire.codings import encoder
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
@@ -36,28 +37,10 @@ class Answer:
 
 def encoded(parts: tuple[bytes, ...], encoding: str) -> Iterator[bytes]:
     """Each part as compressed bytes that a reader can decode up to the part's end."""
-    if encoding == "br":
-        import brotli  # not a dependency: only a client that has it can ask for it
-
-        brotli_stream = brotli.Compressor()
-        for part in parts:
-            yield brotli_stream.process(part) + brotli_stream.flush()
-        yield brotli_stream.finish()
-    elif encoding == "zstd":
-        import zstandard
-
-        zstd_stream = zstandard.ZstdCompressor().compressobj()
-        for part in parts:
-            yield zstd_stream.compress(part) + zstd_stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-        yield zstd_stream.flush()
-    elif encoding in ("gzip", "deflate"):
-        # 31 asks zlib for gzip's header, 15 for its own, which is what HTTP calls deflate.
-        deflate_stream = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
-        for part in parts:
-            yield deflate_stream.compress(part) + deflate_stream.flush(zlib.Z_SYNC_FLUSH)
-        yield deflate_stream.flush()
-    else:
-        raise ValueError(f"unknown content encoding {encoding!r}: use gzip, deflate, br or zstd")
+    stream = encoder(encoding)
+    for part in parts:
+        yield stream.compress(part) + stream.flush()
+    yield stream.finish()
 
 
 def sse(data: Mapping[str, Any] | str, *, event: str | None = None) -> bytes:

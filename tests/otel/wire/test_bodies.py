@@ -1,23 +1,17 @@
-"""Bodies under every format: events, encodings, the search for a key, and which module reads which URL."""
+"""Bodies under every format: events, the search for a key, and which module reads which URL."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
-from itertools import pairwise
 
-import brotli
 import httpx2
 import pytest
-import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tracefork_otel.wire import facts as providers
 from tracefork_otel.wire import json_values
 
-TEXT = "".join(f"event {n}: Größe {n * n}\n" for n in range(3000)).encode()
 PIECES = st.lists(
     st.sampled_from(
         "data|event|id|retry|:|\n|\r|\r\n|\n\n|x|é|7| |data: a\n|event: e\r\n|data: \n|id: 1\n".split("|")  # noqa: SIM905
@@ -56,99 +50,6 @@ def test_any_bytes_are_events_or_not(body: bytes) -> None:
     whole = list(providers.sse_events(body))
     parts = [list(providers.sse_events(body[:end])) for end in range(len(body) + 1)]
     assert all(whole[: len(part)] == part for part in parts)
-
-
-ENCODERS = {
-    "identity": lambda b: b,
-    "gzip": gzip.compress,
-    "x-gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "br": brotli.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
-}
-
-
-def encoded(coding: str, body: bytes = TEXT) -> bytes:
-    """The body in one or several codings, the first named applied first."""
-    for name in coding.split(", "):
-        body = ENCODERS[name.lower()](body)
-    return body
-
-
-@pytest.mark.parametrize("coding", [*ENCODERS, "GZip", "gzip, br", "br, zstd, deflate"])
-def test_encodings_are_undone(coding: str) -> None:
-    """Each coding, in any case, and a chain of them, give the body back."""
-    assert providers.decode_body(encoded(coding), coding) == TEXT
-
-
-def test_no_encoding_is_the_body_itself() -> None:
-    """Without a content encoding the body is what it is."""
-    assert providers.decode_body(TEXT, None) == TEXT
-    assert providers.decode_body(TEXT, "") == TEXT
-
-
-def test_bare_deflate_and_joined_members_are_undone() -> None:
-    """Deflate without zlib's wrapper, and several gzip members or zstd frames in a row, are read whole."""
-    bare = zlib.compressobj(wbits=-15)
-    assert providers.decode_body(bare.compress(TEXT) + bare.flush(), "deflate") == TEXT
-    assert providers.decode_body(gzip.compress(b"a") + gzip.compress(b"b") + b"\0\0", "gzip") == b"ab"
-    frames = zstandard.ZstdCompressor().compress(b"a") + zstandard.ZstdCompressor().compress(b"b")
-    assert providers.decode_body(frames, "zstd") == b"ab"
-
-
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, br"])
-def test_a_cut_body_gives_what_had_arrived(coding: str) -> None:
-    """An encoded body cut at any byte decodes to a prefix, which grows to nearly all of it."""
-    body = encoded(coding)
-    lengths = [0]
-    for end in range(0, len(body), 41):
-        part = providers.decode_body(body[:end], coding)
-        assert part is not None
-        assert TEXT.startswith(part)
-        lengths.append(len(part))
-    assert all(a <= b for a, b in pairwise(lengths))
-
-
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_flushed_events_are_readable_before_the_end(coding: str) -> None:
-    """What a server flushed is decoded although the stream never ended, as it does when a client hangs up."""
-    text = b"data: 1\n\n"
-    if coding == "br":
-        packer = brotli.Compressor()
-        part = packer.process(text) + packer.flush()
-    elif coding == "zstd":
-        writer = zstandard.ZstdCompressor().compressobj()
-        part = writer.compress(text) + writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-    else:
-        packer = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
-        part = packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
-    assert providers.decode_body(part, coding) == text
-
-
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_a_bomb_stops_at_the_limit(coding: str) -> None:
-    """A body that would decode to far more than the limit gives exactly the limit's bytes."""
-    bomb = encoded(coding, bytes(50 * 2**20))
-    assert len(bomb) < 60_000
-    for limit in (10, 3 * 2**20 + 1):
-        assert providers.decode_body(bomb, coding, limit=limit) == bytes(limit)
-
-
-@pytest.mark.parametrize(
-    "coding", ["gzip", "br", "zstd", "compress", "aws-chunked", "gzip, gzip, gzip, gzip, gzip, gzip"]
-)
-def test_what_cannot_be_decoded_is_none(coding: str) -> None:
-    """Bytes that are not in the named coding, an unknown coding and an absurd chain give None."""
-    assert providers.decode_body(b"plain text, not encoded at all", coding) is None
-
-
-@given(st.binary(max_size=40), st.sampled_from(["gzip", "deflate", "br", "zstd", "deflate, br"]))
-def test_no_bytes_make_a_decoder_raise(body: bytes, coding: str) -> None:
-    """Whatever the bytes, the answer is bytes or None."""
-    assert isinstance(providers.decode_body(body, coding), bytes | None)
-    assert isinstance(
-        providers.decode_body(encoded(coding, b"x" * 99)[: len(body)] + body, coding), bytes | None
-    )
 
 
 VALUES = st.recursive(
