@@ -17,7 +17,7 @@ from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.store.wal import exchanges_of, read_wal, wal_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BOOT = REPOSITORY / "tracefork_otel" / "_boot"
+BOOT = REPOSITORY / "tracefork_otel" / "boot"
 
 
 @dataclass(frozen=True, slots=True)

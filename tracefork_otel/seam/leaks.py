@@ -16,30 +16,8 @@ from urllib.parse import urlsplit
 
 from ..session import state
 from ..session.state import Session
+from ..wire.registry import is_model_host
 
-MODEL_HOSTS = (
-    "api.anthropic.com",
-    "api.openai.com",
-    ".openai.azure.com",
-    ".services.ai.azure.com",
-    "generativelanguage.googleapis.com",
-    "aiplatform.googleapis.com",
-    "-aiplatform.googleapis.com",
-    "api.mistral.ai",
-    "api.cohere.com",
-    "api.cohere.ai",
-    "api.groq.com",
-    "api.together.xyz",
-    "api.deepseek.com",
-    "api.x.ai",
-    "api.fireworks.ai",
-    "api.perplexity.ai",
-    "api.cerebras.ai",
-    "openrouter.ai",
-    "router.huggingface.co",
-    "api-inference.huggingface.co",
-)
-"""Hosts of model providers, or how their names end; Amazon's is told by its first label."""
 MODEL_PROGRAMS = ("aider", "claude", "codex", "copilot", "cursor-agent", "gemini", "llm", "opencode")
 """Programs that call a model themselves, whatever their arguments say."""
 FETCHING_PROGRAMS = ("curl", "http", "https", "wget", "xh")
@@ -193,14 +171,6 @@ def _places(word: str) -> Iterator[tuple[str, int]]:
 
 def _at(caller: str | None) -> str:
     return f" at {caller}" if caller else ""
-
-
-def is_model_host(name: str) -> bool:
-    """Whether a model provider answers under that name."""
-    lower = name.lower().rstrip(".")
-    if lower.endswith(".amazonaws.com") and lower.startswith("bedrock-runtime"):
-        return True
-    return any(lower.endswith(host) if host[0] in ".-" else lower == host for host in MODEL_HOSTS)
 
 
 def _connecting(session: Session, sock: Any, address: Any) -> None:

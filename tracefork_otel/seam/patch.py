@@ -16,7 +16,7 @@ from .. import private_names as names
 from ..exchange import Request
 from ..session import inside, spans, state
 from ..session.root import parent_and_tracer
-from ..wire.hosts import recognise
+from ..wire.registry import recognise
 from . import fit
 from .live import LiveExchange
 from .streams import RequestTee, Tees, tees_for
@@ -249,7 +249,7 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
     }
     if url.port is not None:
         attributes["server.port"] = url.port
-    call = recognise(host, url.path, value.body)
+    call = recognise(value.method, value.url, value.body)
     if call is None:
         name = f"{value.method} {host}"
     else:

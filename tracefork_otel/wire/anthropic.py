@@ -8,52 +8,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from . import anthropic_writing
-from .json_values import count, dumps, loads, mapping, mappings, string, top_level_string
+from .json_values import count, dumps, loads, mapping, mappings, string
 from .messages import Message, Reply, Usage, message, plain_text
 from .sse import sse_events, streams_by_body
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .writing import WireForm
-
-NAME = "anthropic"
-HOSTS: Mapping[str, str] = MappingProxyType(
-    {
-        "api.anthropic.com": "anthropic",
-        "aiplatform.googleapis.com": "gcp.vertex_ai",
-        "-aiplatform.googleapis.com": "gcp.vertex_ai",
-        ".rep.googleapis.com": "gcp.vertex_ai",
-        "openrouter.ai": "openrouter",
-    }
-)
 
 _VERTEX = re.compile(r"/publishers/anthropic/models/([^/:]+):(?:streamRawPredict|rawPredict)$")
 # Which field of a block each kind of delta extends.
 _DELTAS = MappingProxyType(
     {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 )
-
-
-def operation(path: str) -> str | None:
-    """Return "chat" for the paths that generate a message; token counts and batches generate none."""
-    return "chat" if path.endswith("/v1/messages") or path_model(path) is not None else None
-
-
-def path_model(path: str) -> str | None:
-    """Return the model in a Vertex AI path, None elsewhere."""
-    found = _VERTEX.search(path)
-    return found[1] if found and found[1] != "count-tokens" else None
-
-
-def requested_model(path: str, body: bytes) -> str | None:
-    """Return the model that the body names, else the path."""
-    return top_level_string(body, "model") or path_model(path)
-
-
-def provider_at(path: str) -> str:
-    """Return the format's owner: no path tells more."""
-    return NAME
 
 
 streams = streams_by_body

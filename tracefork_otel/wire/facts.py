@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .codings import decode_body
-from .forms import MODULES, module_named, named, place, recognise
-from .json_values import clean, loads
+from .json_values import clean, loads, mapping, string
 from .messages import Facts, Kind, Message, ProviderModule, Reply
+from .registry import host_of, load, place, recognise
 from .replies import encode_body, encode_error, encode_reply, recorded_body, system_edit, tool_results
 from .sse import is_sse, sse_events
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..exchange import Exchange
 
 __all__ = [
-    "MODULES",
     "Facts",
     "Kind",
     "Message",
@@ -31,7 +30,6 @@ __all__ = [
     "encode_reply",
     "facts",
     "facts_of",
-    "recognise",
     "recorded_body",
     "request_messages",
     "sse_events",
@@ -40,14 +38,10 @@ __all__ = [
 ]
 
 
-def request_messages(provider: ProviderModule | str | None, body: bytes) -> tuple[Message, ...]:
-    """Return a request as messages, system first; empty where the provider or the JSON is not understood.
-
-    `provider` is what `recognise` returned, or a provider's name where only that is known.
-    """
-    module = module_named(provider) if isinstance(provider, str) else provider
-    request = loads(body) if module is not None else None
-    return module.request_messages(request) if module is not None and isinstance(request, dict) else ()
+def request_messages(form: str | None, body: bytes) -> tuple[Message, ...]:
+    """Return a request of the form of this name as messages, system first; empty if it is not understood."""
+    request = loads(body) if form is not None else None
+    return load(form).request_messages(request) if form is not None and isinstance(request, dict) else ()
 
 
 def facts(
@@ -58,21 +52,18 @@ def facts(
     `response` is the body with its content encoding undone, None where none came. A path of a known shape on
     an unknown host counts only if the request names a model: other services have such paths too.
     """
-    module = recognise(method, url)
-    if module is None:
+    call = recognise(method, url, request)
+    if call is None:
         return None
     host, path = place(url)
-    operation = module.operation(path) if method.upper() == "POST" else None
-    if operation is None:
+    model = call.model or string(mapping(loads(request)).get("model"))
+    if model is None and host_of(host) is None:
         return None
-    provider = named(host, module.HOSTS)
-    model = module.requested_model(path, request)
-    if provider is None and model is None:
-        return None
-    reply, streamed = _read(module, path, response, content_type)
+    reply, streamed = _read(load(call.form), path, response, content_type)
     return Facts(
-        provider=provider or module.provider_at(path),
-        operation=operation,
+        form=call.form,
+        provider=call.provider,
+        operation=call.operation,
         model=_cleaned(model),
         response_model=_cleaned(reply.model),
         response_id=_cleaned(reply.response_id),

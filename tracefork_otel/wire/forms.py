@@ -1,54 +1,63 @@
-"""The provider modules, and which of them reads an endpoint's bodies."""
+"""The wire forms: the paths that each one owns. Looking a path up here loads no form's file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-from . import anthropic, gemini, openai
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .messages import ProviderModule
-
-# Where several modules know a host and the path does not decide, the first one answers.
-MODULES: tuple[ProviderModule, ...] = (openai, anthropic, gemini)
+import re
+from typing import NamedTuple
 
 
-def recognise(method: str, url: str) -> ProviderModule | None:
-    """Return the module that reads this endpoint's bodies, None where no provider is known.
+class Path(NamedTuple):
+    """Paths by which a form is called, below any prefix."""
 
-    The path decides where it names a format, because hosts serve one another's formats (and local servers and
-    gateways have hosts of their own); the host decides for a provider's other endpoints.
-    """
-    host, path = place(url)
-    for module in MODULES:
-        if method.upper() == "POST" and module.operation(path) is not None:
-            return module
-    known = [module for module in MODULES if named(host, module.HOSTS) is not None]
-    own = [module for module in known if named(host, module.HOSTS) == module.NAME]
-    return next(iter([*own, *known]), None)
+    pattern: str
+    """Of how the path ends; its group `model` is the model, its group `deployment` what stands in for one."""
+    provider: str
+    """`gen_ai.provider.name` on a host that is in no table: whose API the path is."""
+    operation: str = "chat"
+    """`gen_ai.operation.name`."""
 
 
-def place(url: str) -> tuple[str, str]:
-    """Return a URL's lower-case host and its path without a trailing slash, empty where it is no URL."""
-    try:
-        parts = urlsplit(url)
-        return (parts.hostname or "").lower(), parts.path.rstrip("/")
-    except ValueError:
-        return "", ""
+class Form(NamedTuple):
+    """A wire form: its name, the module that reads and writes it, and where it is spoken."""
+
+    name: str
+    module: str
+    paths: tuple[Path, ...]
+
+    def place(self, path: str) -> tuple[Path, re.Match[str]] | None:
+        """Return which of its paths this is, None where it is none."""
+        for one in self.paths:
+            found = re.search(f"(?:{one.pattern})\\Z", path)
+            if found is not None:
+                return one, found
+        return None
 
 
-def named(host: str, hosts: Mapping[str, str]) -> str | None:
-    """Return the name under which the host stands in the table, by itself or by its ending."""
-    if host in hosts:
-        return hosts[host]
-    return next((name for end, name in hosts.items() if end[0] in ".-" and host.endswith(end)), None)
+_HERE = "tracefork_otel.wire"
+_DEPLOYMENT = r"(?:/deployments/(?P<deployment>[^/]+)(?:/.*)?)?"
+_GEMINI = r"/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+):(?:generateContent|streamGenerateContent)"
 
-
-def module_named(name: str) -> ProviderModule | None:
-    """Return the module of this name, else the first with a host of this name."""
-    own = [module for module in MODULES if name == module.NAME]
-    known = [module for module in MODULES if name in module.HOSTS.values()]
-    return next(iter([*own, *known]), None)
+FORMS = (
+    Form(
+        "anthropic",
+        f"{_HERE}.anthropic",
+        (
+            Path(r"/v1/messages", "anthropic"),
+            Path(
+                r"/publishers/anthropic/models/(?!count-tokens:)(?P<model>[^/:]+):(?:streamRawPredict|rawPredict)",
+                "gcp.vertex_ai",
+            ),
+        ),
+    ),
+    Form("openai_chat", f"{_HERE}.openai", (Path(_DEPLOYMENT + "/chat/completions", "openai"),)),
+    Form("openai_responses", f"{_HERE}.openai", (Path(_DEPLOYMENT + "/responses", "openai"),)),
+    Form(
+        "gemini",
+        f"{_HERE}.gemini",
+        (
+            Path(r"/(?:publishers|projects)/.*" + _GEMINI, "gcp.vertex_ai", "generate_content"),
+            Path(_GEMINI, "gcp.gemini", "generate_content"),
+        ),
+    ),
+)
+"""Adding a form is adding its file and its line here; tests/otel/wire/test_forms.py is the recipe."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -14,46 +13,13 @@ from .json_values import count, dumps, mapping, mappings, string
 from .messages import Kind, Message, Reply, Stream, Usage, message, plain_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .writing import WireForm
-
-NAME = "gcp.gemini"
-HOSTS: Mapping[str, str] = MappingProxyType(
-    {
-        "generativelanguage.googleapis.com": "gcp.gemini",
-        "aiplatform.googleapis.com": "gcp.vertex_ai",
-        "-aiplatform.googleapis.com": "gcp.vertex_ai",
-        ".rep.googleapis.com": "gcp.vertex_ai",
-    }
-)
 
 # Some clients escape the colon before the method.
 _CALL = re.compile(
     r"/(?:models|tunedModels|endpoints)/([^/:]+?)(?::|%3[Aa])(generateContent|streamGenerateContent)$"
 )
 _VERTEX = re.compile(r"/publishers/|/projects/")
-
-
-def operation(path: str) -> str | None:
-    """Return "generate_content" for the paths that generate; counts, embeddings and batches generate none."""
-    return "generate_content" if _CALL.search(path) else None
-
-
-def path_model(path: str) -> str | None:
-    """Return the model, tuned model or endpoint that the path names."""
-    found = _CALL.search(path)
-    return found[1] if found else None
-
-
-def requested_model(path: str, body: bytes) -> str | None:
-    """Return the model of the path: the body never names one."""
-    return path_model(path)
-
-
-def provider_at(path: str) -> str:
-    """Return whose API the path is one of, where the host does not tell."""
-    return "gcp.vertex_ai" if _VERTEX.search(path) else NAME
 
 
 def streams(url: str, request: dict[str, Any]) -> Stream | None:

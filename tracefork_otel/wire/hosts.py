@@ -1,86 +1,70 @@
-"""What an exchange is about, as far as a glance at path and body tells: nothing here parses a body."""
+"""The hosts of model providers: one row says all that is known of one. A compatible host is one more row."""
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import NamedTuple
 
-_HEAD = 2048
-"""Bytes from the front in which a leading `model` is looked for."""
-_TAIL = 32 * 1024
-"""Bytes from the end in which a trailing one is: SDKs write `model` after the messages, before the tools."""
-_TRIES = 4
-"""Candidates looked at before giving up, which bounds the time that a hostile body can cost."""
 
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_SCALAR = rb"(?:" + _STRING + rb"|[-+.0-9eE]++|true|false|null)"
-_LEADING = re.compile(
-    rb"\s*\{(?:\s*" + _STRING + rb"\s*:\s*" + _SCALAR + rb'\s*,)*?\s*"model"\s*:\s*"([^"\\]{1,200})"',
-    re.DOTALL,
-)
-_GEMINI = re.compile(
-    r"/(?:models|tunedModels|endpoints)/([^/:]{1,200}?)(?::|%3[Aa])(?:generateContent|streamGenerateContent)\Z"
-)
-_VERTEX = re.compile(r"/publishers/|/projects/")
-_KEY = b'"model"'
-_VALUE = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
-_BEFORE = re.compile(rb"[{,]\s*\Z")
-_STRINGS = re.compile(_STRING, re.DOTALL)
+class Host(NamedTuple):
+    """A host, or all hosts that differ in the part for which `*` stands."""
 
-
-class Call(NamedTuple):
-    """A request that is recognised as a call of a model."""
-
+    name: str
     provider: str
-    """`gen_ai.provider.name`."""
-    operation: str
-    """`gen_ai.operation.name`."""
-    model: str | None
+    """`gen_ai.provider.name`, in the words of OTel's GenAI convention where it has one."""
+    price: str | None = None
+    """The provider's name in the `genai-prices` package where that is another."""
+    watched: bool = True
+    """Whether a call of it is a model's: some of these hosts serve much else."""
+    variable: str | None = None
+    """The environment variable by which the provider's own SDKs in every language are led elsewhere."""
+    base_path: str = ""
+    """The path of the URL that the variable holds by default."""
+
+    def is_called(self, name: str) -> bool:
+        """Return whether that lower-case name is one of this row's."""
+        start, star, end = self.name.partition("*")
+        if not star:
+            return name == start
+        return len(name) > len(start) + len(end) and name.startswith(start) and name.endswith(end)
 
 
-def recognise(host: str, path: str, body: bytes) -> Call | None:
-    """The call that a request to that host and path makes, or None if the path is no known model API."""
-    if path.endswith("/v1/messages"):
-        return Call("anthropic", "chat", model_of(body))
-    if path.endswith(("/chat/completions", "/responses")):
-        provider = "azure.ai.openai" if host.endswith(".openai.azure.com") else "openai"
-        return Call(provider, "chat", model_of(body))
-    if path.endswith("enerateContent"):
-        return _gemini(host, path)
-    return None
-
-
-def _gemini(host: str, path: str) -> Call | None:
-    # Its body never names the model, so nothing is looked for there.
-    found = _GEMINI.search(path)
-    if found is None:
-        return None
-    vertex = host.endswith(("aiplatform.googleapis.com", ".rep.googleapis.com")) or _VERTEX.search(path)
-    return Call("gcp.vertex_ai" if vertex else "gcp.gemini", "generate_content", found[1])
-
-
-def model_of(body: bytes) -> str | None:
-    """The value of the top-level `model` of a JSON object, or None where that cannot be told cheaply."""
-    leading = _LEADING.match(body[:_HEAD])
-    if leading is not None:
-        return leading[1].decode("utf-8", "replace")
-    tail = body[-_TAIL:]
-    at = len(tail)
-    for _ in range(_TRIES):
-        # Finding the bytes and then looking round them is ten times as fast as one expression over the tail.
-        at = tail.rfind(_KEY, 0, at)
-        if at < 0:
-            return None
-        found = _VALUE.match(tail, at)
-        # Inside a JSON string every quote is escaped, so what passes can only be a real key.
-        if found and _BEFORE.search(tail[max(0, at - 64) : at]) and _closes_one_object(tail[found.end() :]):
-            return found[1].decode("utf-8", "replace")
-    return None
-
-
-# The turns of a conversation end alike (tools, system): the second costs a hash where the first cost 200 µs.
-@lru_cache(maxsize=16)
-def _closes_one_object(rest: bytes) -> bool:
-    bare = _STRINGS.sub(b"", rest)
-    return bare.count(b"}") - bare.count(b"{") == 1 and bare.count(b"]") == bare.count(b"[")
+HOSTS = (
+    Host("api.openai.com", "openai", variable="OPENAI_BASE_URL", base_path="/v1"),
+    Host("*.api.openai.com", "openai"),
+    Host("api.anthropic.com", "anthropic", variable="ANTHROPIC_BASE_URL"),
+    Host("generativelanguage.googleapis.com", "gcp.gemini", "google", variable="GOOGLE_GEMINI_BASE_URL"),
+    Host("aiplatform.googleapis.com", "gcp.vertex_ai", "google"),
+    Host("*-aiplatform.googleapis.com", "gcp.vertex_ai", "google"),
+    Host("*.rep.googleapis.com", "gcp.vertex_ai", "google", watched=False),
+    Host("bedrock-runtime*.amazonaws.com", "aws.bedrock", "aws"),
+    Host("bedrock-runtime*.amazonaws.com.cn", "aws.bedrock", "aws"),
+    Host("*.openai.azure.com", "azure.ai.openai", "azure"),
+    Host("*.cognitiveservices.azure.com", "azure.ai.openai", "azure", watched=False),
+    Host("*.services.ai.azure.com", "azure.ai.inference", "azure"),
+    Host("*.models.ai.azure.com", "azure.ai.inference", "azure"),
+    Host("api.cohere.com", "cohere"),
+    Host("api.cohere.ai", "cohere"),
+    Host("api.deepseek.com", "deepseek"),
+    Host("api.groq.com", "groq"),
+    Host("*.ml.cloud.ibm.com", "ibm.watsonx.ai"),
+    Host("api.mistral.ai", "mistral_ai", "mistral"),
+    Host("codestral.mistral.ai", "mistral_ai", "mistral"),
+    Host("api.moonshot.ai", "moonshot_ai", "moonshotai"),
+    Host("api.moonshot.cn", "moonshot_ai", "moonshotai"),
+    Host("api.perplexity.ai", "perplexity"),
+    Host("api.x.ai", "x_ai", "x-ai"),
+    # The convention has no words for those below.
+    Host("api.cerebras.ai", "cerebras"),
+    Host("api.deepinfra.com", "deepinfra"),
+    Host("api.fireworks.ai", "fireworks_ai", "fireworks"),
+    Host("router.huggingface.co", "hugging_face"),
+    Host("api-inference.huggingface.co", "hugging_face"),
+    Host("integrate.api.nvidia.com", "nvidia"),
+    Host("ollama.com", "ollama"),
+    Host("openrouter.ai", "openrouter"),
+    Host("api.sambanova.ai", "sambanova"),
+    Host("api.together.xyz", "together_ai", "together"),
+    Host("api.together.ai", "together_ai", "together"),
+    Host("api.z.ai", "zai"),
+)
+"""The first row that a name fits tells of it."""

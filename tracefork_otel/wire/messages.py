@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from .json_values import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .writing import WireForm
 
 Stream = Literal["events", "array"]
@@ -70,7 +68,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What one generation exchange asked for and got, in provider-neutral words.
+    """What one generation exchange asked for and got, in provider-neutral words; `form` names its wire form.
 
     `input_tokens` is ALL input: uncached, read from a cache (`cached_tokens`) and written to one
     (`cache_write_tokens`, of which `cache_write_1h_tokens` at the one-hour rate). `model` is what the request
@@ -78,6 +76,7 @@ class Facts:
     `reply` and `text` hold what had arrived, and token counts are the last that the wire told.
     """
 
+    form: str
     provider: str
     operation: str
     model: str | None
@@ -100,32 +99,6 @@ class ProviderModule(Protocol):
 
     What writes an intervention in the wire format stands in a file beside it, which `form` returns.
     """
-
-    @property
-    def NAME(self) -> str:
-        """The `gen_ai.provider.name` of the format's owner."""
-        ...
-
-    @property
-    def HOSTS(self) -> Mapping[str, str]:
-        """The hosts that speak this format, each with its provider name; `.` or `-` begins an ending."""
-        ...
-
-    def operation(self, path: str) -> str | None:
-        """Return the OTel operation that a POST to this path is, None where it generates nothing."""
-        ...
-
-    def path_model(self, path: str) -> str | None:
-        """Return the model that the path names, None where the body names it."""
-        ...
-
-    def requested_model(self, path: str, body: bytes) -> str | None:
-        """Return the model that a request asks for, None where neither body nor path names one."""
-        ...
-
-    def provider_at(self, path: str) -> str:
-        """Return the `gen_ai.provider.name` for a host that is not in `HOSTS`."""
-        ...
 
     def streams(self, url: str, request: dict[str, Any]) -> Stream | None:
         """Return how the reply to this request is streamed, None where it comes whole."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..exchange import Response
 from .codings import decode_body
-from .forms import place, recognise
 from .json_values import loads
+from .registry import load, place, placed
 from .sse import is_sse, sse_events
 from .writing import Ids, ToolInput, compact, laid_out, tokens
 
@@ -145,14 +145,17 @@ def recorded_body(response: Response) -> bytes | None:
 
 def _form(request: Request) -> _ModelCall | None:
     """Return what writes this request's replies, its JSON, how it streams; None where it is no model call."""
-    module, (_, path) = recognise(request.method, request.url), place(request.url)
-    if module is None or request.method.upper() != "POST" or module.operation(path) is None:
+    path = place(request.url)[1]
+    found = placed(path) if request.method.upper() == "POST" else None
+    if found is None:
         return None
+    form, _, named, stand_in = found
+    module = load(form.name)
     encoding = next((value for name, value in request.headers if name.lower() == "content-encoding"), None)
     asked = loads(decode_body(request.body, encoding) or b"")
     if not isinstance(asked, dict):
         return None
-    model = asked.get("model") or module.path_model(path)
+    model = asked.get("model") or named or stand_in
     if not model:
         return None
     return module.form(path), {**asked, "model": model}, module.streams(request.url, asked)

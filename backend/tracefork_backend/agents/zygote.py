@@ -169,7 +169,9 @@ def _prepare(tape: str) -> None:
 
     from tracefork_otel.seam import playing
     from tracefork_otel.store import wal  # noqa: F401
+    from tracefork_otel.wire.registry import registered
 
+    registered()
     playing.load_tape(Path(tape))
     for name in _CLIENTS:
         client = sys.modules.get(name)

@@ -90,8 +90,7 @@ def _step(number: int, exchange: Exchange, known: set[Unit]) -> Step:
     asked, response = exchange.request, exchange.response
     facts = providers.facts_of(exchange)
     body = None if response is None or facts is not None else providers.recorded_body(response)
-    module = providers.recognise(asked.method, asked.url) if facts is not None else None
-    said = _units(providers.request_messages(module, asked.body))
+    said = _units(providers.request_messages(facts.form if facts is not None else None, asked.body))
     reply = _units(facts.reply) if facts is not None else ()
     if facts is None and body:
         reply = (("body", None, body.decode("utf-8", "replace")),)

@@ -14,6 +14,7 @@ from tracefork_otel.errors import TapeError, UsageError
 from tracefork_otel.redaction import redact
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import HowStarted
+from tracefork_otel.wire.registry import base_urls
 
 from .addresses import LOOPBACK
 
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 VARIABLE = "TRACEFORK_PROXY"
 """In the recorded environment of a command: its routes, by which a replay knows that it needs a proxy."""
-DEFAULTS = {
-    "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
-    "OPENAI_BASE_URL": "https://api.openai.com/v1",
-    "GOOGLE_GEMINI_BASE_URL": "https://generativelanguage.googleapis.com",
-}
-"""Variables that the providers' own SDKs read in every language, and where they lead by default."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -51,7 +46,7 @@ class Route:
 def routes_of(environ: Mapping[str, str]) -> tuple[Route, ...]:
     """A route for each provider, to where its variable leads or to its own address; UsageError if to none."""
     found: list[Route] = []
-    for variable, default in DEFAULTS.items():
+    for variable, default in base_urls().items():
         url = environ.get(variable) or default
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or not parts.hostname:

@@ -33,7 +33,7 @@ from tracefork_otel.store.records import (
     SpanRecord,
 )
 from tracefork_otel.store.wal import Wal
-from tracefork_otel.wire.hosts import recognise
+from tracefork_otel.wire.registry import recognise
 
 LOG = logging.getLogger("tracefork_backend")
 RUN_HEADER = "x-tracefork-run"
@@ -103,7 +103,7 @@ class Ledger:
         """The request is in the WAL, in the run that its headers name."""
         trace_id, parent = self._run_of(headers)
         parts = urlsplit(request.url)
-        call = recognise(parts.hostname or "", parts.path, request.body)
+        call = recognise(request.method, request.url, request.body)
         name = f"{request.method} {parts.hostname}"
         attributes: dict[str, object] = {}
         if call is not None:

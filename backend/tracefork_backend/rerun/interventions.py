@@ -19,6 +19,7 @@ from tracefork_otel.play.intervention import TAILS, Intervention
 from tracefork_otel.wire import facts as providers
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.paths import parse_path
+from tracefork_otel.wire.registry import model_in_path, recognise
 
 from . import edits
 from .edits import FAULTS, Edit, fault, noop, request, resample, response, text, tool_input, tool_result
@@ -219,17 +220,16 @@ def _ending(exchange: Exchange) -> str:
 
 def _model_path(asked: Request, model: str) -> str | None:
     """The path that names another model, None where the body is what names it."""
-    module = providers.recognise(asked.method, asked.url)
-    facts = providers.facts(asked.method, asked.url, request=asked.body, response=None, content_type=None)
-    if module is None or facts is None:
+    if recognise(asked.method, asked.url, asked.body) is None:
         raise UsageError(
             f"{asked.method} {asked.url} is no model call of a known provider, so it names no model"
         )
-    path = urlsplit(asked.url).path
-    named = module.path_model(path)
+    named = model_in_path(asked.url)
     if named is None:
         return None
-    place = re.search(rf"/(?:models|tunedModels|endpoints|deployments)/({re.escape(named)})(?=[/:%])", path)
+    path = urlsplit(asked.url).path
+    spellings = "|".join(map(re.escape, (named, quote(named, safe=""))))
+    place = re.search(rf"/(?:models|tunedModels|endpoints|deployments|model)/({spellings})(?=[/:%])", path)
     if place is None:
         raise UsageError(
             f"the URL names the model ({named}) in a way that --model cannot change: change it in the agent"

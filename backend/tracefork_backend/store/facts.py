@@ -18,7 +18,7 @@ from tracefork_otel.store.manifest import SegmentEntry
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 3
+VERSION = 4
 """Grows when what is read from the same bytes changes: older facts files are then written anew."""
 
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from tracefork_otel.wire.registry import price_name
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-# OTel's provider names where the price list has another one.
-_PRICE_NAMES = MappingProxyType(
-    {
-        "azure.ai.openai": "azure",
-        "azure.ai.inference": "azure",
-        "mistral_ai": "mistral",
-        "x_ai": "x-ai",
-        "gcp.gemini": "google",
-        "gcp.vertex_ai": "google",
-        "gcp.gen_ai": "google",
-        "aws.bedrock": "aws",
-    }
-)
 
 
 def cost_usd(
@@ -53,7 +40,7 @@ def cost_usd(
         price = calc_price(
             Usage(**{name: tokens for name, tokens in counts.items() if tokens}),
             model,
-            provider_id=_PRICE_NAMES.get(provider, provider),
+            provider_id=price_name(provider),
             genai_request_timestamp=at,
         )
     except (LookupError, ValueError):

@@ -20,6 +20,7 @@ from tracefork_backend.store import compact, open_store
 
 from tracefork_otel.store import manifest, sealing
 from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.registry import recognise
 
 COLUMNS = {
     "runs": "run_id name service kind started_at duration_ms steps input_tokens output_tokens cost_usd status"
@@ -459,8 +460,9 @@ def test_requests_read_in_sql_as_the_provider_modules_read_them(
     for step, (url, body) in enumerate(requests):
         raw = json.dumps({"model": "m", **body})
         given_requests.execute("INSERT INTO requests VALUES ('r', ?, ?, NULL, ?)", [step, raw, FORMS[url]])
-        module = providers.recognise("POST", url)
-        for position, one in enumerate(providers.request_messages(module, raw.encode())):
+        call = recognise("POST", url, raw.encode())
+        assert call is not None
+        for position, one in enumerate(providers.request_messages(call.form, raw.encode())):
             wanted.append((step, position, one.role, one.kind, one.name, one.content))
     found = given_requests.execute(
         "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"

@@ -12,7 +12,7 @@ from conftest import Capture
 from recorded import launched, read_store, run_python
 
 from tracefork_otel import Tape
-from tracefork_otel.seam.leaks import is_model_host
+from tracefork_otel.wire.registry import is_model_host
 
 
 @pytest.fixture

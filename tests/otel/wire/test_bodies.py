@@ -111,24 +111,24 @@ def test_a_typical_request_is_not_parsed_for_its_model(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("method", "url", "name", "provider"),
+    ("method", "url", "form", "provider"),
     [
         ("POST", "https://api.anthropic.com/v1/messages?beta=true", "anthropic", "anthropic"),
         ("post", "http://127.0.0.1:8080/v1/messages/", "anthropic", "anthropic"),
-        ("POST", "https://api.anthropic.com/v1/chat/completions", "openai", "anthropic"),
-        ("POST", "https://api.openai.com/v1/responses", "openai", "openai"),
-        ("POST", "https://eu.api.openai.com/v1/responses", "openai", "openai"),
-        ("POST", "http://localhost:11434/v1/chat/completions", "openai", "openai"),
-        ("POST", "https://x.openai.azure.com/openai/v1/responses", "openai", "azure.ai.openai"),
-        ("POST", "https://openrouter.ai/api/v1/chat/completions", "openai", "openrouter"),
-        ("POST", "https://api.groq.com/openai/v1/chat/completions", "openai", "groq"),
-        ("POST", "https://gw.example.org/v1/acc/gw/openai/chat/completions", "openai", "openai"),
-        ("POST", "https://api.anthropic.com/v1/messages/count_tokens", "anthropic", None),
-        ("POST", "https://api.anthropic.com/v1/messages/batches", "anthropic", None),
-        ("GET", "https://api.anthropic.com/v1/models", "anthropic", None),
-        ("GET", "https://api.openai.com/v1/responses/resp_1", "openai", None),
-        ("POST", "https://api.openai.com/v1/embeddings", "openai", None),
-        ("GET", "https://openrouter.ai/api/v1/models", "openai", None),
+        ("POST", "https://api.anthropic.com/v1/chat/completions", "openai_chat", "anthropic"),
+        ("POST", "https://api.openai.com/v1/responses", "openai_responses", "openai"),
+        ("POST", "https://eu.api.openai.com/v1/responses", "openai_responses", "openai"),
+        ("POST", "http://localhost:11434/v1/chat/completions", "openai_chat", "openai"),
+        ("POST", "https://x.openai.azure.com/openai/v1/responses", "openai_responses", "azure.ai.openai"),
+        ("POST", "https://openrouter.ai/api/v1/chat/completions", "openai_chat", "openrouter"),
+        ("POST", "https://api.groq.com/openai/v1/chat/completions", "openai_chat", "groq"),
+        ("POST", "https://gw.example.org/v1/acc/gw/openai/chat/completions", "openai_chat", "openai"),
+        ("POST", "https://api.anthropic.com/v1/messages/count_tokens", None, None),
+        ("POST", "https://api.anthropic.com/v1/messages/batches", None, None),
+        ("GET", "https://api.anthropic.com/v1/models", None, None),
+        ("GET", "https://api.openai.com/v1/responses/resp_1", None, None),
+        ("POST", "https://api.openai.com/v1/embeddings", None, None),
+        ("GET", "https://openrouter.ai/api/v1/models", None, None),
         ("GET", "http://localhost:11434/v1/chat/completions", None, None),
         ("POST", "https://notapi.openai.com.example.org/v1/models", None, None),
         ("GET", "https://example.org/", None, None),
@@ -136,14 +136,12 @@ def test_a_typical_request_is_not_parsed_for_its_model(monkeypatch: pytest.Monke
         ("POST", "", None, None),
     ],
 )
-def test_paths_and_hosts_lead_to_the_module(
-    method: str, url: str, name: str | None, provider: str | None
+def test_paths_and_hosts_lead_to_form_and_provider(
+    method: str, url: str, form: str | None, provider: str | None
 ) -> None:
-    """The path leads to the format, the host to the provider's name; what generates nothing has no facts."""
-    module = providers.recognise(method, url)
-    assert (module.NAME if module else None) == name
+    """The path leads to the form, the host to the provider's name; what generates nothing has no facts."""
     found = providers.facts(method, url, request=b'{"model":"m"}', response=None, content_type=None)
-    assert (found.provider if found else None) == provider
+    assert ((found.form, found.provider) if found else (None, None)) == (form, provider)
     if found:
         assert (found.operation, found.model, found.streamed, found.reply) == ("chat", "m", False, ())
 
@@ -177,7 +175,7 @@ def test_no_bytes_make_facts_raise(
             "POST", url, request=request_body, response=response, content_type=content_type
         )
         assert found is not None
-    assert isinstance(providers.request_messages(providers.recognise("POST", url), request_body), tuple)
+    assert isinstance(providers.request_messages(found.form, request_body), tuple)
 
 
 def test_deep_nesting_is_not_understood_and_does_not_raise() -> None:
@@ -191,8 +189,7 @@ def test_deep_nesting_is_not_understood_and_does_not_raise() -> None:
 
 
 def test_an_unknown_provider_has_no_messages() -> None:
-    """Without a module, or under a name that nobody has, a request has no messages."""
+    """Without a form a request has no messages."""
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
     assert providers.request_messages(None, body) == ()
-    assert providers.request_messages("nobody", body) == ()
-    assert [m.content for m in providers.request_messages("groq", body)] == ["hi"]
+    assert [m.content for m in providers.request_messages("openai_chat", body)] == ["hi"]

@@ -193,8 +193,7 @@ def test_a_request_reads_as_messages_in_both_spellings() -> None:
         ("model", "tool_use", "weather", '{"city":"Zürich","days":[1,2]}'),
         ("tool", "tool_result", "weather", "Regen"),
     ]
-    module = providers.recognise("POST", WHOLE)
-    assert told(providers.request_messages(module, json.dumps(ASKED).encode())) == wanted
+    assert told(providers.request_messages("gemini", json.dumps(ASKED).encode())) == wanted
     snake = json.dumps(ASKED)
     for camel, under in [
         ("systemInstruction", "system_instruction"),
@@ -204,7 +203,7 @@ def test_a_request_reads_as_messages_in_both_spellings() -> None:
         ("mimeType", "mime_type"),
     ]:
         snake = snake.replace(f'"{camel}"', f'"{under}"')
-    assert told(providers.request_messages("gcp.gemini", snake.encode())) == wanted
+    assert told(providers.request_messages("gemini", snake.encode())) == wanted
 
 
 @pytest.mark.parametrize(
@@ -449,7 +448,7 @@ def test_every_fault_of_blame_fits_a_step(name: str) -> None:
         assert "POISONED-Zürich" in facts(WHOLE, made.response).reply[2].content
         return
     body = json.loads(apply_edits(run.exchanges[0].request.body, made.edits))
-    messages = told(providers.request_messages("gcp.gemini", json.dumps(body).encode()))
+    messages = told(providers.request_messages("gemini", json.dumps(body).encode()))
     if name == "wrong_system_prompt":
         assert messages[0][3].startswith("You are a poet")
     elif name == "dropped_message":
@@ -495,8 +494,7 @@ def test_spans_of_others_read_as_gemini_s_calls() -> None:
         "Regen.",
         7,
     )
-    module = providers.recognise("POST", found.url)
-    assert told(providers.request_messages(module, found.request)) == [
+    assert told(providers.request_messages(read.form, found.request)) == [
         ("system", "text", None, "Be brief."),
         ("user", "text", None, "Wetter?"),
         ("model", "tool_use", "weather", '{"city":"Lima"}'),
@@ -528,7 +526,7 @@ JSON = st.recursive(
 def test_no_json_of_any_shape_raises(value: object) -> None:
     """Whatever a body holds, it is read into something or nothing."""
     raw = json.dumps(value).encode()
-    providers.request_messages("gcp.gemini", raw)
+    providers.request_messages("gemini", raw)
     for url, body in [(WHOLE, raw), (STREAM, b"data: " + raw + b"\n\n"), (ARRAY, b"[" + raw + b"]")]:
         providers.facts("POST", url, request=raw, response=body, content_type=None)
     providers.tool_results(Request(method="POST", url=WHOLE, body=raw))

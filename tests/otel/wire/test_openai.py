@@ -329,7 +329,7 @@ def test_a_whole_completion_reads_as_the_sdk_parses_it() -> None:
 
 def test_a_chat_request_reads_as_messages() -> None:
     """Each turn and part of a Chat Completions request is a message, in order."""
-    found = providers.request_messages("openai", json.dumps(CHAT_REQUEST).encode())
+    found = providers.request_messages("openai_chat", json.dumps(CHAT_REQUEST).encode())
     assert [(m.role, m.kind, m.name, m.content) for m in found] == [
         ("developer", "text", None, "Be brief."),
         ("user", "text", None, "What is this?"),
@@ -451,7 +451,7 @@ def test_an_error_names_its_type(url: str) -> None:
 
 def test_a_responses_request_reads_as_messages() -> None:
     """The instructions and each input item of a Responses request are messages, in order."""
-    found = providers.request_messages("openai", json.dumps(RESPONSES_REQUEST).encode())
+    found = providers.request_messages("openai_responses", json.dumps(RESPONSES_REQUEST).encode())
     assert [(m.role, m.kind, m.name, m.content) for m in found] == [
         ("system", "text", None, "Be brief."),
         ("user", "text", None, "How high is it?"),
@@ -463,7 +463,7 @@ def test_a_responses_request_reads_as_messages() -> None:
         ("user", "image", None, "https://example.org/peak.png"),
         ("user", "other", None, '{"type":"item_reference","id":"msg_9"}'),
     ]
-    bare = providers.request_messages("openai", b'{"model": "m", "input": "hi"}')
+    bare = providers.request_messages("openai_responses", b'{"model": "m", "input": "hi"}')
     assert [(m.role, m.content) for m in bare] == [("user", "hi")]
 
 
@@ -521,6 +521,7 @@ def test_no_json_of_any_shape_raises(data: st.DataObject) -> None:
         ]
         found += read(url, b"".join(lines)).reply
         found += read(url, json.dumps(bent(whole, data)).encode(), "application/json").reply
-        found += providers.request_messages("openai", json.dumps(bent(request, data)).encode())
+        form = "openai_chat" if url == CHAT else "openai_responses"
+        found += providers.request_messages(form, json.dumps(bent(request, data)).encode())
     for m in found:
         f"{m.role}{m.name}{m.content}".encode()

@@ -1,0 +1,169 @@
+"""The model of a call is told from its body without parsing it, and never taken from a nested object."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracefork_otel.wire import registry
+from tracefork_otel.wire.registry import Call, model_of, recognise
+
+NESTED = {
+    "input": {"model": "nested", "x": '"model":"quoted"'},
+    "text": 'say "model": "spoken", {"model":"s"}',
+}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "right", "messages": [NESTED]},
+        {"max_tokens": 5, "stream": True, "model": "right", "messages": [NESTED]},
+        {"messages": [NESTED], "model": "right"},
+        {"max_tokens": 9, "messages": [NESTED], "model": "right", "stream": True, "tools": [NESTED, NESTED]},
+        {"messages": [NESTED], "model": "right", "metadata": {"model": "nested"}, "system": 'a "model": "b"'},
+    ],
+)
+def test_top_level_model(body: dict[str, object], indent: int | None) -> None:
+    """The model is found wherever an SDK puts it, compact or indented."""
+    assert model_of(json.dumps(body, indent=indent).encode()) == "right"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [NESTED]},
+        {"metadata": {"model": "nested"}},
+        {"messages": [NESTED], "model": None},
+        {"model": {"model": "nested"}},
+        [{"model": "nested"}],
+        [],
+        "model",
+    ],
+)
+def test_no_top_level_model(body: object) -> None:
+    """A body without a top-level model gives none, whatever stands inside."""
+    assert model_of(json.dumps(body).encode()) is None
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(['"model":"x"', ',"model"']),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "a", "b"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_never_another_than_the_top_level_one(value: object) -> None:
+    """For any JSON, what is found is the top-level model or nothing."""
+    found = model_of(json.dumps(value).encode())
+    if found is not None:
+        assert isinstance(value, dict)
+        assert value["model"] == found
+
+
+def test_any_bytes_are_looked_at_quickly() -> None:
+    """Bodies that are no JSON, made to be slow, cost little."""
+    begun = time.perf_counter()
+    for body in (
+        b'{"model":"' * 200_000,
+        b'{"a":' * 200_000,
+        b'"\\' * 500_000,
+        b',"model":"x"' * 100_000,
+        bytes(9**6),
+    ):
+        model_of(body)
+    assert time.perf_counter() - begun < 2
+
+
+def test_calls_are_told_by_path() -> None:
+    """The model APIs' paths are recognised below any prefix; other requests are not."""
+
+    def call(url: str, body: bytes = b'{"model":"m"}', method: str = "POST") -> Call | None:
+        return recognise(method, f"https://{url}", body)
+
+    assert call("h/v1/messages") == Call("anthropic", "anthropic", "chat", "m")
+    assert call("h/openai/v1/chat/completions/") == Call("openai_chat", "openai", "chat", "m")
+    azure = "x.openai.azure.com/openai/deployments/d/responses"
+    assert call(azure, b"") == Call("openai_responses", "azure.ai.openai", "chat", "d")
+    assert call(azure) == Call("openai_responses", "azure.ai.openai", "chat", "m")
+    assert call("h/v1/messages/count_tokens") is None
+    google = "v1beta/models/gemini-3-flash"
+    found = Call("gemini", "gcp.gemini", "generate_content", "gemini-3-flash")
+    assert call(f"h/{google}:generateContent", b"") == found
+    vertex = "h/v1/projects/p/locations/l/publishers/google/models/g:streamGenerateContent"
+    assert call(vertex, b"") == Call("gemini", "gcp.vertex_ai", "generate_content", "g")
+    own = f"us-central1-aiplatform.googleapis.com/{google}:generateContent"
+    assert call(own, b"") == found._replace(provider="gcp.vertex_ai")
+    assert call(f"generativelanguage.googleapis.com/{google}:countTokens") is None
+    anthropic = "h/v1/projects/p/publishers/anthropic/models"
+    assert call(f"{anthropic}/c:rawPredict", b"{}") == Call("anthropic", "gcp.vertex_ai", "chat", "c")
+    assert call(f"{anthropic}/count-tokens:rawPredict", b"{}") is None
+    assert call("h/v1internal:generateContent") is None
+    assert call("h/") is None
+    assert call("h/v1/messages", method="GET") is None
+    assert recognise("POST", "http://[broken/v1/messages", b"") is None
+
+
+class _Plugin:
+    """A package that brings a host and a form."""
+
+    HOSTS = (("llm.example.org", "example"),)
+    FORMS = (("example", "example.form", ((r"/v9/talk/(?P<model>[^/]+)", "example", "chat"),)),)
+
+
+class _Clash:
+    FORMS = (("gemini", "example.form", ()),)
+
+
+class _Same:
+    HOSTS = (("api.openai.com", "somebody"),)
+
+
+class _Entry(NamedTuple):
+    name: str
+    value: str
+    plugin: type | None
+
+    def load(self) -> object:
+        if self.plugin is None:
+            raise ImportError("no module named example")
+        return self.plugin
+
+
+def test_packages_bring_forms_and_hosts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plugin's host and form count like ours; one that fails or clashes is warned of once and left out."""
+    plugins = (("good", _Plugin), ("form", _Clash), ("host", _Same), ("broken", None))
+    entries = [_Entry(name, f"{name}:PLUGIN", plugin) for name, plugin in plugins]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: entries)
+    caches = (registry.registered, registry.placed, registry.host_of)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        call = recognise("POST", "https://llm.example.org/v9/talk/m-1", b"{}")
+        assert call == Call("example", "example", "chat", "m-1")
+        assert recognise("POST", "https://api.openai.com/v1/responses", b"{}") is not None
+        assert [name for name, _ in registry.registered().refused] == ["form", "host", "broken"]
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == 3
+        assert "the form gemini is known already" in told[0]
+        assert "the host api.openai.com is known already" in told[1]
+        assert "ImportError: no module named example" in told[2]
+    finally:
+        for cache in caches:
+            cache.cache_clear()

@@ -1,0 +1,196 @@
+"""What a request is a call of: hosts and forms, built in and brought by other packages.
+
+Nothing here parses a body or loads a form's file until it is asked for one, and every reader asks here: the
+seam, the proxy and the facts name one provider for one request. Packages bring forms and hosts by the
+entry-point group `tracefork.wire`: each entry is an object with a `FORMS` or a `HOSTS`, or with both.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, cast
+from urllib.parse import unquote, urlsplit
+
+from .forms import FORMS, Form, Path
+from .hosts import HOSTS, Host
+
+if TYPE_CHECKING:
+    from .messages import ProviderModule
+
+GROUP = "tracefork.wire"
+_LOG = logging.getLogger("tracefork_otel")
+
+_HEAD = 2048
+"""Bytes from the front in which a leading `model` is looked for."""
+_TAIL = 32 * 1024
+"""Bytes from the end in which a trailing one is: SDKs write `model` after the messages, before the tools."""
+_TRIES = 4
+"""Candidates looked at before giving up, which bounds the time that a hostile body can cost."""
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_SCALAR = rb"(?:" + _STRING + rb"|[-+.0-9eE]++|true|false|null)"
+_LEADING = re.compile(
+    rb"\s*\{(?:\s*" + _STRING + rb"\s*:\s*" + _SCALAR + rb'\s*,)*?\s*"model"\s*:\s*"([^"\\]{1,200})"',
+    re.DOTALL,
+)
+_KEY = b'"model"'
+_VALUE = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
+_BEFORE = re.compile(rb"[{,]\s*\Z")
+_STRINGS = re.compile(_STRING, re.DOTALL)
+
+
+class Call(NamedTuple):
+    """A request that is recognised as a call of a model."""
+
+    form: str
+    provider: str
+    """`gen_ai.provider.name`."""
+    operation: str
+    """`gen_ai.operation.name`."""
+    model: str | None
+    """`gen_ai.request.model`; None also where it cannot be told without parsing the body."""
+
+
+class Registered(NamedTuple):
+    """All hosts and forms, and the plugins that were left out, each with the reason."""
+
+    hosts: tuple[Host, ...] = HOSTS
+    forms: tuple[Form, ...] = FORMS
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+def recognise(method: str, url: str, body: bytes) -> Call | None:
+    """Return the call that a request makes, None where its path is no known model API's.
+
+    A path of a known shape on an unknown host counts only if the body may name a model: other services have
+    such paths too.
+    """
+    host, path = place(url)
+    found = placed(path) if method.upper() == "POST" else None
+    if found is None:
+        return None
+    form, rule, named, stand_in = found
+    model = named or model_of(body) or stand_in
+    known = host_of(host)
+    if known is None and model is None and _KEY not in body:
+        return None
+    return Call(form.name, rule.provider if known is None else known.provider, rule.operation, model)
+
+
+def place(url: str) -> tuple[str, str]:
+    """Return a URL's lower-case host and its path, unquoted, without a slash at its end; empty for no URL."""
+    try:
+        parts = urlsplit(url)
+        return (parts.hostname or "").lower(), unquote(parts.path).rstrip("/")
+    except ValueError:
+        return "", ""
+
+
+@lru_cache(maxsize=512)
+def placed(path: str) -> tuple[Form, Path, str | None, str | None] | None:
+    """Return whose path this is: its form, the rule, the model that it names, and what stands in for one."""
+    for form in registered().forms:
+        found = form.place(path)
+        if found is not None:
+            named = found[1].groupdict()
+            return form, found[0], named.get("model"), named.get("deployment")
+    return None
+
+
+def model_in_path(url: str) -> str | None:
+    """Return the model or the deployment that a model API's path names, None where it names none."""
+    found = placed(place(url)[1])
+    return None if found is None else found[2] or found[3]
+
+
+@lru_cache(maxsize=512)
+def host_of(name: str) -> Host | None:
+    """Return the row of the host of that name, None where no provider is known by it."""
+    lower = name.lower().rstrip(".")
+    return next((row for row in registered().hosts if row.is_called(lower)), None)
+
+
+def is_model_host(name: str) -> bool:
+    """Return whether a model provider answers under that name, and little else does."""
+    known = host_of(name)
+    return known is not None and known.watched
+
+
+def price_name(provider: str) -> str:
+    """Return the name under which the price list has a provider."""
+    rows = (row for row in registered().hosts if row.provider == provider)
+    return next((row.price or provider for row in rows), provider)
+
+
+def base_urls() -> dict[str, str]:
+    """Return the variables that lead a provider's SDKs, each with the base URL that holds without it."""
+    rows = registered().hosts
+    return {row.variable: f"https://{row.name}{row.base_path}" for row in rows if row.variable is not None}
+
+
+def load(form: str) -> ProviderModule:
+    """Return the module of the form of this name."""
+    module = next(row.module for row in registered().forms if row.name == form)
+    return cast("ProviderModule", import_module(module))
+
+
+@lru_cache(maxsize=1)
+def registered() -> Registered:
+    """Return all hosts and forms. A plugin that fails or takes a name that is taken is warned of, once."""
+    # Here, not above: it takes as long to load as all else of ours.
+    from importlib import metadata
+
+    known = Registered()
+    for entry in metadata.entry_points(group=GROUP):
+        try:
+            known = _with(known, entry.load())
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            _LOG.warning("the plugin %s (%s) of %s is left out: %s", entry.name, entry.value, GROUP, why)
+            known = known._replace(refused=(*known.refused, (entry.name, why)))
+    return known
+
+
+def _with(known: Registered, plugin: object) -> Registered:
+    """Return what is known with a plugin's hosts and forms; raise ValueError where a name is taken."""
+    hosts = tuple(Host(*row) for row in getattr(plugin, "HOSTS", ()))
+    forms = tuple(
+        Form(name, module, tuple(Path(*path) for path in paths))
+        for name, module, paths in getattr(plugin, "FORMS", ())
+    )
+    for kind, given, own in (("host", hosts, known.hosts), ("form", forms, known.forms)):
+        taken = {row.name for row in given} & {row.name for row in own}
+        if taken:
+            raise ValueError(f"the {kind} {min(taken)} is known already")
+    for path in (path for form in forms for path in form.paths):
+        re.compile(path.pattern)
+    return known._replace(hosts=(*known.hosts, *hosts), forms=(*known.forms, *forms))
+
+
+def model_of(body: bytes) -> str | None:
+    """The value of the top-level `model` of a JSON object, or None where that cannot be told cheaply."""
+    leading = _LEADING.match(body[:_HEAD])
+    if leading is not None:
+        return leading[1].decode("utf-8", "replace")
+    tail = body[-_TAIL:]
+    at = len(tail)
+    for _ in range(_TRIES):
+        # Finding the bytes and then looking round them is ten times as fast as one expression over the tail.
+        at = tail.rfind(_KEY, 0, at)
+        if at < 0:
+            return None
+        found = _VALUE.match(tail, at)
+        # Inside a JSON string every quote is escaped, so what passes can only be a real key.
+        if found and _BEFORE.search(tail[max(0, at - 64) : at]) and _closes_one_object(tail[found.end() :]):
+            return found[1].decode("utf-8", "replace")
+    return None
+
+
+# The turns of a conversation end alike (tools, system): the second costs a hash where the first cost 200 µs.
+@lru_cache(maxsize=16)
+def _closes_one_object(rest: bytes) -> bool:
+    bare = _STRINGS.sub(b"", rest)
+    return bare.count(b"}") - bare.count(b"{") == 1 and bare.count(b"]") == bare.count(b"[")
