@@ -9,11 +9,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 from .errors import UsageError
 
 Mode: TypeAlias = Literal["record", "replay", "fork", "off"]
+Timing: TypeAlias = Literal["none", "recorded"]
 MODES: tuple[Mode, ...] = ("record", "replay", "fork", "off")
 
 DEFAULT_STORE = ".tracefork"
@@ -56,7 +57,7 @@ class Settings:
     """TRACEFORK_MATCH: how a replay compares request bodies: byte for byte, or as parsed JSON."""
     ignore: tuple[str, ...] = ()
     """TRACEFORK_IGNORE: JSON paths left out of that comparison, comma-separated; implies `json`."""
-    timing: Literal["none", "recorded"] = "none"
+    timing: Timing = "none"
     """TRACEFORK_TIMING: `recorded` makes a replay wait as long as the recording did, chunk by chunk."""
     allow_hosts: tuple[str, ...] = ()
     """TRACEFORK_ALLOW_HOSTS: hosts that a replay may connect to, comma-separated."""
@@ -95,10 +96,7 @@ class Settings:
                 "Literal['exact', 'json']", _choice(environ, "TRACEFORK_MATCH", ("exact", "json"), "exact")
             ),
             ignore=_names(environ, "TRACEFORK_IGNORE"),
-            timing=cast(
-                "Literal['none', 'recorded']",
-                _choice(environ, "TRACEFORK_TIMING", ("none", "recorded"), "none"),
-            ),
+            timing=cast("Timing", _choice(environ, "TRACEFORK_TIMING", get_args(Timing), "none")),
             allow_hosts=_names(environ, "TRACEFORK_ALLOW_HOSTS"),
             tools=cast("Literal['recorded', 'live', 'refuse'] | None", _tools(environ)),
             draws=_flag(environ, "TRACEFORK_DRAWS", False),

@@ -23,6 +23,7 @@ from . import (
     validate,
     verify,
 )
+from .flags import expanded
 
 app = typer.Typer(
     help="Find the step that broke an LLM agent: record runs, read them, replay them bit-exact.",
@@ -53,14 +54,14 @@ app.command(
 )(run.run)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
-app.command("replay")(replay.replay)
-app.command("verify")(verify.verify)
-app.command("fork")(fork.fork)
+app.command("replay")(expanded(replay.replay))
+app.command("verify")(expanded(verify.verify))
+app.command("fork")(expanded(fork.fork))
 app.command("diff")(diff.diff)
-app.command("blame")(blame.blame)
+app.command("blame")(expanded(blame.blame))
 app.command("sql")(sql.sql)
 app.add_typer(tape.app, name="tape")
-app.command("proxy")(proxy.proxy)
+app.command("proxy")(expanded(proxy.proxy))
 app.command("serve")(serve.serve)
 app.command("validate")(validate.validate)
 app.command("doctor")(doctor.doctor)

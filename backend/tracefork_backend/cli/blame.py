@@ -4,69 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from tracefork_otel.errors import UsageError
 
 from . import blame_view as view
-from .fork import FAILED, BudgetOption, EstimateOption, JobsOption
-from .options import (
+from .flags.common import (
     STORE,
-    AgentOption,
-    AllowHostOption,
-    IgnoreOption,
+    BudgetOption,
+    EstimateOption,
+    JobsOption,
     JsonOption,
-    MatchOption,
     StoreOption,
-    TimeoutOption,
-    one_of,
+    choice,
 )
-from .oracle_flags import (
-    ExitCodeOption,
-    FailureOption,
-    FieldOption,
-    JudgeModelOption,
-    JudgeOption,
-    JudgeRatesOption,
-    OracleOption,
-    SuccessOption,
-    oracle_of,
-)
-from .output import print_json, say
-from .replay import FINDING
+from .flags.oracle import OracleFlags
+from .flags.start import StartFlags
+from .output import FAILED, FINDING, print_json, say
 
 if TYPE_CHECKING:
     from ..blaming.changes import Change
     from ..blaming.experiment import OnProgress
+    from ..grading.oracle import Oracle
     from ..store import Store
 
-MODES = ("auto", "intervene", "value", "fixed")
-COUPLINGS = ("fresh", "recorded")
+Mode: TypeAlias = Literal["auto", "intervene", "value", "fixed"]
+Coupling: TypeAlias = Literal["fresh", "recorded"]
 
 
 def blame(
     refs: Annotated[
         list[str], typer.Argument(metavar="RUN | resume EXP | verify EXP | show EXP", help="What to blame.")
     ],
+    *,
     store: StoreOption = STORE,
-    success_re: SuccessOption = None,
-    failure_re: FailureOption = None,
-    field: FieldOption = None,
-    exit_code: ExitCodeOption = False,
-    oracle: OracleOption = None,
-    judge: JudgeOption = None,
-    judge_model: JudgeModelOption = None,
-    judge_rates: JudgeRatesOption = None,
-    mode: Annotated[str, typer.Option("--mode", help="auto, intervene, value or fixed.")] = "auto",
+    oracle: OracleFlags,
+    mode: Annotated[Mode, choice("--mode", Mode, "How the steps are compared.")] = "auto",
     coupling: Annotated[
-        str,
-        typer.Option(
-            "--coupling", help="fresh, or recorded: requests that the run made too get its answers."
-        ),
+        Coupling,
+        choice("--coupling", Coupling, "`recorded`: requests that the run made get its answers."),
     ] = "fresh",
     ablate: Annotated[
         str | None, typer.Option("--ablate", metavar="TEXT", help="Each step answers this.")
@@ -88,11 +68,7 @@ def blame(
     budget: BudgetOption = None,
     estimate: EstimateOption = False,
     jobs: JobsOption = 4,
-    agent: AgentOption = None,
-    match: MatchOption = "exact",
-    ignore: IgnoreOption = None,
-    timeout: TimeoutOption = 600.0,
-    allow_host: AllowHostOption = None,
+    start: StartFlags,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Also write the answer as a page.")
     ] = None,
@@ -103,10 +79,11 @@ def blame(
     Exit 0 with an answer (also: nothing certified), 1 if the run does not replay or `verify` finds a wrong
     number, 3 if no fork could be graded.
     """
-    one_of("--mode", mode, MODES)
-    one_of("--coupling", coupling, COUPLINGS)
     asked = {
-        "oracle": [success_re, failure_re, field, exit_code, oracle, [judge, judge_model, judge_rates]],
+        "oracle": [
+            *(oracle.success_re, oracle.failure_re, oracle.field, oracle.exit_code, oracle.oracle),
+            [oracle.judge, oracle.judge_model, oracle.judge_rates],
+        ],
         "change": [
             ablate,
             resample,
@@ -121,18 +98,14 @@ def blame(
             "k": k,
             "alpha": alpha,
             "max_trials": max_trials,
-            "agent": agent,
-            "match": match,
-            "ignore": tuple(ignore or ()),
-            "timeout": timeout,
-            "allow_hosts": tuple(allow_host or ()),
+            **start.asked(),
         },
     }
     from ..store import open_store
 
     with open_store(store) as opened:
         if len(refs) == 2 and refs[0] in ("resume", "verify", "show"):
-            if any(asked["oracle"][:-1]) or judge is not None or any(asked["change"]):
+            if any(asked["oracle"][:-1]) or oracle.judge is not None or any(asked["change"]):
                 raise UsageError(
                     f"`blame {refs[0]}` keeps to what its experiment was begun with: "
                     "leave oracle and change out"
@@ -177,6 +150,28 @@ def _change(given: Any) -> Change:
     return changes.noop() if noop else changes.resample()
 
 
+def _oracle(
+    success_re: str | None,
+    failure_re: str | None,
+    field: str | None,
+    exit_code: bool,
+    function: str | None,
+    judge: Sequence[str | None] = (None, None, None),
+) -> Oracle | None:
+    """The oracle of these values, as the journal keeps them."""
+    rubric, model, rates = judge
+    return OracleFlags(
+        success_re=success_re,
+        failure_re=failure_re,
+        field=field,
+        exit_code=exit_code,
+        oracle=function,
+        judge=rubric,
+        judge_model=model,
+        judge_rates=rates,
+    ).asked()
+
+
 def _estimated(opened: Store, ref: str, asked: Mapping[str, Any], budget: float | None, as_json: bool) -> int:
     import dataclasses
 
@@ -204,7 +199,7 @@ def _experiment(
     """The exit status, after the experiment ended and was shown."""
     from ..blaming.experiment import blame as run_experiment
 
-    oracle = oracle_of(*asked["oracle"])
+    oracle = _oracle(*asked["oracle"])
     if oracle is None:
         raise UsageError(
             "say what a success is: --success-re with --failure-re, --field, --exit-code, --oracle or --judge"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tracefork_otel.errors import UsageError
 
-from .options import STORE, JsonOption, StoreOption
+from .flags.common import STORE, JsonOption, StoreOption
 from .output import print_json
+from .refs import named
 
 if TYPE_CHECKING:
-    from tracefork_otel.tape.tape import Tape
-
-    from ..store import Run, Store
+    from ..store import Store
 
 DIFFERENT = 1
 
@@ -39,18 +37,12 @@ def diff(
     with open_store(store) as opened:
         if second is None:
             first, second = _parent(opened, first), first
-        found = compare(_side(opened, first), _side(opened, second))
+        found = compare(named(opened, first), named(opened, second))
     if as_json:
         print_json({**asdict(found), "differs": found.differs, "first": found.first, "chain": found.chain})
     else:
         print(found)
     return DIFFERENT if exit_code and found.differs else 0
-
-
-def _side(opened: Store, ref: str) -> Run | Tape:
-    from tracefork_otel.tape.tape import Tape
-
-    return Tape.load(ref) if Path(ref).is_file() else opened.run(ref)
 
 
 def _parent(opened: Store, ref: str) -> str:

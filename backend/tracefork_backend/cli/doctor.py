@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import STORE, JsonOption, StoreOption
-from .output import print_json
-
-FINDING = 1
+from .flags.common import STORE, JsonOption, StoreOption
+from .output import FINDING, print_json
 
 
 def doctor(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .output import cell, console, money, say, table
+from .output import cell, console, money, print_json, say, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,8 +113,11 @@ def _remark(one: Cell) -> str:
     return "; ".join([*problems, *([one.why] if one.why else [])])
 
 
-def print_plan(planned: Matrix) -> None:
+def print_plan(planned: Matrix, *, as_json: bool) -> None:
     """Print what each cell would take, and all of them."""
+    if as_json:
+        print_json({"estimate": str(planned.estimate), "cells": planned.rows()})
+        return
     shown = table(
         "RUN", "VARIANT", "FORKS", "CALLS", "COST", "", right=("FORKS", "CALLS", "COST"), grow=("VARIANT", "")
     )

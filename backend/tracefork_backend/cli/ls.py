@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import STORE, JsonOption, StoreOption
+from .flags.common import STORE, JsonOption, StoreOption
 from .output import ago, cell, console, duration, money, print_rows, say, table
 
 COLUMNS = (

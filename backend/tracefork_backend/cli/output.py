@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+FINDING = 1
+"""Exit status of a finding: drift, damage, a wrong number."""
+FAILED = 3
+"""Exit status where the agent, the model or the machine failed."""
 PIPE_WIDTH = 200
 """Columns to lay tables out for where stdout is no terminal and COLUMNS says nothing."""
 

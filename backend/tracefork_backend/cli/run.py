@@ -8,7 +8,7 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
-from .options import STORE, RedactOption, StoreOption
+from .flags.common import STORE, RedactOption, StoreOption
 from .output import say
 
 

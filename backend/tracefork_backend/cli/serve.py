@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from .options import STORE, RedactOption, StoreOption
+from .flags.common import STORE, HostOption, PortOption, RedactOption, StoreOption
 from .output import say
-
-PortOption = Annotated[int, typer.Option("--port", help="The port to listen on; 0 for a free one.")]
-HostOption = Annotated[str, typer.Option("--host", help="The address to listen on: this machine alone.")]
 
 
 def serve(

@@ -11,7 +11,7 @@ import typer
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction.redact import ATTRIBUTE
 
-from .options import STORE, JsonOption, StoreOption
+from .flags.common import STORE, JsonOption, StoreOption
 from .output import cell, console, duration, money, print_json, table
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import STORE, JsonOption, StoreOption
+from .flags.common import STORE, JsonOption, StoreOption
 from .output import cell, console, print_rows, table
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .options import STORE, JsonOption, RunArgument, StoreOption
+from .flags.common import STORE, JsonOption, RunArgument, StoreOption
 from .output import print_json
+from .refs import tape_of
 
 app = typer.Typer(help="Write a run to a tape file, or read one into the store.", no_args_is_help=True)
 
@@ -21,11 +22,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run as a tape: JSON lines, one message a line, digests of every body."""
-    from ..rerun.reconstruct import reconstruct
-    from ..store import open_store
-
-    with open_store(store) as opened:
-        tape = reconstruct(opened, opened.run(ref), command=True)
+    tape = tape_of(store, ref, command=True)
     path = output or Path(f"{tape.run_id[:8]}.tape.jsonl")
     tape.dump(path)
     if as_json:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tracefork_otel.errors import TraceforkError, UsageError
 
-from .options import (
-    STORE,
-    AgentOption,
-    AllowHostOption,
-    IgnoreOption,
-    JsonOption,
-    MatchOption,
-    StoreOption,
-    ToolsOption,
-)
-from .output import print_json
-from .replay import FINDING, replay_ref, tools_asked
+from .flags.common import STORE, JsonOption, StoreOption
+from .flags.start import ReplayFlags
+from .output import FINDING, print_json
+from .refs import named
 
 if TYPE_CHECKING:
     from ..rerun.replaying import ReplayResult
-
-
-class _Options(TypedDict):
-    agent: str | None
-    match: str
-    ignore: tuple[str, ...]
-    timeout: float
-    allow_hosts: tuple[str, ...]
-    tools: str | None
-
+    from ..store import Store
 
 CANNOT_TELL = 125
 """The status by which `git bisect run` skips a commit."""
@@ -42,13 +25,9 @@ CANNOT_TELL = 125
 
 def verify(
     refs: Annotated[list[str], typer.Argument(metavar="RUN|TAPE…", help="Runs and tape files.")],
+    *,
     store: StoreOption = STORE,
-    agent: AgentOption = None,
-    match: MatchOption = "exact",
-    ignore: IgnoreOption = None,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each agent.")] = 600.0,
-    allow_host: AllowHostOption = None,
-    tools: ToolsOption = None,
+    start: ReplayFlags,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="For `git bisect run`: exit 0 same, 1 drift, 125 cannot tell.")
     ] = False,
@@ -57,22 +36,13 @@ def verify(
     """Replay each; exit 0 if all are bit-exact, 1 if one drifted, 2 or 3 if one could not be replayed."""
     from ..store import open_store
 
-    options: _Options = {
-        "agent": agent,
-        "match": match,
-        "ignore": tuple(ignore or ()),
-        "timeout": timeout,
-        "allow_hosts": tuple(allow_host or ()),
-        "tools": tools,
-    }
-    tools_asked(tools)
     if bisect:
-        return _bisect(store, refs, options, as_json)
+        return _bisect(store, refs, start, as_json)
     worst = 0
     with open_store(store) as opened:
         for ref in refs:
             try:
-                result = replay_ref(opened, ref, **options)
+                result = _replayed(opened, ref, start)
             except TraceforkError as error:
                 worst = max(worst, error.exit_status)
                 _report(ref, passed=False, lines=[f"error: {error}"], as_json=as_json)
@@ -83,8 +53,14 @@ def verify(
     return worst
 
 
-def _bisect(store: Path, refs: list[str], options: _Options, as_json: bool) -> int:
-    """Whether this commit does what the tape holds; whatever keeps us from seeing that is no finding."""
+def _replayed(opened: Store, ref: str, start: ReplayFlags) -> ReplayResult:
+    from ..rerun.replaying import replay
+
+    return replay(named(opened, ref), store=opened, **start.asked())
+
+
+def _bisect(store: Path, refs: list[str], start: ReplayFlags, as_json: bool) -> int:
+    """Return whether this commit does what the tape holds; what keeps us from seeing that is no finding."""
     from ..store import open_store
 
     if len(refs) != 1:
@@ -93,7 +69,7 @@ def _bisect(store: Path, refs: list[str], options: _Options, as_json: bool) -> i
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
         with open_store(store) as opened:
-            result = replay_ref(opened, refs[0], **options)
+            result = _replayed(opened, refs[0], start)
     except Exception as error:
         _report(refs[0], passed=None, lines=[f"cannot tell: {error}"], as_json=as_json)
         return CANNOT_TELL
