@@ -25,8 +25,8 @@ from tracefork_otel.store.wal import Wal
 from tracefork_otel.tape.tape import HowStarted
 
 from ..network.agents import Route, behind_proxy, routes_of
-from ..rerun.drawn import shortfalls
 from ..store import Store, open_store
+from ..store.drawn import shortfalls
 from .environment import recordable, traced
 from .reach import program_of, reached, short_name, unwritable, why_nothing
 from .supervise import exit_status

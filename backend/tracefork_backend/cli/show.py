@@ -52,13 +52,13 @@ def show(
 
 
 def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool) -> None:
-    from ..rerun import redacted
-    from ..rerun.drawn import recorded_line
+    from ..rerun.evidence import Redaction
+    from ..store.drawn import recorded_line
 
     summary = opened.rows("select * from runs where run_id = $run_id", {"run_id": run.run_id})[0]
     launched = opened.draws_of_launch(run.launch_id) if run.launch_id else ()
     drawn = recorded_line(launched or run.notes)
-    replaced = redacted.line(run.exchanges)
+    replaced = Redaction(run.exchanges).recorded()
     if as_json:
         incomplete = list(run.incomplete_reasons)
         told = {"incomplete": incomplete, "draws": drawn, "redacted": replaced}

@@ -11,16 +11,13 @@ from typing import Any
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.match import MatchMode, fingerprint
-from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire import facts as providers
 
 from ..store import facts_of
-from . import called
-from .problems import Diagnosis
-from .receipt import DriftReport, Leak
+from .evidence import Tools
+from .records import DriftReport, Records, phase_of, went_live
 from .result import Fork
-from .steps import phase_of, report_of, went_live
 
 # The model did not answer such a call, so there is nothing to price.
 _REFUSED = 400
@@ -44,17 +41,6 @@ class Ended:
     not_started: str | None = None
     """Why the agent was never at work."""
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
-    """What the processes of a fork recorded."""
-
-    exchanges: Sequence[Exchange]
-    """In order of their start."""
-    spans: Sequence[SpanRecord]
-    processes: Sequence[ProcessStarted]
-    notes: Sequence[Note]
 
 
 class Account:
@@ -84,12 +70,11 @@ class Account:
         self._ignore = tuple(ignore)
         self.own = [one for one in records.exchanges if one.trace_id == run_id]
         self.live = [one for one in records.exchanges if went_live(one)]
-        refused = (one for one in (*records.exchanges, *records.spans) if "tracefork.drift" in one.attributes)
-        self.misses: list[Exchange | SpanRecord] = sorted(refused, key=lambda one: one.started_ns)
-        """Requests, and calls of tools, that were refused."""
+        self.misses = records.refused()
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a Fork that records decide."""
+        """Return the fields of a Fork that records decide, but its problem."""
+        tools = Tools(self.tape)
         prices = [self._price(one) for one in self.live]
         known = [price for price in prices if isinstance(price, float)]
         unpriced = prices.count(None)
@@ -105,12 +90,11 @@ class Account:
             "last_text": self._last_text(),
             "answers_sha256": self._answers(),
             "drift": self.drift(),
-            "leaks": self.leaks(),
-            "problem": Diagnosis(self).first(),
-            "tools": called.account(self.tape, self.records.spans),
-            "notes": (*self.ended.notes, *self._how_changed(), *called.others(self.records.spans)),
+            "leaks": self.records.leaks(),
+            "tools": tools.line(self.records),
+            "notes": (*self.ended.notes, *self._how_changed(), *tools.remarks(self.records)),
             "exit_status": self.ended.exit_status,
-            "result": self.ended.result if self.ended.in_place else self._result(),
+            "result": self.ended.result if self.ended.in_place else self.records.result(),
             "stdout": self.ended.stdout,
             "stderr": self.ended.stderr,
             "seconds": self.ended.seconds,
@@ -186,12 +170,6 @@ class Account:
             digest.update(f"|{response.status}\n".encode())
         return digest.hexdigest()
 
-    def _result(self) -> object:
-        """What the agent function returned, from the first span of one that says so."""
-        found = [span for span in self.records.spans if "tracefork.result" in span.attributes]
-        first = min(found, key=lambda span: span.started_ns, default=None)
-        return None if first is None else first.attributes["tracefork.result"]
-
     def _how_changed(self) -> tuple[str, ...]:
         """That a tool's result was changed outside of the tool."""
         change = self.change
@@ -205,17 +183,7 @@ class Account:
     def drift(self) -> DriftReport | None:
         """How the agent left its tape before the change, if it did."""
         first = next((one for one in self.misses if phase_of(one) == "prefix"), None)
-        return None if first is None else report_of(first)
-
-    def leaks(self) -> tuple[Leak, ...]:
-        """The connections that went round the seam before the change."""
-        found: dict[Leak, None] = {}
-        for note in self.records.notes:
-            if note.kind == "leak":
-                port = note.attributes.get("port")
-                host, caller = (str(note.attributes.get(name, "?")) for name in ("host", "caller"))
-                found.setdefault(Leak(host=host, port=port if isinstance(port, int) else None, caller=caller))
-        return tuple(found)
+        return None if first is None else DriftReport.of(first)
 
 
 def root_attributes(fork: Fork) -> dict[str, object]:

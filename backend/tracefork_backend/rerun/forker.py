@@ -15,21 +15,21 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode, parse_paths
 from tracefork_otel.play.tools import CHANGES, ToolsMode
-from tracefork_otel.store.wal import exchanges_of, read_wal, wal_files
 from tracefork_otel.tape.tape import Tape
 
 from ..agents import Stopper
 from ..grading.oracle import Oracle, grade, graded_fork
 from ..store import Run, Store, open_store
 from ..writeback import RootSpan, WriteBack
-from .accounting import Account, Ended, Records, root_attributes
-from .called import check_tools
+from .accounting import Account, Ended, root_attributes
 from .edits import Edit
 from .interventions import build
 from .memory import Memories
+from .problems import Diagnosis
 from .reconstruct import reconstruct
+from .records import Records
 from .result import Fork
-from .starting import Agent, Playing, way_of
+from .starting import Agent, Playing, check_tools, way_of
 from .workspace import TrialSpace, Workspace
 
 _Checked: TypeAlias = tuple[Intervention, str | None]
@@ -266,22 +266,21 @@ class Forker:
 
     def account(self, attempt: _Attempt, ended: Ended) -> dict[str, Any]:
         """The fields of a Fork that its records decide."""
-        contents = [read_wal(path) for path in wal_files(attempt.space.store)]
-        exchanges, spans, processes, notes = exchanges_of(contents)
-        exchanges.sort(key=lambda one: (one.started_ns, one.span_id))
+        records = Records.read(attempt.space.store)
         if attempt.replicate is not None:
-            self._memories.add(attempt.replicate, attempt.number, exchanges)
-        return Account(
+            self._memories.add(attempt.replicate, attempt.number, records.exchanges)
+        account = Account(
             self.tape,
             attempt.change,
-            Records(exchanges=exchanges, spans=spans, processes=processes, notes=notes),
+            records,
             ended,
             run_id=attempt.root.trace_id,
             delivered=attempt.space.claims.taken(attempt.change.step),
             replaced=attempt.change.result is None or attempt.space.claims.taken(CHANGES),
             match=self._match,
             ignore=self._ignore,
-        ).fields()
+        )
+        return {**account.fields(), "problem": Diagnosis(account).first()}
 
     def note(self, fork: Fork, root: RootSpan) -> None:
         """The parent's trace says that it was forked, if it is here."""

@@ -16,7 +16,7 @@ from tracefork_otel.store.wal import Wal
 from tracefork_otel.tape.tape import Tape
 
 from ..store import open_store
-from .called import span_of
+from .tool_spans import span_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

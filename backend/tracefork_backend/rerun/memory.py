@@ -15,7 +15,7 @@ from tracefork_otel.play.memory import Remembered
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire import facts as providers
 
-from .steps import phase_of, went_live
+from .records import phase_of, went_live
 
 # A model that could not answer says nothing of how the run goes: a later trial asks again.
 _REFUSED = 400

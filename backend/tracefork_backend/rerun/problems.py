@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tracefork_otel.exchange import Exchange
 
 from ..store import facts_of
-from .receipt import last_line
+from .accounting import Account
+from .records import REFUSED, DriftReport, last_line, phase_of
 from .result import Problem
-from .steps import DRIFT, phase_of, report_of
-
-if TYPE_CHECKING:
-    from .accounting import Account
 
 _SIGNALLED = 128
 _TRACEBACK = "Traceback (most recent call last)"
@@ -66,7 +62,7 @@ class Diagnosis:
         )
 
     def _leaked(self) -> Problem | None:
-        leaks = self._account.leaks()
+        leaks = self._account.records.leaks()
         if not leaks:
             return None
         first = leaks[0]
@@ -79,7 +75,7 @@ class Diagnosis:
 
     def _not_applied(self) -> Problem | None:
         for one in self._account.records.exchanges:
-            if one.error_type == DRIFT and "tracefork.drift" not in one.attributes:
+            if one.error_type == REFUSED and "tracefork.drift" not in one.attributes:
                 return Problem(
                     kind="not_applied", text=f"{one.request.method} {one.request.url}: {one.error_message}"
                 )
@@ -127,7 +123,7 @@ class Diagnosis:
         return Problem(
             kind="offline",
             text=f"after the change the agent made a call that its parent had not made, and the tail is "
-            f"{self._account.change.tail}: {report_of(first).text}; use the tail live or recorded",
+            f"{self._account.change.tail}: {DriftReport.of(first).text}; use the tail live or recorded",
         )
 
     def _live_call(self) -> Problem | None:
@@ -169,10 +165,8 @@ class Diagnosis:
         return Problem(kind="crash" if crashed else "exit_status", text=text)
 
     def _incomplete(self) -> Problem | None:
-        for note in self._account.records.notes:
-            if note.kind == "lost":
-                why = note.attributes.get("why", "unknown")
-                return Problem(kind="incomplete", text=f"the fork was not recorded whole: {why}")
+        for why in self._account.records.losses():
+            return Problem(kind="incomplete", text=f"the fork was not recorded whole: {why}")
         return None
 
     def _last_words(self) -> str:

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tracefork_otel.errors import Drift
-from tracefork_otel.exchange import Exchange
-from tracefork_otel.play.match import Cause, Explanation
-from tracefork_otel.play.tools import ToolsMode, mode_of
-from tracefork_otel.store.records import Note, SpanRecord, ToolCall
+from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.tape import Tape, digest_of
 
-from . import called, drawn, redacted
+from .evidence import Draws, Evidence, Exchanges, Redaction, Tools
+from .records import DriftReport, Leak, Records, last_line
 
-# Statuses above this mean that a signal ended the process: who killed the recorded agent is not here now.
 _SIGNALLED = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftReport:
-    """One way in which a replay differs from its tape."""
-
-    step: int
-    cause: Cause
-    text: str
-    """One line for a person."""
-    path: str = ""
-    recorded: str | None = None
-    got: str | None = None
-    nearest: int | None = None
-    differences: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leak:
-    """A connection that went round the seam."""
-
-    host: str
-    port: int | None
-    caller: str
+"""Statuses above this mean that a signal ended the process: who killed the recorded agent is not here now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,117 +111,35 @@ class ReplayResult:
 
 
 def compare(
-    tape: Tape,
-    exchanges: Sequence[Exchange],
-    notes: Sequence[Note],
-    *,
-    exit_status: int | None,
-    stderr: str,
-    spans: Sequence[SpanRecord] = (),
-    tools: ToolsMode | None = None,
-) -> dict[str, object]:
-    """The fields of a ReplayResult that the replay's own records decide; `tools` is what was asked for."""
-    steps = {exchange.span_id: step for step, exchange in enumerate(tape.exchanges)}
-    served: dict[int, Exchange] = {}
-    problems: list[str] = []
-    for exchange in exchanges:
-        if "tracefork.drift" in exchange.attributes:
-            continue
-        if exchange.served_span_id in steps:
-            step = steps[str(exchange.served_span_id)]
-            if step in served:
-                problems.append(f"step {step} was served twice, to two processes that sent the same request")
-            served.setdefault(step, exchange)
-        else:
-            where = f"{exchange.request.method} {exchange.request.url}"
-            problems.append(f"{where} was not served: {exchange.error_message or 'it went over the network'}")
+    tape: Tape, records: Records, *, exit_status: int | None, stderr: str, tools: ToolsMode | None = None
+) -> dict[str, Any]:
+    """Return the fields of a ReplayResult that the replay's records decide; `tools` is what was asked for."""
+    exchanges, calls, draws = Exchanges(tape), Tools(tape, tools), Draws(tape)
+    kinds: tuple[Evidence, ...] = (exchanges, calls, draws, Redaction(tape.exchanges))
+    served, problems = exchanges.served(records)
     missing = tuple(step for step in range(tape.steps) if step not in served)
+    drifts = records.drifts()
+    if not drifts and crashed(tape, exit_status, missing=bool(missing)):
+        drifts = (_agent_error(tape, min(missing, default=tape.steps), exit_status, stderr),)
     return {
         "matched": len(served),
         "total": tape.steps,
         "missing": missing,
-        "drifts": _drifts(tape, _explained([*exchanges, *spans]), missing, exit_status, stderr, spans)
-        or _unasked(tape, spans, tools),
-        "leaks": _leaks(notes),
-        "problems": (*problems, *_losses(notes)),
-        "draws": drawn.account(tape, notes),
-        "tools": called.account(tape, spans),
+        "drifts": drifts or next(filter(None, (tuple(kind.missing(records)) for kind in kinds)), ()),
+        "leaks": records.leaks(),
+        "problems": (*problems, *(f"the replay was not recorded whole: {why}" for why in records.losses())),
+        "draws": draws.line(records),
+        "tools": calls.line(records),
         "tape_digest": tape.digest,
         "replay_digest": digest_of(served[step] for step in sorted(served)),
         "exit_status": exit_status,
         "expected_exit_status": tape.start.exit_status,
-        "notes": (
-            *(f"the recording is incomplete: {note.attributes.get('why', note.kind)}" for note in tape.notes),
-            *called.others(spans),
-            *filter(None, (redacted.note(tape.exchanges),)),
-        ),
+        "notes": tuple(remark for kind in kinds for remark in kind.remarks(records)),
     }
 
 
-def _explained(recorded: Sequence[Exchange | SpanRecord]) -> list[Explanation]:
-    """Why requests, and calls of tools, were refused: each reason once, the first one first."""
-    found: dict[str, Explanation] = {}
-    for one in sorted(recorded, key=lambda one: one.started_ns):
-        told = one.attributes.get("tracefork.drift")
-        if isinstance(told, str):
-            explanation = Explanation.from_json(told)
-            found.setdefault(explanation.fingerprint, explanation)
-    return list(found.values())
-
-
-def _unasked(tape: Tape, spans: Sequence[SpanRecord], tools: ToolsMode | None) -> tuple[DriftReport, ...]:
-    """Recorded calls of tools that did not come, where nothing else explains that."""
-    if mode_of(tools, tape.tools) == "live":
-        return ()
-    found: list[DriftReport] = []
-    for call in called.unasked(tape, spans):
-        step = called.step_before(tape, call)
-        what = f"tool {call.name}({call.arguments})"
-        found.append(
-            DriftReport(
-                step=step,
-                cause="missing",
-                text=f"step {step}: {what} was recorded, but never called (missing): "
-                "the agent makes fewer calls",
-                recorded=what,
-            )
-        )
-    return tuple(found)
-
-
-def _drifts(
-    tape: Tape,
-    explained: Sequence[Explanation],
-    missing: tuple[int, ...],
-    exit_status: int | None,
-    stderr: str,
-    spans: Sequence[SpanRecord],
-) -> tuple[DriftReport, ...]:
-    """The drifts; a crash and calls that did not come are told where no drift explains them."""
-    found = [
-        DriftReport(
-            step=one.step,
-            cause=one.cause,
-            text=one.text(),
-            path=one.path,
-            recorded=one.recorded,
-            got=one.got,
-            nearest=one.nearest,
-            differences=one.differences,
-        )
-        for one in explained
-    ]
-    if found:
-        return tuple(found)
-    if crashed(tape, exit_status, missing=bool(missing)):
-        expected = tape.start.exit_status
-        return (_agent_error(min(missing, default=tape.steps), exit_status, expected, stderr),)
-    served = called.served(tape, spans)
-    return tuple(_missing(tape, step, served) for step in missing)
-
-
 def crashed(tape: Tape, exit_status: int | None, *, missing: bool) -> bool:
-    """Whether the agent ended in another way than in the recording, as far as that is known."""
+    """Return whether the agent ended in another way than in the recording, as far as that is known."""
     expected = tape.start.exit_status
     if exit_status is None or exit_status == expected:
         return False
@@ -255,8 +148,8 @@ def crashed(tape: Tape, exit_status: int | None, *, missing: bool) -> bool:
     return expected <= _SIGNALLED
 
 
-def _agent_error(step: int, got: int | None, expected: int | None, stderr: str) -> DriftReport:
-    last = last_line(stderr)
+def _agent_error(tape: Tape, step: int, got: int | None, stderr: str) -> DriftReport:
+    expected, last = tape.start.exit_status, last_line(stderr)
     return DriftReport(
         step=step,
         cause="agent_error",
@@ -266,53 +159,6 @@ def _agent_error(step: int, got: int | None, expected: int | None, stderr: str) 
         recorded=None if expected is None else str(expected),
         got=str(got),
     )
-
-
-def last_line(text: str) -> str:
-    """The last line that says something: of a traceback, the error."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
-def _missing(tape: Tape, step: int, tools: Sequence[ToolCall]) -> DriftReport:
-    """A request that did not come, during whose recorded making one of these calls went on, or none."""
-    request, started_ns = tape.exchanges[step].request, tape.exchanges[step].started_ns
-    shown = f"{request.method} {request.url}"
-    during = next((one.name for one in tools if one.started_ns <= started_ns <= one.ended_ns), None)
-    why = (
-        "the agent makes fewer calls"
-        if during is None
-        else f"it was made during a call of the tool {during}, whose result was served: let it run, "
-        "with --tools live"
-    )
-    return DriftReport(
-        step=step,
-        cause="missing",
-        text=f"step {step}: {shown} was recorded, but never asked for (missing): {why}",
-        recorded=shown,
-        nearest=step,
-    )
-
-
-def _leaks(notes: Sequence[Note]) -> tuple[Leak, ...]:
-    found: dict[Leak, None] = {}
-    for note in notes:
-        if note.kind == "leak":
-            port = note.attributes.get("port")
-            leak = Leak(
-                host=str(note.attributes.get("host", "?")),
-                port=port if isinstance(port, int) else None,
-                caller=str(note.attributes.get("caller", "?")),
-            )
-            found.setdefault(leak)
-    return tuple(found)
-
-
-def _losses(notes: Sequence[Note]) -> list[str]:
-    return [
-        f"the replay was not recorded whole: {note.attributes.get('why', 'unknown')}"
-        for note in notes
-        if note.kind == "lost"
-    ]
 
 
 def _steps(steps: Sequence[int]) -> str:

@@ -14,9 +14,9 @@ from tracefork_otel.store.records import Draw, Note
 from tracefork_otel.tape.tape import HowStarted, Tape
 
 from ..store import Run, Store
+from ..store.drawn import draws_of, of_one_call, shortfalls
 from ..store.run import how_started
-from .called import calls_of
-from .drawn import draws_of, of_one_call, shortfalls
+from .tool_spans import calls_of
 
 FIDELITY = "tracefork.fidelity"
 """Attribute of an exchange that was made from messages on a span: `messages`."""
@@ -59,6 +59,7 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
         raise StoreError(f"run {run.run_id[:8]} cannot be replayed: {changed}; see `tracefork-otel doctor`")
     if launched:  # also what a process drew that exchanged nothing itself
         drawn += store.draws_of_launch(str(run.launch_id))
+    whole_process = launched or not start.entrypoint
     return Tape(
         run_id=run.run_id,
         name=run.name,
@@ -66,7 +67,7 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
         start=start,
         notes=(*notes, *shortfalls(drawn)),
         tools=calls_of(store.tools_of(run_ids, run.launch_id if launched else None)),
-        draws=draws_of(drawn) if launched or not start.entrypoint else of_one_call(_of_call(drawn, run)),
+        draws=draws_of(drawn) if whole_process else tuple(of_one_call(_of_call(drawn, run))),
     )
 
 

@@ -22,8 +22,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.match import parse_paths
 from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.settings import Settings
-from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
-from tracefork_otel.store.wal import exchanges_of, read_wal, wal_files
+from tracefork_otel.store.records import ProcessStarted, SpanRecord
 from tracefork_otel.tape.tape import HowStarted, Tape
 
 from ..agents import (
@@ -40,9 +39,10 @@ from ..agents.in_place import call, playing
 from ..agents.reach import reached, why_nothing
 from ..network.agents import behind_proxy, recorded_routes
 from ..store import Run, Store
-from .called import check_tools
-from .receipt import DriftReport, Leak, ReplayResult, compare, crashed
+from .receipt import ReplayResult, compare, crashed
 from .reconstruct import reconstruct, with_script_folder
+from .records import DriftReport, Leak, Records
+from .starting import check_tools
 
 __all__ = ["DriftReport", "Leak", "ReplayResult", "replay"]
 
@@ -242,15 +242,13 @@ class _Attempt:
 
     def collect(self, ended: _Ended) -> ReplayResult:
         """The comparison; raises AgentFailed if the agent was never at work, or did not end."""
-        processes, exchanges, spans, notes = self._records()
-        self._check(ended, processes, exchanges)
+        records = Records.read(self.space.store)
+        self._check(ended, records.processes, records.exchanges)
         fields: dict[str, Any] = compare(
             self.tape,
-            exchanges,
-            notes,
+            records,
             exit_status=ended.exit_status,
             stderr=ended.stderr,
-            spans=spans,
             tools=self.settings.tools,
         )
         return ReplayResult(
@@ -258,14 +256,9 @@ class _Attempt:
             replay_run_id=self.trace_id,
             stdout=ended.stdout,
             stderr=ended.stderr,
-            result=ended.result if ended.argv is None else _recorded_result(spans),
+            result=ended.result if ended.argv is None else records.result(),
             **fields,
         )
-
-    def _records(self) -> tuple[list[ProcessStarted], list[Exchange], list[SpanRecord], list[Note]]:
-        contents = [read_wal(path) for path in wal_files(self.space.store)]
-        exchanges, spans, processes, notes = exchanges_of(contents)
-        return processes, exchanges, spans, notes
 
     def _check(
         self, ended: _Ended, processes: Sequence[ProcessStarted], exchanges: Sequence[Exchange]
@@ -334,9 +327,3 @@ def _own_words(stderr: str) -> str:
     if len(text) > _ERROR_LENGTH:
         text = "…" + text[-_ERROR_LENGTH:]
     return f"; it said:\n{text}" if text else ""
-
-
-def _recorded_result(spans: Sequence[SpanRecord]) -> object:
-    """What the agent function returned, from the first span of one that says so."""
-    found = [span for span in spans if "tracefork.result" in span.attributes]
-    return min(found, key=lambda span: span.started_ns).attributes["tracefork.result"] if found else None

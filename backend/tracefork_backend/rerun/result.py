@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from tracefork_otel.errors import AgentFailed, Drift, StoreError, UsageError
 from tracefork_otel.play.intervention import Kind, Tail
 
-from .receipt import DriftReport, Leak
+from .records import DriftReport, Leak
 
 if TYPE_CHECKING:
     from ..store import Run, Store

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tracefork_otel.decorators.main import NOT_STARTED
-from tracefork_otel.errors import AgentFailed
+from tracefork_otel.errors import AgentFailed, UsageError
 from tracefork_otel.play.match import MatchMode
-from tracefork_otel.play.tools import ToolsMode
+from tracefork_otel.play.tools import TOOLS_MODES, ToolsMode
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import HowStarted, Tape
 
@@ -40,6 +40,13 @@ from .reconstruct import with_script_folder
 from .workspace import TrialSpace
 
 Agent: TypeAlias = str | Callable[..., Any]
+
+
+def check_tools(asked: object) -> None:
+    """Raise UsageError if this is no way to answer calls of tools."""
+    if asked is not None and asked not in TOOLS_MODES:
+        raise UsageError(f"tools={asked!r}: use {', '.join(TOOLS_MODES[:-1])} or {TOOLS_MODES[-1]}")
+
 
 # The agent's own error is shown whole up to this length, its end if it is longer.
 _ERROR_LENGTH = 4000

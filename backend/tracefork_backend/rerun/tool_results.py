@@ -11,7 +11,7 @@ from tracefork_otel.wire import facts as providers
 from tracefork_otel.wire.dumps import dumps
 from tracefork_otel.wire.json_edits import apply_edits
 
-from .called import step_before
+from .evidence import step_before
 
 if TYPE_CHECKING:
     from tracefork_otel.tape.tape import Tape
