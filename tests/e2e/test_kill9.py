@@ -34,7 +34,8 @@ import httpx2
 import pyarrow.parquet
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from tracefork_otel import TraceforkInstrumentor, segment, wal
+from tracefork_otel import TraceforkInstrumentor
+from tracefork_otel.store import sealing, wal
 
 SCHEMAS = ["tool %d: %s" % (at, hashlib.sha256(b"%d" % at).hexdigest() * 4) for at in range(20)]
 

@@ -53,7 +53,7 @@ def _work() -> None:
             _idle.set()
             return
         try:
-            from ..store.segment import seal
+            from ..store.sealing import seal
 
             seal(session.settings.store, [path])
         except Exception as error:
@@ -77,7 +77,7 @@ def seal_at_exit(session: Session) -> None:
         return
     path = sink.set_aside()
     if path is not None:
-        from ..store.segment import seal
+        from ..store.sealing import seal
 
         try:
             seal(session.settings.store, [path])

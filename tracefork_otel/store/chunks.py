@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import TypeAlias
@@ -160,13 +160,3 @@ def runs(numbers: Iterable[int]) -> list[int]:
         else:
             flat += (number, number)
     return flat
-
-
-def join(data: Sequence[bytes], parts: Sequence[int]) -> bytes:
-    """The body that `parts` describes; raises IndexError if a chunk is missing."""
-    pieces: list[bytes] = []
-    for first, last in zip(parts[::2], parts[1::2], strict=True):
-        if not 0 <= first <= last < len(data):
-            raise IndexError(f"chunks {first} to {last} are not among the {len(data)}")
-        pieces.extend(data[first : last + 1])
-    return b"".join(pieces)

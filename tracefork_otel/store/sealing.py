@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ..errors import StoreError
-from . import manifest, wal
+from . import manifest, segment, wal
 from . import rows as tables
 from .manifest import SegmentEntry
 
@@ -85,8 +85,6 @@ def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
 
 
 def _written(store: Path, rows: tables.Rows) -> SegmentEntry:
-    from . import segment
-
     return segment.write_segment(store, segment.tables_of(rows), segment.new_id())
 
 
@@ -153,8 +151,6 @@ def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:
     Damage of a body stays on its exchange. Raises StoreError if one of them cannot be read or has changed, or
     the new one cannot be written.
     """
-    from . import segment
-
     rows = tables.Rows()
     for entry in entries:
         for kind in ("exchanges", "spans"):

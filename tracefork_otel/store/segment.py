@@ -23,28 +23,9 @@ from ..files import replacing, sync_directory
 from . import rows as tables
 from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest
 from .records import Note, ProcessStarted, SpanRecord
-from .sealing import SealReport, merge, seal, seal_dead
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = [
-    "ROW_GROUP",
-    "SealReport",
-    "SegmentTables",
-    "encode",
-    "iter_exchanges",
-    "merge",
-    "new_id",
-    "read_exchanges",
-    "read_records",
-    "read_spans",
-    "schema",
-    "seal",
-    "seal_dead",
-    "tables_of",
-    "write_segment",
-]
 
 ROW_GROUP = {"exchanges": 4_096, "spans": 10_000, "chunks": 4_096}
 """Rows of a row group: what a reader of one run decodes at least; of chunks also what zstd sees together."""
@@ -139,20 +120,6 @@ def schema(kind: str) -> pa.Schema:
         "chunks": ["no", "text", "data"],
     }[kind]
     return pa.schema([pa.field(name, special.get(name, text)) for name in names])
-
-
-def encode(
-    exchanges: Iterable[Exchange],
-    spans: Iterable[SpanRecord],
-    processes: Iterable[ProcessStarted],
-    notes: Iterable[Note],
-) -> SegmentTables:
-    """The tables of a segment that holds all of these."""
-    rows = tables.Rows()
-    for exchange in exchanges:
-        rows.exchange(exchange)
-    rows.others(spans, processes, notes)
-    return tables_of(rows)
 
 
 def tables_of(rows: tables.Rows) -> SegmentTables:

@@ -11,14 +11,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import TapeError
 from ..exchange import Exchange, Headers, Request, Response
 from ..store.records import TOOL_FORMS, Draw, Note, ToolCall, ToolForm
 from ..wire.cuts import cut, decode_piece, encode_piece
 from ..wire.dumps import dumps
-from .tape import CHAIN_START, FORMAT, HowStarted, Tape, chain
+from .digest import CHAIN_START, chain, digest_of
+from .start import HowStarted
+
+FORMAT = 1
 
 _EXCHANGE_TEXT = ("error_type", "error_message", "intervention", "served_span_id", "name", "service")
 _EXCHANGE_ALWAYS = (
@@ -33,7 +36,26 @@ _EXCHANGE_ALWAYS = (
 )
 
 
-def encode(tape: Tape) -> bytes:
+class Contents(Protocol):
+    """What a tape's file holds."""
+
+    @property
+    def run_id(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]: ...  # noqa: D102
+    @property
+    def start(self) -> HowStarted: ...  # noqa: D102
+    @property
+    def notes(self) -> tuple[Note, ...]: ...  # noqa: D102
+    @property
+    def draws(self) -> tuple[Draw, ...]: ...  # noqa: D102
+    @property
+    def tools(self) -> tuple[ToolCall, ...]: ...  # noqa: D102
+
+
+def encode(tape: Contents) -> bytes:
     """The bytes of the tape's file; raises TapeError for an exchange that is not whole."""
     cuts = [_bodies(exchange) for exchange in tape.exchanges]
     chunks, ranges = _number([pair[0] for pair in cuts], [pair[1] for pair in cuts])
@@ -49,11 +71,11 @@ def encode(tape: Tape) -> bytes:
         lines.append(_checked({**record, "chain": link.hex()}))
     lines += [_checked(record) for record in draw_records(tape.draws)]
     lines += [_checked(_tool_record(call)) for call in tape.tools]
-    return b"\n".join([*lines, _end_line(lines, len(chunks), tape.steps), b""])
+    return b"\n".join([*lines, _end_line(lines, len(chunks), len(tape.exchanges)), b""])
 
 
-def decode(data: bytes, where: str) -> Tape:
-    """The tape in these bytes; raises TapeError, naming `where` and the line, if any byte was changed."""
+def decode(data: bytes, where: str) -> dict[str, Any]:
+    """Return the fields of the tape; raises TapeError naming `where` and the line if a byte was changed."""
     lines = data.split(b"\n")
     manifest = _read_manifest(lines[0], where)
     if len(lines) < 3 or lines[-1] != b"" or not lines[-2].startswith(b'{"end":true,'):
@@ -66,7 +88,7 @@ def decode(data: bytes, where: str) -> Tape:
         raise TapeError(f"{where}: not a tape that this version can read: {error!r}") from error
 
 
-def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: str) -> Tape:
+def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: str) -> dict[str, Any]:
     chunks: int = manifest["chunks"]
     draws: int = manifest.get("draws", 0)
     tools: int = manifest.get("tools", 0)
@@ -87,27 +109,27 @@ def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: st
         raise TapeError(
             f"{where}: line {len(lines) - 1}: the checksum of the file does not match: it was changed"
         )
-    return Tape(
-        run_id=manifest["run_id"],
-        name=manifest["name"],
-        exchanges=tuple(exchanges),
-        start=_read_start(manifest["start"]),
-        notes=tuple(Note(**note) for note in manifest["notes"]),
-        draws=drawn,
-        tools=called,
-    )
+    return {
+        "run_id": manifest["run_id"],
+        "name": manifest["name"],
+        "exchanges": tuple(exchanges),
+        "start": _read_start(manifest["start"]),
+        "notes": tuple(Note(**note) for note in manifest["notes"]),
+        "draws": drawn,
+        "tools": called,
+    }
 
 
-def _manifest(tape: Tape, chunks: int) -> dict[str, Any]:
+def _manifest(tape: Contents, chunks: int) -> dict[str, Any]:
     start = tape.start
     return {
-        "tracefork_tape": tape.version,
+        "tracefork_tape": FORMAT,
         "run_id": tape.run_id,
         "name": tape.name,
         "created_ns": tape.exchanges[0].started_ns if tape.exchanges else 0,
-        "digest": tape.digest,
+        "digest": digest_of(tape.exchanges),
         "chunks": chunks,
-        "exchanges": tape.steps,
+        "exchanges": len(tape.exchanges),
         **({"draws": len(draw_records(tape.draws))} if tape.draws else {}),
         **({"tools": len(tape.tools)} if tape.tools else {}),
         "start": {

@@ -13,7 +13,7 @@ from typing import Literal
 import tracefork_otel
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction import redact
-from tracefork_otel.tape.tape import HowStarted
+from tracefork_otel.tape.start import HowStarted
 
 BOOT = Path(tracefork_otel.__file__).parent / "boot"
 """The folder whose sitecustomize starts the recording; first on PYTHONPATH."""

@@ -22,7 +22,7 @@ from tracefork_otel.session.state import git_commit
 from tracefork_otel.settings import Settings
 from tracefork_otel.store.records import ProcessStarted, SpanRecord
 from tracefork_otel.store.wal import Wal
-from tracefork_otel.tape.tape import HowStarted
+from tracefork_otel.tape.start import HowStarted
 
 from ..network.agents import Route, behind_proxy, routes_of
 from ..store import Store, open_store

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tracefork_otel.errors import TapeError, UsageError
 from tracefork_otel.redaction import redact
 from tracefork_otel.settings import Settings
-from tracefork_otel.tape.tape import HowStarted
+from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.wire.registry import base_urls
 
 from .addresses import LOOPBACK

@@ -8,7 +8,8 @@ from typing import Any
 
 from tracefork_otel.errors import Drift
 from tracefork_otel.play.tools import ToolsMode
-from tracefork_otel.tape.tape import Tape, digest_of
+from tracefork_otel.tape.digest import digest_of
+from tracefork_otel.tape.tape import Tape
 
 from .evidence import Draws, Evidence, Exchanges, Redaction, Tools
 from .records import DriftReport, Leak, Records, last_line

@@ -11,7 +11,8 @@ from tracefork_otel.errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.redaction.redact import WITHHELD
 from tracefork_otel.store.records import Draw, Note
-from tracefork_otel.tape.tape import HowStarted, Tape
+from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.tape import Tape
 
 from ..store import Run, Store
 from ..store.drawn import draws_of, of_one_call, shortfalls

@@ -23,7 +23,8 @@ from tracefork_otel.play.match import parse_paths
 from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.settings import Settings
 from tracefork_otel.store.records import ProcessStarted, SpanRecord
-from tracefork_otel.tape.tape import HowStarted, Tape
+from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.tape import Tape
 
 from ..agents import (
     executable,

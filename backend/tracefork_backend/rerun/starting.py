@@ -17,7 +17,8 @@ from tracefork_otel.errors import AgentFailed, UsageError
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import TOOLS_MODES, ToolsMode
 from tracefork_otel.settings import Settings
-from tracefork_otel.tape.tape import HowStarted, Tape
+from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.tape import Tape
 
 from ..agents import (
     Finished,

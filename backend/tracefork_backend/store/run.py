@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.store.records import Note
-from tracefork_otel.tape.tape import HowStarted
+from tracefork_otel.tape.start import HowStarted
 
 if TYPE_CHECKING:
     from .store import Store

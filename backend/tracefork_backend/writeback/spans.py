@@ -17,7 +17,7 @@ from typing import Literal
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.store import segment
+from tracefork_otel.store import sealing
 from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import Wal, process_of, wal_files
 
@@ -301,7 +301,7 @@ class WriteBack:
     def _seal(self) -> None:
         ours = [path for path in wal_files(self._store) if process_of(path) == self._process.process_id]
         try:
-            segment.seal(self._store, ours)
+            sealing.seal(self._store, ours)
         except StoreError as error:
             self._warn(f"{error} (whoever opens the store next seals them)")
 

@@ -21,7 +21,7 @@ from tracefork_backend.rerun.reconstruct import with_script_folder
 
 from tracefork_otel import AgentFailed
 from tracefork_otel.redaction.redact import Redactor
-from tracefork_otel.tape.tape import HowStarted
+from tracefork_otel.tape.start import HowStarted
 
 
 def python(code: str) -> list[str]:

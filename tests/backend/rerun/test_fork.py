@@ -22,7 +22,7 @@ from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.store import Run, open_store
 
 from tracefork_otel import AgentFailed, Drift, StoreError, Tape, UsageError
-from tracefork_otel.tape.tape import digest_of
+from tracefork_otel.tape.digest import digest_of
 
 FOUR = "print(*[say(word) for word in 'abcd'])"
 

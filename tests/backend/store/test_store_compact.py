@@ -137,8 +137,8 @@ for piece in range(pieces):
 COMPACTOR = """
 import sys, time
 from pathlib import Path
-from tracefork_backend.store import _facts, compact
-from tracefork_otel import sealing
+from tracefork_backend.store import compact
+from tracefork_otel.store import sealing
 store = Path(sys.argv[1])
 print("ready", flush=True)
 while True:

@@ -297,7 +297,7 @@ def test_real_processes_deliver_a_change_once(tmp_path: Path) -> None:
 import sys
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.player import Live, Player, claims_beside
-from tracefork_otel.tape import Tape
+from tracefork_otel.tape.tape import Tape
 tape, path = Tape.load(sys.argv[1]), __import__("pathlib").Path(sys.argv[2])
 player = Player(tape, intervention=Intervention.load(path), claim=claims_beside(path))
 print(player.answer(tape.exchanges[0].request).phase)

@@ -19,7 +19,7 @@ from tracefork_backend.simulate import ModelServer
 
 from tracefork_otel import TraceforkSpanExporter, TraceforkSpanProcessor
 from tracefork_otel.session import spans as own_spans
-from tracefork_otel.store import manifest, segment
+from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import read_wal, wal_files
 
@@ -250,7 +250,7 @@ with trace.get_tracer("agent").start_as_current_span("mine") as span, httpx2.Cli
     ends = [record for record in records if isinstance(record, SpanRecord) and record.ended_ns is not None]
     assert [(end.name, "tracefork.command" in end.attributes) for end in ends] == [("mine", False)]
     for path in paths:
-        assert segment.seal(tmp_path, [path])
+        assert sealing.seal(tmp_path, [path])
     (root,) = [
         span for entry in manifest.load(tmp_path).segments for span in segment.read_spans(tmp_path, entry)
     ]

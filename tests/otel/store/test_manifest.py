@@ -124,7 +124,7 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
 COMMITTER = """
 import sys
 from pathlib import Path
-from tracefork_otel import manifest
+from tracefork_otel.store import manifest
 store, name = Path(sys.argv[1]), sys.argv[2]
 for number in range(12):
     new = manifest.SegmentEntry(id=f"{name}{number}", exchanges=1, spans=0, bytes=0, started_ns=0, ended_ns=0)

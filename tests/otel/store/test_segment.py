@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,11 +19,40 @@ from wal_strategies import exchanges, notes, record_lists, spans
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange, Request
-from tracefork_otel.store import manifest, segment
+from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.manifest import SegmentEntry
-from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, Record, SpanRecord
-from tracefork_otel.store.segment import encode, read_exchanges, read_records, read_spans, write_segment
+from tracefork_otel.store.records import (
+    ExchangeEnded,
+    ExchangeStarted,
+    Note,
+    ProcessStarted,
+    Record,
+    SpanRecord,
+)
+from tracefork_otel.store.rows import Rows
+from tracefork_otel.store.segment import (
+    SegmentTables,
+    read_exchanges,
+    read_records,
+    read_spans,
+    tables_of,
+    write_segment,
+)
 from tracefork_otel.store.wal import Wal, exchanges_of, read_wal, wal_files
+
+
+def encode(
+    found: Iterable[Exchange],
+    some_spans: Iterable[SpanRecord],
+    processes: Iterable[ProcessStarted],
+    some_notes: Iterable[Note],
+) -> SegmentTables:
+    """The tables of a segment that holds all of these."""
+    rows = Rows()
+    for item in found:
+        rows.exchange(item)
+    rows.others(some_spans, processes, some_notes)
+    return tables_of(rows)
 
 
 def order(exchange: Exchange) -> tuple[str, int, str]:
@@ -33,7 +62,7 @@ def order(exchange: Exchange) -> tuple[str, int, str]:
 
 def sealed(store: Path) -> SegmentEntry:
     """The only segment of a store after its WALs were sealed."""
-    assert segment.seal_dead(store).problems == ()
+    assert sealing.seal_dead(store).problems == ()
     (entry,) = manifest.load(store).segments
     return entry
 
@@ -95,7 +124,7 @@ def test_sealing_is_reading_the_wal(records: list[Record], streamed: bool) -> No
             wal.append(record)
         wal.close()
         found, some_spans, processes, some_notes = exchanges_of([read_wal(path) for path in wal_files(store)])
-        segment.seal_dead(store)
+        sealing.seal_dead(store)
         entries = manifest.load(store).segments
         assert [item for entry in entries for item in read_exchanges(store, entry)] == [
             replace(item, attributes=normal(item.attributes), links=normal(item.links))  # type: ignore[arg-type]
@@ -149,7 +178,7 @@ def test_sealing_keeps_every_exchange_and_removes_the_wal(tmp_path: Path) -> Non
     assert read_records(tmp_path, entry) == ([], [process()], [])
     assert wal_files(tmp_path) == []
     assert entry.wals == ("4711-0badcafe-0.wal",)
-    assert segment.seal_dead(tmp_path) == segment.SealReport()
+    assert sealing.seal_dead(tmp_path) == sealing.SealReport()
 
 
 def test_a_wal_that_the_manifest_names_is_only_removed(tmp_path: Path) -> None:
@@ -159,7 +188,7 @@ def test_a_wal_that_the_manifest_names_is_only_removed(tmp_path: Path) -> None:
     data = path.read_bytes()
     entry = sealed(tmp_path)
     path.write_bytes(data)
-    assert segment.seal_dead(tmp_path) == segment.SealReport()
+    assert sealing.seal_dead(tmp_path) == sealing.SealReport()
     assert (manifest.load(tmp_path).segments, path.exists()) == ((entry,), False)
 
 
@@ -172,12 +201,12 @@ def test_a_live_wal_is_left_alone(tmp_path: Path) -> None:
         wal.append(start)
         wal.append(end)
         made.append(joined(start, end))
-    report = segment.seal_dead(tmp_path)
+    report = sealing.seal_dead(tmp_path)
     assert (report.live, report.problems) == ((wal.path.name,), ())
     assert len(report.sealed) > 1
-    assert segment.seal(tmp_path, [wal.path]) is None
+    assert sealing.seal(tmp_path, [wal.path]) is None
     wal.close()
-    segment.seal_dead(tmp_path)
+    sealing.seal_dead(tmp_path)
     stored = [item for entry in manifest.load(tmp_path).segments for item in read_exchanges(tmp_path, entry)]
     assert sorted(stored, key=order) == made
     processes = [
@@ -191,7 +220,7 @@ def test_unreadable_wals_do_not_block_the_others(tmp_path: Path) -> None:
     made = write_conversation(tmp_path, 2)
     (tmp_path / "wal" / "4711-0badcafe-1.wal").write_bytes(b"PK\x03\x04 something else")
     (tmp_path / "wal" / "9-f-0.wal").write_bytes(b"\0" * 100)
-    report = segment.seal_dead(tmp_path)
+    report = sealing.seal_dead(tmp_path)
     assert len(report.sealed) == 1
     assert ["4711-0badcafe-1.wal" in report.problems[0], "9-f-0.wal" in report.problems[1]] == [True, True]
     assert [path.name for path in wal_files(tmp_path)] == ["4711-0badcafe-1.wal", "9-f-0.wal"]
@@ -272,12 +301,12 @@ def test_segments_merge_into_one(tmp_path: Path) -> None:
         for seed in range(4)
         for exchange in write_conversation(tmp_path, 6, process_id=f"{seed}-a", seed=seed)
     ]
-    segment.seal_dead(tmp_path)
+    sealing.seal_dead(tmp_path)
     parts = manifest.load(tmp_path).segments
     assert len(parts) == 4
     corrupt(parts[2].file(tmp_path, "chunks"), 300, b"\0\0\0\0")
     before = [exchange for part in parts for exchange in read_exchanges(tmp_path, part)]
-    merged = segment.merge(tmp_path, parts)
+    merged = sealing.merge(tmp_path, parts)
     manifest.commit(tmp_path, add=[merged], remove=[part.id for part in parts])
     after = read_exchanges(tmp_path, merged)
     assert after == sorted(before, key=order)
@@ -301,7 +330,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     """Where a segment cannot be written, the error says so, the WAL stays, and no file is left over."""
     write_conversation(tmp_path, 2)
     (tmp_path / "segments").write_bytes(b"in the way")
-    report = segment.seal_dead(tmp_path)
+    report = sealing.seal_dead(tmp_path)
     assert report.sealed == ()
     assert "segments" in report.problems[0]
     assert len(wal_files(tmp_path)) == 1
@@ -321,11 +350,11 @@ def test_leftovers_of_a_crash_go(tmp_path: Path) -> None:
     left = [tmp_path / name for name in [*names, "wal/.3-z-0.wal.tmp"]]
     for path in left:
         path.touch()
-    segment.seal_dead(tmp_path)
+    sealing.seal_dead(tmp_path)
     assert all(path.exists() for path in left)
     for path in [*left, *(entry.file(tmp_path, kind) for kind in ("spans", "exchanges", "chunks"))]:
         os.utime(path, (1, 1))
-    segment.seal_dead(tmp_path)
+    sealing.seal_dead(tmp_path)
     assert not any(path.exists() for path in left)
     assert read_exchanges(tmp_path, entry)
 
@@ -338,14 +367,14 @@ def test_neither_pyarrow_at_import_nor_pandas_ever(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from tracefork_otel import manifest, segment
+from tracefork_otel.store import manifest, sealing, segment
 assert "pyarrow" not in sys.modules
 store = Path(sys.argv[1])
-segment.seal_dead(store)
+sealing.seal_dead(store)
 (entry,) = manifest.load(store).segments
 assert len(segment.read_exchanges(store, entry)) == 3
 assert len(segment.read_records(store, entry)[1]) == 1
-assert segment.merge(store, [entry]).exchanges == 3
+assert sealing.merge(store, [entry]).exchanges == 3
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", code, str(tmp_path / "store")]

@@ -21,7 +21,7 @@ from wal_samples import bodies, exchange_records, joined, process, write_convers
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.store import manifest, segment
+from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.wal import Wal, exchanges_of, is_live, read_wal, wal_files
 
 ACK = struct.Struct("<16s32s32s")
@@ -32,7 +32,7 @@ import os, random, sys, threading
 from hashlib import sha256
 from pathlib import Path
 from wal_samples import bodies, exchange_records, process
-from tracefork_otel import manifest, segment
+from tracefork_otel.store import manifest, sealing
 from tracefork_otel.errors import StoreError
 from tracefork_otel.store.wal import Wal
 
@@ -41,12 +41,12 @@ rng = random.Random(seed)
 
 def on_rotated(path):
     # As the background thread of an agent does, and now and then as a compaction does.
-    segment.seal(store, [path])
+    sealing.seal(store, [path])
     if rng.random() < 0.4:
         parts = manifest.load(store).segments[:4]
         if len(parts) > 2:
             try:
-                manifest.commit(store, add=[segment.merge(store, parts)], remove=[part.id for part in parts])
+                manifest.commit(store, add=[sealing.merge(store, parts)], remove=[part.id for part in parts])
             except StoreError:
                 pass  # Another process replaced them first.
 
@@ -126,8 +126,8 @@ def test_kill_9_loses_nothing(tmp_path: Path, kills: int) -> None:
         child.stdout.close()
         acknowledged.add(bytes(heard))
         if seed % 4 == 0:
-            assert segment.seal_dead(tmp_path).problems == ()
-    assert segment.seal_dead(tmp_path).problems == ()
+            assert sealing.seal_dead(tmp_path).problems == ()
+    assert sealing.seal_dead(tmp_path).problems == ()
     assert wal_files(tmp_path) == []
     assert len(acknowledged.known) > kills
     exchanges = stored(tmp_path)
@@ -147,7 +147,7 @@ def test_writers_a_sealer_and_a_reader_at_once(tmp_path: Path) -> None:
     children = [writer(tmp_path, seed, rotate=20_000, turns=60) for seed in (1, 2, 3)]
     seen = 0
     while any(child.poll() is None for child in children):
-        assert segment.seal_dead(tmp_path).problems == ()
+        assert sealing.seal_dead(tmp_path).problems == ()
         exchanges = stored(tmp_path)
         assert len({exchange.span_id for exchange in exchanges}) == len(exchanges) >= seen
         seen = len(exchanges)
@@ -157,7 +157,7 @@ def test_writers_a_sealer_and_a_reader_at_once(tmp_path: Path) -> None:
         acknowledged.add(child.stdout.read()[1:])
         child.stdout.close()
         assert child.wait() == 0
-    segment.seal_dead(tmp_path)
+    sealing.seal_dead(tmp_path)
     assert len(acknowledged.known) == 180
     acknowledged.check(stored(tmp_path))
     assert len(stored(tmp_path)) == 180
@@ -173,13 +173,13 @@ def test_several_sealers_seal_once(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from tracefork_otel.store.segment import seal_dead
+from tracefork_otel.store.sealing import seal_dead
 print(seal_dead(Path(sys.argv[1])).problems)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert [child.communicate()[0].strip() for child in children] == ["()"] * 4
-    segment.seal_dead(tmp_path)
+    sealing.seal_dead(tmp_path)
     exchanges = stored(tmp_path)
     assert {exchange.span_id for exchange in exchanges} == {exchange.span_id for exchange in made}
     assert len(exchanges) == 48
@@ -258,10 +258,10 @@ def test_no_room_to_seal(tmp_path: Path) -> None:
     (path,) = wal_files(tmp_path)
     for limit in (0, 2000):
         with file_limit(limit), pytest.raises(StoreError):
-            segment.seal(tmp_path, [path])
+            sealing.seal(tmp_path, [path])
         assert wal_files(tmp_path) == [path]
         assert [item for item in (tmp_path / "segments").iterdir() if item.suffix == ".parquet"] == []
-    assert segment.seal(tmp_path, [path]) is not None
+    assert sealing.seal(tmp_path, [path]) is not None
     assert len(stored(tmp_path)) == len(made)
 
 
@@ -276,11 +276,11 @@ def test_a_store_that_is_read_only(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 import pyarrow.parquet
-from tracefork_otel import segment, wal
+from tracefork_otel.store import sealing, wal
 os.chdir(sys.argv[1])
 os.setuid(65534)
 store = Path(".")
-report = segment.seal_dead(store)
+report = sealing.seal_dead(store)
 exchanges = wal.exchanges_of([wal.read_wal(path) for path in wal.wal_files(store)])[0]
 print(len(report.problems), report.sealed, len(exchanges))
 """
@@ -315,7 +315,7 @@ def test_parent_and_child_each_write_their_own(tmp_path: Path) -> None:
     assert is_live(wal.path)
     wal.append(third[1])
     wal.close()
-    assert segment.seal_dead(tmp_path).problems == ()
+    assert sealing.seal_dead(tmp_path).problems == ()
     expected = [joined(*first, "1-parent"), joined(*second, "2-child"), joined(*third, "1-parent")]
     assert sorted(stored(tmp_path), key=lambda exchange: exchange.seq) == expected
 
@@ -346,10 +346,10 @@ time.sleep(60)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     try:
-        assert segment.seal_dead(tmp_path).live == ("1-parent-0.wal", "2-child-0.wal")
+        assert sealing.seal_dead(tmp_path).live == ("1-parent-0.wal", "2-child-0.wal")
         parent.kill()
         parent.wait()
-        report = segment.seal_dead(tmp_path)
+        report = sealing.seal_dead(tmp_path)
         assert (len(report.sealed), report.live, report.problems) == (1, ("2-child-0.wal",), ())
         assert [exchange.process_id for exchange in stored(tmp_path)] == ["1-parent"]
     finally:
@@ -360,7 +360,7 @@ time.sleep(60)
     until = time.monotonic() + 10
     while is_live(tmp_path / "wal" / "2-child-0.wal") and time.monotonic() < until:
         time.sleep(0.01)
-    assert len(segment.seal_dead(tmp_path).sealed) == 1
+    assert len(sealing.seal_dead(tmp_path).sealed) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -373,7 +373,7 @@ def test_forks_while_other_threads_append_and_seal(tmp_path: Path) -> None:
         tmp_path,
         process("1-parent"),
         rotate_bytes=5_000,
-        on_rotated=lambda path: segment.seal(tmp_path, [path]) and None,
+        on_rotated=lambda path: sealing.seal(tmp_path, [path]) and None,
     )
     appended = 0
 
@@ -416,6 +416,6 @@ def test_forks_while_other_threads_append_and_seal(tmp_path: Path) -> None:
     for writing in ends:
         os.close(writing)
     assert [os.wait()[1] for _ in ends] == [0] * 8
-    segment.seal_dead(tmp_path)
+    sealing.seal_dead(tmp_path)
     exchanges = stored(tmp_path)
     assert len({exchange.span_id for exchange in exchanges}) == len(exchanges) == appended + 8

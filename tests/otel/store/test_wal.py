@@ -24,7 +24,7 @@ from wal_strategies import record_lists
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Request
-from tracefork_otel.store import manifest, segment
+from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.codec import MAGIC
 from tracefork_otel.store.records import ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 from tracefork_otel.store.wal import Wal, exchanges_of, is_live, read_wal, wal_files
@@ -236,7 +236,7 @@ def test_a_carried_copy_mends_a_damaged_start(tmp_path: Path) -> None:
     contents = [read_wal(old), read_wal(new)]
     assert list(contents[0].lost_bodies) == [second[0].span_id]
     assert exchanges_of(contents)[0] == [joined(*second)]
-    assert segment.seal_dead(tmp_path).problems == ()
+    assert sealing.seal_dead(tmp_path).problems == ()
     (entry,) = manifest.load(tmp_path).segments
     assert segment.read_exchanges(tmp_path, entry) == [joined(*second)]
 

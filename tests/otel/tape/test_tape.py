@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from tracefork_otel.errors import TapeError
 from tracefork_otel.exchange import Exchange, Request, Response
 from tracefork_otel.store.records import Note
-from tracefork_otel.tape.tape import HowStarted, Tape, digest_of
+from tracefork_otel.tape.digest import digest_of
+from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.cuts import cut, decode_piece, encode_piece
 
 RUN = "0123456789abcdef" * 2

@@ -19,7 +19,8 @@ from tracefork_backend.store.prices import cost_usd
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange, Request, Response
 from tracefork_otel.store.records import SpanRecord
-from tracefork_otel.tape.tape import HowStarted, Tape
+from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire import facts as providers
 from tracefork_otel.wire.json_edits import apply_edits
 

@@ -1,0 +1,51 @@
+"""How an agent was started, as a tape keeps it and a root span says it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowStarted:
+    """How the agent was started, so that a replay can start it again."""
+
+    command: tuple[str, ...] | None = None
+    """The argv given to `tracefork-otel run`."""
+    cwd: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The environment of the command, without what looks secret."""
+    withheld: tuple[str, ...] = ()
+    """Names of the environment variables whose values were left out."""
+    entrypoint: str | None = None
+    """`pkg.mod:fn` of the agent function."""
+    arguments: Any = None
+    """Its arguments as `{"args": [...], "kwargs": {...}}`, or None."""
+    git_commit: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    exit_status: int | None = None
+    """How the recorded process ended; 128+n for signal n."""
+
+    def attributes(self) -> dict[str, object]:
+        """The attributes of a root span that say this; what is not known is left out."""
+        found: dict[str, object] = {}
+        for key, value in (
+            ("tracefork.command", self.command),
+            ("tracefork.environment", dict(sorted(self.environment.items()))),
+            ("tracefork.arguments", self.arguments),
+            ("tracefork.versions", dict(sorted(self.versions.items()))),
+        ):
+            if value:
+                found[key] = json.dumps(value)
+        for key, value in (
+            ("tracefork.cwd", self.cwd),
+            ("tracefork.environment.withheld", list(self.withheld) or None),
+            ("tracefork.entrypoint", self.entrypoint),
+            ("tracefork.git.commit", self.git_commit),
+            ("tracefork.exit_status", self.exit_status),
+        ):
+            if value is not None:
+                found[key] = value
+        return found
