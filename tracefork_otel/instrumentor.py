@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -15,11 +14,12 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from . import launch
 from .errors import UsageError
-from .session import state
+from .log import LOG
+from .session import current
 from .session.imports import when_imported
+from .session.session import Session
 from .settings import Settings
 
-LOG = logging.getLogger("tracefork_otel")
 _STOCK = {"httpx2": "HTTPX2ClientInstrumentor", "httpx": "HTTPXClientInstrumentor"}
 
 
@@ -74,11 +74,11 @@ class TraceforkInstrumentor(BaseInstrumentor):
         sink = kwargs.pop("sink", None)
         if kwargs:
             raise UsageError(f"instrument() has no argument {', '.join(sorted(kwargs))}: see its docstring")
-        present = state.current
+        present = current.session
         session = launch.boot(via, replace(Settings.from_env(), **given), sink=sink)
         if session is None:
-            if "tracefork_otel.draws.draws" in sys.modules:  # a warm process, whose children have sessions
-                sys.modules["tracefork_otel.draws.draws"].include(given.get("draws_include", ()))
+            if "tracefork_otel.draws.drawing" in sys.modules:  # a warm process, whose children have sessions
+                sys.modules["tracefork_otel.draws.drawing"].include(given.get("draws_include", ()))
             return
         if present is not None:
             wanted = given.pop("store", present.settings.store)
@@ -86,30 +86,28 @@ class TraceforkInstrumentor(BaseInstrumentor):
                 LOG.warning("tracefork: this process already records into %s", present.settings.store)
             session.adjust(given)
             _more_draws(session)
-        from .session import root
+        from .session import providers
 
-        root.use_provider(tracer_provider)
+        providers.use_provider(tracer_provider)
         if session.settings.http_spans and session.settings.mode == "record":
+            launch.undo.add(_stock_off)
             for name in _STOCK:
                 if find_spec(name) is not None:
-                    when_imported(name, _stock_on)
+                    launch.undo.add(when_imported(name, _stock_on))
 
     def _uninstrument(self, **kwargs: Any) -> None:
-        from .session import root
+        from .session import providers
 
-        _stock_off()
-        root.use_provider(None)
         launch.shut()
+        providers.use_provider(None)
 
 
-def _more_draws(session: state.Session) -> None:
-    """What the agent draws is kept, also where the process recorded already; a replay goes by its tape."""
+def _more_draws(session: Session) -> None:
+    """Record what the agent draws also where the process recorded already; a replay goes by its tape."""
     if session.draws is not None:
         session.draws.include(session.settings.draws_include)
     elif session.settings.draws and session.settings.mode == "record":
-        from .draws import draws
-
-        draws.start(session)
+        launch.start_draws(session)
 
 
 _turned_on: list[Any] = []
@@ -123,9 +121,9 @@ def _stock_on(module: ModuleType) -> None:
         return
     instrumentor = cls()
     if not instrumentor.is_instrumented_by_opentelemetry:
-        from .session import root
+        from .session import providers
 
-        instrumentor.instrument(tracer_provider=root.given_provider(), skip_dep_check=True)
+        instrumentor.instrument(tracer_provider=providers.given_provider(), skip_dep_check=True)
         _turned_on.append(instrumentor)
 
 

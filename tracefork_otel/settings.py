@@ -17,6 +17,8 @@ Mode: TypeAlias = Literal["record", "replay", "fork", "off"]
 Timing: TypeAlias = Literal["none", "recorded"]
 MODES: tuple[Mode, ...] = ("record", "replay", "fork", "off")
 
+CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""OTel's own: asks for conversations on spans; bodies are parsed in the agent's process only then."""
 DEFAULT_STORE = ".tracefork"
 UNLIMITED = 1 << 62
 

@@ -13,7 +13,7 @@ from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXC
 from recorded import fetch, launched, read_store, run_python
 
 from tracefork_otel import TraceforkInstrumentor, TraceforkSpanProcessor, UsageError
-from tracefork_otel.session import state
+from tracefork_otel.session import current
 
 
 def test_everything_is_put_back(capture: Capture, raw: str) -> None:
@@ -39,7 +39,7 @@ def test_everything_is_put_back(capture: Capture, raw: str) -> None:
     )
     assert after == before
     assert not HTTPX2ClientInstrumentor().is_instrumented_by_opentelemetry
-    assert state.current is None
+    assert current.session is None
     fetch(httpx2, "sync", "GET", f"{raw}/empty")
     assert not capture.store.exists()
 
@@ -59,7 +59,7 @@ def test_unknown_argument_is_an_error() -> None:
     """A mistyped argument is named, and nothing is turned on."""
     with pytest.raises(UsageError, match="stoer"):
         TraceforkInstrumentor().instrument(stoer=".tracefork")
-    assert state.current is None
+    assert current.session is None
     assert not TraceforkInstrumentor().is_instrumented_by_opentelemetry
 
 
@@ -94,8 +94,8 @@ def test_a_processor_alone_captures_no_client(capture: Capture, raw: str) -> Non
     TraceforkSpanProcessor(capture.store)
     try:
         assert httpx2.Client._send_single_request is before
-        assert state.current is not None
-        assert state.current.settings.store == capture.store
+        assert current.session is not None
+        assert current.session.settings.store == capture.store
     finally:
         capture.on()
     fetch(httpx2, "sync", "GET", f"{raw}/empty")

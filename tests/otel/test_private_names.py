@@ -39,7 +39,7 @@ def test_no_other_private_name_is_used() -> None:
     known = {private.name for private in PRIVATE_NAMES}
     found: list[str] = []
     for file in sorted(package.rglob("*.py")):
-        if file.name == "_private_names.py":
+        if file.name == "private_names.py":
             continue
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
-from ..session import state
+from ..session import current
 
 if TYPE_CHECKING:
+    from ..session.session import Session
     from ..session.spans import OwnSpan
-    from ..session.state import Session
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -124,7 +124,7 @@ class _Seen:
 
 @contextmanager
 def _called(name: str, entrypoint: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Around]:
-    session = state.current
+    session = current.session
     if session is None:
         yield UNSEEN
         return

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from ..errors import UsageError
-from ..session import state
+from ..session import current
 from .agent import UNSEEN, Around, around
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -51,7 +51,7 @@ def _wrap(function: Any, *, name: str | None, live: bool) -> Any:
 
 @contextmanager
 def _called(name: str, waits: bool, given: Mapping[str, Any], *, live: bool) -> Generator[Around]:
-    session = state.current
+    session = current.session
     if session is None:
         yield UNSEEN
         return

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Drift
 from ..play.tools import Recalled, Refused, Replaced, Runs
-from ..session import inside, root
+from ..session import root, tool_calls
 from ..session.events import qualified
 from . import values
 
 if TYPE_CHECKING:
     from ..play.tools import ToolAnswer
-    from ..session.state import Session
+    from ..session.session import Session
     from ..store.records import ToolCall
 
 GRACE_S = 1.0
@@ -47,7 +47,7 @@ class Call:
             session, f"execute_tool {name}", dict(self._shown), below_root=True
         )
         try:
-            self._inside, self._outside = inside.enter(self._span.span_id)
+            self._inside, self._outside = tool_calls.enter(self._span.span_id)
         except BaseException:
             self._release()
             raise

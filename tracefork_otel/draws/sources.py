@@ -11,6 +11,7 @@ from types import MethodType, ModuleType
 from typing import Any
 
 from ..session.imports import when_imported
+from ..undo import Undo
 from . import ctypes_dict
 from .deck import Deck, Suspect
 
@@ -53,25 +54,16 @@ class Sources:
         """(what stood there, what stands there now) of module functions: for names bound before."""
         self.missing: list[Suspect] = []
         """What this interpreter, or the order in which things were loaded, keeps from being recorded."""
-        self._undo: list[Callable[[], None]] = []
+        self._undo = Undo()
         self._installing = False
 
     def replace(self, owner: Any, name: str, ours: Any) -> None:
         """The owner has ours under that name until `restore`."""
-        inherited = isinstance(owner, type) and name not in owner.__dict__
-        before = owner.__dict__.get(name) if isinstance(owner, type) else getattr(owner, name)
-        setattr(owner, name, ours)
-
-        def undo() -> None:
-            if (owner.__dict__.get(name) if isinstance(owner, type) else getattr(owner, name, None)) is ours:
-                delattr(owner, name) if inherited else setattr(owner, name, before)
-
-        self._undo.append(undo)
+        self._undo.replace(owner, name, ours)
 
     def restore(self) -> None:
         """All is as it was, where it is still ours to put back."""
-        while self._undo:
-            self._undo.pop()()
+        self._undo.take_back()
 
     def install(self) -> None:
         """What is loaded is replaced, what is not yet will be right after its import."""
@@ -93,9 +85,10 @@ class Sources:
                 lambda module: lanes.watch_process_jobs(module, self.replace, self._miss),
             ),
         ):
-            when_imported(name, self._hooked(hook))
+            self._undo.add(when_imported(name, self._hooked(hook)))
         for name, functions in IDS:
-            when_imported(name, self._hooked(lambda module, names=functions: self._ids(module, names)))
+            hook = self._hooked(lambda module, names=functions: self._ids(module, names))
+            self._undo.add(when_imported(name, hook))
         self._installing = False
 
     def rebind(self) -> None:
@@ -121,7 +114,7 @@ class Sources:
     @property
     def restored(self) -> bool:
         """Whether nothing is replaced any more."""
-        return not self._undo
+        return not len(self._undo)
 
     def _function(self, module: ModuleType, name: str, function: Callable[..., Any]) -> None:
         real = getattr(module, name)
@@ -261,7 +254,7 @@ class Sources:
         hidden = module._inst
         before = (module.random, module.getrandbits)
         hidden.__class__ = Shared
-        self._undo.append(lambda: setattr(hidden, "__class__", base))
+        self._undo.add(lambda: setattr(hidden, "__class__", base))
         self.replace(module, "random", hidden.random)
         self.replace(module, "getrandbits", hidden.getrandbits)
         self.made += zip(before, (hidden.random, hidden.getrandbits), strict=True)
@@ -338,4 +331,4 @@ class Sources:
             except Exception as why:
                 self._miss("uncovered", f"{owner.__name__}.{name}", str(why) or type(why).__name__)
                 continue
-            self._undo.append(lambda at=(owner, name, before): ctypes_dict.replace(*at) and None)
+            self._undo.add(lambda at=(owner, name, before): ctypes_dict.replace(*at) and None)

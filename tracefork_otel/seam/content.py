@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..session import spans
+from ..log import warn_once
+from ..settings import CONTENT_VARIABLE
 from ..wire import genai_formats, genai_gemini
 from ..wire.codings import decode_body
 from ..wire.genai_formats import json_object
-from .live import CONTENT_VARIABLE
 
 if TYPE_CHECKING:
     from ..exchange import Headers, Response
@@ -49,7 +49,7 @@ def content_attributes(
     try:
         return _attributes(urlsplit(url).path.rstrip("/"), request, response, limit)
     except Exception as error:
-        spans.warn_once(
+        warn_once(
             "content",
             "message content could not be put on a span (%s: %s); the bodies are stored all the same",
             type(error).__name__,

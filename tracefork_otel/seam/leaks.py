@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..session import state
-from ..session.state import Session
+from ..session import current
+from ..session.session import Session
 from ..wire.registry import is_model_host
 
 MODEL_PROGRAMS = ("aider", "claude", "codex", "copilot", "cursor-agent", "gemini", "llm", "opencode")
@@ -68,7 +68,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     # Every import, open and exec of the process comes by here, so anything else leaves at once.
     if event != "socket.connect" and event != "socket.getaddrinfo" and event not in _STARTED:
         return
-    session = state.current
+    session = current.session
     if session is None or getattr(_inside, "hook", False):
         return
     _inside.hook = True

@@ -5,25 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import time_ns
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 
 from .. import private_names as names
-from ..exchange import Request
-from ..session import inside, spans, state
-from ..session.root import parent_and_tracer
-from ..wire.registry import recognise
-from . import fit
-from .live import LiveExchange
-from .streams import RequestTee, Tees, tees_for
-
-if TYPE_CHECKING:
-    from ..play.player import Live
-    from ..session.state import Session
+from ..log import warn_once
+from ..session import current
+from .recording import arecord, record
+from .streams import Tees, tees_for
+from .supported import is_supported
 
 
 @dataclass(slots=True)
@@ -41,7 +33,7 @@ _patches: list[_Patch] = []
 
 def install(module: ModuleType) -> None:
     """The client classes of this module are wrapped once, whatever names the module goes by."""
-    if not fit.fits(module):
+    if not is_supported(module):
         return
     tees = tees_for(module)
     _wrap(module.Client, module, tees, _sync_wrapper)
@@ -60,7 +52,7 @@ def uninstall() -> None:
 def _wrap(cls: type[Any], module: ModuleType, tees: Tees, make: Callable[..., Callable[..., Any]]) -> None:
     present = cls.__dict__.get(names.SEND)
     if present is None:
-        spans.warn_once(
+        warn_once(
             f"seam {cls}",
             "%s.%s has no %s: this version of the library is not captured; please report it with its version",
             module.__name__,
@@ -84,7 +76,7 @@ def _sync_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[...
     original = patch.original
 
     def send(client: Any, request: Any) -> Any:
-        session = state.current
+        session = current.session
         if session is None or not patch.active or _suppressed():
             return original(client, request)
         if session.player is not None:
@@ -100,7 +92,7 @@ def _async_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[..
     original = patch.original
 
     async def send(client: Any, request: Any) -> Any:
-        session = state.current
+        session = current.session
         if session is None or not patch.active or _suppressed():
             return await original(client, request)
         if session.player is not None:
@@ -112,188 +104,7 @@ def _async_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[..
     return send
 
 
-def record(
-    session: Session,
-    module: ModuleType,
-    tees: Tees,
-    original: Any,
-    client: Any,
-    request: Any,
-    live: Live | None = None,
-) -> Any:
-    """What the network answered, recorded; `live` says which part of a fork the request is."""
-    exchange = begin(session, module, tees, request, live)
-    if exchange is None:
-        return original(client, request)
-    token = attach(exchange)
-    try:
-        response = original(client, request)
-    except BaseException as error:
-        exchange.fail(error)
-        raise
-    finally:
-        restore(request, token)
-    whole: bytes | None = None
-    if _ready(response):
-        try:
-            whole = b"".join(response.stream)
-        except Exception:
-            whole = _decoded(exchange, response)
-    return received(exchange, tees.response_sync, response, whole)
-
-
-async def arecord(
-    session: Session,
-    module: ModuleType,
-    tees: Tees,
-    original: Any,
-    client: Any,
-    request: Any,
-    live: Live | None = None,
-) -> Any:
-    """The same for an asynchronous client."""
-    exchange = begin(session, module, tees, request, live)
-    if exchange is None:
-        return await original(client, request)
-    token = attach(exchange)
-    try:
-        response = await original(client, request)
-    except BaseException as error:
-        exchange.fail(error)
-        raise
-    finally:
-        restore(request, token)
-    whole: bytes | None = None
-    if _ready(response):
-        try:
-            whole = b"".join([chunk async for chunk in response.stream])
-        except Exception:
-            whole = _decoded(exchange, response)
-    return received(exchange, tees.response_async, response, whole)
-
-
 def _suppressed() -> bool:
     # Exporters set this around their own calls. The key for HTTP spans alone is set by SDK instrumentations
     # around the very calls that are to be recorded, so it does not count.
     return bool(otel_context.get_value(names.SUPPRESS))
-
-
-def attach(exchange: LiveExchange) -> Any:
-    """Make the exchange's span current, where a provider records it; return what `restore` undoes it by."""
-    # A span that no provider records must not become current: others would send its ids along.
-    span = exchange.span.sdk
-    return None if span is None else otel_context.attach(trace.set_span_in_context(span))
-
-
-def restore(request: Any, token: Any) -> None:
-    """The context is what it was, and a streaming request has its own stream back."""
-    if token is not None:
-        otel_context.detach(token)
-    stream = request.stream
-    if isinstance(stream, RequestTee):
-        request.stream = stream.stream
-
-
-def begin(
-    session: Session, module: ModuleType, tees: Tees, request: Any, live: Live | None = None
-) -> LiveExchange | None:
-    """An exchange is open and its request in the WAL; None if that failed, which is counted."""
-    exchange: LiveExchange | None = None
-    try:
-        session.reap()
-        body, complete = known_body(module, request)
-        exchange = start(session, request, value_of(session, request, body), replayed=False)
-        if live is not None:
-            exchange.belongs_to(live.phase, live.label)
-        if not complete:
-            request.stream = tees.request(module, request.stream, exchange)
-        exchange.begin(complete=complete)
-        return exchange
-    except Exception as error:
-        if exchange is None:
-            session.lost("start of an exchange", error)
-        else:
-            exchange.give_up("start of an exchange", error)
-        return None
-
-
-def known_body(module: ModuleType, request: Any) -> tuple[bytes, bool]:
-    """The request's body, and whether it is known already: a streaming one is not before it was sent."""
-    try:
-        return request.content, True
-    except module.RequestNotRead:
-        pass
-    if isinstance(request.stream, module.ByteStream):  # a redirect's request carries the first one's stream
-        return b"".join(request.stream), True
-    return b"", False
-
-
-def value_of(session: Session, request: Any, body: bytes) -> Request:
-    """The request as it is recorded and matched: secrets in URL and headers replaced."""
-    return session.redactor.request(request.method, str(request.url), request.headers.raw, body)
-
-
-def start(session: Session, request: Any, value: Request, *, replayed: bool) -> LiveExchange:
-    """An open exchange with its span, not yet in the WAL."""
-    url = request.url
-    host = url.host
-    seq = session.next_seq()
-    inside.count()
-    attributes: dict[str, Any] = {
-        "tracefork.exchange": True,
-        "tracefork.seq": seq,
-        "tracefork.replayed": replayed,
-        "http.request.method": value.method,
-        "url.full": value.url,
-        "server.address": host,
-    }
-    if url.port is not None:
-        attributes["server.port"] = url.port
-    call = recognise(value.method, value.url, value.body)
-    if call is None:
-        name = f"{value.method} {host}"
-    else:
-        name = call.operation if call.model is None else f"{call.operation} {call.model}"
-        attributes["gen_ai.provider.name"] = call.provider
-        attributes["gen_ai.operation.name"] = call.operation
-        if call.model is not None:
-            attributes["gen_ai.request.model"] = call.model
-    parent, tracer = parent_and_tracer(session)
-    span = spans.start(session, tracer, name, parent, attributes, time_ns())
-    exchange = LiveExchange(session, span, value, host=host, seq=seq)
-    exchange.replayed = replayed
-    return exchange
-
-
-def received(exchange: LiveExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:
-    """The response's head is noted; so is its body, now if the transport gave it whole, else when read."""
-    try:
-        exchange.answered(
-            response.status_code,
-            exchange.session.redactor.response_headers(response.headers.raw, exchange.replaced),
-            response.http_version,
-        )
-        if whole is None:
-            response.stream = tee(response.stream, exchange)
-        else:
-            if whole:
-                exchange.chunk(whole)
-            exchange.finish("complete")
-    except Exception as error:
-        exchange.give_up("head of a response", error)
-    return response
-
-
-def _ready(response: Any) -> bool:
-    """Whether the transport gave the body at once (a mock, a cache), so nobody will iterate the stream."""
-    return response.is_closed or response.is_stream_consumed
-
-
-def _decoded(exchange: LiveExchange, response: Any) -> bytes:
-    # The wire's bytes are gone when a transport has read the body itself: what is left is decoded.
-    exchange.attributes["tracefork.response.decoded"] = True
-    try:
-        return response.content
-    except Exception as error:
-        exchange.session.lost("body of a response", error)
-        return b""

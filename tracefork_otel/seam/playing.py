@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import functools
-import logging
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter_ns
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,132 +15,59 @@ from typing import TYPE_CHECKING, Any
 from .. import private_names as names
 from ..exchange import Exchange
 from ..play.player import Live, Miss, Served
-from .live import LiveExchange
+from .exchange import LiveExchange
+from .recording import arecord, attach, known_body, received, record, restore, start, value_of
 
 if TYPE_CHECKING:
-    from ..play.player import Answer, Player
-    from ..session.state import Session
-    from ..settings import Settings
-    from ..tape.tape import Tape
+    from ..play.player import Answer
+    from ..session.session import Session
     from .streams import Tees
 
-LOG = logging.getLogger("tracefork_otel")
 GRACE_S = 1.0
 """A call that was cancelled hangs for as long as it did in the recording and this much more, so that whatever
 cancelled it then (a timeout, a sibling's failure) does it again."""
 
 
-class Unplayable:
-    """Stands in for a player whose tape cannot be read: every request fails, none goes over the network."""
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        self.watching = True
-        """Nothing may leave this machine."""
-        self.tools = self
-        """No tool runs either."""
-
-    def answer(self, request: object, *of_tool: object, live: bool = False) -> Any:
-        """Raises what is wrong with the tape."""
-        from ..errors import TapeError
-
-        raise TapeError(self.why)
-
-
-def load_tape(path: Path) -> Tape:
-    """The tape in a file, read once as long as the file stays the same: forks of one process share it."""
-    found = os.stat(path)
-    return _tape(path.absolute(), found.st_mtime_ns, found.st_size)
-
-
-@functools.lru_cache(maxsize=1)
-def _tape(path: Path, changed_ns: int, size: int) -> Tape:
-    from ..tape.tape import Tape
-
-    return Tape.load(path)
-
-
-def load_player(settings: Settings) -> Player | Unplayable:
-    """The player of the tape that the settings name, or one that refuses every request."""
-    from ..play.intervention import Intervention
-    from ..play.player import Player, claims_beside
-
-    recall = None
-    try:
-        mode = settings.mode
-        if settings.tape is None:
-            raise ValueError(f"TRACEFORK_MODE={mode} needs TRACEFORK_TAPE, the tape file to play")
-        match = "json" if settings.ignore else settings.match
-        tape, beside, change = load_tape(settings.tape), settings.tape, None
-        if mode == "fork":
-            if settings.intervention is None:
-                raise ValueError(
-                    "TRACEFORK_MODE=fork needs TRACEFORK_INTERVENTION, the file that says what changes"
-                )
-            beside, change = settings.intervention, Intervention.load(settings.intervention)
-        claim = claims_beside(beside)
-        if change is not None:
-            from ..play.memory import memory_beside
-
-            recall = memory_beside(beside, claim)
-        return Player(
-            tape,
-            match=match,
-            ignore=settings.ignore,
-            claim=claim,
-            intervention=change,
-            tools=settings.tools,
-            recall=recall,
-        )
-    except Exception as error:
-        LOG.error("tracefork: no request will be answered: %s", error)
-        return Unplayable(str(error))
-
-
 def send(session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any) -> Any:
     """The recorded response or error, a transport error that explains the drift, or a fork's live answer."""
-    from . import patch
-
-    body, complete = patch.known_body(module, request)
+    body, complete = known_body(module, request)
     body = body if complete else request.read()
     staged = _staged(session, module, request, body)
     if isinstance(staged, Live):
         edited = _edited(module, request, body, staged)
-        return patch.record(session, module, tees, original, client, edited, staged)
+        return record(session, module, tees, original, client, edited, staged)
     exchange, transport = staged
-    token = patch.attach(exchange)
+    token = attach(exchange)
     try:
         response = original(_Stage(client, transport), request)
     except BaseException as error:
         exchange.fail(error)
         raise
     finally:
-        patch.restore(request, token)
-    return patch.received(exchange, tees.response_sync, response, None)
+        restore(request, token)
+    return received(exchange, tees.response_sync, response, None)
 
 
 async def asend(
     session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any
 ) -> Any:
     """The same for an asynchronous client."""
-    from . import patch
-
-    body, complete = patch.known_body(module, request)
+    body, complete = known_body(module, request)
     body = body if complete else await request.aread()
     staged = _staged(session, module, request, body)
     if isinstance(staged, Live):
         edited = _edited(module, request, body, staged)
-        return await patch.arecord(session, module, tees, original, client, edited, staged)
+        return await arecord(session, module, tees, original, client, edited, staged)
     exchange, transport = staged
-    token = patch.attach(exchange)
+    token = attach(exchange)
     try:
         response = await original(_Stage(client, transport), request)
     except BaseException as error:
         exchange.fail(error)
         raise
     finally:
-        patch.restore(request, token)
-    return patch.received(exchange, tees.response_async, response, None)
+        restore(request, token)
+    return received(exchange, tees.response_async, response, None)
 
 
 def _edited(module: ModuleType, request: Any, body: bytes, live: Live) -> Any:
@@ -176,9 +100,7 @@ def _staged(
     session: Session, module: ModuleType, request: Any, body: bytes
 ) -> tuple[LiveExchange, _Transport] | Live:
     """An open exchange and the transport that answers it, or how to go live; raises where nothing answers."""
-    from . import patch
-
-    value = patch.value_of(session, request, body)
+    value = value_of(session, request, body)
     player = session.player
     assert player is not None
     answer: Answer | None = None
@@ -193,7 +115,7 @@ def _staged(
     if isinstance(answer, Live):
         return answer
     served = answer if isinstance(answer, Served) else None
-    exchange = patch.start(session, request, value, replayed=served is not None)
+    exchange = start(session, request, value, replayed=served is not None)
     if answer is not None and answer.phase is not None:
         exchange.belongs_to(answer.phase, None if served is None else served.label)
     if served is not None:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .live import LiveExchange
+    from .exchange import LiveExchange
 
 
 class Tees(NamedTuple):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from .. import launch
-from . import state
+from . import current
+from .opening import open_session
 from .processor import store_span
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ class TraceforkSpanExporter(SpanExporter):
 
     def __init__(self, store: str | Path | None = None) -> None:
         """Spans go to the store that this process records into, else to the given or the environment's."""
-        launch.open_session("exporter", store=store)
+        open_session("exporter", store=store)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """The spans are in the WAL, or their loss is counted and logged."""
-        session = state.current
+        session = current.session
         if session is None:
             return SpanExportResult.FAILURE
         for span in spans:

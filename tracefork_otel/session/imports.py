@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from ..log import LOG
+
 Callback = Callable[[ModuleType], None]
 
 _waiting: dict[str, list[Callback]] = {}
 
 
-def when_imported(name: str, callback: Callback) -> None:
-    """The callback was called with the module, or will be right after its import."""
+def when_imported(name: str, callback: Callback) -> Callable[[], None]:
+    """Call back with the module, now or right after its import; return what forgets about it."""
     module = sys.modules.get(name)
     if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
         callback(module)
-        return
+        return lambda: None
     _waiting.setdefault(name, []).append(callback)
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
+    return lambda: _forget(name, callback)
 
 
-def forget() -> None:
-    """No callback is waiting any more."""
-    _waiting.clear()
-    if _FINDER in sys.meta_path:
+def _forget(name: str, callback: Callback) -> None:
+    callbacks = _waiting.get(name, [])
+    if callback in callbacks:
+        callbacks.remove(callback)
+    if not callbacks:
+        _waiting.pop(name, None)
+    if not _waiting and _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
 
 
@@ -62,12 +67,12 @@ def _watch(name: str, loader: Any) -> None:
             try:
                 callback(module)
             except Exception:
-                logging.getLogger("tracefork_otel").exception("tracefork could not hook into %s", name)
+                LOG.exception("tracefork could not hook into %s", name)
 
     try:
         loader.exec_module = exec_module
     except AttributeError:
-        logging.getLogger("tracefork_otel").warning(
+        LOG.warning(
             "tracefork cannot see when %s is imported (its loader is %r): call "
             "TraceforkInstrumentor().instrument() after that import",
             name,

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from .. import launch
 from ..store.records import SpanRecord
-from . import state
+from . import current
 from .events import link_record
+from .opening import open_session
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
-    from .state import Session
+    from .session import Session
 
 _REMEMBERED = 8192
 """Ended spans whose ids are kept, so that one that also comes through an exporter is stored once: four times
@@ -32,11 +32,11 @@ class TraceforkSpanProcessor(SpanProcessor):
 
     def __init__(self, store: str | Path | None = None) -> None:
         """Spans go to the store that this process records into, else to the given or the environment's."""
-        launch.open_session("processor", store=store)
+        open_session("processor", store=store)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """The start of a root is in the WAL, so that a process that is killed leaves it readable."""
-        session = state.current
+        session = current.session
         if session is None:
             return
         try:
@@ -50,7 +50,7 @@ class TraceforkSpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """The span is in the WAL; an exchange's own is left to the seam, which has the bodies."""
-        session = state.current
+        session = current.session
         if session is not None:
             store_span(session, span)
 
@@ -59,7 +59,7 @@ class TraceforkSpanProcessor(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Everything is in the WAL already; dropped responses are ended."""
-        session = state.current
+        session = current.session
         if session is not None:
             session.flush()
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
@@ -10,13 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..log import LOG
 from ..store.wal import Wal
-from . import state
+from . import current
 
 if TYPE_CHECKING:
-    from .state import Session
-
-LOG = logging.getLogger("tracefork_otel")
+    from .session import Session
 
 _waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
@@ -45,7 +43,7 @@ def seal_later(path: Path) -> None:
 def _work() -> None:
     while True:
         path = _waiting.get()
-        session = state.current
+        session = current.session
         if session is None:
             continue
         _idle.clear()

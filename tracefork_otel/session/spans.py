@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from os import urandom
 from time import time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from ..log import warn_once
 from ..store.records import SpanRecord
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from .state import Session
+    from ..settings import Settings
 
-LOG = logging.getLogger("tracefork_otel")
 SCOPE = "tracefork_otel"
 
 _own_parent: ContextVar[SpanContext | None] = ContextVar("tracefork_parent", default=None)
 """A span of ours that no provider knows; in OTel's own context it would go out as `traceparent`."""
-_warned: set[str] = set()
+
+
+class SpanStore(Protocol):
+    """Where spans of ours are kept: the session."""
+
+    @property
+    def settings(self) -> Settings:
+        """What this process does."""
+        ...
+
+    @property
+    def service(self) -> str:
+        """The service's name."""
+        ...
+
+    @property
+    def remote(self) -> tuple[int, int, int] | None:
+        """(trace id, span id, flags) of the span that this process's own root is a child of."""
+        ...
+
+    def join(self) -> None:
+        """Look for the run of the process that started this one."""
+        ...
+
+    def append(self, record: SpanRecord) -> bool:
+        """Write the record down."""
+        ...
+
+    def run_attributes(self) -> dict[str, object]:
+        """Return how this process was started."""
+        ...
 
 
 class Parent(NamedTuple):
@@ -63,7 +92,7 @@ class OwnSpan:
         """16 hex digits, or None for a root."""
         return None if self.parent_id is None else f"{self.parent_id:016x}"
 
-    def record(self, session: Session, *, extras: Mapping[str, object] | None = None, **ended: Any) -> None:
+    def record(self, session: SpanStore, *, extras: Mapping[str, object] | None = None, **ended: Any) -> None:
         """The store has the span as it stands now."""
         session.append(
             SpanRecord(
@@ -80,7 +109,7 @@ class OwnSpan:
             )
         )
 
-    def end(self, session: Session, *, error: BaseException | None = None) -> None:
+    def end(self, session: SpanStore, *, error: BaseException | None = None) -> None:
         """The span is ended once, in the store and wherever the provider exports to."""
         if self.ended:
             return
@@ -101,13 +130,13 @@ class OwnSpan:
             status_message=message,
         )
 
-    def is_process_root(self, session: Session) -> bool:
+    def is_process_root(self, session: SpanStore) -> bool:
         """Whether its parent lives in another process: the command that started this one."""
         return session.remote is not None and self.parent_id == session.remote[1]
 
 
 def start(
-    session: Session,
+    session: SpanStore,
     tracer: trace.Tracer | None,
     name: str,
     parent: Parent,
@@ -138,7 +167,7 @@ def start(
     )
 
 
-def current_parent(session: Session) -> Parent | None:
+def current_parent(session: SpanStore) -> Parent | None:
     """The span that is current here, or None if it is none, or only the command that started this process."""
     context = otel_context.get_current()
     span = trace.get_current_span(context).get_span_context()
@@ -156,7 +185,7 @@ def under(span: OwnSpan) -> Parent:
     return Parent(trace.set_span_in_context(carrier, otel_context.get_current()), span.context)
 
 
-def remote_parent(session: Session) -> Parent:
+def remote_parent(session: SpanStore) -> Parent:
     """The command that started this process as a parent, or none, in an otherwise empty context."""
     session.join()
     if session.remote is None:
@@ -170,10 +199,3 @@ def make_current(span: OwnSpan) -> Callable[[], None]:
     """Spans that start here are children of a span that no provider knows, until the result is called."""
     token = _own_parent.set(span.context)
     return lambda: _own_parent.reset(token)
-
-
-def warn_once(key: str, message: str, *values: object) -> None:
-    """The warning is in the log, the first time that it is given in this process."""
-    if key not in _warned:
-        _warned.add(key)
-        LOG.warning(message, *values)

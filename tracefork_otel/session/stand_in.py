@@ -1,45 +1,26 @@
-"""A tracer provider for a process that has none: its libraries' spans are kept, until it sets one itself."""
+"""Tracers for a process that has no provider: its libraries' spans are kept, until it sets one itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import trace
 
 from ..private_names import AGNOSTIC
-from . import state
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
-_made: TracerProvider | None = None
-
-
-def provider() -> TracerProvider:
-    """The one provider that stands in, made when it is first asked for."""
-    global _made
-    if _made is None:
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-
-        # Not set as the global one: that can be done once, and is the application's to do.
-        _made = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
-    return _made
+from . import current, providers, root
 
 
 class RootedTracer(trace.Tracer):
     """Spans of a library, which are children of the process's root where nothing else is their parent."""
 
     def __init__(self, name: str, version: str | None, schema_url: str | None, attributes: Any) -> None:
-        self._real = provider().get_tracer(name, version, schema_url, attributes)
+        self._real = providers.stand_in().get_tracer(name, version, schema_url, attributes)
 
     def start_span(self, name: str, context: Any = None, *args: Any, **kwargs: Any) -> trace.Span:
         """The span has begun, in the trace of the process."""
-        session = state.current
+        session = current.session
         if session is not None and not trace.get_current_span(context).get_span_context().is_valid:
-            from . import root
-
             context = root.context(session)
         return self._real.start_span(name, context, *args, **kwargs)
 
@@ -73,7 +54,7 @@ def instead(before: property) -> property:
 
     def tracer(proxy: Any) -> trace.Tracer:
         given = before.__get__(proxy)
-        session = state.current
+        session = current.session
         if not isinstance(given, trace.NoOpTracer) or session is None or not session.settings.provider:
             return given
         key = (proxy._instrumenting_module_name, proxy._instrumenting_library_version)

@@ -18,7 +18,7 @@ from types import FrameType
 import tracefork_otel
 from tracefork_otel.errors import AgentFailed, StoreError, UsageError
 from tracefork_otel.redaction import redact
-from tracefork_otel.session.state import git_commit
+from tracefork_otel.session.process import git_commit
 from tracefork_otel.settings import Settings
 from tracefork_otel.store.records import ProcessStarted, SpanRecord
 from tracefork_otel.store.wal import Wal

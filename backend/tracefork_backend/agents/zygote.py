@@ -79,12 +79,12 @@ def _draw(tape: str) -> None:
     """The agent's modules read the recorded clocks and randomness while they are imported."""
     from pathlib import Path
 
-    from tracefork_otel.draws import draws
+    from tracefork_otel.draws import drawing
     from tracefork_otel.settings import Settings
     from tracefork_otel.tape.tape import Tape
 
     outside = os.path.dirname(os.path.realpath(__file__)) + os.sep
-    draws.prepare(Tape.load(Path(tape)).draws, Settings.from_env().draws_include, (outside,))
+    drawing.prepare(Tape.load(Path(tape)).draws, Settings.from_env().draws_include, (outside,))
 
 
 def _imported(entrypoint: str, control: int) -> Callable[..., Any]:
@@ -167,12 +167,12 @@ def _prepare(tape: str) -> None:
     """What each child would load anew is loaded."""
     from pathlib import Path
 
-    from tracefork_otel.seam import playing
+    from tracefork_otel.play import loading
     from tracefork_otel.store import wal  # noqa: F401
     from tracefork_otel.wire.registry import registered
 
     registered()
-    playing.load_tape(Path(tape))
+    loading.load_tape(Path(tape))
     for name in _CLIENTS:
         client = sys.modules.get(name)
         if client is not None:
@@ -318,7 +318,7 @@ def _seed() -> None:
     # `random` does so itself in a forked child; trials that shared a state would not be independent.
     numpy_random: Any = sys.modules.get("numpy.random")
     # With draws its state is the recorded one, up to the fork point.
-    if numpy_random is not None and "tracefork_otel.draws.draws" not in sys.modules:
+    if numpy_random is not None and "tracefork_otel.draws.drawing" not in sys.modules:
         numpy_random.seed()
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import httpx2
 
 from tracefork_otel.exchange import Exchange, Request
+from tracefork_otel.play.loading import load_player
 from tracefork_otel.play.player import Live, Miss, Served
-from tracefork_otel.seam.playing import at_path, load_player
+from tracefork_otel.seam.playing import at_path
 from tracefork_otel.settings import Settings
 
 from .addresses import LOOPBACK

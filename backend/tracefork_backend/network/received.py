@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast, get_args
 from tracefork_otel.exchange import Headers, Outcome, Request, Response
 from tracefork_otel.redaction import redact
 from tracefork_otel.redaction.redact import Redactor
-from tracefork_otel.seam.live import _TOLD_BY_FIELDS
+from tracefork_otel.seam.exchange import _TOLD_BY_FIELDS
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, SpanRecord
 
 from ..rerun.reconstruct import FIDELITY, TRUNCATED

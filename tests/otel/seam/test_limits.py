@@ -99,7 +99,7 @@ def test_a_call_costs_little_time(capture: Capture) -> None:
 
 def test_an_ended_exchange_holds_no_body(capture: Capture, raw: str) -> None:
     """A response that the application keeps does not keep a second copy of its body in us."""
-    from tracefork_otel.session import state
+    from tracefork_otel.session import current
 
     capture.on()
     with httpx2.Client() as client:
@@ -108,8 +108,8 @@ def test_an_ended_exchange_holds_no_body(capture: Capture, raw: str) -> None:
             exchange = response.stream._exchange  # type: ignore[attr-defined]
             assert exchange.done
             assert not exchange.chunks
-    assert state.current is not None
-    assert not state.current.open
+    assert current.session is not None
+    assert not current.session.open
 
 
 def test_full_wals_are_sealed_in_the_background(tmp_path: Path, raw: str) -> None:

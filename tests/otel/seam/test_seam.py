@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from recorded import fetch, read_store, run_python, stream
 from tracefork_backend.simulate import ModelServer, Reply
 
-from tracefork_otel.seam import patch
+from tracefork_otel.seam import patch, recording
 
 BOTH = pytest.mark.parametrize("module", [httpx2, httpx], ids=["httpx2", "httpx"])
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -564,7 +564,7 @@ def test_an_error_of_ours_never_reaches_the_application(
     capture: Capture, raw: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A failure inside the recorder is counted, noted and logged once; the application gets its responses."""
-    from tracefork_otel.seam.live import LiveExchange
+    from tracefork_otel.seam.exchange import LiveExchange
 
     capture.on()
     with monkeypatch.context() as patched:
@@ -572,7 +572,7 @@ def test_an_error_of_ours_never_reaches_the_application(
         for _ in range(3):
             assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200
     with monkeypatch.context() as patched:
-        patched.setattr(patch, "value_of", lambda *args: 1 / 0)
+        patched.setattr(recording, "value_of", lambda *args: 1 / 0)
         for _ in range(3):
             assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200
     assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200

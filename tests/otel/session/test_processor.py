@@ -17,8 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from recorded import fetch, read_store, run_python, stream
 from tracefork_backend.simulate import ModelServer
 
-from tracefork_otel import TraceforkSpanExporter, TraceforkSpanProcessor
-from tracefork_otel.session import spans as own_spans
+from tracefork_otel import TraceforkSpanExporter, TraceforkSpanProcessor, log
 from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import read_wal, wal_files
@@ -26,7 +25,7 @@ from tracefork_otel.store.wal import read_wal, wal_files
 
 @pytest.fixture(autouse=True)
 def _warn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_spans, "_warned", set())
+    monkeypatch.setattr(log, "_warned", set())
 
 
 def test_every_span_is_stored(capture: Capture, provider: TracerProvider, raw: str) -> None:

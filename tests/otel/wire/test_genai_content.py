@@ -16,7 +16,7 @@ from tracefork_backend.simulate import Call, ModelServer, Reply, ToolUse, Usage
 
 from tracefork_otel.exchange import Response
 from tracefork_otel.seam import content
-from tracefork_otel.seam.live import CONTENT_VARIABLE
+from tracefork_otel.seam.exchange import CONTENT_VARIABLE
 from tracefork_otel.wire import facts as providers
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}

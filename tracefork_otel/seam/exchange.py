@@ -13,16 +13,15 @@ from opentelemetry.trace import Status, StatusCode
 from ..exchange import Headers, Outcome, RedactedRequest, Request, Response
 from ..redaction import redact
 from ..session.events import body_event, link_record, qualified
+from ..settings import CONTENT_VARIABLE
 from ..store.records import ExchangeEnded, ExchangeStarted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from ..session.session import Session
     from ..session.spans import OwnSpan
-    from ..session.state import Session
 
-CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-"""Asks for conversations on spans; bodies are parsed in the agent's process only then."""
 _BROKEN = ("RemoteProtocolError", "ReadError", "CloseError", "WriteError", "ProtocolError")
 """Errors of the client libraries that mean that the connection ended in mid-body."""
 _CANCELLED = ("CancelledError", "Cancelled")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +14,18 @@ from queue import Empty, SimpleQueue
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..log import LOG
 from ..redaction import redact
 from ..store.records import Note, ProcessStarted, Record
-from .process import cwd, git_commit, program, remote_parent, service_name, start_attributes, versions
+from .process import cwd, remote_parent, service_name, start_attributes, versions
 
 if TYPE_CHECKING:
-    from ..draws.draws import Draws
-    from ..exchange import Request
+    from ..exchange import Outcome, Request
+    from ..play.match import Explanation
     from ..play.player import Answer
-    from ..seam.live import LiveExchange
     from ..settings import Settings
     from .spans import OwnSpan
 
-__all__ = ["Session", "Sink", "current", "git_commit", "program", "remote_parent"]
-
-LOG = logging.getLogger("tracefork_otel")
 LOOKUPS = 2
 """How often the run of a parent process is looked for: at the start, and before the first root, as the parent
 may have begun it in between."""
@@ -53,6 +49,52 @@ class Answers(Protocol):
 
     def answer(self, request: Request) -> Answer:
         """The exchange that answers the request, leave to go live, or why nothing answers."""
+        ...
+
+
+class Draws(Protocol):
+    """What the agent reads from clocks and randomness, as it is recorded and served."""
+
+    def flush(self, trace_id: str | None = None) -> None:
+        """Write down what was drawn so far."""
+        ...
+
+    def forked(self) -> None:
+        """Begin anew in a forked child."""
+        ...
+
+    def seen(self, answer: Answer | None) -> Answer | None:
+        """Return the tape's answer; where it has none, with the draws that the difference follows from."""
+        ...
+
+    def explained(self, explanation: Explanation) -> Explanation:
+        """Return the explanation with the draws quoted that the difference follows from."""
+        ...
+
+    def enter_tool(self, name: str) -> Callable[[], None]:
+        """Keep what a tool draws apart, until the returned function is called."""
+        ...
+
+    def include(self, modules: Iterable[str]) -> None:
+        """Count draws of these modules as the agent's own from now on."""
+        ...
+
+    def stop(self) -> None:
+        """Put every clock back."""
+        ...
+
+
+class Open(Protocol):
+    """An exchange that goes on."""
+
+    host: str
+    seen: Any
+    """Its ended span as other processors left it."""
+
+    def finish(
+        self, outcome: Outcome, error: BaseException | None = None, *, ended_ns: int | None = None
+    ) -> None:
+        """Write down how it ended; only the first call counts."""
         ...
 
 
@@ -95,13 +137,13 @@ class Session:
     def _fresh(self) -> None:
         self.pid = os.getpid()
         self.process_id = f"{self.pid}-{os.urandom(4).hex()}"
-        self.open: dict[int, LiveExchange] = {}
+        self.open: dict[int, Open] = {}
         """Open exchanges by span id."""
         self.told: set[int] = set()
         """Open spans whose start record, with how the process was started, is in the WAL."""
         self.whole: dict[int, dict[str, Any]] = {}
         """Attributes of ending spans by span id, as the store is to have them: no provider cuts these."""
-        self.abandoned: SimpleQueue[tuple[LiveExchange, int]] = SimpleQueue()
+        self.abandoned: SimpleQueue[tuple[Open, int]] = SimpleQueue()
         self._seq = itertools.count()
         self._sink: Sink | None = self._given
         self._sink_lock = threading.Lock()
@@ -271,16 +313,3 @@ class Session:
         if self._extras is None:
             self._extras = start_attributes(self.settings.mode, self.redactor)
         return {**self._extras, **versions()}
-
-
-current: Session | None = None
-"""The session of this process, or None where nothing is recorded."""
-
-
-def _after_fork_in_child() -> None:
-    if current is not None:
-        current.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

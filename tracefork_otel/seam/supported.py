@@ -6,23 +6,24 @@ import inspect
 from types import ModuleType
 
 from .. import private_names as names
-from ..session import spans, state
+from ..log import warn_once
+from ..session import current
 
 _STREAMS = ("ByteStream", "SyncByteStream", "AsyncByteStream", "RequestNotRead")
 """Public names that the recorder needs beside the method that it wraps."""
 
 
-def fits(module: ModuleType) -> bool:
+def is_supported(module: ModuleType) -> bool:
     """Whether the module can be wrapped; if not, the log and the store say which version is not captured."""
     why = _misfit(module)
     if why is None:
         return True
     version = f"{module.__name__} {getattr(module, '__version__', '(of no version)')}"
     said = f"{version} is not captured: {why}; its calls go out as ever, and are not recorded"
-    spans.warn_once(
+    warn_once(
         f"fit {module.__name__}", "%s. Install another version: pip install -U %s", said, module.__name__
     )
-    session = state.current
+    session = current.session
     if session is not None:
         session.note("incomplete", {"why": said, "client": module.__name__}, session.launch_id)
     return False

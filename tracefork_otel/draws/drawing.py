@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -18,9 +17,8 @@ from .sources import Sources
 if TYPE_CHECKING:
     from ..play.match import Explanation
     from ..play.player import Answer, Claims
-    from ..session.state import Session
+    from ..session.session import Session
 
-LOG = logging.getLogger("tracefork_otel")
 CALLED = ("tracefork_otel.decorators.main", "tracefork_otel._agent_main")
 """The program that calls one agent function, whatever program was recorded."""
 LEAVE_S = 2.0

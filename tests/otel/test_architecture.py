@@ -1,0 +1,86 @@
+"""How the files of both packages stand to each other."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from recorded import REPOSITORY
+
+PACKAGES = {
+    "tracefork_otel": REPOSITORY / "tracefork_otel",
+    "tracefork_backend": REPOSITORY / "backend" / "tracefork_backend",
+}
+CIRCLES = (
+    ("tracefork_backend.diffs.diff", "tracefork_backend.diffs.text"),
+    ("tracefork_backend.store.run", "tracefork_backend.store.store"),
+)
+"""Those that there still are; none is ever added."""
+
+
+def _modules() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for package, folder in PACKAGES.items():
+        for file in folder.rglob("*.py"):
+            parts = (package, *file.relative_to(folder).with_suffix("").parts)
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def _imported(name: str, file: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """What the file imports, wherever in it the import stands and whatever it is for."""
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join((*above, *([node.module] if node.module else [])))
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield whole if whole in modules else base
+
+
+def _graph() -> dict[str, set[str]]:
+    """Which files each file imports; to import a module from outside its package runs the package's face."""
+    modules = _modules()
+    graph: dict[str, set[str]] = {}
+    for name, file in modules.items():
+        graph[name] = set()
+        for target in _imported(name, file, modules):
+            parts = target.split(".")
+            above = (".".join(parts[:length]) for length in range(1, len(parts)))
+            faces = {face for face in above if not f"{name}.".startswith(f"{face}.")}
+            graph[name] |= ({target} | faces) & modules.keys() - {name}
+    return graph
+
+
+def _circles(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
+    """The groups of files each of which leads to all others of its group."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            fresh = graph[waiting.pop()] - seen
+            seen |= fresh
+            waiting += fresh
+        reached[start] = seen
+    groups = {
+        tuple(sorted(other for other in seen if name in reached[other]))
+        for name, seen in reached.items()
+        if name in seen
+    }
+    return sorted(groups)
+
+
+def test_no_circle_of_files() -> None:
+    """No file leads back to itself, be it for types alone or inside a function."""
+    assert _circles(_graph()) == sorted(CIRCLES)
+
+
+def test_a_circle_is_seen() -> None:
+    """A circle through a face, and one of two files, are each found."""
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"e"}, "e": {"d", "a"}, "f": {"a"}}
+    assert _circles(graph) == [("a", "b", "c"), ("d", "e")]

@@ -1,0 +1,74 @@
+"""The player that a process's settings ask for, read from their files."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import TapeError
+from ..log import LOG
+from ..settings import Settings
+from ..tape.tape import Tape
+from .intervention import Intervention
+from .memory import memory_beside
+from .player import Player, claims_beside
+
+
+class Unplayable:
+    """Stands in for a player whose tape cannot be read: every request fails, none goes over the network."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        self.watching = True
+        """Nothing may leave this machine."""
+        self.tools = self
+        """No tool runs either."""
+
+    def answer(self, request: object, *of_tool: object, live: bool = False) -> Any:
+        """Raises what is wrong with the tape."""
+        raise TapeError(self.why)
+
+
+def load_tape(path: Path) -> Tape:
+    """The tape in a file, read once as long as the file stays the same: forks of one process share it."""
+    found = os.stat(path)
+    return _tape(path.absolute(), found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _tape(path: Path, changed_ns: int, size: int) -> Tape:
+    return Tape.load(path)
+
+
+def load_player(settings: Settings) -> Player | Unplayable:
+    """The player of the tape that the settings name, or one that refuses every request."""
+    recall = None
+    try:
+        mode = settings.mode
+        if settings.tape is None:
+            raise ValueError(f"TRACEFORK_MODE={mode} needs TRACEFORK_TAPE, the tape file to play")
+        match = "json" if settings.ignore else settings.match
+        tape, beside, change = load_tape(settings.tape), settings.tape, None
+        if mode == "fork":
+            if settings.intervention is None:
+                raise ValueError(
+                    "TRACEFORK_MODE=fork needs TRACEFORK_INTERVENTION, the file that says what changes"
+                )
+            beside, change = settings.intervention, Intervention.load(settings.intervention)
+        claim = claims_beside(beside)
+        if change is not None:
+            recall = memory_beside(beside, claim)
+        return Player(
+            tape,
+            match=match,
+            ignore=settings.ignore,
+            claim=claim,
+            intervention=change,
+            tools=settings.tools,
+            recall=recall,
+        )
+    except Exception as error:
+        LOG.error("tracefork: no request will be answered: %s", error)
+        return Unplayable(str(error))
