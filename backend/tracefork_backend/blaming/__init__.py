@@ -5,7 +5,7 @@ from __future__ import annotations
 from .drive import Spent, run
 from .findings import Drop, Effect, Findings, SetFinding
 from .forecast import Estimate, estimate
-from .plan import Mode, Plan
+from .plan import Plan
 from .search import Search
 from .trials import Phase, Role, TrialRequest
 
@@ -14,7 +14,6 @@ __all__ = [
     "Effect",
     "Estimate",
     "Findings",
-    "Mode",
     "Phase",
     "Plan",
     "Role",

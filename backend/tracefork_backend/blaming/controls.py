@@ -19,7 +19,7 @@ _MARGIN = 0.08
 _GAP = 0.35
 
 
-def controls(state: State) -> Task[bool]:
+def controls(state: State, *, steady: bool = False) -> Task[bool]:
     """Measure the baseline and set the screening rates; False if it already ends the experiment."""
     state.phase = "control"
     first = state.tested[0] if state.tested else 0
@@ -33,7 +33,7 @@ def controls(state: State) -> Task[bool]:
         return False
     set_rates(state)
     state.deterministic = state.plan.deterministic == "auto" and arm.told and arm.alike(False)
-    if state.mode == "intervene" and state.baseline_rate > _UNSTABLE:
+    if steady and state.baseline_rate > _UNSTABLE:
         yield from until((arm, 2 * (_FIRST + _MORE)))
         if state.baseline_rate > _UNSTABLE:
             state.stop_reason = "unstable"

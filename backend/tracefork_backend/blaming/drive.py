@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from .findings import Findings
 from .search import Search
-from .trials import TrialRequest
-
-Sampler = Callable[[TrialRequest], bool | None]
+from .trials import Sampler
 
 # More than a search ever asks for at once.
 _ALL = 1 << 30

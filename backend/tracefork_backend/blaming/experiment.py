@@ -28,7 +28,8 @@ from .changes import Change
 from .findings import Findings
 from .forecast import Estimate
 from .journal import Journal, record_of
-from .plan import Mode, Plan
+from .modes import mode_named
+from .plan import Plan
 from .results import BlameResult, write_back
 from .search import Search
 from .trials import TrialRequest
@@ -87,7 +88,7 @@ def prepare(tape: Tape, change: Change, *, parent_failed: bool = True, **setting
         costs=costs if any(costs) else (),
         **settings,
     )
-    if not plan.tested and plan.mode in ("intervene", "fixed"):
+    if not mode_named(plan.mode).places(plan):
         raise UsageError(f"{change.name} fits only the last step, whose text is the outcome: choose another")
     return _Prepared(plan=plan, fits=fits, unpriced=whole.unknown)
 
@@ -107,7 +108,7 @@ def blame(
     *,
     oracle: Oracle,
     change: Change | Edit | None = None,
-    mode: Mode = "auto",
+    mode: str = "auto",
     budget_usd: float | None = None,
     jobs: int = 1,
     k: int = 10,
@@ -137,7 +138,7 @@ def blame(
     if not store.writable:
         raise StoreError(f"{store.path} cannot be written, so no experiment can be kept in it")
     change = changes.of_edit(change) if isinstance(change, Edit) else change or changes.resample()
-    if coupling == "recorded" and (mode == "value" or (mode == "auto" and change.natural)):
+    if coupling == "recorded" and mode_named(mode).settled(natural=change.natural).redraws:
         raise UsageError(
             "value mode draws the whole rest anew, so it has no coupling `recorded`: take intervene or fixed"
         )

@@ -83,7 +83,8 @@ class Drop:
 class Findings:
     """The answer, whenever it is asked for; an experiment that was cut short has one too."""
 
-    mode: Literal["intervene", "value", "fixed", "undecided"]
+    mode: str
+    """The mode that ran, `undecided` where `auto` had not chosen yet."""
     effects: tuple[Effect, ...]
     """One for each step, by step."""
     ranking: tuple[int, ...]

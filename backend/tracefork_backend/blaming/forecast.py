@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from .drive import run
+from .drive import Spent, run
+from .modes import mode_named
 from .plan import Plan
 from .search import Search
-from .trials import TrialRequest
 
 # Before the first control the baseline is taken to be about 0.1, as if from five trials.
 _PRIOR = (0.5, 4.5)
@@ -58,15 +58,21 @@ def estimate(
     certified = right = 0
     # An agent may turn out deterministic, which is cheaper; that is not counted on.
     plan = replace(plan, deterministic="never")
-    places = range(plan.steps) if _by_value(plan) else plan.tested
+    mode = mode_named(plan.mode).settled(natural=plan.natural)
+    places = mode.places(plan)
+
+    def simulated(cause: int, effect: float) -> Spent:
+        sample = mode.sampler(plan, rng, cause=cause, effect=effect, baseline=baseline)
+        return run(Search(plan), sample, budget=budget)
+
     for index in range(simulations):
         cause = rng.choice(places) if places else -1
-        result = run(Search(plan), _sampler(rng, plan, cause, effect, baseline), budget=budget)
+        result = simulated(cause, effect)
         spent.append((result.trials, result.cost))
         certified += bool(result.findings.certified)
         right += result.findings.top == cause
         if index % 4 == 0:
-            null = run(Search(plan), _sampler(rng, plan, -1, 0.0, baseline), budget=budget)
+            null = simulated(-1, 0.0)
             nulls.append((null.trials, null.cost))
     forks = sorted(trial for trial, _ in spent)
     costs = sorted(cost for _, cost in spent)
@@ -84,26 +90,3 @@ def estimate(
         null_forks_mean=sum(trial for trial, _ in nulls) / len(nulls),
         null_cost_mean=sum(cost for _, cost in nulls) / len(nulls),
     )
-
-
-def _by_value(plan: Plan) -> bool:
-    return plan.mode == "value" or (plan.mode == "auto" and plan.natural)
-
-
-def _sampler(rng: random.Random, plan: Plan, cause: int, effect: float, baseline: float):
-    """Return a sampler of a run with one cause; in value mode the cause is where the drop is."""
-    if _by_value(plan):
-        # Before the drop's step is kept a re-run flips with effect + baseline, after it with baseline, at
-        # the end never.
-        def value(request: TrialRequest) -> bool:
-            rate = baseline + (effect if request.kept <= cause else 0.0)
-            return request.kept < plan.steps and rng.random() < rate
-
-        return value
-    # An intervention flips on top of the noise, so that the difference of the two rates is the effect.
-    own = min(1.0, effect / (1 - baseline)) if baseline < 1 else 0.0
-
-    def intervened(request: TrialRequest) -> bool:
-        return rng.random() < baseline or (cause in request.altered and rng.random() < own)
-
-    return intervened

@@ -7,8 +7,6 @@ from typing import Literal
 
 from tracefork_otel.errors import UsageError
 
-Mode = Literal["auto", "intervene", "value", "fixed"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -16,7 +14,7 @@ class Plan:
 
     steps: int
     """How many steps the recorded run has."""
-    mode: Mode = "auto"
+    mode: str = "auto"
     natural: bool = False
     """The intervention is a redraw of the step's own response: nothing else is there to try, so `auto`
     means `value`.

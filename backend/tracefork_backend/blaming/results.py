@@ -18,6 +18,7 @@ from ..store import Store
 from ..writeback import BLAME, BLAME_NOTE, SpanRef, WriteBack, link
 from .findings import Effect, Findings
 from .journal import TrialRecord
+from .modes import mode_found
 from .plan import Plan
 from .search import Search
 
@@ -70,8 +71,7 @@ def experiment_row(result: BlameResult) -> dict[str, Any]:
         "n_steps": result.plan.steps,
         "parent_outcome": header["parent_outcome"],
         "mode": found.mode,
-        # Value mode redraws, whatever change was asked for.
-        "perturbation": "resample" if found.mode == "value" else header["change"],
+        "perturbation": "resample" if mode_found(found.mode).redraws else header["change"],
         "coupling": header.get("coupling", "fresh"),
         "oracle_name": header["oracle"],
         "oracle_note": header.get("oracle_note"),

@@ -11,20 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from tracefork_otel.errors import UsageError
 
-from .controls import controls
+from .answer import findings
 from .findings import Findings, StopReason
-from .fixed import fixed
-from .intervene import intervene
+from .modes import mode_named
 from .plan import Plan
-from .report import findings
 from .state import State
 from .tasks import Task, Wants
 from .trials import Arm, Phase, TrialRequest
-from .value import value
-
-# A failed run whose unchanged re-runs succeed this often was lost by chance, so where it was lost is asked
-# instead.
-_STOCHASTIC = 0.25
 
 
 class Search:
@@ -34,7 +27,8 @@ class Search:
         self.plan = plan
         self._state = State(plan)
         self._state.tested = plan.tested
-        self._task: Task[None] | None = _whole(self._state)
+        mode = mode_named(plan.mode).settled(natural=plan.natural)
+        self._task: Task[None] | None = mode.search(self._state)
         self._queue: deque[TrialRequest] = deque()
         self._open: dict[str, tuple[Arm, int]] = {}
         self._issued = 0
@@ -136,37 +130,3 @@ class Search:
         if not self._open:
             # Something is wanted, nothing may be issued: the limit is reached.
             self.stop("budget")
-
-
-def _whole(state: State) -> Task[None]:
-    """Run the mode that the plan names, or that the controls suggest."""
-    plan = state.plan
-    mode = plan.mode
-    if mode == "auto" and plan.natural:
-        mode = "value"
-    if mode == "fixed":
-        state.mode = "fixed"
-        if plan.natural:
-            state.tested = tuple(range(plan.steps))
-        yield from fixed(state)
-        return
-    if mode == "value":
-        state.mode = "value"
-        yield from value(state)
-        return
-    if not state.tested:
-        state.mode = "intervene"
-        state.stop_reason = "none_found"
-        return
-    state.mode = "intervene" if mode == "intervene" else "undecided"
-    if not (yield from controls(state)):
-        return
-    if mode == "auto" and plan.parent_failed and state.baseline_rate > _STOCHASTIC:
-        state.mode = "value"
-        yield from value(state)
-        return
-    if mode == "auto":
-        state.mode = "intervene"
-        if not (yield from controls(state)):
-            return
-    yield from intervene(state)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..statistics import e_bh
 from .contrast import Contrast
 from .findings import SetFinding, StopReason, Verdict
 from .plan import Plan
 from .trials import Arm, Ledger, Phase
-
-# The part of alpha that goes to single steps; the rest is for sets, most of it for the first. So looking
-# for sets costs single steps a threshold only 1.33 times higher, and P(any innocent blamed) stays within
-# alpha.
-SINGLES_SHARE = 0.75
 
 
 @dataclass(slots=True)
@@ -24,7 +18,10 @@ class State:
     plan: Plan
     ledger: Ledger = field(default_factory=Ledger)
     phase: Phase = "control"
-    mode: Literal["intervene", "value", "fixed", "undecided"] = "undecided"
+    mode: str = "undecided"
+    """The mode that runs, as findings call it."""
+    singles_share: float = 1.0
+    """The part of alpha that goes to single steps; the rest is for sets."""
     baseline: Arm | None = None
     low: float = 0.12
     """A flip rate that screening takes for noise."""
@@ -49,7 +46,7 @@ class State:
     @property
     def singles_alpha(self) -> float:
         """The part of alpha that single steps share."""
-        return self.plan.alpha * (SINGLES_SHARE if self.mode == "intervene" else 1.0)
+        return self.plan.alpha * self.singles_share
 
     @property
     def baseline_rate(self) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 Role = Literal["treatment", "control", "group", "conditional", "value"]
 Phase = Literal["control", "screen", "confirm", "interact", "conditional", "value", "fixed"]
@@ -30,6 +31,10 @@ class TrialRequest:
     phase: Phase
     shares: str = ""
     """The name of what this trial shares memory with."""
+
+
+Sampler: TypeAlias = Callable[[TrialRequest], bool | None]
+"""Gives the outcome of a trial: flipped, did not, or could not be graded."""
 
 
 class _Waiting:

@@ -198,6 +198,7 @@ def _experiment(
 ) -> int:
     """The exit status, after the experiment ended and was shown."""
     from ..blaming.experiment import blame as run_experiment
+    from ..blaming.modes import mode_found
 
     oracle = _oracle(*asked["oracle"])
     if oracle is None:
@@ -220,7 +221,7 @@ def _experiment(
     except KeyboardInterrupt:
         say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
         raise
-    if result.findings.mode == "value" and not result.plan.natural:
+    if mode_found(result.findings.mode).redraws and not result.plan.natural:
         say(
             "the run ends differently by itself too often to try a change at each step, so each step was "
             "drawn anew instead; --mode intervene tries the change all the same"

@@ -44,6 +44,8 @@ def as_json(store: Store, experiment_id: str) -> dict[str, Any]:
 
 def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
     """Print the finding and the steps that have something to say, or every step with its reason."""
+    from ..blaming.modes import mode_found
+
     found = as_json(store, experiment_id)
     print(found["message"])
     rows = sorted(found["effects"], key=lambda row: (row["rank"] is None, row["rank"] or 0, row["step"]))
@@ -68,8 +70,7 @@ def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
         print(f"step{'s' * (len(steps) > 1)} {', '.join(steps)}: {reason}")
     for one in found["sets"]:
         print(f"steps {one['set_id']} together: {one['verdict']} ({one['reason']})")
-    # In value mode every fork is treatment of one step and control of the next.
-    controls = "" if found["mode"] == "value" else f", {found['controls']} of them controls"
+    controls = f", {found['controls']} of them controls" if mode_found(found["mode"]).counts_controls else ""
     print(
         f"experiment {experiment_id} · {found['mode']}, {found['perturbation']}{_coupled(found)} · "
         f"{found['forks']} forks"

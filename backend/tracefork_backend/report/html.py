@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tracefork_otel.errors import UsageError
 from tracefork_otel.files import write_whole
 
+from ..blaming.modes import mode_found
 from . import shapes, wording
 from .content import Report
 
@@ -38,6 +39,7 @@ def render(report: Report) -> str:
     culprit = report.culprit
     found = report.findings
     effect = found.effects[culprit] if culprit is not None else None
+    mode = mode_found(found.mode)
     change = report.changes.get(culprit) if culprit is not None else None
     return (
         _environment()
@@ -45,6 +47,8 @@ def render(report: Report) -> str:
         .render(
             report=report,
             found=found,
+            mode=mode,
+            chart=mode.words.chart.format(treated=mode.words.treated),
             about=report.about,
             headline=wording.headline(report),
             explanation=wording.explanation(report),

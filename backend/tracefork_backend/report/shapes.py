@@ -7,6 +7,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
+from ..blaming.modes import mode_found
 from . import wording
 from .content import Change, Report, TimelineStep
 from .wording import Tone
@@ -168,11 +169,12 @@ def effects(report: Report) -> Effects:
     if len(shown) > _ROWS_MOST:
         said = set(found.ranking[:_ROWS_MOST]) | set(found.certified)
         shown = [effect for effect in shown if effect.step in said]
-    by_rate = found.mode == "fixed"
+    mode = mode_found(found.mode)
     lows = [e.ci_low for e in shown if e.ci_low is not None]
     values = [e.effect for e in shown if e.effect is not None]
     lowest = min([*lows, *values, 0.0])
-    start = 0.0 if by_rate else next(edge for edge in (-0.25, -0.5, -1.0) if lowest >= edge or edge == -1.0)
+    edges = (-0.25, -0.5, -1.0) if mode.compares else (0.0,)
+    start = next((edge for edge in edges if lowest >= edge), edges[-1])
     right = WIDTH - _RIGHT
     scale = (right - _LEFT) / (1.0 - start)
 
@@ -182,19 +184,18 @@ def effects(report: Report) -> Effects:
     rows: list[Row] = []
     for place, effect in enumerate(shown):
         words, tone = wording.verdict(effect, found)
-        value = effect.flip_rate if by_rate or effect.effect is None else effect.effect
-        measured = value is not None and (by_rate or effect.effect is not None)
-        spread = measured and effect.ci_low is not None and effect.ci_high is not None
+        value = effect.effect if mode.compares else effect.flip_rate
+        low, high = (effect.ci_low, effect.ci_high) if value is not None else (None, None)
         rows.append(
             Row(
                 step=effect.step,
                 y=_TOP + place * _ROW + _ROW / 2,
                 tone=tone,
                 verdict=words,
-                x=at(value) if measured and value is not None else None,
-                low=at(effect.ci_low) if spread and effect.ci_low is not None else None,
-                high=at(effect.ci_high) if spread and effect.ci_high is not None else None,
-                value=f"{value:+.2f}" if measured and value is not None else "",
+                x=None if value is None else at(value),
+                low=None if low is None else at(low),
+                high=None if high is None else at(high),
+                value="" if value is None else f"{value:+.2f}",
                 title=f"step {effect.step}: {effect.reason}",
             )
         )
@@ -208,7 +209,7 @@ def effects(report: Report) -> Effects:
         left=_LEFT,
         right=right,
         hidden=len(found.effects) - len(shown),
-        axis="flip rate (no control)" if by_rate else "how much more often the run ends differently",
+        axis=mode.words.axis,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..blaming.findings import Effect, Findings
+from ..blaming.modes import mode_found
 from .content import Report
 
 Tone = Literal["cause", "open", "clear", "quiet"]
@@ -20,9 +21,8 @@ def headline(report: Report) -> str:
         joint = _joint(found, culprit)
         if joint:
             return f"Steps {_listed(joint)} together decided this run."
-        if found.mode == "value":
-            return f"Step {culprit} {'lost' if report.parent_failed else 'won'} this run."
-        return f"Changing step {culprit} {'saves' if report.parent_failed else 'breaks'} this run."
+        words = mode_found(found.mode).words
+        return (words.lost if report.parent_failed else words.won).format(step=culprit)
     match found.stop_reason:
         case "systematic" if found.deterministic:
             return "Redone, this run always comes out the same: only a change can tell which step matters."
@@ -46,7 +46,7 @@ def explanation(report: Report) -> str:
     effect = found.effects[culprit]
     parts: list[str] = []
     if effect.n_treatment:
-        how = "left open and drawn again" if found.mode == "value" else "changed"
+        how = mode_found(found.mode).words.treated_fully
         flips = _of(effect.flips_treatment, graded(effect))
         parts.append(f"With step {culprit} {how}, the run ended differently in {flips}")
     if effect.n_control:
@@ -117,7 +117,7 @@ def verdict(effect: Effect, found: Findings) -> tuple[str, Tone]:
         return f"Matters together with {_listed(others)}", "cause"
     return {
         "minor": ("Small influence", "open"),
-        "inconclusive": ("Flip rate only" if found.mode == "fixed" else "Not settled", "open"),
+        "inconclusive": (mode_found(found.mode).words.unsettled, "open"),
         "screened_out": ("No sign of a large effect", "clear"),
         "untested": ("Not tested", "quiet"),
         "not_intervenable": ("Could not be changed", "quiet"),
@@ -133,14 +133,8 @@ def not_guaranteed(found: Findings) -> tuple[str, ...]:
         "The finding is about the change that was tried, with the models and tools as they were on that day. "
         "Another change can do more, or less.",
         "Root and echo are labels that help to read the result; the error bound does not cover them.",
+        *mode_found(found.mode).words.cautions,
     ]
-    if found.mode == "value":
-        lines.append(
-            "A step was judged by drawing its own answer again. A step that is wrong however often it is "
-            "drawn looks innocent here."
-        )
-    if found.mode == "fixed":
-        lines.append("Flip rates without controls cannot tell a cause from an agent that is merely unsteady.")
     if found.sets:
         lines.append(
             "Steps that act together were searched for among the likely candidates, not in all combinations."

@@ -1,32 +1,58 @@
-"""The search by intervention: controls, screening, confirmation, sets, roots."""
+"""The search by intervention: a change is tried at each step, against controls that keep the step."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from .confirm import confirm
-from .contrast import PAIRED_SHARE
-from .roots import label_roots
-from .screen import screen
-from .sets import find_sets
-from .state import State
-from .tasks import Task, together, until
+from ..confirm import confirm
+from ..contrast import PAIRED_SHARE
+from ..controls import controls
+from ..roots import label_roots
+from ..screen import screen
+from ..sets import SINGLES_SHARE, find_sets
+from ..state import State
+from ..tasks import Task, together, until
+from .mode import Mode
 
 
-def intervene(state: State) -> Task[None]:
-    """Search after the controls have been measured; the state then holds the answer."""
-    if state.deterministic and not (yield from _one_fork_each(state)):
-        state.deterministic = False
-    if not state.deterministic:
-        groups = yield from screen(state)
-        yield from confirm(state, state.candidates)
-        if groups:
-            alone = yield from find_sets(state, groups)
-            state.candidates += [step for step in alone if step not in state.candidates]
-            yield from confirm(state, alone)
-        yield from label_roots(state)
-    found = state.certified or any(found.verdict == "certified" for found in state.sets)
-    state.stop_reason = "certified" if found else "none_found"
+class Intervene(Mode):
+    """Controls, screening, confirmation, sets, roots."""
+
+    name = found = "intervene"
+
+    def search(self, state: State) -> Task[None]:
+        """Run to the end; the state then holds the answer."""
+        state.mode = self.name
+        state.singles_share = SINGLES_SHARE
+        if not state.tested:
+            state.stop_reason = "none_found"
+            return
+        if not (yield from controls(state, steady=True)):
+            return
+        if state.deterministic and not (yield from _one_fork_each(state)):
+            state.deterministic = False
+        if not state.deterministic:
+            groups = yield from screen(state)
+            yield from confirm(state, state.candidates)
+            if groups:
+                alone = yield from find_sets(state, groups)
+                state.candidates += [step for step in alone if step not in state.candidates]
+                yield from confirm(state, alone)
+            yield from label_roots(state)
+        found = state.certified or any(found.verdict == "certified" for found in state.sets)
+        state.stop_reason = "certified" if found else "none_found"
+
+    def counts(self, state: State, step: int) -> dict[str, Any]:
+        """Return the counts; where the agent is deterministic, one fork says all."""
+        found = super().counts(state, step)
+        treatment = state.ledger.arms.get(f"alter:{step}")
+        if state.deterministic and treatment is not None and treatment.defined:
+            flipped = float(treatment.outcomes[0] is True)
+            found.update(
+                control_rate=0.0, effect=flipped, ci_low=flipped, ci_high=flipped, ci_kind="deterministic"
+            )
+        return found
 
 
 def _one_fork_each(state: State) -> Task[bool]:
@@ -82,3 +108,6 @@ def _pairs(state: State, *, shared: bool) -> int:
     """
     base, share = (2, PAIRED_SHARE) if shared else (4, 1 - PAIRED_SHARE)
     return max(2, math.ceil(math.log(len(state.tested) / (share * state.singles_alpha), base)))
+
+
+INTERVENE = Intervene()

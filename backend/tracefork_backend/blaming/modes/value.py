@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from .bisection import Grid, locate
-from .contrast import Contrast
-from .findings import Drop
-from .state import State
-from .tasks import Task, until
-from .trials import Arm
+from ..bisection import Grid, locate
+from ..contrast import Contrast
+from ..findings import Drop, Verdict
+from ..plan import Plan
+from ..state import State
+from ..tasks import Task, until
+from ..trials import Arm, Sampler, TrialRequest
+from .mode import Mode, Words, certified, counts
 
 # Full re-runs before the curve is searched: up to 16 for the first two flips; none in 16 means V < 0.17 at
 # 95 %.
@@ -62,66 +67,149 @@ def _whole(state: State) -> _Span:
     return _Span(-1, state.plan.steps - 1)
 
 
-def value(state: State) -> Task[None]:
-    """Search the V curve; the state then holds contrasts, the certified steps and the likely ones."""
-    state.phase = "value"
-    state.tested = tuple(range(state.plan.steps))
-    first = prefix(state, -1)
-    if state.baseline is None:
-        state.baseline = first
-    yield from until((first, _FIRST), (prefix(state, state.plan.steps - 1), _FIRST))
-    # Four re-runs of an agent that fails in seven of ten are alike in one case of four.
-    while first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
-        yield from until((first, len(first.outcomes) + 2))
-    state.deterministic = state.plan.deterministic == "auto" and first.told and first.alike(False)
-    if state.deterministic:
-        state.stop_reason = "systematic"
-        return
-    if not first.flips and not (yield from _rescued_later(state)):
-        state.stop_reason = "systematic" if first.defined else "aborted"
-        return
-    spans = [_whole(state)]
-    while spans:
-        span = spans.pop()
-        step = yield from _search(state, span)
-        if step is not None:
-            for part in (_Span(span.after, step - 1), _Span(step, span.last)):
-                if part.last > part.after and (yield from _loses(state, part)):
-                    spans.append(part)
-    found = [step for step in state.certified if _drop_at(state, step) > 0]
-    if found:
-        state.roots.add(max(found, key=lambda step: (_drop_at(state, step), -step)))
-    state.stop_reason = "certified" if state.certified else "none_found"
+class Value(Mode):
+    """Natural redraws: blame is the drop of the chance to come out otherwise once a response is kept."""
+
+    name = found = "value"
+    redraws = True
+    counts_controls = False
+    words = Words(
+        lost="Step {step} lost this run.",
+        won="Step {step} won this run.",
+        treated="drawn again",
+        treated_fully="left open and drawn again",
+        cautions=(
+            "A step was judged by drawing its own answer again. A step that is wrong however often it is "
+            "drawn looks innocent here.",
+        ),
+    )
+
+    def search(self, state: State) -> Task[None]:
+        """Search the V curve; the state then holds contrasts, the certified steps and the likely ones."""
+        state.mode = self.name
+        state.phase = "value"
+        state.tested = tuple(range(state.plan.steps))
+        first = _prefix(state, -1)
+        if state.baseline is None:
+            state.baseline = first
+        yield from until((first, _FIRST), (_prefix(state, state.plan.steps - 1), _FIRST))
+        # Four re-runs of an agent that fails in seven of ten are alike in one case of four.
+        while first.flips < _FLIPS_WANTED and len(first.outcomes) < _MOST_FIRST:
+            yield from until((first, len(first.outcomes) + 2))
+        state.deterministic = state.plan.deterministic == "auto" and first.told and first.alike(False)
+        if state.deterministic:
+            state.stop_reason = "systematic"
+            return
+        if not first.flips and not (yield from _rescued_later(state)):
+            state.stop_reason = "systematic" if first.defined else "aborted"
+            return
+        spans = [_whole(state)]
+        while spans:
+            span = spans.pop()
+            step = yield from _search(state, span)
+            if step is not None:
+                for part in (_Span(span.after, step - 1), _Span(step, span.last)):
+                    if part.last > part.after and (yield from _loses(state, part)):
+                        spans.append(part)
+        found = [step for step in state.certified if _drop_at(state, step) > 0]
+        if found:
+            state.roots.add(max(found, key=lambda step: (_drop_at(state, step), -step)))
+        state.stop_reason = "certified" if state.certified else "none_found"
+
+    def places(self, plan: Plan) -> Sequence[int]:
+        """Return all steps: each can be drawn again."""
+        return range(plan.steps)
+
+    def sampler(
+        self, plan: Plan, rng: random.Random, *, cause: int, effect: float, baseline: float
+    ) -> Sampler:
+        """Return outcomes that flip with effect + baseline until the cause is kept, then with baseline, and
+        never at the end.
+        """
+
+        def flips(request: TrialRequest) -> bool:
+            rate = baseline + (effect if request.kept <= cause else 0.0)
+            return request.kept < plan.steps and rng.random() < rate
+
+        return flips
+
+    def drops(self, state: State) -> tuple[Drop, ...]:
+        """Return how the whole loss divides over the measured prefixes."""
+        return _drops(state)
+
+    def q_values(self, state: State) -> dict[int, float]:
+        """Return Bonferroni's over all steps, which also covers choosing among them by the same trials."""
+        contrasts = [(step, self.contrast(state, step)) for step in range(state.plan.steps)]
+        return {
+            step: min(1.0, state.plan.steps * math.exp(-max(0.0, contrast.log_e)))
+            for step, contrast in contrasts
+            if contrast is not None
+        }
+
+    def contrast(self, state: State, step: int) -> Contrast | None:
+        """Return the contrast of the prefixes around a step, if both have graded trials."""
+        if step not in state.contrasts:
+            arms = (state.ledger.arms.get(f"keep:{at}") for at in (step - 1, step))
+            if not all(arm is not None and arm.defined for arm in arms):
+                return None
+        found = _drop_contrast(state, step)
+        # What certified a step stays as it was, though later trials of its prefixes came in for others.
+        if step not in state.certified:
+            found.fold()
+        return found
+
+    def counts(self, state: State, step: int) -> dict[str, Any]:
+        """Return the counts of the prefixes around a step."""
+        arms = state.ledger.arms
+        return counts(arms.get(f"keep:{step - 1}"), arms.get(f"keep:{step}"))
+
+    def verdict(self, state: State, step: int) -> tuple[Verdict, str]:
+        """Judge a step by the measured prefixes around it."""
+        if step in state.certified:
+            return certified(state)
+        if step in state.closed:
+            return state.closed[step]
+        for drop in _drops(state):
+            if drop.first <= step <= drop.last:
+                chance = Contrast(_prefix(state, drop.first - 1), _prefix(state, drop.last)).chance(0.2)
+                share = f"{drop.drop:.2f} of the loss"
+                if drop.last == drop.first:
+                    verdict, words = "inconclusive", f"this step accounts for {share}"
+                else:
+                    verdict = "untested"
+                    words = f"steps {drop.first} to {drop.last} together account for {share}"
+                return ("screened_out" if chance < 0.5 else verdict), words
+        return "untested", "the experiment ended before it was tested"
 
 
 def _rescued_later(state: State) -> Task[bool]:
     """Tell whether some re-run flips that keeps a quarter, a half or three quarters of the responses."""
     places = {state.plan.steps * quarter // 4 - 1 for quarter in (1, 2, 3)}
-    arms = [prefix(state, place) for place in sorted(places - {-1})]
+    arms = [_prefix(state, place) for place in sorted(places - {-1})]
     yield from until(*((arm, _FIRST) for arm in arms))
     return any(arm.flips for arm in arms)
 
 
-def prefix(state: State, step: int) -> Arm:
+def _prefix(state: State, step: int) -> Arm:
     """Return the arm that keeps the responses up to `step`."""
     return state.ledger.keep(step, role="value")
 
 
-def drop_contrast(state: State, step: int) -> Contrast:
+def _drop_contrast(state: State, step: int) -> Contrast:
     """Return the contrast of keeping everything before `step` against keeping the step too."""
     found = state.contrasts.get(step)
     if found is None:
-        found = state.contrasts[step] = Contrast(prefix(state, step - 1), prefix(state, step))
+        found = state.contrasts[step] = Contrast(_prefix(state, step - 1), _prefix(state, step))
     return found
 
 
 def _drop_at(state: State, step: int) -> float:
-    return drop_contrast(state, step).effect or 0.0
+    return _drop_contrast(state, step).effect or 0.0
 
 
 def _loses(state: State, span: _Span) -> Task[bool]:
     """Tell whether V likelier than not falls by `_UNEXPLAINED` over the span."""
-    loss = Contrast(prefix(state, span.after), prefix(state, span.last))
+    loss = Contrast(_prefix(state, span.after), _prefix(state, span.last))
     if loss.chance(_UNEXPLAINED) <= 0.5:
         return False
     # The first re-runs are four: three of them well is no proof of a second loss.
@@ -140,7 +228,7 @@ def _search(state: State, span: _Span) -> Task[int | None]:
         counts = _counts(state, span)
         place = locate(grid, counts, first=span.after + 1, last=span.last, excluded=tried)
         if place.chance < _SURE and drawn < most:
-            arm = prefix(state, place.probe)
+            arm = _prefix(state, place.probe)
             yield from until((arm, len(arm.outcomes) + _PROBES))
             drawn += _PROBES
             if len(arm.outcomes) >= 2 * _MOST_SCREENING or (
@@ -168,7 +256,7 @@ def _certify(state: State, step: int, threshold: float) -> Task[bool]:
     Every trial of both prefixes counts: the bound of alpha / steps holds for all steps at once, whichever
     is chosen.
     """
-    contrast = drop_contrast(state, step)
+    contrast = _drop_contrast(state, step)
     contrast.fold()
     while True:
         if contrast.log_e >= threshold and contrast.excludes_zero(level=1 - state.plan.alpha):
@@ -182,7 +270,7 @@ def _certify(state: State, step: int, threshold: float) -> Task[bool]:
 
 
 def _rate(state: State, step: int) -> float:
-    return prefix(state, step).rate or 0.0
+    return _prefix(state, step).rate or 0.0
 
 
 def _counts(state: State, span: _Span) -> list[tuple[int, int, int]]:
@@ -195,7 +283,7 @@ def _counts(state: State, span: _Span) -> list[tuple[int, int, int]]:
     return counts
 
 
-def drops(state: State) -> tuple[Drop, ...]:
+def _drops(state: State) -> tuple[Drop, ...]:
     """Return how the whole loss divides over the measured prefixes; the parts add up to it exactly."""
     measured: list[tuple[int, float, int]] = []
     for step in range(-1, state.plan.steps):
@@ -217,3 +305,6 @@ def drops(state: State) -> tuple[Drop, ...]:
         )
         for before, after in itertools.pairwise(measured)
     )
+
+
+VALUE = Value()

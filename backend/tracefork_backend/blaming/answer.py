@@ -1,0 +1,84 @@
+"""The answer of a search, whenever it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .findings import Findings, StopReason
+from .modes import mode_found
+from .state import State
+
+
+def findings(state: State) -> Findings:
+    """Return the answer that the outcomes so far support."""
+    mode = mode_found(state.mode)
+    effects = mode.effects(state)
+    arms = state.ledger.arms.values()
+    baseline = state.baseline
+    result = Findings(
+        mode=state.mode,
+        effects=tuple(effects),
+        ranking=mode.ranking(state, effects),
+        sets=tuple(state.sets),
+        drops=mode.drops(state),
+        baseline_flips=baseline.flips if baseline else 0,
+        baseline_trials=len(baseline.defined) if baseline else 0,
+        deterministic=state.deterministic,
+        trials=sum(len(arm.outcomes) for arm in arms),
+        controls=sum(len(arm.outcomes) for arm in arms if not arm.altered),
+        stop_reason=state.stop_reason,
+    )
+    return replace(result, message=_message(state, result))
+
+
+def _message(state: State, found: Findings) -> str:
+    reason: StopReason = found.stop_reason
+    roots = [effect for effect in found.effects if effect.is_root]
+    joint = [each for each in found.sets if each.verdict == "certified"]
+    if roots:
+        effect = max(roots, key=lambda e: e.effect or 0.0)
+        # Of a run that went well nothing is the cause of a loss: the step can lose it.
+        role = "is the root cause" if state.plan.parent_failed else "decides the run"
+        message = f"step {effect.step} {role}"
+        if effect.effect is not None and not found.deterministic:
+            message += (
+                f": it moves the outcome by {effect.effect:.2f}, {effect.ci_low:.2f} to {effect.ci_high:.2f}"
+            )
+        elif found.deterministic:
+            message += ": what follows it is deterministic, so a few forks show it"
+    elif found.certified and not joint:
+        message = f"step {found.certified[0]} moves the outcome"
+    elif joint:
+        message = f"steps {', '.join(map(str, joint[0].steps))} together are the cause, none of them alone"
+    elif reason == "systematic" and found.deterministic:
+        message = (
+            f"{found.baseline_trials} full re-runs came out byte-identical: the agent looks deterministic, "
+            "so no redraw can tell; try a change: --ablate TEXT, --fault CLASS or --repair FILE"
+        )
+    elif reason == "systematic":
+        message = (
+            f"the failure is systematic: no redraw rescued it in {found.baseline_trials} full re-runs; "
+            "change a prompt, a tool or the input"
+        )
+    elif reason == "unstable":
+        message = (
+            f"unchanged re-runs flip in {found.baseline_flips} of {found.baseline_trials}: the recorded "
+            "outcome is not the usual one, so no single step can be shown to cause it; try value mode"
+        )
+    elif reason == "aborted":
+        message = "no fork could be graded: check the oracle and the agent"
+    elif reason == "none_found":
+        if not state.tested:
+            return "no step can be tried: the only one is the output, or the intervention fits none"
+        message = "no step is certified" + (
+            f"; likeliest is step {found.top}"
+            if found.top is not None
+            else f": none moves the outcome to about {state.high:.2f}"
+        )
+    elif reason == "fixed":
+        message = "flip rates without controls; they do not tell a cause from noise"
+    else:
+        message = "no step is certified yet"
+    if reason == "budget":
+        message += " (the budget ended the search)"
+    return message
