@@ -43,6 +43,7 @@ def read_intervention(file: Path) -> Any:
 
 HERE = Path(__file__).parent
 FORMATS = sorted(file.parent.name for file in HERE.glob("*/expected.json"))
+TAPES = [(name, file.name) for name in FORMATS for file in sorted((HERE / name / "tapes").iterdir())]
 ITSELF = (
     "import runpy, sys; from tracefork_otel import TraceforkInstrumentor; "
     "TraceforkInstrumentor().instrument(); sys.argv = sys.argv[1:]; sys.path.insert(0, '.'); "
@@ -164,15 +165,15 @@ def at_agents(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> Golden:
     return golden
 
 
-def test_every_tape_replays_bit_exact(at_agents: Golden) -> None:
-    """Each agent does on its tape what it did then."""
-    for file in at_agents.tapes:
-        tape = Tape.load(file)
-        agent = tape.start.entrypoint if restarted(tape) else None
-        result = tf.replay(tape, agent=agent, timeout=30)
-        result.raise_for_drift()
-        assert result.passed, (file.name, result.receipt)
-        assert result.replay_digest == at_agents.expected["tapes"][file.name]["digest"], file.name
+@pytest.mark.parametrize(("golden", "name"), TAPES, indirect=["golden"])
+def test_every_tape_replays_bit_exact(at_agents: Golden, name: str) -> None:
+    """The agent does on its tape what it did then."""
+    tape = Tape.load(at_agents.folder / "tapes" / name)
+    agent = tape.start.entrypoint if restarted(tape) else None
+    result = tf.replay(tape, agent=agent, timeout=60)
+    result.raise_for_drift()
+    assert result.passed, result.receipt
+    assert result.replay_digest == at_agents.expected["tapes"][name]["digest"]
 
 
 @pytest.mark.xfail(
@@ -283,7 +284,7 @@ def test_an_interrupted_experiment_goes_on(golden: Golden) -> None:
     query = f"select trial_id, run_id from blame_trials where experiment_id = '{experiment}'"
     with tf.open_store(golden.sealed) as store:
         before = set(store.sql(query).fetchall())
-    asked = ("--store", golden.sealed, "--budget", "0.008", "--jobs", "2", "--json")
+    asked = ("--store", golden.sealed, "--budget", "0.006", "--jobs", "2", "--json")
     with golden.model():
         said = tracefork("blame", "resume", experiment, *asked, cwd=golden.agents)
     assert said.status == 0, said
