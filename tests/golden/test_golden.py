@@ -36,7 +36,7 @@ from tracefork_otel import AgentFailed, Player, Tape
 
 def read_intervention(file: Path) -> Any:
     """An intervention's file as the player reads it: the one thing here that no public name does."""
-    from tracefork_otel.intervention import Intervention
+    from tracefork_otel.play.intervention import Intervention
 
     return Intervention.load(file)
 
