@@ -16,7 +16,8 @@ from typing import Any
 
 from ..wire.codings import Unreadable, coded, undone
 from ..wire.dumps import dumps
-from ..wire.json_spans import Value, decoded, fits, values
+from ..wire.json_places import Place, decoded, places
+from ..wire.paths import fits
 from .rules import DIGEST, Rule, Rules, Side
 
 MAX_PLAIN = 64 * 2**20
@@ -151,7 +152,7 @@ def _by_pattern(
     rules: Rules, patterns: Sequence[Rule], text: str, cuts: Sequence[int], media: str, counts: Counter[str]
 ) -> list[_Edit]:
     edits: list[_Edit] = []
-    lanes: dict[object, list[Value]] = {}
+    lanes: dict[object, list[Place]] = {}
     between = 0
     streamed = _is_stream(text, media)
     for (start, end), found in _documents(text, media):
@@ -189,7 +190,7 @@ def _in_gap(
 
 
 def _in_value(
-    rules: Rules, patterns: Sequence[Rule], text: str, value: Value, counts: Counter[str]
+    rules: Rules, patterns: Sequence[Rule], text: str, value: Place, counts: Counter[str]
 ) -> list[_Edit]:
     old = text[value.start : value.end]
     content = old if value.kind == "number" else decoded(old)
@@ -198,7 +199,7 @@ def _in_value(
 
 
 def _in_lane(
-    rules: Rules, patterns: Sequence[Rule], text: str, pieces: Sequence[Value], counts: Counter[str]
+    rules: Rules, patterns: Sequence[Rule], text: str, pieces: Sequence[Place], counts: Counter[str]
 ) -> list[_Edit]:
     """What the pieces say together: a match that spans some stands in the first of them."""
     said = [decoded(text[piece.start : piece.end]) for piece in pieces]
@@ -270,7 +271,7 @@ def _is_stream(text: str, media: str) -> bool:
     return "event-stream" in media or _EVENTS.match(text) is not None
 
 
-def _documents(text: str, media: str) -> Iterator[tuple[tuple[int, int], list[Value]]]:
+def _documents(text: str, media: str) -> Iterator[tuple[tuple[int, int], list[Place]]]:
     """Each JSON text in the text: all of it, or what stands behind `data:`, or on a line of its own."""
     if _is_stream(text, media):
         places = [found.span(1) for found in _DATA.finditer(text)]
@@ -286,14 +287,14 @@ def _documents(text: str, media: str) -> Iterator[tuple[tuple[int, int], list[Va
             yield (start, end), found
 
 
-def _values(text: str, start: int, end: int) -> list[Value] | None:
+def _values(text: str, start: int, end: int) -> list[Place] | None:
     if not text[start : start + 64].lstrip().startswith(("{", "[")):
         return None
-    found: list[Value] = []
-    for value in values(text[start:end]):
+    found: list[Place] = []
+    for value in places(text, start, end):
         if value is None:
             return None
-        found.append(Value(value.path, value.start + start, value.end + start, value.kind))
+        found.append(value)
     return found
 
 
@@ -305,7 +306,7 @@ def _lanes(document: str) -> Any:
         return lambda value: None
     kind = event.get("type") if isinstance(event, dict) else None
 
-    def lane(value: Value) -> object:
+    def lane(value: Place) -> object:
         path = value.path
         if not path or path[-1] not in _SAID:
             return None

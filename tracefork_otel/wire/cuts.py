@@ -7,7 +7,9 @@ import itertools
 import json
 import re
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+from .json_places import places
+from .sse import is_sse
+
 _EVENT = re.compile(rb".*?\n\n", re.DOTALL)
 
 # The key of a line tells which bytes stand before its JSON value: so a message stands in the file as the JSON
@@ -17,7 +19,7 @@ _SEPARATORS = (b", ", b",", b"")
 
 def cut(body: bytes) -> list[bytes]:
     """The pieces of a body, in order: joined they are the body, byte for byte."""
-    if body.startswith((b"event:", b"data:", b":")):
+    if is_sse(body, None):
         return _cut_events(body)
     if body.startswith(b"{") and _is_json(body):
         return _cut_at(body, _message_positions(body))
@@ -76,27 +78,22 @@ def _cut_at(body: bytes, positions: list[int]) -> list[bytes]:
 
 
 def _message_positions(body: bytes) -> list[int]:
-    """Starts of the objects in the arrays of the outermost object, and the ends of those arrays."""
+    """Return the starts of the objects in the arrays of the outermost object, and the ends of those arrays.
+
+    All objects of an array but its first start with the comma before them.
+    """
     positions: list[int] = []
-    depth = 0
-    separator = -1  # where the element that comes next starts, its comma included
-    objects = False
-    inside_array = False
-    for token in _TOKEN.finditer(body):
-        char = body[token.start()]
-        if char in b"{[":
-            if char == 0x7B and depth == 2 and inside_array:
-                positions.append(separator if objects else token.start())
+    text = body.decode("latin-1")  # so that a character is a byte
+    objects, end = False, 0
+    for place in places(text, depth=2):
+        if place is None or place.kind == "key":
+            continue
+        if len(place.path) == 1 and objects:
+            positions.append(place.end - 1)
+            objects = False
+        elif len(place.path) == 2 and isinstance(place.path[1], int):
+            if text[place.start] == "{":
+                positions.append(text.index(",", end, place.start) if objects else place.start)
                 objects = True
-            depth += 1
-            if char == 0x5B and depth == 2:
-                inside_array, objects = True, False
-        elif char in b"}]":
-            if depth == 2 and inside_array:
-                if objects:
-                    positions.append(token.start())
-                inside_array = False
-            depth -= 1
-        elif char == 0x2C and depth == 2 and inside_array:
-            separator = token.start()
+            end = place.end
     return positions

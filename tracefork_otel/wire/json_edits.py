@@ -5,34 +5,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from .paths import PathTokens, format_path, parse_path
+from .dumps import dumps
+from .json_places import Place, places
+from .paths import ANY, PathTokens, format_path, parse_path
 
-_ANY = "*"
-_SPACE = re.compile(r"[ \t\r\n]*")
 _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
-_DECODER = json.JSONDecoder()
 # How many paths of a body are compared with one that it lacks, and how many of those are named.
 _COMPARED = 5000
 _NAMED = 3
+_KINDS = {"{": "an object", "[": "an array", '"': "a string", "t": "true", "f": "false", "n": "null"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """Where a member of an object, or an element of an array, stands in the text."""
+class _Member(NamedTuple):
+    """Where a member of an object stands, or an element of an array."""
 
-    token: str | int
-    key_at: int
-    key_end: int
     at: int
+    """Of an object, where its key begins."""
+    colon: int
+    """Where the key ends, -1 without one."""
+    start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Splice:
+class _Splice(NamedTuple):
     """A part of the text, and what stands before the new value that takes its place."""
 
     at: int
@@ -41,7 +39,7 @@ class _Splice:
 
 
 def apply_edits(body: bytes, edits: Iterable[tuple[str, object]]) -> bytes:
-    """The body with the value at each path replaced, in order; a last member that is new is added.
+    """Return the body with the value at each path replaced, in order; a last member that is new is added.
 
     Raises UsageError naming the path that does not exist, and the paths nearest to it.
     """
@@ -60,12 +58,12 @@ def apply_edits(body: bytes, edits: Iterable[tuple[str, object]]) -> bytes:
 
 def _edited(text: str, path: str, value: object) -> str:
     tokens = parse_path(path)
-    style = _Style(text)
+    edited = _Edited(text)
     try:
-        spelled = style.dumps(value)
+        spelled = edited.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the value for {path} is no JSON value: {error}") from None
-    splices = list(_places(text, _SPACE.match(text).end(), tokens, (), style))  # type: ignore[union-attr]
+    splices = list(edited.splices(tokens, edited.whole))
     if not splices:
         raise UsageError(f"{path} matches nothing in the request")
     for splice in reversed(splices):
@@ -73,118 +71,92 @@ def _edited(text: str, path: str, value: object) -> str:
     return text
 
 
-def _places(text: str, at: int, rest: PathTokens, above: PathTokens, style: _Style) -> Iterator[_Splice]:
-    """The parts of the text that the path names below the value at `at`, in order."""
-    if not rest:
-        yield _Splice(at, _DECODER.raw_decode(text, at)[1])
-        return
-    token, below = rest[0], rest[1:]
-    opening = text[at]
-    holds = str if opening == "{" else int
-    if opening not in "{[" or not (token == _ANY or isinstance(token, holds)):
-        raise _missing(text, (*above, *rest), f"{_named(above)} is {_kind(text, at)}")
-    members = list(_members(text, at))
-    # Of names that stand twice the last one counts, as it does for whoever parses the body.
-    last = {member.token: member for member in members}
-    chosen = list(last.values()) if token == _ANY else [last[token]] if token in last else []
-    for member in sorted(chosen, key=lambda member: member.at):
-        yield from _places(text, member.at, below, (*above, member.token), style)
-    if chosen or token == _ANY:
-        return
-    if opening == "[":
-        has = f"{_named(above)} has {len(members)} element{'' if len(members) == 1 else 's'}"
-        raise _missing(text, (*above, *rest), f"{has}, counted from 0")
-    if below:
-        raise _missing(text, (*above, *rest), f"{_named(above)} has no {token!r}")
-    yield style.new_member(text, at, members, str(token))
-
-
-def _members(text: str, at: int) -> Iterator[_Member]:
-    """The members of the object, or the elements of the array, that begins at `at`."""
-    keyed = text[at] == "{"
-    closing = "}" if keyed else "]"
-    here = _after_space(text, at + 1)
-    number = 0
-    while text[here] != closing:
-        token: str | int = number
-        key_at = key_end = here
-        if keyed:
-            token, key_end = _DECODER.raw_decode(text, here)
-            here = _after_space(text, _after_space(text, key_end) + 1)
-        _, end = _DECODER.raw_decode(text, here)
-        yield _Member(token, key_at, key_end, here, end)
-        number += 1
-        here = _after_space(text, end)
-        if text[here] == ",":
-            here = _after_space(text, here + 1)
-
-
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return at if found is None else found.end()
-
-
-class _Style:
-    """How a body spells JSON: its separators, and whether characters beyond ASCII are escaped."""
+class _Edited:
+    """A JSON text: where its values stand, and how it spells them."""
 
     def __init__(self, text: str) -> None:
-        """Read off the outermost value; compact, as the SDKs send it, where that shows nothing."""
-        members: list[_Member] = []
-        at = _after_space(text, 0)
-        if text[at] in "{[":
-            for member in _members(text, at):
-                members.append(member)
-                if len(members) == 2:
-                    break
-        keyed = bool(members) and text[at] == "{"
-        self.between = text[members[0].end : members[1].key_at] if len(members) == 2 else ","
-        self.colon = text[members[0].key_end : members[0].at] if keyed else ":"
-        spaced = " " in self.colon or ("\n" not in self.between and " " in self.between)
-        self._separators = (", ", ": ") if spaced else (",", ":")
+        self._text = text
+        self.whole = _Member(0, -1, len(text) - len(text.lstrip()), len(text.rstrip()))
         self._escapes = text.isascii() and _ESCAPE.search(text) is not None
+        # Compact, as the SDKs send it, where the outermost value shows nothing.
+        members = [*self._members(self.whole).values()]
+        self._between = self._before(members[1]) if len(members) > 1 else ","
+        keyed = bool(members) and members[0].colon >= 0
+        self._colon = text[members[0].colon : members[0].start] if keyed else ":"
+        spaced = " " in self._colon or ("\n" not in self._between and " " in self._between)
+        self._separators = (", ", ": ") if spaced else (",", ":")
+
+    def _members(self, above: _Member) -> dict[str | int, _Member]:
+        """Return what the value holds, in order; of names that stand twice the last, as a parser would."""
+        found: dict[str | int, _Member] = {}
+        key: Place | None = None
+        for place in places(self._text, above.start, above.end, depth=1):
+            if place is None or not place.path:
+                continue
+            if place.kind == "key":
+                key = place
+                continue
+            (token,) = place.path
+            found.pop(token, None)
+            at, colon = (key.start, key.end) if key else (place.start, -1)
+            found[token] = _Member(at, colon, place.start, place.end)
+        return found
+
+    def _before(self, member: _Member) -> str:
+        """Return the comma before the member, and the space round it."""
+        return self._text[len(self._text[: member.at].rstrip().removesuffix(",").rstrip()) : member.at]
 
     def dumps(self, value: object) -> str:
-        """The value in this style; half a character, which UTF-8 cannot hold, is always escaped."""
-        spelled = self._dumps(value, escapes=self._escapes)
-        try:
-            spelled.encode()
-        except UnicodeEncodeError:
-            return self._dumps(value, escapes=True)
-        return spelled
+        """Return the value as this text spells values."""
+        return dumps(value, separators=self._separators, escaped=self._escapes, finite=True)
 
-    def _dumps(self, value: object, *, escapes: bool) -> str:
-        return json.dumps(value, separators=self._separators, ensure_ascii=escapes, allow_nan=False)
+    def splices(self, rest: PathTokens, value: _Member, above: PathTokens = ()) -> Iterator[_Splice]:
+        """Yield the parts that the path `rest` names below the value, which is at `above`, in order."""
+        if not rest:
+            yield _Splice(value.start, value.end)
+            return
+        token, below = rest[0], rest[1:]
+        opening = self._text[value.start]
+        wanted = str if opening == "{" else int
+        if opening not in "{[" or not (token == ANY or isinstance(token, wanted)):
+            raise self._missing((*above, *rest), f"{_named(above)} is {_KINDS.get(opening, 'a number')}")
+        members = self._members(value)
+        for name, member in members.items():
+            if token in (ANY, name):
+                yield from self.splices(below, member, (*above, name))
+        if token == ANY or token in members:
+            return
+        if opening == "[":
+            has = f"{_named(above)} has {len(members)} element{'' if len(members) == 1 else 's'}"
+            raise self._missing((*above, *rest), f"{has}, counted from 0")
+        if below:
+            raise self._missing((*above, *rest), f"{_named(above)} has no {token!r}")
+        yield self._added(value, [*members.values()], token)
 
-    def new_member(self, text: str, at: int, members: list[_Member], name: str) -> _Splice:
-        """Where a further member of the object at `at` goes, and what leads up to its value."""
-        key = f"{self.dumps(name)}{self.colon}"
+    def _added(self, value: _Member, members: list[_Member], name: str | int) -> _Splice:
+        """Return where a further member of the object goes, and what leads up to its value."""
+        key = f"{self.dumps(name)}{self._colon}"
         if not members:
-            return _Splice(at + 1, at + 1, key)
-        between = text[members[-2].end : members[-1].key_at] if len(members) > 1 else self.between
+            return _Splice(value.start + 1, value.start + 1, key)
+        between = self._before(members[-1]) if len(members) > 1 else self._between
         return _Splice(members[-1].end, members[-1].end, between + key)
+
+    def _missing(self, path: PathTokens, why: str) -> UsageError:
+        from difflib import get_close_matches  # a mistake's cost, not every start's
+
+        wanted = format_path(path)
+        near = get_close_matches(wanted, _paths(json.loads(self._text)), n=_NAMED, cutoff=0.5)
+        known = f"; near it are {', '.join(near)}" if near else ""
+        return UsageError(f"the request has no {wanted}: {why}{known}")
 
 
 def _named(path: PathTokens) -> str:
     return format_path(path) if path else "the body"
 
 
-def _kind(text: str, at: int) -> str:
-    names = {"{": "an object", "[": "an array", '"': "a string", "t": "true", "f": "false", "n": "null"}
-    return names.get(text[at], "a number")
-
-
-def _missing(text: str, path: PathTokens, why: str) -> UsageError:
-    from difflib import get_close_matches  # a mistake's cost, not every start's
-
-    wanted = format_path(path)
-    near = get_close_matches(wanted, _paths(json.loads(text), ()), n=_NAMED, cutoff=0.5)
-    known = f"; near it are {', '.join(near)}" if near else ""
-    return UsageError(f"the request has no {wanted}: {why}{known}")
-
-
-def _paths(value: Any, above: PathTokens) -> list[str]:
-    """The paths in the value, outer ones first, up to so many."""
-    level: list[tuple[PathTokens, Any]] = [(above, value)]
+def _paths(value: Any) -> list[str]:
+    """Return the paths in the value, outer ones first, up to so many."""
+    level: list[tuple[PathTokens, Any]] = [((), value)]
     found: list[str] = []
     while level and len(found) < _COMPARED:
         below: list[tuple[PathTokens, Any]] = []

@@ -13,8 +13,10 @@ PathTokens: TypeAlias = tuple[str | int, ...]
 ABSENT = "(absent)"
 """Stands for the value of a JSON path that one of the two sides does not have."""
 
+ANY = "*"
+"""Stands for every element or member; as a token of a path it is no other name."""
+_DEEP = "**"
 _IGNORED = "(ignored)"
-_ANY = "*"
 _PATH_TOKEN = re.compile(r"\.?([^.\[\]\"]+)|\[(\d+|\*)\]|\[\"((?:[^\"\\]|\\.)*)\"\]")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w-]*\Z")
 
@@ -29,7 +31,7 @@ def parse_path(path: str) -> PathTokens:
             break
         name, index, quoted = found.groups()
         if index is not None:
-            tokens.append(_ANY if index == "*" else int(index))
+            tokens.append(ANY if index == "*" else int(index))
         else:
             tokens.append(name if name is not None else cast("str", json.loads(f'"{quoted}"')))
         at = found.end()
@@ -38,19 +40,29 @@ def parse_path(path: str) -> PathTokens:
     return tuple(tokens)
 
 
+def fits(pattern: PathTokens, path: PathTokens) -> bool:
+    """Return whether the pattern means the path: `*` stands for one step of it, `**` for any number."""
+    if not pattern:
+        return not path
+    first, rest = pattern[0], pattern[1:]
+    if first == _DEEP:
+        return any(fits(rest, path[skipped:]) for skipped in range(len(path) + 1))
+    return bool(path) and (first in (ANY, path[0])) and fits(rest, path[1:])
+
+
 def remove(value: Any, path: PathTokens) -> None:
     """The value at the path no longer counts: a member is deleted, an element is replaced by a mark."""
     token, rest = path[0], path[1:]
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
-        for key in [*members] if token == _ANY else [name for name in members if name == token]:
+        for key in [*members] if token == ANY else [name for name in members if name == token]:
             if rest:
                 remove(members[key], rest)
             else:
                 del members[key]
     elif isinstance(value, list):
         elements = cast("list[Any]", value)
-        for index in range(len(elements)) if token == _ANY else [token]:
+        for index in range(len(elements)) if token == ANY else [token]:
             if isinstance(index, int) and index < len(elements):
                 if rest:
                     remove(elements[index], rest)

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from .forms import FORMS, Form, Path
 from .hosts import HOSTS, Host
+from .json_places import outermost_string
 
 if TYPE_CHECKING:
     from .messages import ProviderModule
@@ -23,23 +24,9 @@ if TYPE_CHECKING:
 GROUP = "tracefork.wire"
 _LOG = logging.getLogger("tracefork_otel")
 
-_HEAD = 2048
-"""Bytes from the front in which a leading `model` is looked for."""
-_TAIL = 32 * 1024
-"""Bytes from the end in which a trailing one is: SDKs write `model` after the messages, before the tools."""
-_TRIES = 4
-"""Candidates looked at before giving up, which bounds the time that a hostile body can cost."""
-
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_SCALAR = rb"(?:" + _STRING + rb"|[-+.0-9eE]++|true|false|null)"
-_LEADING = re.compile(
-    rb"\s*\{(?:\s*" + _STRING + rb"\s*:\s*" + _SCALAR + rb'\s*,)*?\s*"model"\s*:\s*"([^"\\]{1,200})"',
-    re.DOTALL,
-)
 _KEY = b'"model"'
-_VALUE = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
-_BEFORE = re.compile(rb"[{,]\s*\Z")
-_STRINGS = re.compile(_STRING, re.DOTALL)
+_LONGEST = 200
+"""Characters of a model's name: what is longer is none."""
 
 
 class Call(NamedTuple):
@@ -171,26 +158,6 @@ def _with(known: Registered, plugin: object) -> Registered:
 
 
 def model_of(body: bytes) -> str | None:
-    """The value of the top-level `model` of a JSON object, or None where that cannot be told cheaply."""
-    leading = _LEADING.match(body[:_HEAD])
-    if leading is not None:
-        return leading[1].decode("utf-8", "replace")
-    tail = body[-_TAIL:]
-    at = len(tail)
-    for _ in range(_TRIES):
-        # Finding the bytes and then looking round them is ten times as fast as one expression over the tail.
-        at = tail.rfind(_KEY, 0, at)
-        if at < 0:
-            return None
-        found = _VALUE.match(tail, at)
-        # Inside a JSON string every quote is escaped, so what passes can only be a real key.
-        if found and _BEFORE.search(tail[max(0, at - 64) : at]) and _closes_one_object(tail[found.end() :]):
-            return found[1].decode("utf-8", "replace")
-    return None
-
-
-# The turns of a conversation end alike (tools, system): the second costs a hash where the first cost 200 µs.
-@lru_cache(maxsize=16)
-def _closes_one_object(rest: bytes) -> bool:
-    bare = _STRINGS.sub(b"", rest)
-    return bare.count(b"}") - bare.count(b"{") == 1 and bare.count(b"]") == bare.count(b"[")
+    """Return the value of the top-level `model` of a JSON object, None where that cannot be told cheaply."""
+    found = outermost_string(body, "model")
+    return found if found and len(found) <= _LONGEST else None

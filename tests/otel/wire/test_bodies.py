@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import httpx2
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tracefork_otel.wire import facts as providers
-from tracefork_otel.wire import json_values
 
 PIECES = st.lists(
     st.sampled_from(
@@ -50,64 +47,6 @@ def test_any_bytes_are_events_or_not(body: bytes) -> None:
     whole = list(providers.sse_events(body))
     parts = [list(providers.sse_events(body[:end])) for end in range(len(body) + 1)]
     assert all(whole[: len(part)] == part for part in parts)
-
-
-VALUES = st.recursive(
-    st.none()
-    | st.integers()
-    | st.text(max_size=6)
-    | st.sampled_from(["model", '"model": "', "\\", '\\"', "{[", "}"]),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["model", '"model', '\\"model', "x", "{"]), inner, max_size=4)
-    ),
-    max_leaves=20,
-)
-
-
-@settings(deadline=None, max_examples=500)
-@given(
-    st.dictionaries(st.sampled_from(["model", "messages", "tools", '"model', 'a"']), VALUES, max_size=5),
-    st.booleans(),
-    st.sampled_from([None, 1]),
-    st.integers(0, 3),
-)
-def test_the_key_of_the_outermost_object_is_found(
-    body: dict[str, object], ascii_only: bool, indent: int | None, filler: int
-) -> None:
-    """However keys and texts named like it nest, the scan answers what a full parse answers, near or far."""
-    names = list(body)
-    for position in range(filler):
-        # Long parts push the key out of reach of the start, of the end, or of both.
-        body = {**body, f"long{position}": ['"model": "no" \\ {[' * 400]}
-        names.insert(position * len(names), f"long{position}")
-    body = {name: body[name] for name in dict.fromkeys(names)}
-    raw = json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
-    model = body.get("model")
-    assert json_values.top_level_string(raw, "model") == (model if isinstance(model, str) else None)
-
-
-@given(st.binary(max_size=80))
-def test_no_request_makes_the_scan_raise(body: bytes) -> None:
-    """Whatever the bytes, with or without the key in them, the answer is a string or None."""
-    for raw in (body, b'{"model":' + body, body + b'"model":"m"}', b'{"model":"m"' + body + b"}"):
-        assert isinstance(json_values.top_level_string(raw, "model"), str | None)
-
-
-def test_a_typical_request_is_not_parsed_for_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the model before or after 100 KB of messages, as clients have it, only its value is parsed."""
-    messages = [{"role": "user", "content": 'He said "model": "x" \\ and {'}] * 2000
-    bodies = [
-        {"max_tokens": 1, "messages": messages, "model": "m-1", "tools": [{"model": "x"}]},
-        {"model": "m-1", "messages": messages},
-    ]
-    parsed: list[int] = []
-    monkeypatch.setattr(json_values, "loads", lambda data: parsed.append(len(data)) or json.loads(data))
-    for body in bodies:
-        raw = json.dumps(body).encode()
-        assert len(raw) > 100_000
-        assert json_values.top_level_string(raw, "model") == "m-1"
-    assert parsed == [len('"m-1"')] * 2
 
 
 @pytest.mark.parametrize(
