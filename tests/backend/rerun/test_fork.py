@@ -525,7 +525,7 @@ def test_an_oracle_that_raises_leaves_a_readable_fork(four: tuple[Desk, Run]) ->
 DIRECTOR = """
 import sys
 from tracefork_backend.rerun.edits import noop
-from tracefork_backend.fork import fork
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.store import open_store
 made = fork(open_store("store").run("last"), at=1, edit=noop(), times=4, jobs=2)
 print([str(one.problem) for one in made])
