@@ -16,9 +16,33 @@ those files by `python benchmarks/figures.py`. Targets that are missed stand her
 """
 
 
+AGAINST = "against.json"
+
+
+def against() -> list[str]:
+    """The rows of `against.py`: this checkout beside another."""
+    file = HERE / "results" / AGAINST
+    if not file.exists():
+        return []
+    found = json.loads(file.read_text())
+    return [
+        f"## against {found['other']}\n",
+        f"Both measured in turn, {found['rounds']} rounds, the median of each; a ratio above 1 is better than before.\n",
+        f"`python benchmarks/against.py CHECKOUT`, {found['day']}, {found['machine']}:\n",
+        "| what | before | after | ratio |\n|---|---|---|---|",
+        *(
+            f"| {row['what']} | {row['before']:,.4g} {row['unit']} | {row['after']:,.4g} {row['unit']} | {row['ratio']:.2f} × |"
+            for row in found["rows"]
+        ),
+        "",
+    ]
+
+
 def page() -> str:
-    parts = [HEAD]
+    parts = [HEAD, *against()]
     for path in sorted((HERE / "results").glob("*.json")):
+        if path.name == AGAINST:
+            continue
         result = json.loads(path.read_text())
         summary = (HERE / f"bench_{path.stem}.py").read_text().split('"""')[1].strip().split("\n\n")[0]
         parts.append(f"## {path.stem}\n\n{' '.join(summary.split())}\n")

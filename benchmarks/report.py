@@ -36,12 +36,14 @@ def report(name: str, figures: Iterable[Figure]) -> None:
             f"(target {sign} {row.target:,g}){'  ' + row.note if row.note else ''}"
         )
     RESULTS.mkdir(exist_ok=True)
-    document = {
-        "figures": [{**asdict(row), "met": row.met} for row in rows],
-        "machine": f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}",
-        "day": time.strftime("%Y-%m-%d"),
-    }
+    document = {"figures": [{**asdict(row), "met": row.met} for row in rows], **circumstances()}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def circumstances() -> dict[str, str]:
+    """What every result says of its machine and day."""
+    machine = f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}"
+    return {"machine": machine, "day": time.strftime("%Y-%m-%d")}
 
 
 def _cores() -> int:
