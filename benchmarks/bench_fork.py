@@ -104,7 +104,7 @@ def rate(count: int, call: Callable[[], object]) -> float:
 
 
 def forks(forker: Forker, at: int, count: int) -> None:
-    made = forker.forks([Planned(at=at, edit=noop(), tail="recorded")] * count)
+    made = forker.forks([Planned(change=noop().bind(forker.tape, at, tail="recorded"))] * count)
     assert all(one.problem is None and one.calls_live == 0 for one in made), made[0].problem
 
 
@@ -166,7 +166,7 @@ def at_once(world: World) -> Figure:
             with Forker(run, jobs=JOBS) as forker:
                 forker.fork(0, text("first"))  # the pool is there
                 started = time.perf_counter()
-                made = forker.forks([Planned(at=0, edit=text("other"))] * FORKS)
+                made = forker.forks([Planned(change=text("other").bind(forker.tape, 0))] * FORKS)
                 times.append(time.perf_counter() - started)
             assert all(one.problem is None for one in made)
             calls = sum(one.calls_live for one in made)
@@ -190,7 +190,9 @@ def kept(world: World) -> Figure:
     compact(store)
     before = size(store)
     with Forker(run, agent=world.talk, jobs=2) as forker:
-        made = forker.forks([Planned(at=2, edit=text(f"fork {n}: {prose(rng, 60)}")) for n in range(KEPT)])
+        made = forker.forks(
+            [Planned(change=text(f"fork {n}: {prose(rng, 60)}").bind(forker.tape, 2)) for n in range(KEPT)]
+        )
     assert all(one.problem is None and one.steps == 4 for one in made), made[0]
     open_store(store).close()
     compact(store)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from tracefork_otel.errors import UsageError
+from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire import facts as providers
 
 from ..rerun import edits
 from ..rerun.edits import Edit
-from ..rerun.interventions import build
 
 FaultClass: TypeAlias = Literal[
     "corrupted_tool_output",
@@ -66,8 +66,7 @@ def noop() -> Change:
 
 def of_edit(edit: Edit) -> Change:
     """This edit, at whichever step it fits."""
-    sets = edit.kind not in ("request", "resample", "tool_result")
-    return Change(name=edit.label, make=lambda tape, step: edit, rewrites=sets)
+    return Change(name=edit.label, make=lambda tape, step: edit, rewrites=edit.answers)
 
 
 def function(path: str) -> Change:
@@ -203,9 +202,9 @@ _FAULTS: Mapping[str, Maker] = {
 }
 
 
-def bound(change: Change, tape: Tape) -> tuple[dict[int, Edit], dict[int, str]]:
-    """The edit of each step that the change fits, and why it fits not, for each other step."""
-    fits: dict[int, Edit] = {}
+def bound(change: Change, tape: Tape) -> tuple[dict[int, Intervention], dict[int, str]]:
+    """The intervention at each step that the change fits, and why it fits not, for each other step."""
+    fits: dict[int, Intervention] = {}
     why: dict[int, str] = {}
     for step in range(tape.steps):
         try:
@@ -213,9 +212,7 @@ def bound(change: Change, tape: Tape) -> tuple[dict[int, Edit], dict[int, str]]:
             if edit is None:
                 why[step] = f"there is nothing for {change.name} to change"
                 continue
-            build(tape, step, edit=edit)
+            fits[step] = edit.bind(tape, step)
         except UsageError as error:
             why[step] = str(error)
-        else:
-            fits[step] = edit
     return fits, why

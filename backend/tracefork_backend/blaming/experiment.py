@@ -7,18 +7,18 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from tracefork_otel.errors import StoreError, UsageError
+from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.tape.tape import Tape
 
 from ..grading.judge import Judge
 from ..grading.oracle import Oracle, grade, graded_run, name_of
 from ..rerun import edits
-from ..rerun.budget import WORST, Budget
-from ..rerun.budget import estimate as price_of
+from ..rerun.budget import WORST, Budget, after, again
 from ..rerun.edits import Edit
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
 from ..rerun.reconstruct import reconstruct
@@ -57,7 +57,7 @@ OnProgress = Callable[[Progress], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
     plan: Plan
-    fits: Mapping[int, Edit]
+    fits: Mapping[int, Intervention]
     unpriced: tuple[str, ...]
 
 
@@ -75,8 +75,8 @@ def prepare(tape: Tape, change: Change, *, parent_failed: bool = True, **setting
     if not fits:
         first = min(why)
         raise UsageError(f"{change.name} fits no step of run {tape.run_id[:8]}: step {first}: {why[first]}")
-    whole = price_of(tape, 0, edits.resample())
-    rest = [price_of(tape, step, edits.noop()) for step in range(tape.steps)]
+    whole = again([tape.exchanges[0], *after(tape, 0)])
+    rest = [again(after(tape, step)) for step in range(tape.steps)]
     costs = (whole.cost_usd, *(one.cost_usd for one in rest))
     plan = Plan(
         steps=tape.steps,
@@ -199,7 +199,9 @@ def _admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
     """The recorded run's outcome, after it replayed whole, without any live call that the tape has."""
     outcome = grade(oracle, graded_run(run))
     last = forker.tape.steps - 1
-    fork = forker.forks([Planned(at=last, edit=edits.noop())], oracle=oracle, settle=False)[0]
+    fork = forker.forks([Planned(change=edits.noop().bind(forker.tape, last))], oracle=oracle, settle=False)[
+        0
+    ]
     if not fork.gradable:
         fork.raise_for_problem()
     # The recorded run's standard output is not kept, so its replay is what trials are like.
@@ -227,7 +229,7 @@ class _Experiment:
         forker: Forker,
         journal: Journal,
         plan: Plan,
-        fits: Mapping[int, Edit],
+        fits: Mapping[int, Intervention],
         oracle: Oracle,
         parent: bool,
         budget_usd: float | None,
@@ -326,16 +328,14 @@ class _Experiment:
         """The fork that keeps so many responses and changes those steps."""
         kept, altered = request.kept, request.altered
         if altered and altered[0] == kept:
-            first, edit, rest = kept, self._fits[kept], altered[1:]
+            first, rest = self._fits[kept], altered[1:]
         elif kept == 0:
-            first, edit, rest = 0, edits.resample(), altered
+            first, rest = edits.resample().bind(self._forker.tape, 0), altered
         else:
-            first, edit, rest = kept - 1, edits.noop(), altered
+            first, rest = edits.noop().bind(self._forker.tape, kept - 1), altered
+        tail: Tail = "recorded" if self._journal.header.get("coupling") == "recorded" else "live"
         return Planned(
-            at=first,
-            edit=edit,
-            tail="recorded" if self._journal.header.get("coupling") == "recorded" else "live",
-            also=tuple((step, self._fits[step]) for step in rest),
+            change=replace(edits.together(first, [self._fits[step] for step in rest]), tail=tail),
             replicate=request.shares,
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .output import cell, money, print_narrow, table
+from ..spelling import money
+from .output import cell, print_narrow, table
 
 if TYPE_CHECKING:
     from ..blaming import Estimate

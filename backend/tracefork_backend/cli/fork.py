@@ -49,7 +49,15 @@ def fork(
     with open_store(store) as opened:
         runs_at = [named_step(opened, ref) for ref in refs]
         if estimate:
-            planned = plan(runs_at, edits, times=times, tail=tail, oracle=grading, budget_usd=budget)
+            planned = plan(
+                runs_at,
+                edits,
+                times=times,
+                tail=tail,
+                oracle=grading,
+                budget_usd=budget,
+                agent=start.agent,
+            )
             view.print_plan(planned, as_json=as_json)
             return 0
         single = len(runs_at) * len(edits) * times == 1

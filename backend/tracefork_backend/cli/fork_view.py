@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .output import cell, console, money, print_json, say, table
+from ..spelling import money
+from .output import cell, console, print_json, say, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ..rerun.result import Fork
 
 _OUTPUT = 200
-_EDITED = ("text", "tool_input", "response", "request", "fault", "tool_result")
 
 
 def print_fork(fork: Fork) -> None:
@@ -45,8 +45,10 @@ def print_fork(fork: Fork) -> None:
 
 def headline(fork: Fork) -> str:
     """The fork in one line."""
+    from ..rerun.edits import KINDS
+
     calls = [f"{fork.calls_replayed} served"]
-    if fork.forked_at is not None and fork.kind in _EDITED:
+    if fork.forked_at is not None and KINDS[fork.kind].edited:
         calls.append("1 edited")
     calls.append(f"{fork.calls_live} live")
     if fork.calls_memo:

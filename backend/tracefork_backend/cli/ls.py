@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..spelling import money
 from .flags.common import STORE, JsonOption, StoreOption
-from .output import ago, cell, console, duration, money, print_rows, say, table
+from .output import ago, cell, console, duration, print_rows, say, table
 
 COLUMNS = (
     "run_id, name, service, kind, started_at, duration_ms, steps, input_tokens, output_tokens, cost_usd, "

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from ..spelling import short
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -91,17 +93,7 @@ def cell(value: object, limit: int = 400) -> str:
         text = json.dumps(value, ensure_ascii=False, default=_plain)
     else:
         text = str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def money(usd: float | None) -> str:
-    """An amount of dollars, with as many digits as it needs."""
-    if usd is None:
-        return ""
-    if usd == 0:
-        return "$0"
-    return f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"
+    return short(text, limit)
 
 
 def ago(then: datetime) -> str:

@@ -93,7 +93,6 @@ def _playing(
         yield settings, {}
         return
     from ..rerun.at_proxy import playing
-    from ..rerun.interventions import build
 
     change = None
     if fork is not None:
@@ -104,7 +103,7 @@ def _playing(
             raise UsageError("--fork RUN@STEP replays up to its step: leave --replay out")
         ref, step = split(fork, flag="--fork ")
         tape = tape_of(settings.store, ref)
-        change = build(tape, step, edit=edits[0], tail=tail)
+        change = edits[0].bind(tape, step, tail=tail)
     else:
         tape = tape_of(settings.store, str(replay))
     with playing(settings, tape, change) as played:

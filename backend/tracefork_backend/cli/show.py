@@ -11,8 +11,9 @@ import typer
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction.redact import ATTRIBUTE
 
+from ..spelling import money
 from .flags.common import STORE, JsonOption, StoreOption
-from .output import cell, console, duration, money, print_json, table
+from .output import cell, console, duration, print_json, table
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange, Headers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from ..rerun.budget import Estimate, total
 from ..statistics import wilson
 
 if TYPE_CHECKING:
+    from tracefork_otel.play.intervention import Intervention
+
     from ..rerun.edits import Edit
     from ..rerun.result import Fork
-
-_SHOWN = 40
-"""Characters of what a variant sets, in its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +28,8 @@ class Cell:
     """The change, told apart from the other variants."""
     wanted: int
     """How many trials were asked for."""
+    change: Intervention | None = None
+    """The change bound to the run; None if there can be no trial."""
     estimate: Estimate | None = None
     """What one trial is likely to take; None if there can be none."""
     parent_outcome: bool | None = None
@@ -168,22 +168,5 @@ class Matrix:
 
 def names_of(edits: Sequence[Edit]) -> list[str]:
     """A name for each variant: what it changes, and to what; numbered where that is not enough."""
-    names = [_name(edit) for edit in edits]
+    names = [edit.variant for edit in edits]
     return [name if names.count(name) == 1 else f"{name} #{n + 1}" for n, name in enumerate(names)]
-
-
-def _name(edit: Edit) -> str:
-    if edit.kind == "text":
-        return f"text {_short(edit.text or '')}"
-    if edit.kind == "tool_result":
-        return f"{edit.label} {_short(edit.text or '')}"
-    if edit.kind == "tool_input":
-        return f"{edit.label} {_short(json.dumps(edit.value, ensure_ascii=False, default=repr))}"
-    if edit.kind == "request" and edit.system is not None:
-        return edit.label.replace(" system", f" system={_short(edit.system)}", 1)
-    return edit.label
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

@@ -18,7 +18,6 @@ from ..grading.oracle import Graded, Oracle, grade, graded_run, last_text, name_
 from ..rerun.budget import Budget, estimate
 from ..rerun.edits import Edit
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
-from ..rerun.interventions import build
 from ..rerun.reconstruct import reconstruct
 from ..store import Run, Store
 from .cells import Cell, Matrix, names_of
@@ -37,6 +36,7 @@ def plan(
     tail: Tail = "live",
     oracle: Oracle | None = None,
     budget_usd: float | None = None,
+    agent: Agent | None = None,
 ) -> Matrix:
     """The matrix before anything runs: what each cell is likely to take, and which cannot be.
 
@@ -49,7 +49,7 @@ def plan(
     names = names_of(edits)
     cells: list[Cell] = []
     for run, step in runs_at:
-        tape = reconstruct(run.store, run) if isinstance(run, Run) else run
+        tape = reconstruct(run.store, run, command=agent is None) if isinstance(run, Run) else run
         outcome = None if oracle is None else grade(oracle, _recorded(run))
         for edit, name in zip(edits, names, strict=True):
             cell = Cell(
@@ -61,8 +61,8 @@ def plan(
                 parent_outcome=outcome,
             )
             try:
-                build(tape, step, edit=edit, tail=tail)
-                cell = replace(cell, estimate=estimate(tape, step, edit, tail=tail))
+                change = edit.bind(tape, step, tail=tail)
+                cell = replace(cell, change=change, estimate=estimate(tape, change))
             except UsageError as error:
                 cell = replace(cell, why=str(error))
             cells.append(cell)
@@ -106,15 +106,13 @@ def matrix(
     """
     if jobs < 1:
         raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
-    planned = plan(runs_at, edits, times=times, tail=tail, oracle=oracle, budget_usd=budget_usd)
+    planned = plan(runs_at, edits, times=times, tail=tail, oracle=oracle, budget_usd=budget_usd, agent=agent)
     board = _Board(planned, on_change)
     groups = [
         _Group(
             board,
             run,
             [at for at in range(n * len(edits), (n + 1) * len(edits)) if planned.cells[at].possible],
-            edits,
-            tail,
         )
         for n, (run, _) in enumerate(runs_at)
     ]
@@ -210,14 +208,10 @@ class _Board:
 class _Group:
     """The cells of one run, as the gate of its forker."""
 
-    def __init__(
-        self, board: _Board, run: Run | Tape, cells: Sequence[int], edits: Sequence[Edit], tail: Tail
-    ) -> None:
+    def __init__(self, board: _Board, run: Run | Tape, cells: Sequence[int]) -> None:
         self.board = board
         self.run = run
         self.cells = tuple(cells)
-        self._edits = edits
-        self._tail: Tail = tail
         self._places: list[int] = []
         """The cell of each planned fork: all of them once, then again, so that a budget ends them alike."""
         self._reserved: dict[int, float] = {}
@@ -231,8 +225,7 @@ class _Group:
         times = max(board.cell(at).wanted for at in self.cells)
         self._places = [at for _ in range(times) for at in self.cells]
         planned = [
-            Planned(at=board.cell(at).step, edit=self._edits[at % len(self._edits)], tail=self._tail)
-            for at in self._places
+            Planned(change=change) for at in self._places if (change := board.cell(at).change) is not None
         ]
         forker.forks(
             planned,

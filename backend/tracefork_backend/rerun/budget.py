@@ -7,16 +7,18 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.wire.facts import Facts, facts_of
+from tracefork_otel.wire.facts import Facts, facts, facts_of
+from tracefork_otel.wire.json_edits import apply_edits
+
+from .edits import KINDS
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange
-    from tracefork_otel.play.intervention import Tail
+    from tracefork_otel.play.intervention import Intervention
     from tracefork_otel.tape.tape import Tape
-
-    from .edits import Edit
 
 WORST = 2.0
 """What is reserved for a trial, as a multiple of its estimate: a tail may be longer than its parent's."""
@@ -49,34 +51,34 @@ class Estimate:
         return f"{calls}, ${self.cost_usd:.4f}{more}"
 
 
-def estimate(tape: Tape, step: int, edit: Edit, *, tail: Tail = "live") -> Estimate:
-    """What a fork of the tape at that step is likely to take, by what the tape's own calls took.
+def estimate(tape: Tape, change: Intervention) -> Estimate:
+    """Return what a fork with this change is likely to take, by what the tape's own calls took.
 
     Of a `recorded` tail it says the most: answers from memory are not foreseen, unless nothing is changed.
     """
-    calls: list[tuple[Exchange, str | None]] = []
-    live = edit.kind in ("request", "resample")
-    if edit.kind == "tool_result":
-        from .tool_results import bind
+    same = not (change.goes_live or KINDS[change.kind].edited)
+    follows = change.tail == "live" or (change.tail == "recorded" and not same)
+    later = list(after(tape, change.step)) if follows else []
+    if not change.goes_live:
+        return again(later)
+    forked = tape.exchanges[change.step]
+    return again([forked, *later], first_model=_other_model(forked, change))
 
-        bound = bind(edit, tape, step)
-        step, live = bound.step, bound.goes_live
-    forked = tape.exchanges[step]
-    if live:
-        calls.append((forked, edit.model or _set_model(edit)))
-    if tail == "live" or (tail == "recorded" and edit.kind != "noop"):
-        calls += [(exchange, None) for exchange in after(tape, step)]
-    total, unknown = 0.0, dict[str, None]()
-    for exchange, model in calls:
-        facts = facts_of(exchange)
-        if facts is None or _refused(exchange, facts):
+
+def again(calls: Iterable[Exchange], *, first_model: str | None = None) -> Estimate:
+    """Return what it takes to make these calls again, the first of them perhaps for another model."""
+    count, total, unknown = 0, 0.0, dict[str, None]()
+    for count, exchange in enumerate(calls, 1):
+        model = first_model if count == 1 else None
+        found = facts_of(exchange)
+        if found is None or _refused(exchange, found):
             continue
-        cost = _price(exchange, facts, model)
+        cost = _price(exchange, found, model)
         if cost is None:
-            unknown.setdefault(str(model or facts.model or facts.provider))
+            unknown.setdefault(str(model or found.model or found.provider))
         else:
             total += cost
-    return Estimate(calls=len(calls), cost_usd=total, unknown=tuple(unknown))
+    return Estimate(calls=count, cost_usd=total, unknown=tuple(unknown))
 
 
 def after(tape: Tape, step: int) -> Iterator[Exchange]:
@@ -89,43 +91,38 @@ def after(tape: Tape, step: int) -> Iterator[Exchange]:
 
 
 def cost_of(exchange: Exchange) -> float | None:
-    """What the exchange cost: nothing if a tape answered it, None where its model's price is not known."""
+    """Return what the exchange cost: nothing if a tape answered it, None where nobody knows."""
     if exchange.replayed:
         return 0.0
-    facts = facts_of(exchange)
-    return None if facts is None or facts.input_tokens is None else _price(exchange, facts, None)
+    found = facts_of(exchange)
+    return None if found is None or found.input_tokens is None else _price(exchange, found, None)
 
 
-def _set_model(edit: Edit) -> str | None:
-    return next((value for path, value in edit.changes if path == "model" and isinstance(value, str)), None)
+def _other_model(exchange: Exchange, change: Intervention) -> str | None:
+    """Return the model that the changed request asks for, None where it is the recorded one's."""
+    asked = exchange.request
+    path = urlsplit(asked.url).path if change.path is None else change.path
+    url = urlsplit(asked.url)._replace(path=path).geturl()
+    recorded, changed = (
+        facts(asked.method, where, request=body, response=None, content_type=None)
+        for where, body in ((asked.url, asked.body), (url, apply_edits(asked.body, list(change.edits))))
+    )
+    if recorded is None or changed is None or changed.model == recorded.model:
+        return None
+    return changed.model
 
 
-def _refused(exchange: Exchange, facts: Facts) -> bool:
-    """Whether the call was answered by an error, for which no provider charges."""
+def _refused(exchange: Exchange, found: Facts) -> bool:
+    """Return whether the call was answered by an error, for which no provider charges."""
     response = exchange.response
-    return facts.input_tokens is None and response is not None and response.status >= _ERROR_STATUS
+    return found.input_tokens is None and response is not None and response.status >= _ERROR_STATUS
 
 
-def _price(exchange: Exchange, facts: Facts, model: str | None) -> float | None:
-    from ..store.prices import cost_usd
+def _price(exchange: Exchange, found: Facts, model: str | None) -> float | None:
+    from ..store.prices import cost_of
 
     asked = len(exchange.request.body) // _BYTES_PER_TOKEN
-    for name in (model,) if model else (facts.response_model, facts.model):
-        if name is None:
-            continue
-        cost = cost_usd(
-            facts.provider,
-            name,
-            input_tokens=asked if facts.input_tokens is None else facts.input_tokens,
-            output_tokens=facts.output_tokens or 0,
-            cached_tokens=facts.cached_tokens or 0,
-            cache_write_tokens=facts.cache_write_tokens or 0,
-            cache_write_1h_tokens=facts.cache_write_1h_tokens or 0,
-            at=None,
-        )
-        if cost is not None:
-            return cost
-    return None
+    return cost_of(found, models=[model] if model else None, asked_tokens=asked, at=None)
 
 
 class Budget:

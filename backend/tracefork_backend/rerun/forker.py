@@ -23,7 +23,6 @@ from ..store import Run, Store, open_store
 from ..writeback import RootSpan, WriteBack
 from .accounting import Account, Ended, root_attributes
 from .edits import Edit
-from .interventions import build
 from .memory import Memories
 from .problems import Diagnosis
 from .reconstruct import reconstruct
@@ -44,11 +43,8 @@ DEFAULT_TIMEOUT = 600.0
 class Planned:
     """A fork to make."""
 
-    at: int
-    edit: Edit
-    tail: Tail = "live"
-    also: tuple[tuple[int, Edit], ...] = ()
-    """Further changes, each with its step, of calls that the tail makes at these places."""
+    change: Intervention
+    """An edit bound to the tape."""
     replicate: str | None = None
     """Forks of one replicate share what models answered to equal requests of their tails; None: with none."""
 
@@ -165,7 +161,7 @@ class Forker:
 
     def fork(self, at: int, edit: Edit, *, tail: Tail = "live", oracle: Oracle | None = None) -> Fork:
         """The one fork of this edit at this step."""
-        (made,) = self.forks([Planned(at=at, edit=edit, tail=tail)], oracle=oracle)
+        (made,) = self.forks([Planned(change=edit.bind(self.tape, at, tail=tail))], oracle=oracle)
         return made
 
     def stop(self) -> None:
@@ -183,11 +179,9 @@ class Forker:
     ) -> list[Fork]:
         """The forks, in the order in which they were planned; `on_done` is given each when it is done.
 
-        What the gate does not admit is left out. Everything is checked before the first agent starts:
-        UsageError if an edit does not fit its step. Without `settle` they reach the store when this closes.
+        What the gate does not admit is left out. Without `settle` they reach the store when this closes.
         """
-        planned = list(planned)
-        checked = [(_bound(self.tape, one), one.replicate) for one in planned]
+        checked = [(one.change, one.replicate) for one in planned]
         self._memories.settled(self._made)
         made: dict[int, Fork] = {}
         for at, fork in self._done(checked, oracle, gate):
@@ -356,17 +350,6 @@ class _Attempt:
         fork = replace(fork, outcome=outcome)
         self._forker.note(fork, self.root)
         return fork
-
-
-def _bound(tape: Tape, planned: Planned) -> Intervention:
-    """The intervention of a planned fork, with the further ones that its tail meets."""
-    first = build(tape, planned.at, edit=planned.edit, tail=planned.tail)
-    if not planned.also:
-        return first
-    also = tuple(build(tape, step, edit=edit, tail=planned.tail) for step, edit in planned.also)
-    return replace(
-        first, also=also, label=" + ".join([first.label, *(f"{one.label}@{one.step}" for one in also)])
-    )
 
 
 def _ran(attempt: _Attempt, at: int, gate: Gate | None) -> Fork:

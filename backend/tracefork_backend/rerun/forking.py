@@ -98,5 +98,6 @@ def fork(
         tools=tools,
         warm=times > 1,
     ) as forker:
-        made = forker.forks([Planned(at=at, edit=edit, tail=tail)] * times, oracle=oracle, on_done=on_done)
+        planned = Planned(change=edit.bind(forker.tape, at, tail=tail))
+        made = forker.forks([planned] * times, oracle=oracle, on_done=on_done)
     return made[0] if times == 1 else made

@@ -77,27 +77,9 @@ def _cost(exchange: Exchange, found: Any) -> float | None:
     # What a tape answered cost nothing; where the usage never came (an error, a cut), nothing is known.
     if exchange.replayed:
         return 0.0
-    if found.input_tokens is None:
-        return None
-    from .prices import cost_usd
+    from .prices import cost_of
 
-    at = datetime.fromtimestamp(exchange.started_ns / 1e9, UTC)
-    for model in (found.response_model, found.model):
-        if model is None:
-            continue
-        cost = cost_usd(
-            found.provider,
-            model,
-            input_tokens=found.input_tokens,
-            output_tokens=found.output_tokens or 0,
-            cached_tokens=found.cached_tokens or 0,
-            cache_write_tokens=found.cache_write_tokens or 0,
-            cache_write_1h_tokens=found.cache_write_1h_tokens or 0,
-            at=at,
-        )
-        if cost is not None:
-            return cost
-    return None
+    return cost_of(found, asked_tokens=None, at=datetime.fromtimestamp(exchange.started_ns / 1e9, UTC))
 
 
 _COUNTS = ("input_tokens", "output_tokens", "cached_tokens")

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from tracefork_otel.wire.registry import price_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
+
+    from tracefork_otel.wire.facts import Facts
 
 
 def cost_usd(
@@ -46,3 +49,30 @@ def cost_usd(
     except (LookupError, ValueError):
         return None
     return float(price.total_price)
+
+
+def cost_of(
+    facts: Facts, *, models: Sequence[str | None] | None = None, asked_tokens: int | None, at: datetime | None
+) -> float | None:
+    """Return what a call cost by its facts, None where nobody knows.
+
+    The price is that of the first of `models` that the list has, by default of the model that answered and of
+    the one asked for; `asked_tokens` counts its input where the wire did not.
+    """
+    asked = asked_tokens if facts.input_tokens is None else facts.input_tokens
+    if asked is None:
+        return None
+    for model in models or (facts.response_model, facts.model):
+        cost = model and cost_usd(
+            facts.provider,
+            model,
+            input_tokens=asked,
+            output_tokens=facts.output_tokens or 0,
+            cached_tokens=facts.cached_tokens or 0,
+            cache_write_tokens=facts.cache_write_tokens or 0,
+            cache_write_1h_tokens=facts.cache_write_1h_tokens or 0,
+            at=at,
+        )
+        if isinstance(cost, float):
+            return cost
+    return None

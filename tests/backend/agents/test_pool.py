@@ -314,7 +314,7 @@ def test_forks_of_a_function_are_warm(desk: Desk) -> None:
     run = desk.called(CALLED, "plan('a', second='b')")
     assert (run.entrypoint, run.steps) == ("agent:plan", 3)
     with Forker(run, jobs=3) as forker:
-        made = forker.forks([Planned(at=1, edit=text(f"x{n}")) for n in range(6)])
+        made = forker.forks([Planned(change=text(f"x{n}").bind(forker.tape, 1)) for n in range(6)])
         more = forker.fork(2, noop(), tail="offline")
     assert [one.problem for one in (*made, more)] == [None] * 7
     assert made[0].notes == ()
@@ -418,7 +418,9 @@ def ask(word):
 """
     run = desk.called(body, "ask('a')")
     with Forker(run, jobs=2) as forker:
-        made = forker.forks([Planned(at=at, edit=noop(), tail="offline") for at in (0, 0, 1, 1)])
+        made = forker.forks(
+            [Planned(change=noop().bind(forker.tape, at, tail="offline")) for at in (0, 0, 1, 1)]
+        )
     assert [one.problem for one in made] == [None] * 4
     assert {json.dumps(one.result) for one in made} == {json.dumps('["A", "A2"]')}
     assert [one.steps for one in made] == [2] * 4

@@ -19,7 +19,7 @@ import pytest
 from recorded import read_store
 from tracefork_backend.network.listening import bind
 from tracefork_backend.network.proxy import Proxy, Upstream, proxying
-from tracefork_backend.rerun.interventions import build
+from tracefork_backend.rerun.edits import request
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
@@ -278,7 +278,7 @@ def test_a_fork_asks_another_model_where_the_url_names_it(
         client.post(url + path, json=asked).raise_for_status()
     with open_store(store) as opened:
         tape = reconstruct(opened, opened.run("last"))
-    build(tape, 0, model="gemini-3-pro").dump(tmp_path / "change.json")
+    request(model="gemini-3-pro").bind(tape, 0).dump(tmp_path / "change.json")
     with played(store, tmp_path, upstream.url, change=tmp_path / "change.json") as proxy:
         (port,) = proxy.upstreams
         with httpx2.Client(headers=headers) as client:

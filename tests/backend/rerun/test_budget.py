@@ -39,11 +39,11 @@ def test_a_live_tail_costs_what_the_parents_did(tape: Tape) -> None:
     price = cost_of(tape.exchanges[0])
     assert price is not None
     assert price > 0
-    after_first = estimate(tape, 0, edits.text("x"))
+    after_first = estimate(tape, edits.text("x").bind(tape, 0))
     assert (after_first.calls, after_first.unknown) == (4, ())
     assert after_first.cost_usd == pytest.approx(3 * price)
     assert after_first.worst_usd == pytest.approx(WORST * 3 * price)
-    assert estimate(tape, 4, edits.text("x")) == Estimate(calls=0, cost_usd=0.0)
+    assert estimate(tape, edits.text("x").bind(tape, 4)) == Estimate(calls=0, cost_usd=0.0)
 
 
 @pytest.mark.parametrize(
@@ -60,25 +60,25 @@ def test_a_live_tail_costs_what_the_parents_did(tape: Tape) -> None:
 )
 def test_calls_go_live_as_the_tail_lets_them(tape: Tape, tail: str, edit: edits.Edit, calls: int) -> None:
     """What is sent for real is counted by kind of change and tail."""
-    assert estimate(tape, 0, edit, tail=tail).calls == calls  # type: ignore[arg-type]
+    assert estimate(tape, edit.bind(tape, 0, tail=tail)).calls == calls  # type: ignore[arg-type]
 
 
 def test_another_model_is_priced_by_its_own_list(tape: Tape) -> None:
     """The edited request costs what the variant's model does, the tail what the agent's does."""
-    own = estimate(tape, 4, edits.resample()).cost_usd
-    dear = estimate(tape, 4, edits.request(model="claude-opus-4-1")).cost_usd
-    same = estimate(tape, 4, edits.request(set={"model": "claude-opus-4-1"})).cost_usd
+    own = estimate(tape, edits.resample().bind(tape, 4)).cost_usd
+    dear = estimate(tape, edits.request(model="claude-opus-4-1").bind(tape, 4)).cost_usd
+    same = estimate(tape, edits.request(set={"model": "claude-opus-4-1"}).bind(tape, 4)).cost_usd
     assert dear > own
     assert dear == same
 
 
 def test_a_model_without_a_price_is_named(tape: Tape) -> None:
     """Its calls are counted, and what they cost is said to be unknown, not nothing."""
-    found = estimate(tape, 0, edits.request(model="no-such-model"))
+    found = estimate(tape, edits.request(model="no-such-model").bind(tape, 0))
     assert found.unknown == ("no-such-model",)
     assert found.calls == 5
     assert "no-such-model" in str(found)
-    both = total([(found, 3), (estimate(tape, 4, edits.resample()), 2)])
+    both = total([(found, 3), (estimate(tape, edits.resample().bind(tape, 4)), 2)])
     assert (both.calls, both.unknown) == (17, ("no-such-model",))
 
 
@@ -86,7 +86,8 @@ def test_concurrent_siblings_are_no_tail(tape: Tape) -> None:
     """An exchange that began before the step's answer came cannot depend on it."""
     first, second, *rest = tape.exchanges
     overlapping = replace(second, started_ns=first.started_ns + 1)
-    assert estimate(replace(tape, exchanges=(first, overlapping, *rest)), 0, edits.text("x")).calls == 3
+    other = replace(tape, exchanges=(first, overlapping, *rest))
+    assert estimate(other, edits.text("x").bind(other, 0)).calls == 3
 
 
 def test_a_replayed_exchange_cost_nothing(tape: Tape) -> None:

@@ -390,7 +390,9 @@ def test_many_forks_at_once_do_not_meet(four: tuple[Desk, Run]) -> None:
     words = [f"word-{n}" for n in range(8)]
     done: list[Fork] = []
     with Forker(run, jobs=4) as forker:
-        made = forker.forks([Planned(at=1, edit=text(word)) for word in words], on_done=done.append)
+        made = forker.forks(
+            [Planned(change=text(word).bind(forker.tape, 1)) for word in words], on_done=done.append
+        )
     assert [one.stdout for one in made] == [f"A {word} C D\n" for word in words]
     assert [one.trial for one in made] == list(range(8))
     assert {one.run_id for one in done} == {one.run_id for one in made}

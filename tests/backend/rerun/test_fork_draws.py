@@ -67,7 +67,7 @@ def test_warm_forks_read_what_was_recorded_and_then_the_world(desk: Desk) -> Non
     """Import and prefix are as recorded in each fork, what follows is new in each; all of it is kept."""
     run, recorded = called(desk)
     with Forker(run) as forker:
-        made = forker.forks([Planned(at=1, edit=noop())] * 3)
+        made = forker.forks([Planned(change=noop().bind(forker.tape, 1))] * 3)
     assert [fork.problem for fork in made] == [None] * 3
     said: list[list[str]] = [recorded]
     for fork in made:

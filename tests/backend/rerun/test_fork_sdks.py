@@ -178,7 +178,9 @@ def test_in_place_forks_leave_the_process_as_it_was(trip: tuple[Run, Any, ModelS
     """Afterwards the same function talks to the model itself, and nothing more is recorded."""
     run, agent, server = trip
     with Forker(run, agent=agent, jobs=4) as forker:
-        made = forker.forks([Planned(at=2, edit=edit) for edit in (tool_input(MENDED), noop(), text("x"))])
+        made = forker.forks(
+            [Planned(change=edit.bind(forker.tape, 2)) for edit in (tool_input(MENDED), noop(), text("x"))]
+        )
     assert [one.result for one in made] == [BOOKED, LOST, "x"]
     server.requests.clear()
     runs = len(run.store.runs())

@@ -174,8 +174,8 @@ def test_blame_and_estimates_know_the_change(run: Run) -> None:
     edit = tf.tool_result("book", "sold out")
     fits, why = bound(of_edit(edit), tape)
     assert (list(fits), sorted(why)) == ([1], [0, 2])
-    assert estimate(tape, 1, edit).calls == 1
-    assert estimate(tape, 1, edit, tail="offline").calls == 0
+    assert estimate(tape, edit.bind(tape, 1)).calls == 1
+    assert estimate(tape, edit.bind(tape, 1, tail="offline")).calls == 0
 
 
 PLAIN = """

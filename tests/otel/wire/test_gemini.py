@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracefork_backend.blaming import changes
 from tracefork_backend.network.conversation import read as conversation
-from tracefork_backend.rerun.interventions import build
 from tracefork_backend.store.prices import cost_usd
 
 from tracefork_otel.errors import UsageError
@@ -443,7 +442,7 @@ def test_every_fault_of_blame_fits_a_step(name: str) -> None:
         run,
     )
     assert list(fits) == [0], why
-    made = build(run, 0, edit=fits[0])
+    made = fits[0]
     if name == "poisoned_argument":
         assert made.response is not None
         assert "POISONED-Zürich" in facts(WHOLE, made.response).reply[2].content

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
 __all__ = ["Flags", "expanded"]
 
@@ -26,6 +26,11 @@ class Flags:
         for field in fields(cls):
             default = field.default if field.default_factory is MISSING else field.default_factory()
             yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name])
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Return the group with these values of its options."""
+        return cls(**given)
 
 
 def expanded(verb: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -44,7 +49,7 @@ def expanded(verb: Callable[..., int | None]) -> Callable[..., int | None]:
     @wraps(verb)
     def called(**given: Any) -> int | None:
         grouped = {
-            name: group(**{option.name: given.pop(option.name) for option in group.options()})
+            name: group.of(**{option.name: given.pop(option.name) for option in group.options()})
             for name, group in groups.items()
         }
         return verb(**given, **grouped)

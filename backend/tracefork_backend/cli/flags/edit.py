@@ -1,59 +1,52 @@
-"""The flags that say what is changed at a step."""
+"""The flags that say what is changed at a step: those of every kind of intervention."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from inspect import Parameter
+from typing import Annotated, Any
 
 import typer
 
-from ..variants import variants
+from ...rerun.edits import KINDS, Edit, Flag, from_flags
 from . import Flags
 from .common import repeated, valued
-
-if TYPE_CHECKING:
-    from ...rerun.edits import Edit
-
-_Several: TypeAlias = list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditFlags(Flags):
     """What is changed."""
 
-    text: Annotated[_Several, repeated("--text", "TEXT", "The model answers this.")] = field(
-        default_factory=list
-    )
-    tool_input: Annotated[
-        _Several, repeated("--tool-input", "JSON", "The model calls its tool with this.")
-    ] = field(default_factory=list)
-    tool: Annotated[str | None, valued("--tool", "NAME", "Which call --tool-input means.")] = None
-    response: Annotated[_Several, repeated("--response", "FILE", "The response's whole body.")] = field(
-        default_factory=list
-    )
-    set: Annotated[_Several, repeated("--set", "PATH=VALUE", "The request goes out with this value.")] = (
-        field(default_factory=list)
-    )
-    system: Annotated[_Several, repeated("--system", "TEXT|@FILE", "… with this system prompt.")] = field(
-        default_factory=list
-    )
-    model: Annotated[_Several, repeated("--model", "MODEL", "… for this model.")] = field(
-        default_factory=list
-    )
-    fault: Annotated[_Several, repeated("--fault", "FAULT", "429, 500, 529, timeout or disconnect.")] = field(
-        default_factory=list
-    )
-    resample: Annotated[bool, typer.Option("--resample", help="The model is asked the same anew.")] = False
-    noop: Annotated[bool, typer.Option("--noop", help="Nothing is changed.")] = False
-    tool_result: Annotated[
-        _Several, repeated("--tool-result", "NAME=VALUE", "The tool that the answer calls gives this.")
-    ] = field(default_factory=list)
+    values: Mapping[str, Any]
+
+    @classmethod
+    def options(cls) -> Iterator[Parameter]:
+        """Yield the flags of each kind."""
+        for kind in KINDS.values():
+            for flag in kind.flags:
+                hint, default = _option(flag)
+                yield Parameter(flag.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+    @classmethod
+    def of(cls, **given: Any) -> EditFlags:
+        """Return the group with these values."""
+        return cls(values=given)
 
     @property
     def given(self) -> bool:
         """Whether any of them was given."""
-        return any(asdict(self).values())
+        return any(self.values.values())
 
     def asked(self) -> list[Edit]:
         """Return one edit a variant; UsageError unless the flags ask for one kind of change."""
-        return variants(**asdict(self))
+        return from_flags(self.values)
+
+
+def _option(flag: Flag) -> tuple[Any, object]:
+    """Return the option as typer takes it, and its default."""
+    if flag.metavar is None:
+        return Annotated[bool, typer.Option(str(flag), help=flag.help)], False
+    if flag.alone is not None:
+        return Annotated[str | None, valued(str(flag), flag.metavar, flag.help)], None
+    return Annotated[list[str], repeated(str(flag), flag.metavar, flag.help)], []

@@ -41,7 +41,7 @@ class OracleFlags(Flags):
     def asked(self) -> Oracle | None:
         """Return the one oracle that the flags ask for; UsageError for two, or for a malformed value."""
         from ...grading import oracle
-        from ...rerun.interventions import from_flags
+        from ...rerun.edits.values import assignment
 
         regex = self.success_re is not None or self.failure_re is not None
         others = [self.field, self.oracle, self.judge]
@@ -57,12 +57,7 @@ class OracleFlags(Flags):
         if regex:
             return oracle.regex(self.success_re, self.failure_re)
         if self.field is not None:
-            try:
-                ((path, value),) = from_flags(set=[self.field]).changes
-            except UsageError:
-                raise UsageError(
-                    f"--field {self.field!r} is not PATH=VALUE: write it like status=confirmed"
-                ) from None
+            path, value = assignment(self.field, "--field", "status=confirmed")
             return oracle.field(path, value)
         if self.oracle is not None:
             return oracle.function(self.oracle)
@@ -70,7 +65,7 @@ class OracleFlags(Flags):
 
     def _judge(self, rubric: str) -> Oracle:
         from ...grading.judge import JUDGE_MODEL, ErrorRates, Judge
-        from ...rerun.interventions import flag_value
+        from ...rerun.edits.values import text_value
 
         rates = None
         if self.judge_rates is not None:
@@ -82,4 +77,4 @@ class OracleFlags(Flags):
                     "write it like 0.95,0.9"
                 ) from None
             rates = ErrorRates(sensitivity=sensitivity, specificity=specificity)
-        return Judge(flag_value(rubric, "--judge"), error_rates=rates, model=self.judge_model or JUDGE_MODEL)
+        return Judge(text_value(rubric, "--judge"), error_rates=rates, model=self.judge_model or JUDGE_MODEL)

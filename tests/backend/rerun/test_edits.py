@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracefork_backend.rerun import interventions
-from tracefork_backend.rerun.interventions import build, from_flags
+from tracefork_backend.rerun import edits
+from tracefork_backend.rerun.edits import Edit, from_flags
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange, Outcome, Request, Response
@@ -83,6 +83,17 @@ STREAMED = exchange(
 TAPE = Tape(run_id="ab" * 16, exchanges=(SEARCH, CALLED, STREAMED))
 
 
+def asked(**flags: Any) -> Edit:
+    """The one edit that these values of flags ask for."""
+    (edit,) = from_flags(flags)
+    return edit
+
+
+def build(tape: Tape, step: int, *, tail: Any = "live", **flags: Any) -> Intervention:
+    """What these values of flags are at a step of the tape."""
+    return asked(**flags).bind(tape, step, tail=tail)
+
+
 def bound(*exchanges: Exchange, step: int = 0, **flags: Any) -> Intervention:
     """The intervention at a step of a tape of these exchanges."""
     return build(Tape(run_id="ab" * 16, exchanges=exchanges), step, **flags)
@@ -102,39 +113,39 @@ def test_a_text_is_encoded_for_its_step() -> None:
 def test_edits_and_flags_bind_to_the_same() -> None:
     """Each of Python's edits gives what the flags of its kind give."""
     for edit, flags in [
-        (interventions.text("Hi"), {"text": "Hi"}),
-        (interventions.tool_input({"a": 1}), {"tool_input": '{"a": 1}'}),
-        (interventions.tool_input({"a": 1}, tool="book"), {"tool_input": '{"a": 1}', "tool": "book"}),
+        (edits.text("Hi"), {"text": "Hi"}),
+        (edits.tool_input({"a": 1}), {"tool_input": '{"a": 1}'}),
+        (edits.tool_input({"a": 1}, tool="book"), {"tool_input": '{"a": 1}', "tool": "book"}),
         (
-            interventions.request(set={"temperature": 0}, system="s"),
+            edits.request(set={"temperature": 0}, system="s"),
             {"set": ["temperature=0"], "system": "s"},
         ),
-        (interventions.request(model="claude-y"), {"model": "claude-y"}),
-        (interventions.fault(529), {"fault": "529"}),
-        (interventions.fault("timeout"), {"fault": "timeout"}),
-        (interventions.resample(), {"resample": True}),
-        (interventions.noop(), {"noop": True}),
+        (edits.request(model="claude-y"), {"model": "claude-y"}),
+        (edits.fault(529), {"fault": "529"}),
+        (edits.fault("timeout"), {"fault": "timeout"}),
+        (edits.resample(), {"resample": True}),
+        (edits.noop(), {"noop": True}),
     ]:
-        assert from_flags(**flags) == edit
-        assert build(TAPE, 1, edit=edit) == build(TAPE, 1, **flags)
+        assert from_flags(flags) == [edit]
+        assert edit.bind(TAPE, 1) == build(TAPE, 1, **flags)
 
 
 def test_a_whole_response_comes_from_a_file(tmp_path: Path) -> None:
     """The file's bytes are the body; a step that is no model call takes any bytes."""
     reply = tmp_path / "reply.json"
     reply.write_text(json.dumps({**CALL, "content": [{"type": "text", "text": "Hi"}]}))
-    made = build(TAPE, 1, response_file=reply)
+    made = build(TAPE, 1, response=str(reply))
     assert made.response is not None
     assert (made.kind, made.response.body) == ("response", reply.read_bytes())
-    assert made == build(TAPE, 1, edit=interventions.response(reply.read_text()))
+    assert made == edits.response(reply.read_text()).bind(TAPE, 1)
     reply.write_bytes(b"\x00\xff")
-    other = build(TAPE, 0, response_file=str(reply)).response
+    other = build(TAPE, 0, response=str(reply)).response
     assert other is not None
     assert other.body == b"\x00\xff"
     with pytest.raises(UsageError, match="step 1: the response is not valid JSON"):
-        build(TAPE, 1, response_file=reply)
+        build(TAPE, 1, response=str(reply))
     with pytest.raises(UsageError, match=r"--response: cannot read .*gone: No such file"):
-        build(TAPE, 1, response_file=tmp_path / "gone")
+        build(TAPE, 1, response=str(tmp_path / "gone"))
 
 
 def test_request_edits_of_one_call_combine() -> None:
@@ -183,7 +194,7 @@ def test_a_system_message_is_put_before_edited_ones() -> None:
 )
 def test_a_set_value_is_json_or_text(given: str, path: str, value: object) -> None:
     """What parses as JSON is that value, anything else the text itself; the path may hold an equals sign."""
-    assert from_flags(set=[given]).changes == ((path, value),)
+    assert asked(set=[given]).changes == ((path, value),)
 
 
 def test_values_are_read_from_files(tmp_path: Path) -> None:
@@ -191,20 +202,36 @@ def test_values_are_read_from_files(tmp_path: Path) -> None:
     text, data = tmp_path / "new.md", tmp_path / "new.json"
     text.write_text("42\nÜber\n")
     data.write_text('{"a": [1]}')
-    assert from_flags(text=f"@{text}").text == "42\nÜber\n"
-    assert from_flags(system=f"@{text}").system == "42\nÜber\n"
-    assert from_flags(system="@@team").system == "@team"
-    assert from_flags(set=[f"a=@{text}", f"b=@{data}"]).changes == (("a", "42\nÜber\n"), ("b", {"a": [1]}))
-    assert from_flags(tool_input=f"@{data}").value == {"a": [1]}
-    assert interventions.text("@team").text == "@team"
+    assert asked(text=f"@{text}").text == "42\nÜber\n"
+    assert asked(system=f"@{text}").system == "42\nÜber\n"
+    assert asked(system="@@team").system == "@team"
+    assert asked(set=[f"a=@{text}", f"b=@{data}"]).changes == (("a", "42\nÜber\n"), ("b", {"a": [1]}))
+    assert asked(tool_input=f"@{data}").value == {"a": [1]}
+    assert edits.text("@team").text == "@team"
     with pytest.raises(UsageError, match=r"--text: cannot read .*gone\.md: No such file"):
-        from_flags(text=f"@{tmp_path}/gone.md")
+        asked(text=f"@{tmp_path}/gone.md")
     text.write_bytes(b"a\xff")
     with pytest.raises(UsageError, match="not UTF-8 at byte 1"):
-        from_flags(text=f"@{text}")
+        asked(text=f"@{text}")
     data.write_text('{\n"a": }')
     with pytest.raises(UsageError, match="not valid JSON at line 2, column 6"):
-        from_flags(tool_input=f"@{data}")
+        asked(tool_input=f"@{data}")
+
+
+def test_a_flag_given_twice_makes_variants() -> None:
+    """Values of one path, prompts and models make their product; what a kind has once makes one each."""
+    found = from_flags({"set": ["a=1", "b=x", "$.a=2"], "model": ["m", "n"]})
+    assert [edit.label for edit in found] == [
+        "request a=1 b=x model=m",
+        "request a=1 b=x model=n",
+        "request $.a=2 b=x model=m",
+        "request $.a=2 b=x model=n",
+    ]
+    assert from_flags({"text": ["a", "b"], "noop": False}) == [edits.text("a"), edits.text("b")]
+    assert [edit.variant for edit in from_flags({"tool_input": ["{}", "[]"], "tool": "book"})] == [
+        "tool_input book {}",
+        "tool_input book []",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -223,15 +250,14 @@ def test_values_are_read_from_files(tmp_path: Path) -> None:
         ({"fault": "404"}, "404 is no fault: use one of 429, 500, 529, timeout, disconnect"),
         ({"set": ["temperature"]}, "'temperature' is not PATH=VALUE"),
         ({"set": ["a..b=1"]}, "is not PATH=VALUE"),
-        ({"set": ["a=1", "a=2"]}, "a is set twice"),
-        ({"set": ["a[0].b=1", "$.a[0].b=2"]}, "is set twice"),
+        ({"set": ["a=1", "a=1"]}, "a=1: this variant is asked for twice; use --times"),
         ({"set": ["model=a"], "model": "b"}, "the model is set twice"),
     ],
 )
 def test_flags_that_ask_for_no_one_thing(flags: dict[str, Any], message: str) -> None:
     """Nothing, several things, or a value that is none: a UsageError says which flag and what to do."""
     with pytest.raises(UsageError, match=message):
-        from_flags(**flags)
+        from_flags(flags)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +276,6 @@ def test_flags_that_ask_for_no_one_thing(flags: dict[str, Any], message: str) ->
         (1, {"tool_input": "[1]"}, "step 1: the tool 'book' takes a JSON object"),
         (2, {"tool_input": "{}"}, "step 2: the recorded reply calls no tool"),
         (1, {"noop": True, "tail": "dead"}, "'dead' is no tail: use one of live, recorded, offline"),
-        (1, {"edit": interventions.noop(), "text": "a"}, "either an edit or flags"),
         (
             0,
             {"tool_result": "book=1"},
@@ -380,16 +405,18 @@ def test_noop_and_resample_hold_no_response() -> None:
 def test_labels_are_short_and_on_one_line() -> None:
     """A long value is shortened in the label, and stays whole in the edit."""
     long = "many\nlines " * 30
-    edit = interventions.request(set={"messages[0].content": long})
+    edit = edits.request(set={"messages[0].content": long})
     assert "\n" not in edit.label
     assert len(edit.label) < 80
     assert edit.label.endswith("…")
     assert edit.changes[0][1] == long
-    assert interventions.tool_input({}, tool="book").label == "tool_input book"
+    assert edits.tool_input({}, tool="book").label == "tool_input book"
 
 
 def test_a_request_edit_needs_an_edit() -> None:
     """An empty request edit says that a resample is the same request."""
     with pytest.raises(UsageError, match=r"resample\(\)"):
-        interventions.request()
-    assert interventions.FAULTS == ("429", "500", "529", "timeout", "disconnect")
+        edits.request()
+    with pytest.raises(UsageError, match="is set twice in one edit"):
+        edits.request(set={"a[0].b": 1, "$.a[0].b": 2})
+    assert edits.FAULTS == ("429", "500", "529", "timeout", "disconnect")

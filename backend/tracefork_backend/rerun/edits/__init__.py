@@ -1,0 +1,112 @@
+"""What a person wants changed at a step of a run: each kind of intervention is one class here.
+
+A kind has its flags, its label, and how it is bound to a step of a tape, which gives the `Intervention` that
+the agent's process serves. Whoever needs to know of kinds asks `KINDS`; adding one is adding its class there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tracefork_otel.errors import UsageError
+from tracefork_otel.play.intervention import Kind
+
+from .answer import Response, Text, ToolInput
+from .edit import Edit, Flag, together
+from .fault import FAULTS, Fault
+from .request import Request
+from .same import Noop, Resample
+from .tool_result import ToolResult
+
+__all__ = [
+    "FAULTS",
+    "KINDS",
+    "Edit",
+    "Flag",
+    "fault",
+    "from_flags",
+    "noop",
+    "request",
+    "resample",
+    "response",
+    "text",
+    "together",
+    "tool_input",
+    "tool_result",
+]
+
+KINDS: Mapping[Kind, type[Edit]] = {
+    kind.kind: kind for kind in (Text, Response, ToolInput, ToolResult, Request, Fault, Resample, Noop)
+}
+
+
+def from_flags(given: Mapping[str, object]) -> list[Edit]:
+    """Return one edit a variant that the values of flags ask for; a kind says what values given twice mean.
+
+    They stand by the flags' names, as typer gives them. `@file` reads a value, `@@` is a plain `@`.
+    Raises UsageError unless they ask for exactly one kind of change.
+    """
+    values = {flag.name: _values(given.get(flag.name)) for kind in KINDS.values() for flag in kind.flags}
+    asked = [
+        kind for kind in KINDS.values() if any(values[flag.name] for flag in kind.flags if flag.alone is None)
+    ]
+    if len(asked) != 1:
+        flags = [flag for kind in asked or KINDS.values() for flag in kind.flags if flag.alone is None]
+        raise UsageError(f"one fork changes one thing: choose one of {', '.join(map(str, flags))}")
+    (kind,) = asked
+    for other in KINDS.values():
+        for flag in other.flags:
+            if values[flag.name] and flag not in kind.flags and flag.alone is not None:
+                raise UsageError(flag.alone)
+    return list(kind.variants(values))
+
+
+def _values(given: object) -> tuple[str, ...]:
+    if given is None or given is False:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (str(given),)
+
+
+def text(text: str) -> Edit:
+    """Let the model's answer be this text."""
+    return Text(text=text)
+
+
+def response(body: bytes | str) -> Edit:
+    """Let the response be this body, whole, with status 200."""
+    return Response(body=body.encode() if isinstance(body, str) else body)
+
+
+def tool_input(value: object, *, tool: str | None = None) -> Edit:
+    """Let the model call its first tool (or the first of that name) with this input."""
+    return ToolInput(value=value, tool=tool)
+
+
+def tool_result(name: str, value: object, *, text: str | None = None) -> Edit:
+    """Let the next call of that tool after the step's answer give this value.
+
+    A tool that gave a text is given one: `text`, or else the value as JSON.
+    """
+    return ToolResult.giving(name, value, text=text)
+
+
+def request(
+    *, set: Mapping[str, object] | None = None, system: str | None = None, model: str | None = None
+) -> Edit:
+    """Let the agent's request go out for real with these JSON paths, this system prompt, this model."""
+    return Request(changes=tuple((set or {}).items()), system=system, model=model)
+
+
+def fault(kind: str | int) -> Edit:
+    """Let the request fail: status 429, 500 or 529, a read timeout, or a connection cut in mid-body."""
+    return Fault.named(str(kind))
+
+
+def resample() -> Edit:
+    """Let the same request go out for real, and the model answer anew."""
+    return Resample()
+
+
+def noop() -> Edit:
+    """Change nothing: the recorded response is served."""
+    return Noop()

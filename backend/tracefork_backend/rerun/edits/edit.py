@@ -1,0 +1,100 @@
+"""An intervention kind, as a class: its flags, its label, and how it is bound to a step of a tape."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
+
+from tracefork_otel.errors import UsageError
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.play.intervention import TAILS, Intervention, Kind, Tail
+from tracefork_otel.tape.tape import Tape
+
+Given: TypeAlias = Mapping[str, Sequence[str]]
+"""The values of each flag by its name: none where it was not given, one (of no meaning) for a switch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag of a command that asks for an edit, or says more of one."""
+
+    name: str
+    help: str
+    metavar: str | None = None
+    """What its value is called; None for a switch."""
+    alone: str | None = None
+    """Of a flag that only says more of an edit: what is wrong where it is given without one."""
+
+    def __str__(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit(ABC):
+    """What to change at a step, whichever run that will be: one edit binds to any number of runs."""
+
+    kind: ClassVar[Kind]
+    flags: ClassVar[tuple[Flag, ...]]
+    edited: ClassVar[bool] = True
+    """Whether the step gets what somebody wrote, and not what a tape or a model says by itself."""
+    answers: ClassVar[bool] = True
+    """Whether it gives the step's response itself, so that at the last step it decides what is graded."""
+
+    @classmethod
+    @abstractmethod
+    def variants(cls, given: Given) -> Sequence[Edit]:
+        """Return one edit a variant that the values of its flags ask for."""
+
+    @abstractmethod
+    def change(self, tape: Tape, step: int) -> Intervention:
+        """Return what it is at the step, which is whole; UsageError for all that would fail later."""
+
+    @property
+    def label(self) -> str:
+        """What tables and spans call it: `text`, `request model=…`, `fault 529`."""
+        return self.kind
+
+    @property
+    def variant(self) -> str:
+        """The label and what is set, for telling variants apart."""
+        return self.label
+
+    def bind(self, tape: Tape, step: int, *, tail: Tail = "live") -> Intervention:
+        """Return the intervention that this edit is at a step of the tape.
+
+        Raises UsageError, naming the step, for everything that would make the fork fail later.
+        """
+        if tail not in TAILS:
+            raise UsageError(f"{tail!r} is no tail: use one of {', '.join(TAILS)}")
+        if isinstance(step, bool) or not 0 <= step < tape.steps:
+            has = f"its steps are 0..{tape.steps - 1}" if tape.steps else "it has no steps"
+            raise UsageError(f"run {tape.run_id[:8]} has no step {step}: {has}")
+        damage = tape.exchanges[step].damage
+        if damage is not None:
+            raise UsageError(f"step {step} is damaged ({damage}): choose another run")
+        try:
+            bound = self.change(tape, step)
+        except UsageError as error:
+            raise UsageError(f"step {step}: {error}") from None
+        return replace(bound, tail=tail, parent_run_id=tape.run_id)
+
+    def at(self, step: int, **members: Any) -> Intervention:
+        """Return an intervention of this kind and label."""
+        return Intervention(kind=self.kind, step=step, label=self.label, **members)
+
+
+def together(first: Intervention, also: Sequence[Intervention]) -> Intervention:
+    """Return the first change with further ones, of calls that its tail makes at their steps."""
+    if not also:
+        return first
+    label = " + ".join([first.label, *(f"{one.label}@{one.step}" for one in also)])
+    return replace(first, also=tuple(also), label=label)
+
+
+def ending(exchange: Exchange) -> str:
+    """Return how an exchange that is not whole ended, in words."""
+    if exchange.response is None:
+        return f"no response was recorded ({exchange.outcome})"
+    return f"the recorded response is not whole ({exchange.outcome})"

@@ -1,0 +1,53 @@
+"""Nothing written by anybody: the model is asked again, or the tape answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tracefork_otel.errors import UsageError
+from tracefork_otel.play.intervention import Intervention, Kind
+from tracefork_otel.tape.tape import Tape
+
+from .edit import Edit, Flag, Given, ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resample(Edit):
+    """The same request goes out for real, and the model answers anew."""
+
+    kind: ClassVar[Kind] = "resample"
+    flags: ClassVar[tuple[Flag, ...]] = (Flag("resample", "The model is asked the same anew."),)
+    edited: ClassVar[bool] = False
+    answers: ClassVar[bool] = False
+
+    @classmethod
+    def variants(cls, given: Given) -> Sequence[Edit]:
+        """Return the one that there is."""
+        return [cls()]
+
+    def change(self, tape: Tape, step: int) -> Intervention:
+        """Return an intervention without any bytes."""
+        return self.at(step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noop(Edit):
+    """Nothing is changed: the recorded response is served."""
+
+    kind: ClassVar[Kind] = "noop"
+    flags: ClassVar[tuple[Flag, ...]] = (Flag("noop", "Nothing is changed."),)
+    edited: ClassVar[bool] = False
+
+    @classmethod
+    def variants(cls, given: Given) -> Sequence[Edit]:
+        """Return the one that there is."""
+        return [cls()]
+
+    def change(self, tape: Tape, step: int) -> Intervention:
+        """Return an intervention without any bytes; UsageError where none were recorded."""
+        exchange = tape.exchanges[step]
+        if exchange.outcome == "in_flight":
+            raise UsageError(f"{ending(exchange)}, so there is nothing to serve: use --resample or --text")
+        return self.at(step)

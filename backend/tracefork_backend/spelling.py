@@ -1,0 +1,21 @@
+"""Amounts and texts as people read them, the same in tables, lines and pages."""
+
+from __future__ import annotations
+
+SHOWN = 40
+"""Characters of a value in a label: enough to tell variants apart in a table."""
+
+
+def short(text: str, limit: int = SHOWN) -> str:
+    """Return the text on one line, cut at the limit."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def money(usd: float | None) -> str:
+    """Return an amount of dollars, with as many digits as it needs; nothing for None."""
+    if usd is None:
+        return ""
+    if usd == 0:
+        return "$0"
+    return f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"
