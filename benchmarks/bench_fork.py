@@ -144,7 +144,9 @@ def start_up(world: World) -> Figure:
         bare = rate(1, lambda: subprocess.run([sys.executable, "-c", "import bench_agent"], check=True))
         times: list[float] = []
         for _ in range(5):
-            pool = WarmPool("bench_agent:talk", env=os.environ, cwd=world.folder, tape=forker._space.tape)
+            pool = WarmPool(
+                "bench_agent:talk", env=os.environ, cwd=world.folder, tape=forker._stage.workspace.tape
+            )
             times.append(pool.start_up_s)
             pool.close()
     seconds = statistics.median(times)

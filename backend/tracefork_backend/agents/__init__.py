@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .environment import executable, given_back, kept_settings, traced, unstartable, working_directory
-from .recording import Recorded, RecordedRun, record, write_spans
+from .environment import executable, given_back, kept_settings, played, traced, unstartable, working_directory
+from .recording import Recorded, RecordedRun, record
 from .supervise import Finished, Output, Stopper, run_command
 
 __all__ = [
@@ -15,10 +15,10 @@ __all__ = [
     "executable",
     "given_back",
     "kept_settings",
+    "played",
     "record",
     "run_command",
     "traced",
     "unstartable",
     "working_directory",
-    "write_spans",
 ]

@@ -8,11 +8,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import tracefork_otel
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction import redact
+from tracefork_otel.settings import Mode, Settings
 from tracefork_otel.tape.start import HowStarted
 
 BOOT = Path(tracefork_otel.__file__).parent / "boot"
@@ -40,7 +40,7 @@ _LOCAL = re.compile(
 def traced(
     base: Mapping[str, str],
     *,
-    mode: Literal["record", "replay", "fork"],
+    mode: Mode,
     store: Path,
     trace_id: str,
     span_id: str,
@@ -62,6 +62,35 @@ def traced(
         "PYTHONPATH": os.pathsep.join([str(BOOT), *others]),
         **(settings or {}),
     }
+
+
+def played(
+    base: Mapping[str, str], settings: Settings, *, launch: tuple[str, str], kept: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment in which every Python process is played to as these settings say.
+
+    `launch` is the trace and the span below which it records, `kept` the settings that the recording had.
+    """
+    trace_id, span_id = launch
+    names = {
+        "TRACEFORK_TAPE": settings.tape,
+        "TRACEFORK_INTERVENTION": settings.intervention,
+        "TRACEFORK_MATCH": settings.match,
+        "TRACEFORK_IGNORE": ",".join(settings.ignore),
+        "TRACEFORK_TIMING": settings.timing,
+        "TRACEFORK_ALLOW_HOSTS": ",".join(settings.allow_hosts),
+        "TRACEFORK_TOOLS": settings.tools,
+        "TRACEFORK_SEAL": int(settings.seal),
+    }
+    told = {name: str(value) for name, value in names.items() if value is not None}
+    return traced(
+        base,
+        mode=settings.mode,
+        store=settings.store,
+        trace_id=trace_id,
+        span_id=span_id,
+        settings={**told, **kept},
+    )
 
 
 def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:

@@ -205,16 +205,6 @@ def _named(routes: Sequence[Route]) -> str:
     return ", ".join(route.variable for route in routes)
 
 
-def write_spans(store: Path, launch_id: str, spans: Sequence[SpanRecord], *, mode: str = "record") -> None:
-    """The spans are in the store, in a WAL of the backend's own."""
-    wal = _wal(store, launch_id, mode)
-    try:
-        for span in spans:
-            wal.append(span)
-    finally:
-        wal.close()
-
-
 def _wal(store: Path, launch_id: str, mode: str) -> Wal:
     return Wal(
         store,

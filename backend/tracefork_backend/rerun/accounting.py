@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -18,29 +17,10 @@ from ..store import facts_of
 from .evidence import Tools
 from .records import DriftReport, Records, phase_of, went_live
 from .result import Fork
+from .starting import Ended
 
 # The model did not answer such a call, so there is nothing to price.
 _REFUSED = 400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How the agent of a fork ended."""
-
-    exit_status: int | None
-    name: str
-    """The agent, as a person calls it."""
-    stdout: str = ""
-    stderr: str = ""
-    result: object = None
-    seconds: float = 0.0
-    in_place: bool = False
-    timed_out: float | None = None
-    stopped: bool = False
-    """Whether it was ended from here."""
-    not_started: str | None = None
-    """Why the agent was never at work."""
-    notes: tuple[str, ...] = ()
 
 
 class Account:

@@ -13,23 +13,21 @@ from typing import Any, Literal, Protocol, TypeAlias
 from tracefork_otel.errors import StoreError, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import Intervention, Tail
-from tracefork_otel.play.match import MatchMode, parse_paths
+from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import CHANGES, ToolsMode
 from tracefork_otel.tape.tape import Tape
 
-from ..agents import Stopper
 from ..grading.oracle import Oracle, grade, graded_fork
 from ..store import Run, Store, open_store
-from ..writeback import RootSpan, WriteBack
-from .accounting import Account, Ended, root_attributes
+from ..writeback import RootSpan
+from .accounting import Account, root_attributes
 from .edits import Edit
 from .memory import Memories
 from .problems import Diagnosis
-from .reconstruct import reconstruct
-from .records import Records
 from .result import Fork
-from .starting import Agent, Playing, check_tools, way_of
-from .workspace import TrialSpace, Workspace
+from .stage import Stage
+from .starting import Agent, Playing
+from .workspace import TrialSpace
 
 _Checked: TypeAlias = tuple[Intervention, str | None]
 OnDone: TypeAlias = Callable[[Fork], None]
@@ -91,43 +89,28 @@ class Forker:
         """
         if jobs < 1:
             raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
-        parse_paths(tuple(ignore))
-        check_tools(tools)
-        self.store = source.store if store is None and isinstance(source, Run) else store
-        self.tape = (
-            reconstruct(source.store, source, command=agent is None) if isinstance(source, Run) else source
+        how = Playing(
+            mode="fork", match=match, ignore=tuple(ignore), allow_hosts=tuple(allow_hosts), tools=tools
         )
+        self.store = source.store if store is None and isinstance(source, Run) else store
         self._jobs = jobs
         self._timeout = timeout
         self._kind: Literal["fork", "trial"] = kind
         self._experiment_id = experiment_id
-        self._match: MatchMode = match
-        self._ignore = tuple(ignore)
+        self._how = how
         self._made = 0
         self.roots: dict[str, str] = {}
         """The root span of each fork made so far, by its run."""
-        self._stopper = Stopper()
-        self._in_store = self._directory()
+        self._stage = Stage(source, how, agent=agent, store=self._directory(), warm=warm)
+        self.tape = self._stage.tape
         self._parent_is_here = self.store is not None and self.store.has_run(self.tape.run_id)
         self.root_of_parent = (
             self.store.root_of(self.tape.run_id) if self.store and self._parent_is_here else None
         )
-        self._space = Workspace(self._in_store, self.tape)
-        try:
-            how = Playing(
-                tape=self._space.tape,
-                match=match,
-                ignore=self._ignore,
-                allow_hosts=tuple(allow_hosts),
-                tools=tools,
-            )
-            self._way = way_of(agent, self.tape, how, portable=isinstance(source, Tape), warm=warm)
-            lag = jobs if self._way.concurrent else 1
-            self._memories = Memories(self._space.folder, lag=lag, match=match, ignore=self._ignore)
-            self._spans = WriteBack(self._in_store or self._space.folder / "spans")
-        except BaseException:
-            self._space.close()
-            raise
+        self._concurrent = self._stage.way.concurrent
+        self._memories = Memories(
+            self._stage.workspace.folder, lag=jobs if self._concurrent else 1, match=match, ignore=how.ignore
+        )
 
     def _directory(self) -> Path | None:
         """The directory in which forks are kept, if they are."""
@@ -150,14 +133,7 @@ class Forker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopper.stop()
-        try:
-            self._way.close()
-        finally:
-            try:
-                self._spans.__exit__(kind, error, trace)
-            finally:
-                self._space.close()
+        self._stage.__exit__(kind, error, trace)
 
     def fork(self, at: int, edit: Edit, *, tail: Tail = "live", oracle: Oracle | None = None) -> Fork:
         """The one fork of this edit at this step."""
@@ -166,7 +142,7 @@ class Forker:
 
     def stop(self) -> None:
         """What runs and what would still start is being ended; for a thread other than the one that waits."""
-        self._stopper.stop()
+        self._stage.stopper.stop()
 
     def forks(
         self,
@@ -189,7 +165,7 @@ class Forker:
             if on_done is not None:
                 on_done(fork)
         if settle:
-            self._space.settle()
+            self._stage.workspace.settle()
         return [made[at] for at in sorted(made)]
 
     def _done(
@@ -198,7 +174,7 @@ class Forker:
         """The forks as they end, each with its place among those asked for."""
         # Roots are opened, and the gate is asked, when an agent is about to start: what waits is not running.
         rest = ((at, change) for at, change in enumerate(checked) if gate is None or gate.admit(at))
-        jobs = min(self._jobs, len(checked)) if self._way.concurrent else 1
+        jobs = min(self._jobs, len(checked)) if self._concurrent else 1
         if jobs <= 1:
             for at, change in rest:
                 attempt = self._attempt(*change)
@@ -219,12 +195,12 @@ class Forker:
                         waiting[executor.submit(_ran, started, following, gate)] = following, started
                     yield at, attempt.graded(found, oracle)
             except BaseException:
-                self._stopper.stop()
+                self._stage.stopper.stop()
                 raise
 
     def _attempt(self, change: Intervention, replicate: str | None) -> _Attempt:
         forked = self.tape.exchanges[change.step]
-        root = self._spans.open_fork(
+        root = self._stage.spans.open_fork(
             name=name_of(self.tape),
             step=change.step,
             parent_run_id=self.tape.run_id,
@@ -234,17 +210,13 @@ class Forker:
             tail=change.tail,
             experiment_id=self._experiment_id,
             kind=self._kind,
-            attributes={
-                name: value
-                for name, value in self.tape.start.attributes().items()
-                if name != "tracefork.exit_status"
-            },
+            attributes=self._stage.start_attributes(),
         )
         self.roots[root.trace_id] = root.span_id
         change = replace(change, fork_id=root.trace_id, experiment_id=self._experiment_id)
         number, self._made = self._made, self._made + 1
-        space = self._space.trial(change)
-        if replicate is not None:
+        space = self._stage.workspace.trial(change)
+        if replicate is not None and space.intervention is not None:
             self._memories.begin(replicate, number, space.intervention)
         return _Attempt(self, change, root, space, number, replicate)
 
@@ -258,9 +230,9 @@ class Forker:
         if attempt.replicate is not None:
             self._memories.ended(attempt.replicate, attempt.number)
 
-    def account(self, attempt: _Attempt, ended: Ended) -> dict[str, Any]:
-        """The fields of a Fork that its records decide."""
-        records = Records.read(attempt.space.store)
+    def played(self, attempt: _Attempt) -> dict[str, Any]:
+        """The fields of a Fork that its records decide, once its agent has ended."""
+        ended, records = self._stage.run(attempt.space, attempt.root, timeout=self._timeout)
         if attempt.replicate is not None:
             self._memories.add(attempt.replicate, attempt.number, records.exchanges)
         account = Account(
@@ -271,8 +243,8 @@ class Forker:
             run_id=attempt.root.trace_id,
             delivered=attempt.space.claims.taken(attempt.change.step),
             replaced=attempt.change.result is None or attempt.space.claims.taken(CHANGES),
-            match=self._match,
-            ignore=self._ignore,
+            match=self._how.match,
+            ignore=self._how.ignore,
         )
         return {**account.fields(), "problem": Diagnosis(account).first()}
 
@@ -280,7 +252,7 @@ class Forker:
         """The parent's trace says that it was forked, if it is here."""
         if not self._parent_is_here or self._kind == "trial":
             return
-        self._spans.note_fork(
+        self._stage.spans.note_fork(
             exchange=self.tape.exchanges[fork.step],
             kind=fork.kind,
             fork=root,
@@ -316,7 +288,6 @@ class _Attempt:
     def run(self) -> Fork:
         """The fork, not yet graded: its agent has ended and its records are read."""
         forker = self._forker
-        ended = forker._way.run(self.space, self.root, forker._timeout, forker._stopper)
         return Fork(
             run_id=self.root.trace_id,
             parent_run_id=forker.tape.run_id,
@@ -326,7 +297,7 @@ class _Attempt:
             tail=self.change.tail,
             trial=self.number,
             store=forker.store,
-            **forker.account(self, ended),
+            **forker.played(self),
         )
 
     def forget(self) -> None:

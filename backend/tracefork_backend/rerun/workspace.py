@@ -1,4 +1,4 @@
-"""Where forks record while they run, and how it all gets into the store: sealed once, together."""
+"""Where agents record while they run again, and how it all gets into the store: sealed once, together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +20,22 @@ from tracefork_otel.store.wal import wal_files
 from tracefork_otel.tape.tape import Tape
 
 _PREFIX = ".fork-"
+_BEFORE = ".replay-"
+"""How replays of versions before named their folders, which nobody locks."""
 _OWNER = "owner"
 """Locked while the director lives, so that the next one knows what is left over."""
 _STALE_S = 24 * 3600
-"""No director takes a day to lock its folder."""
+"""No director takes a day to lock its folder, and no replay takes a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSpace:
-    """One fork's files: a store of its own, which nobody seals while it is read."""
+    """The files of one replay or fork: a store of its own, which nobody seals while it is read."""
 
     folder: Path
+    tape: Path
+    intervention: Path | None = None
+    """The file of what a fork changes; None in a replay."""
 
     @property
     def store(self) -> Path:
@@ -38,23 +43,18 @@ class TrialSpace:
         return self.folder / "store"
 
     @property
-    def intervention(self) -> Path:
-        """The intervention's file."""
-        return self.folder / "intervention.json"
-
-    @property
     def claims(self) -> Claims:
-        """What the fork's processes claimed."""
-        found = claims_beside(self.intervention)
+        """What its processes claimed."""
+        found = claims_beside(self.intervention or self.tape)
         assert found is not None
         return found
 
 
 class Workspace:
-    """A folder beside the store's files, for the forks of one tape; gone when it is closed."""
+    """A folder beside the store's files, for whatever is made of one tape; gone when it is closed."""
 
     def __init__(self, store: Path | None, tape: Tape) -> None:
-        """`store` is where forks are kept; None if they are not."""
+        """`store` is where runs are kept; None if they are not. Raises StoreError if they cannot be."""
         self._kept_in = store
         if store is not None:
             adopt_left(store)
@@ -62,7 +62,7 @@ class Workspace:
             self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=store))
         except OSError as error:
             raise StoreError(
-                f"{store}: a fork cannot be kept here ({error.strerror}); name another store"
+                f"{store}: no run can be kept here ({error.strerror}); name another store"
             ) from error
         hidden = self.folder / f".{_OWNER}"
         self._lock = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -72,22 +72,25 @@ class Workspace:
         tape.dump(self.tape)
         self._next = 0
 
-    def trial(self, intervention: Intervention) -> TrialSpace:
-        """Files for one fork, its intervention written; called from one thread."""
-        space = TrialSpace(self.folder / str(self._next))
+    def trial(self, intervention: Intervention | None = None) -> TrialSpace:
+        """Return files for one fork, its intervention written, or for the one replay; from one thread."""
+        folder = self.folder / str(self._next)
         self._next += 1
-        space.folder.mkdir(0o700)
-        space.intervention.with_name(space.intervention.name + ".claims").mkdir(0o700)
-        intervention.dump(space.intervention)
-        return space
+        folder.mkdir(0o700)
+        file = None if intervention is None else folder / "intervention.json"
+        beside = file or self.tape
+        beside.with_name(beside.name + ".claims").mkdir(0o700)
+        if intervention is not None and file is not None:
+            intervention.dump(file)
+        return TrialSpace(folder, self.tape, file)
 
     def settle(self) -> None:
-        """What the forks recorded so far is in the store, in one segment."""
+        """Seal what was recorded so far into the store, in one segment."""
         if self._kept_in is not None:
             _keep(self._kept_in, self.folder)
 
     def close(self) -> None:
-        """Everything is in the store, and the folder is gone."""
+        """Seal everything into the store and remove the folder."""
         try:
             self.settle()
         finally:
@@ -96,8 +99,8 @@ class Workspace:
 
 
 def adopt_left(store: Path) -> None:
-    """What directors that were killed left behind is in the store."""
-    for folder in store.glob(f"{_PREFIX}*"):
+    """Take what directors that were killed left behind into the store."""
+    for folder in (*store.glob(f"{_PREFIX}*"), *store.glob(f"{_BEFORE}*")):
         with _unowned(folder) as free:
             if free:
                 with contextlib.suppress(OSError):
@@ -109,11 +112,11 @@ def adopt_left(store: Path) -> None:
 def _unowned(folder: Path) -> Iterator[bool]:
     try:
         descriptor = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # made, but not yet locked: it is somebody's, or was when they were killed
+    except OSError:  # not locked yet, or nobody ever will: by its age it is left over
+        old = False
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _STALE_S:
-                shutil.rmtree(folder, ignore_errors=True)
-        yield False
+            old = time.time() - folder.stat().st_mtime > _STALE_S
+        yield old
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,7 +128,8 @@ def _unowned(folder: Path) -> Iterator[bool]:
 
 
 def _keep(store: Path, folder: Path) -> None:
-    wals = [path for trial in sorted(folder.glob("*/store"), key=_number) for path in wal_files(trial)]
+    stores = sorted((*folder.glob("*/store"), folder / "store"), key=_number)
+    wals = [path for trial in stores for path in wal_files(trial)]
     if not wals:
         return
     try:
@@ -133,14 +137,11 @@ def _keep(store: Path, folder: Path) -> None:
             return
     except StoreError:
         pass  # whoever opens the store next seals them one by one, and says which cannot be read
-    _move(store, [path for path in wals if path.exists()])
-
-
-def _move(store: Path, wals: Sequence[Path]) -> None:
     target = store / "wal"
     target.mkdir(mode=0o700, exist_ok=True)
     for path in wals:
-        os.rename(path, target / path.name)
+        if path.exists():
+            os.rename(path, target / path.name)
 
 
 def _number(path: Path) -> int:

@@ -87,11 +87,12 @@ class RootSpan:
 class WriteBack:
     """Writes spans of service `tracefork` for one operation; at the block's end they are sealed and sent."""
 
-    def __init__(self, store: Path | str, *, warn: Callable[[str], None] | None = None) -> None:
-        self._store = Path(store)
+    def __init__(self, store: Path | str | None, *, warn: Callable[[str], None] | None = None) -> None:
+        """`store` is where spans are kept; None if they are only sent."""
+        self._store = None if store is None else Path(store)
         self._warn = warn or _to_stderr
         self._process = process()
-        self._wal = Wal(self._store, self._process)
+        self._wal = None if self._store is None else Wal(self._store, self._process)
         self._outbox = Outbox(service=SERVICE, scope=SCOPE, warn=self._warn)
         self._open: dict[str, RootSpan] = {}
         self._written = False
@@ -112,9 +113,10 @@ class WriteBack:
     def close(self) -> None:
         """The spans are in a segment, and at the collector; a warning says if either could not be."""
         self._outbox.finish()
-        self._wal.close()
-        if self._written:
-            self._seal()
+        if self._wal is not None:
+            self._wal.close()
+        if self._written and self._store is not None:
+            self._seal(self._store)
         self._outbox.close()
 
     def open_fork(
@@ -295,13 +297,14 @@ class WriteBack:
         self._append(record)
 
     def _append(self, record: SpanRecord) -> None:
-        self._wal.append(record)
-        self._written = True
+        if self._wal is not None:
+            self._wal.append(record)
+            self._written = True
 
-    def _seal(self) -> None:
-        ours = [path for path in wal_files(self._store) if process_of(path) == self._process.process_id]
+    def _seal(self, store: Path) -> None:
+        ours = [path for path in wal_files(store) if process_of(path) == self._process.process_id]
         try:
-            sealing.seal(self._store, ours)
+            sealing.seal(store, ours)
         except StoreError as error:
             self._warn(f"{error} (whoever opens the store next seals them)")
 

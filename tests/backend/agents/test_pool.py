@@ -386,7 +386,7 @@ def test_a_warm_process_that_dies_between_forks(desk: Desk) -> None:
     run = desk.called(CALLED, "plan('a', second='b')")
     with Forker(run) as forker:
         first = forker.fork(1, text("x"))
-        pool = forker._way._pool  # type: ignore[union-attr]
+        pool = forker._stage.way._pool  # type: ignore[union-attr]
         assert pool is not None
         os.kill(pool.pid, signal.SIGKILL)
         second = forker.fork(1, text("y"))

@@ -10,19 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from collector import Collector, collecting
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from recorded import read_store
 from tracefork_backend.store import open_store
 from tracefork_backend.writeback import RootSpan, SpanRef, WriteBack, jaeger_url, link
@@ -51,46 +49,6 @@ EXCHANGE = Exchange(
 )
 
 
-class Collector(ThreadingHTTPServer):
-    """An OTLP/HTTP receiver on a real socket, which keeps what it gets."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.received: list[tuple[dict[str, str], dict[str, Any], Any]] = []
-        """Request headers, resource attributes and span of each."""
-
-    @property
-    def url(self) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT is set to."""
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def spans(self) -> dict[str, Any]:
-        """The spans by their id in hex."""
-        return {span.span_id.hex(): span for _, _, span in self.received}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        """The spans are kept and 200 is answered."""
-        assert self.path == "/v1/traces", self.path
-        body = self.rfile.read(int(self.headers["content-length"]))
-        for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-            resource = {entry.key: entry.value.string_value for entry in group.resource.attributes}
-            for scope in group.scope_spans:
-                for span in scope.spans:
-                    self.server.received.append((dict(self.headers), resource, span))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is printed."""
-
-
 @pytest.fixture(autouse=True)
 def _no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
@@ -101,13 +59,8 @@ def _no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """A collector that the environment names."""
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
+    with collecting(monkeypatch) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def fork(back: WriteBack, **changes: Any) -> RootSpan:

@@ -1,0 +1,71 @@
+"""One tape, and all that its agent is started again with: by a replay once, by forks as often as asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from tracefork_otel.tape.tape import Tape
+
+from ..agents import Stopper
+from ..store import Run
+from ..writeback import RootSpan, WriteBack
+from .reconstruct import reconstruct
+from .records import Records
+from .starting import Agent, Ended, InPlace, InProcesses, Playing, Way
+from .workspace import TrialSpace, Workspace
+
+
+class Stage:
+    """Starts the agent of one tape; a context manager, at whose end everything is kept and nothing runs."""
+
+    def __init__(
+        self, source: Run | Tape, how: Playing, *, agent: Agent | None, store: Path | None, warm: bool = False
+    ) -> None:
+        """`store` is where what runs is kept, None if nowhere; `warm` lets functions be imported once.
+
+        Raises UsageError if nothing says how to start the agent, StoreError if nothing can be kept.
+        """
+        portable = isinstance(source, Tape)
+        self.tape = reconstruct(source.store, source, command=agent is None) if not portable else source
+        self.way: Way = (
+            InPlace(agent, self.tape, how)
+            if callable(agent)
+            else InProcesses(agent, self.tape, how, portable=portable)
+        )
+        self.stopper = Stopper()
+        self.workspace = Workspace(store, self.tape)
+        try:
+            if warm and isinstance(self.way, InProcesses):
+                self.way.warm_up(self.workspace, draws=bool(self.tape.draws))
+            self.spans = WriteBack(store)
+        except BaseException:
+            self.way.close()
+            self.workspace.close()
+            raise
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stopper.stop()
+        try:
+            self.way.close()
+        finally:
+            try:
+                self.spans.__exit__(kind, error, trace)
+            finally:
+                self.workspace.close()
+
+    def run(self, space: TrialSpace, root: RootSpan, *, timeout: float | None) -> tuple[Ended, Records]:
+        """Return how the agent ended and what it recorded below this root; from any number of threads."""
+        ended = self.way.run(space, root, timeout, self.stopper)
+        return ended, Records.read(space.store)
+
+    def start_attributes(self) -> dict[str, object]:
+        """Return what a root says of how its agent is started, so that the run can be run again itself."""
+        told = self.tape.start.attributes()
+        told.pop("tracefork.exit_status", None)
+        return told
