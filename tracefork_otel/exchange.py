@@ -97,7 +97,29 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class Ending:
+    """What is known of an exchange when it has ended, as the exchange and the WAL's record both have it."""
+
+    response: Response | None = None
+    error_type: str | None = None
+    """Qualified class name of the error that ended it, such as `httpx2.ReadTimeout`."""
+    error_message: str | None = None
+    replayed: bool = False
+    """True if a tape answered, so nothing went over the network."""
+    intervention: str | None = None
+    served_span_id: str | None = None
+    """The recorded exchange that answered this one in a replay."""
+    name: str = ""
+    span_status: str = "UNSET"
+    """`UNSET`, `OK` or `ERROR`."""
+    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
+    """JSON-able span attributes."""
+    links: Sequence[Mapping[str, object]] = ()
+    """Span links, each `{"trace_id", "span_id", "attributes"}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange(Ending):
     """One HTTP request and its response, if one came; retries and redirect hops are each their own."""
 
     trace_id: str
@@ -112,23 +134,7 @@ class Exchange:
     started_ns: int
     ended_ns: int | None
     request: Request
-    response: Response | None = None
     outcome: Outcome = "in_flight"
-    error_type: str | None = None
-    """Qualified class name of the error that ended it, such as `httpx2.ReadTimeout`."""
-    error_message: str | None = None
-    replayed: bool = False
-    """True if a tape answered, so nothing went over the network."""
-    intervention: str | None = None
-    served_span_id: str | None = None
-    """The recorded exchange that answered this one in a replay."""
-    name: str = ""
     service: str = ""
-    span_status: str = "UNSET"
-    """`UNSET`, `OK` or `ERROR`."""
-    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
-    """JSON-able span attributes."""
-    links: Sequence[Mapping[str, object]] = ()
-    """Span links, each `{"trace_id", "span_id", "attributes"}`."""
     damage: str | None = None
     """Why a body is not whole (a digest that does not match, missing chunks), or None."""

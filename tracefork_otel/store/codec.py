@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from operator import attrgetter
 from struct import Struct
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from ..exchange import Request, Response
+from .columns import EXCHANGES, Column, Parts
 from .delta import Delta, restore
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 
-MAGIC = b"tracefork wal 1\n"
+FORMAT = 1
+MAGIC_START = b"tracefork wal "
+MAGIC = MAGIC_START + b"%d\n" % FORMAT
+"""The first line of every WAL."""
 FRAME = Struct("<II")
 """Length and CRC-32 of what follows."""
 HEADER = Struct("<I")
@@ -37,7 +42,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
 
 
 def frame(header: Mapping[str, object], bodies: Sequence[bytes] = ()) -> list[bytes]:
-    """The buffers of one record, to be written by one call."""
+    """Return the buffers of one record, to be written by one call."""
     text = _encode(header).encode("ascii")
     head = HEADER.pack(len(text)) + text
     length, crc = len(head), zlib.crc32(head)
@@ -47,60 +52,81 @@ def frame(header: Mapping[str, object], bodies: Sequence[bytes] = ()) -> list[by
     return [FRAME.pack(length, crc) + head, *bodies]
 
 
-def start_header(record: ExchangeStarted, delta: Delta, middle: int) -> dict[str, object]:
-    """The header of a request whose new part has `middle` bytes."""
-    request = record.request
+_Key: TypeAlias = tuple[str, Callable[[Any], Any], object]
+"""A key of a header, what reads its value from a record, and the value at which it is left out."""
+
+
+def _defaults(cls: type) -> dict[str, object]:
+    # A field without a default is always written: no value equals MISSING.
     return {
-        "t": "request",
-        "trace": record.trace_id,
-        "span": record.span_id,
-        "parent": record.parent_span_id,
-        "seq": record.seq,
-        "at": record.started_ns,
-        "method": request.method,
-        "url": request.url,
-        "headers": request.headers,
-        "name": record.name,
-        "service": record.service,
-        "whole": record.request_complete,
-        "replayed": record.replayed,
-        "body": (delta.base, delta.prefix, delta.suffix, middle, delta.target),
+        spec.name: spec.default if spec.default_factory is MISSING else spec.default_factory()
+        for spec in fields(cls)
     }
+
+
+def _keyed(key_of: Callable[[Column], str]) -> dict[str, list[Column]]:
+    """The columns of exchanges that a header has, by key; those of a list in its order."""
+    keys: dict[str, list[Column]] = {}
+    for column in sorted(filter(key_of, EXCHANGES), key=lambda column: key_of(column).partition(".")[2]):
+        keys.setdefault(key_of(column).partition(".")[0], []).append(column)
+    return keys
+
+
+def _layout(keyed: Mapping[str, Sequence[Column]], defaults: Mapping[str, object]) -> list[_Key]:
+    layout: list[_Key] = []
+    for key, columns in keyed.items():
+        # One attribute is read as its value, several as a tuple; so are their defaults.
+        values = tuple(defaults.get(column.name, MISSING) for column in columns)
+        read = attrgetter(*(column.path or column.name for column in columns))
+        layout.append((key, read, values if len(columns) > 1 else values[0]))
+    return layout
+
+
+_ASKED_FOR = ("name", "span_status")
+"""What every response has in its header, whatever its value, for earlier versions ask for it."""
+_STARTS = _keyed(lambda column: column.start)
+_ENDS = _keyed(lambda column: column.ends)
+_START_KEYS = _layout(_STARTS, {})
+_END_KEYS = _layout(
+    {key: columns for key, columns in _ENDS.items() if columns[0].at[0] != "response"},
+    {name: value for name, value in _defaults(ExchangeEnded).items() if name not in _ASKED_FOR},
+)
+_RESPONSE_KEYS = _layout(
+    {key: columns for key, columns in _ENDS.items() if columns[0].at[0] == "response"}, {}
+)
+
+
+def start_header(record: ExchangeStarted, delta: Delta, middle: int) -> dict[str, object]:
+    """Return the header of a request whose new part has `middle` bytes."""
+    header: dict[str, object] = {"t": "request"}
+    for key, read, _ in _START_KEYS:
+        header[key] = read(record)
+    header["whole"] = record.request_complete
+    header["body"] = (delta.base, delta.prefix, delta.suffix, middle, delta.target)
+    return header
 
 
 def end_header(record: ExchangeEnded) -> dict[str, object]:
-    """The header of a response; both bodies follow it whole."""
-    header: dict[str, object] = {
-        "t": "response",
-        "span": record.span_id,
-        "at": record.ended_ns,
-        "outcome": record.outcome,
-        "name": record.name,
-        "status": record.span_status,
-    }
-    response = record.response
-    if response is not None:
-        header["http"] = (response.status, response.http_version, response.headers)
-        header["chunks"] = (response.chunk_sizes, response.chunk_offsets_us)
-        header["body"] = len(response.body)
+    """Return the header of a response; both bodies follow it whole."""
+    header: dict[str, object] = {"t": "response"}
+    for key, read, default in _END_KEYS:
+        value = read(record)
+        if value != default:
+            header[key] = value
+    if record.response is not None:
+        for key, read, _ in _RESPONSE_KEYS:
+            header[key] = read(record)
+        header["body"] = len(record.response.body)
     if record.request_body is not None:
         header["request"] = len(record.request_body)
-    if record.error_type is not None or record.error_message is not None:
-        header["error"] = (record.error_type, record.error_message)
-    if record.replayed or record.served_span_id is not None or record.intervention is not None:
-        header["served"] = (record.replayed, record.served_span_id, record.intervention)
-    if record.attributes:
-        header["attributes"] = record.attributes
-    if record.links:
-        header["links"] = record.links
     return header
 
 
 def other_header(record: ProcessStarted | SpanRecord | Note | Rotated) -> dict[str, object]:
-    """The header of a record without bodies: its fields by name, defaults left out."""
+    """Return the header of a record without bodies: its fields by name, defaults left out."""
     kind = _KINDS[type(record)]
     header: dict[str, object] = {"t": kind}
-    for name, default in _FIELDS[kind]:
+    for name, default in _FIELDS[kind].items():
         value = getattr(record, name)
         if value != default:
             header[name] = value
@@ -109,31 +135,32 @@ def other_header(record: ProcessStarted | SpanRecord | Note | Rotated) -> dict[s
 
 _KINDS: dict[type, str] = {ProcessStarted: "process", SpanRecord: "span", Note: "note", Rotated: "rotated"}
 _CLASSES: dict[str, type] = {kind: cls for cls, kind in _KINDS.items()}
-
-
-def _fields(cls: type) -> tuple[tuple[str, object], ...]:
-    # A field without a default is always written: no value equals MISSING.
-    return tuple(
-        (spec.name, spec.default if spec.default_factory is MISSING else spec.default_factory())
-        for spec in fields(cls)
-    )
-
-
-_FIELDS = {kind: _fields(cls) for cls, kind in _KINDS.items()}
+_FIELDS = {kind: _defaults(cls) for cls, kind in _KINDS.items()}
 
 
 def decode(header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes]) -> tuple[Record, bool]:
-    """The record, and whether it lacks its body because the base of its delta is not in `slots`."""
+    """Return the record, and whether it lacks its body because the base of its delta is not in `slots`."""
     kind = header["t"]
     if kind == "request":
         return _decode_start(header, bodies, slots)
     if kind == "response":
         return _decode_end(header, bodies), False
-    known = {name: header[name] for name, _ in _FIELDS[kind] if name in header}
+    known = {name: header[name] for name in _FIELDS[kind] if name in header}
     for name in ("argv", "carried", "events", "links"):
         if name in known:
             known[name] = tuple(known[name])
     return _CLASSES[kind](**known), False
+
+
+def _read(header: Mapping[str, Any], keyed: Mapping[str, Sequence[Column]]) -> Parts:
+    parts: Parts = {"": {}, "request": {}, "response": {}}
+    for key, columns in keyed.items():
+        if key in header:
+            values = header[key] if len(columns) > 1 else (header[key],)
+            for column, value in zip(columns, values, strict=True):
+                part, leaf = column.at
+                parts[part][leaf] = column.type.restored(value)
+    return parts
 
 
 def _decode_start(
@@ -148,55 +175,16 @@ def _decode_start(
         body = restore(slots.get(base, b""), prefix, suffix, bytes(bodies[:middle]))
         if target >= 0:
             slots[target] = body
-    record = ExchangeStarted(
-        trace_id=header["trace"],
-        span_id=header["span"],
-        parent_span_id=header["parent"],
-        seq=header["seq"],
-        started_ns=header["at"],
-        request=Request(
-            method=header["method"], url=header["url"], headers=_headers(header["headers"]), body=body
-        ),
-        name=header["name"],
-        service=header["service"],
-        request_complete=header["whole"],
-        replayed=header["replayed"],
-    )
-    return record, lost
+    parts = _read(header, _STARTS)
+    request = Request(body=body, **parts["request"])
+    return ExchangeStarted(request=request, request_complete=header["whole"], **parts[""]), lost
 
 
 def _decode_end(header: dict[str, Any], bodies: memoryview) -> ExchangeEnded:
+    parts = _read(header, _ENDS)
     response, size = None, 0
-    if "http" in header:
-        (status, version, headers), (sizes, offsets) = header["http"], header["chunks"]
+    if parts["response"]:
         size = header["body"]
-        response = Response(
-            status=status,
-            headers=_headers(headers),
-            body=bytes(bodies[:size]),
-            chunk_sizes=tuple(sizes),
-            chunk_offsets_us=tuple(offsets),
-            http_version=version,
-        )
-    error_type, error_message = header.get("error", (None, None))
-    replayed, served, intervention = header.get("served", (False, None, None))
-    return ExchangeEnded(
-        span_id=header["span"],
-        ended_ns=header["at"],
-        outcome=header["outcome"],
-        response=response,
-        request_body=bytes(bodies[size : size + header["request"]]) if "request" in header else None,
-        error_type=error_type,
-        error_message=error_message,
-        replayed=replayed,
-        served_span_id=served,
-        intervention=intervention,
-        name=header["name"],
-        span_status=header["status"],
-        attributes=header.get("attributes", {}),
-        links=tuple(header.get("links", ())),
-    )
-
-
-def _headers(pairs: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in pairs)
+        response = Response(body=bytes(bodies[:size]), **parts["response"])
+    asked = bytes(bodies[size : size + header["request"]]) if "request" in header else None
+    return ExchangeEnded(response=response, request_body=asked, **parts[""])

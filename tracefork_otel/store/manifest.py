@@ -11,12 +11,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
 from ..files import sync_directory, write_whole
+from . import views
 
 FORMAT = 1
 FILE = "MANIFEST.json"
@@ -257,10 +257,9 @@ def digest(path: Path) -> str:
 
 
 def _refresh_views(store: Path) -> None:
-    package = resources.files("tracefork_otel.store") / "sql"
-    sources = [(package / name).read_bytes() for name in _VIEW_SOURCES]
     directory = str(store.resolve()).replace("'", "''")
-    text = f"SET VARIABLE tracefork_store='{directory}';\n".encode() + b"\n".join(sources)
+    lines = [f"SET VARIABLE tracefork_store='{directory}';", *map(views.source, _VIEW_SOURCES)]
+    text = "\n".join(lines).encode()
     path = store / VIEWS
     if not path.is_file() or path.read_bytes() != text:
         _write(path, text)

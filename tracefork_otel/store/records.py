@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
-from ..exchange import Outcome, Request, Response
+from ..exchange import Ending, Outcome, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +73,14 @@ class ExchangeStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeEnded:
+class ExchangeEnded(Ending):
     """A response came to its end, or never came."""
 
     span_id: str
     ended_ns: int
     outcome: Outcome
-    response: Response | None = None
     request_body: bytes | None = None
-    error_type: str | None = None
-    error_message: str | None = None
-    replayed: bool = False
-    served_span_id: str | None = None
-    intervention: str | None = None
-    name: str = ""
-    span_status: str = "UNSET"
-    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
-    links: Sequence[Mapping[str, object]] = ()
+    """The body of a request whose start did not know it yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..errors import StoreError
 from . import manifest, segment, wal
-from . import rows as tables
 from .manifest import SegmentEntry
+from .rows import Rows, read_storing
 
 _ORPHAN_SECONDS = 3600
 """Files of a segment that no manifest names are left over from a crash if they are older than this."""
@@ -62,8 +62,8 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
 
 
 def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
-    rows = tables.Rows()
-    contents, bodies = tables.read_storing(paths, rows)
+    rows = Rows()
+    contents, bodies = read_storing(paths, rows)
     exchanges, spans, processes, notes = wal.exchanges_of(contents)
     if not (exchanges or spans or processes or notes):
         return None
@@ -84,7 +84,7 @@ def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
     return entry
 
 
-def _written(store: Path, rows: tables.Rows) -> SegmentEntry:
+def _written(store: Path, rows: Rows) -> SegmentEntry:
     return segment.write_segment(store, segment.tables_of(rows), segment.new_id())
 
 
@@ -151,7 +151,7 @@ def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:
     Damage of a body stays on its exchange. Raises StoreError if one of them cannot be read or has changed, or
     the new one cannot be written.
     """
-    rows = tables.Rows()
+    rows = Rows()
     for entry in entries:
         for kind in ("exchanges", "spans"):
             # With a digest of its own the new file would vouch for what somebody changed.

@@ -11,8 +11,7 @@ import secrets
 import time
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import StoreError
 from ..exchange import Exchange
 from ..files import replacing, sync_directory
-from . import rows as tables
+from .columns import DIGEST, TABLES, Type
 from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest
 from .records import Note, ProcessStarted, SpanRecord
+from .rows import Columns, Rows, exchange_of, note_of, process_of, span_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,103 +36,31 @@ _CHUNK_LEVEL, _LARGE_CHUNK_LEVEL, _LARGE = 16, 9, 4 * 1024 * 1024
 # One page for a row group of chunks: zstd finds repetitions within a page only.
 _PAGE_BYTES = 8 * 1024 * 1024
 _STATISTICS = {"exchanges": ["trace_id", "started_ns"], "spans": ["trace_id", "started_ns"], "chunks": ["no"]}
-_DICTIONARY = {
-    "exchanges": [
-        "trace_id",
-        "process_id",
-        "method",
-        "url",
-        "status_code",
-        "http_version",
-        "outcome",
-        "error_type",
-        "error_message",
-        "name",
-        "service",
-        "span_status",
-        "links",
-        "intervention",
-    ],
-    "spans": [
-        "trace_id",
-        "process_id",
-        "name",
-        "kind",
-        "status",
-        "status_message",
-        "service",
-        "scope",
-        "links",
-    ],
-    "chunks": [],
-}
-_ENCODING = {
-    "exchanges": {
-        "seq": "DELTA_BINARY_PACKED",
-        "started_ns": "DELTA_BINARY_PACKED",
-        "ended_ns": "DELTA_BINARY_PACKED",
-        "request_length": "DELTA_BINARY_PACKED",
-        "response_length": "DELTA_BINARY_PACKED",
-        "request_parts.list.element": "DELTA_BINARY_PACKED",
-        "response_parts.list.element": "DELTA_BINARY_PACKED",
-        "chunk_sizes.list.element": "DELTA_BINARY_PACKED",
-        "chunk_offsets_us.list.element": "DELTA_BINARY_PACKED",
-    },
-    "spans": {"started_ns": "DELTA_BINARY_PACKED", "ended_ns": "DELTA_BINARY_PACKED"},
-    "chunks": {"no": "DELTA_BINARY_PACKED", "text": "DELTA_LENGTH_BYTE_ARRAY"},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentTables:
-    """A segment in memory."""
-
-    exchanges: pa.Table
-    chunks: pa.Table
-    spans: pa.Table
 
 
 def schema(kind: str) -> pa.Schema:
-    """The schema of a segment's file of that kind (`exchanges`, `chunks`, `spans`)."""
+    """Return the schema of a segment's file of that kind (`exchanges`, `chunks`, `spans`, `facts`)."""
     import pyarrow as pa
 
-    short, integer, long, text = pa.int16(), pa.int32(), pa.int64(), pa.string()
-    special: dict[str, pa.DataType] = {
-        "seq": integer,
-        "started_ns": long,
-        "ended_ns": long,
-        "status_code": short,
-        "replayed": pa.bool_(),
-        "request_sha256": pa.binary(32),
-        "request_length": long,
-        "request_parts": pa.list_(integer),
-        "response_sha256": pa.binary(32),
-        "response_length": long,
-        "response_parts": pa.list_(integer),
-        "chunk_sizes": pa.list_(integer),
-        "chunk_offsets_us": pa.list_(long),
-        "no": integer,
-        "data": pa.binary(),
-    }
-    names = {
-        "exchanges": tables.EXCHANGE_COLUMNS,
-        "spans": tables.SPAN_COLUMNS,
-        "chunks": ["no", "text", "data"],
-    }[kind]
-    return pa.schema([pa.field(name, special.get(name, text)) for name in names])
+    return pa.schema([pa.field(column.name, _arrow(column.type)) for column in TABLES[kind]])
 
 
-def tables_of(rows: tables.Rows) -> SegmentTables:
-    """The rows collected, as tables."""
-    exchanges, chunks, spans = rows.columns()
-    return SegmentTables(
-        exchanges=_table("exchanges", exchanges),
-        chunks=_table("chunks", chunks),
-        spans=_table("spans", spans),
-    )
+def _arrow(of: Type) -> pa.DataType:
+    import pyarrow as pa
+
+    if of.texts:
+        kind = pa.struct([(name, pa.string()) for name in of.texts])
+    else:
+        kind = pa.binary(32) if of is DIGEST else pa.type_for_alias(of.arrow)
+    return pa.list_(kind) if of.many else kind
 
 
-def _table(kind: str, columns: tables.Columns) -> pa.Table:
+def tables_of(rows: Rows) -> dict[str, pa.Table]:
+    """Return the rows collected as tables of exchanges, chunks and spans."""
+    return {kind: _table(kind, columns) for kind, columns in rows.columns().items()}
+
+
+def _table(kind: str, columns: Columns) -> pa.Table:
     import pyarrow as pa
 
     fields = schema(kind)
@@ -191,8 +119,8 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"
 
 
-def write_segment(store: Path, tables: SegmentTables, segment_id: str) -> SegmentEntry:
-    """The segment's files are whole and on disk, but in no manifest; raises StoreError if they are not."""
+def write_segment(store: Path, tables: Mapping[str, pa.Table], segment_id: str) -> SegmentEntry:
+    """Write the segment's files whole, named by no manifest yet; raises StoreError if that fails."""
     directory = Path(store) / "segments"
     written: list[Path] = []
     digests: dict[str, str] = {}
@@ -200,7 +128,7 @@ def write_segment(store: Path, tables: SegmentTables, segment_id: str) -> Segmen
         directory.mkdir(mode=0o700, exist_ok=True)
         for kind in ("chunks", "exchanges", "spans"):
             path = directory / f"{segment_id}.{kind}.parquet"
-            digests[kind] = _write_file(path, getattr(tables, kind), kind)
+            digests[kind] = _write_file(path, tables[kind], kind)
             written.append(path)
         sync_directory(directory)
         size = sum(path.stat().st_size for path in written)
@@ -208,38 +136,25 @@ def write_segment(store: Path, tables: SegmentTables, segment_id: str) -> Segmen
         for path in written:
             path.unlink(missing_ok=True)
         raise StoreError(f"{directory}: segment {segment_id} could not be written: {error}") from error
-    started = [
-        value for table in (tables.exchanges, tables.spans) for value in _integers(table, "started_ns")
-    ]
-    ended = [
-        value for table in (tables.exchanges, tables.spans) for value in _integers(table, "ended_ns") if value
-    ]
-    traces = sorted(
-        {
-            value[:TRACE_DIGITS]
-            for table in (tables.exchanges, tables.spans)
-            for value in table.column("trace_id").to_pylist()
-            if value
-        }
+    started, ended, traces = (
+        [value for kind in ("exchanges", "spans") for value in tables[kind].column(name).to_pylist() if value]
+        for name in ("started_ns", "ended_ns", "trace_id")
     )
+    listed = sorted({trace_id[:TRACE_DIGITS] for trace_id in traces})
     return SegmentEntry(
         id=segment_id,
-        exchanges=tables.exchanges.num_rows,
-        spans=tables.spans.num_rows,
+        exchanges=tables["exchanges"].num_rows,
+        spans=tables["spans"].num_rows,
         bytes=size,
         started_ns=min(started, default=0),
         ended_ns=max((*started, *ended), default=0),
-        traces=tuple(traces) if len(traces) <= TRACES else None,
+        traces=tuple(listed) if len(listed) <= TRACES else None,
         sha256=digests,
     )
 
 
-def _integers(table: pa.Table, name: str) -> list[int]:
-    return table.column(name).to_pylist()
-
-
 def _write_file(path: Path, table: pa.Table, kind: str) -> str:
-    """The file is whole and on disk; its sha256."""
+    """Write the file to the disk, and return its sha256."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -254,8 +169,8 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> str:
                 row_group_size=ROW_GROUP[kind],
                 compression="zstd",
                 compression_level=level,
-                use_dictionary=_DICTIONARY[kind],
-                column_encoding=_ENCODING[kind],
+                use_dictionary=cast("Any", [column.name for column in TABLES[kind] if column.repeats]),
+                column_encoding=_encodings(kind),
                 write_statistics=cast("Any", _STATISTICS[kind]),
                 data_page_size=_PAGE_BYTES,
                 store_schema=False,
@@ -264,6 +179,14 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> str:
             return digest(temporary)
     except pa.ArrowException as error:
         raise OSError(str(error)) from error
+
+
+def _encodings(kind: str) -> dict[str, str]:
+    return {
+        column.name + (".list.element" if column.type.many else ""): column.type.encoding
+        for column in TABLES[kind]
+        if column.type.encoding and not column.repeats
+    }
 
 
 def read_exchanges(
@@ -284,7 +207,7 @@ def iter_exchanges(
     rows = _read_rows(entry.file(store, "exchanges"), trace_ids)
     chunks = _ChunkFile(entry.file(store, "chunks"), rows)
     for row in rows:
-        yield tables.exchange_of(row, chunks.body, chunks.name)
+        yield exchange_of(row, chunks.body, chunks.name)
 
 
 def read_spans(
@@ -298,10 +221,10 @@ def read_records(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
 ) -> tuple[list[SpanRecord], list[ProcessStarted], list[Note]]:
     """What the spans file holds: spans, processes and notes."""
-    rows = _read_rows(entry.file(store, "spans"), trace_ids)
-    spans = [tables.span_of(row) for row in rows if row["kind"] not in ("process", "note")]
-    processes = [tables.process_of(row) for row in rows if row["kind"] == "process"]
-    return spans, processes, [tables.note_of(row) for row in rows if row["kind"] == "note"]
+    rows = [span_of(row) for row in _read_rows(entry.file(store, "spans"), trace_ids)]
+    spans = [row for row in rows if row.kind not in ("process", "note")]
+    processes = [process_of(row) for row in rows if row.kind == "process"]
+    return spans, processes, [note_of(row) for row in rows if row.kind == "note"]
 
 
 def _read_rows(path: Path, trace_ids: Collection[str] | None) -> list[dict[str, Any]]:

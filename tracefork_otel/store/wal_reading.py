@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeAlias
 from zlib import crc32
 
 from ..errors import StoreError
-from ..exchange import Exchange
+from ..exchange import Ending, Exchange
 from . import codec as form
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 
@@ -279,20 +279,18 @@ class _Joined:
         request = started.request
         if ended.request_body is not None:
             request = replace(request, body=ended.request_body)
+        told = {name: getattr(ended, name) for name in _ENDING}
         return replace(
             exchange,
+            **told,
             ended_ns=ended.ended_ns,
             request=request,
-            response=ended.response,
             outcome=ended.outcome,
-            error_type=ended.error_type,
-            error_message=ended.error_message,
             replayed=started.replayed or ended.replayed,
-            intervention=ended.intervention,
-            served_span_id=ended.served_span_id,
             name=ended.name or started.name,
-            span_status=ended.span_status,
-            attributes=ended.attributes,
-            links=ended.links,
             damage=exchange.damage if ended.request_body is None else None,
         )
+
+
+_ENDING = {field.name for field in fields(Ending)} - {"name", "replayed"}
+"""What an end alone tells."""

@@ -14,7 +14,8 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from ..errors import TapeError
-from ..exchange import Exchange, Headers, Request, Response
+from ..exchange import Exchange, Request, Response
+from ..store.columns import EXCHANGES, parts_of
 from ..store.records import TOOL_FORMS, Draw, Note, ToolCall, ToolForm
 from ..wire.cuts import cut, decode_piece, encode_piece
 from ..wire.dumps import dumps
@@ -23,16 +24,8 @@ from .start import HowStarted
 
 FORMAT = 1
 
-_EXCHANGE_TEXT = ("error_type", "error_message", "intervention", "served_span_id", "name", "service")
-_EXCHANGE_ALWAYS = (
-    "span_id",
-    "parent_span_id",
-    "process_id",
-    "seq",
-    "started_ns",
-    "ended_ns",
-    "span_status",
-    "attributes",
+_SET, _ALWAYS, _PLACED = (
+    [column for column in EXCHANGES if column.tape == how] for how in ("set", "always", "placed")
 )
 
 
@@ -250,26 +243,28 @@ def _exchange_record(
             "http_version": response.http_version,
         }
         record["response_headers"] = response.headers
-    record |= {key: value for key in _EXCHANGE_TEXT if (value := getattr(exchange, key))}
+    record |= {column.name: value for column in _SET if (value := column.reads(exchange)) not in (None, "")}
     record |= {"trace_id": exchange.trace_id} if exchange.trace_id != run_id else {}
     record |= {"replayed": True} if exchange.replayed else {}
-    return record | {
-        "span_id": exchange.span_id,
-        "parent_span_id": exchange.parent_span_id,
-        "process_id": exchange.process_id,
-        "seq": exchange.seq,
-        "started_ns": exchange.started_ns,
-        "ended_ns": exchange.ended_ns,
-        "span_status": exchange.span_status,
-        "attributes": dict(exchange.attributes),
+    return record | {column.name: column.reads(exchange) for column in _ALWAYS}
+
+
+def _placed(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """The record's values by column."""
+    values = {**record, **record.get("response", {})}
+    values |= {"trace_id": record.get("trace_id", run_id), "status_code": record.get("status")}
+    return {
+        column.name: column.type.restored(values[column.name])
+        for column in (*_SET, *_ALWAYS, *_PLACED)
+        if column.name in values
     }
 
 
 def _compact(value: object) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
     except UnicodeEncodeError:  # a lone surrogate, such as an undecodable byte of an argv
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":"), default=dict).encode()
 
 
 def _checked(record: Mapping[str, Any]) -> bytes:
@@ -316,10 +311,6 @@ def _read_start(record: Mapping[str, Any]) -> HowStarted:
     command = fields.pop("command")
     withheld = fields.pop("withheld")
     return HowStarted(command=None if command is None else tuple(command), withheld=tuple(withheld), **fields)
-
-
-def _headers(record: Sequence[Sequence[str]]) -> Headers:
-    return tuple((name, value) for name, value in record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,34 +367,14 @@ class _Lines:
             yield _tool_call(record)
 
     def _decode(self, number: int, run_id: str, record: Mapping[str, Any]) -> Exchange:
+        parts = parts_of(EXCHANGES, _placed(record, run_id))
         response: Response | None = None
         if "response" in record:
-            part = record["response"]
-            response = Response(
-                status=record["status"],
-                headers=_headers(record["response_headers"]),
-                body=self._body(number, record, "response"),
-                chunk_sizes=tuple(part["chunk_sizes"]),
-                chunk_offsets_us=tuple(part["chunk_offsets_us"]),
-                http_version=part["http_version"],
-            )
+            response = Response(body=self._body(number, record, "response"), **parts["response"])
             if sum(response.chunk_sizes) != len(response.body):
                 raise ValueError("the chunk sizes do not add up to the body")
-        request = Request(
-            method=record["method"],
-            url=record["url"],
-            headers=_headers(record["request_headers"]),
-            body=self._body(number, record, "request"),
-        )
-        return Exchange(
-            trace_id=record.get("trace_id", run_id),
-            request=request,
-            response=response,
-            outcome=record["outcome"],
-            replayed=record.get("replayed", False),
-            **{key: record[key] for key in _EXCHANGE_TEXT if key in record},
-            **{key: record[key] for key in _EXCHANGE_ALWAYS},
-        )
+        request = Request(body=self._body(number, record, "request"), **parts["request"])
+        return Exchange(request=request, response=response, **parts[""])
 
     def _body(self, number: int, record: Mapping[str, Any], side: str) -> bytes:
         part = record[side]

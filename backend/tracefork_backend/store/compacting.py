@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import StoreError
-from tracefork_otel.store import manifest, sealing
+from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.manifest import SegmentEntry
 
 from . import facts
@@ -95,7 +95,9 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
     if facts.missing(entries) or any(entry.why_changed(store, "facts") for entry in entries):
         return facts.compute(store, merged)
     try:
-        tables = [pq.read_table(entry.file(store, "facts"), schema=facts.schema()) for entry in entries]
+        tables = [
+            pq.read_table(entry.file(store, "facts"), schema=segment.schema("facts")) for entry in entries
+        ]
     except (OSError, pa.ArrowException):
         return facts.compute(store, merged)
     return pa.concat_tables(tables).sort_by([("trace_id", "ascending"), ("span_id", "ascending")])

@@ -82,37 +82,13 @@ def _cost(exchange: Exchange, found: Any) -> float | None:
     return cost_of(found, asked_tokens=None, at=datetime.fromtimestamp(exchange.started_ns / 1e9, UTC))
 
 
-_COUNTS = ("input_tokens", "output_tokens", "cached_tokens")
-_TEXTS = ("trace_id", "span_id", "provider", "operation", "model", "response_model", "finish_reason")
-COLUMNS = {*_TEXTS, *_COUNTS, "cost_usd", "streamed", "response_text", "reply"}
-"""The columns of a facts file."""
-
-
-def schema() -> pa.Schema:
-    """The schema of a facts file."""
-    import pyarrow as pa
-
-    text = pa.string()
-    said = pa.struct([("role", text), ("kind", text), ("name", text), ("content", text)])
-    return pa.schema(
-        [
-            *((name, text) for name in _TEXTS),
-            *((name, pa.int64()) for name in _COUNTS),
-            ("cost_usd", pa.float64()),
-            ("streamed", pa.bool_()),
-            ("response_text", text),
-            ("reply", pa.list_(said)),
-        ]
-    )
-
-
 def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
     """The rows as a table."""
     # By way of JSON: arrays made of Python lists import pandas where it is installed, which takes seconds.
     import pyarrow as pa
     from pyarrow import json as pa_json
 
-    fields = schema()
+    fields = segment.schema("facts")
     lines = b"\n".join(json.dumps(row).encode() for row in rows)
     if not lines:
         return fields.empty_table()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ from tracefork_otel.store.rows import Rows, StoredBody
 from . import facts as known_facts
 
 if TYPE_CHECKING:
-    from tracefork_otel.store.segment import SegmentTables
+    import pyarrow as pa
 
 Message: TypeAlias = ExchangeStarted | ExchangeEnded
 Facts: TypeAlias = dict[tuple[str, int | None], dict[str, Any] | None]
@@ -29,7 +29,7 @@ class Live:
     """The tails of some WALs as rows."""
 
     wals: tuple[Path, ...] = ()
-    tables: SegmentTables | None = None
+    tables: Mapping[str, pa.Table] | None = None
     facts: tuple[dict[str, Any], ...] = ()
     processes: tuple[str, ...] = ()
     """Processes that still write."""

@@ -13,8 +13,8 @@ import duckdb
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.store import manifest, wal
+from tracefork_otel.store.columns import needed
 from tracefork_otel.store.manifest import SegmentEntry
-from tracefork_otel.store.rows import EXCHANGE_COLUMNS, SPAN_COLUMNS
 
 from . import facts
 from . import live as live_tables
@@ -143,7 +143,7 @@ def _fill(
                 continue
     tables = [("facts", table) for table in rows if table.num_rows]
     if live.tables is not None:
-        tables += [(name, getattr(live.tables, name)) for name in ("exchanges", "spans", "chunks")]
+        tables += live.tables.items()
     for name, table in tables:
         database.register("arriving", table)
         database.execute(statement(f"fill_{name}"))
@@ -208,7 +208,7 @@ def _unlike(database: duckdb.DuckDBPyConnection, files: Sequence[tuple[str, Path
     columns = {name: set(names) for name, names in found}
     bad: dict[Path, str] = {}
     for kind, path in files:
-        lacking = _needed(kind) - columns.get(str(path), set())
+        lacking = needed(kind) - columns.get(str(path), set())
         if lacking:
             bad[path] = f"{path}: this is no {kind} file of a segment, it lacks {', '.join(sorted(lacking))}"
     return bad
@@ -234,12 +234,3 @@ def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
         except (OSError, ValueError, pa.ArrowException, duckdb.Error) as error:
             return f"{path}: the file of a segment is damaged: {first_line(error)}"
     return None
-
-
-def _needed(kind: str) -> set[str]:
-    return {
-        "exchanges": set(EXCHANGE_COLUMNS),
-        "spans": set(SPAN_COLUMNS),
-        "chunks": {"no", "text", "data"},
-        "facts": facts.COLUMNS,
-    }[kind]

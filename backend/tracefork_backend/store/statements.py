@@ -6,6 +6,8 @@ import re
 from functools import cache
 from importlib import resources
 
+from tracefork_otel.store.views import source
+
 _NAMED = re.compile(r"^-- :(\w+)$", re.MULTILINE)
 BACKEND_MARK = "-- >8 --"
 """In views.sql: what stands before it finds the segments by MANIFEST.json; here they are given."""
@@ -20,20 +22,17 @@ def _statements() -> dict[str, str]:
 
 
 def statement(name: str) -> str:
-    """The text of the named query."""
+    """Return the text of the named query."""
     return _statements()[name]
 
 
 @cache
 def views() -> str:
-    """What defines all views but `messages` once `tracefork_store` and `tracefork_segments` are set."""
+    """Return what defines all views but `messages`, given `tracefork_store` and `tracefork_segments`."""
     # The rest of the mark's own line is a comment.
-    package = resources.files("tracefork_otel.store") / "sql"
-    base = (package / "views.sql").read_text("utf-8").partition(BACKEND_MARK)[2]
-    return "\n".join(("--" + base, (package / "blame.sql").read_text("utf-8")))
+    return "--" + source("views.sql").partition(BACKEND_MARK)[2] + source("blame.sql")
 
 
-@cache
 def messages() -> str:
-    """What defines the view `messages` beside the others."""
-    return (resources.files("tracefork_otel.store") / "sql" / "messages.sql").read_text("utf-8")
+    """Return what defines the view `messages` beside the others."""
+    return source("messages.sql")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -31,7 +32,6 @@ from tracefork_otel.store.records import (
 )
 from tracefork_otel.store.rows import Rows
 from tracefork_otel.store.segment import (
-    SegmentTables,
     read_exchanges,
     read_records,
     read_spans,
@@ -46,7 +46,7 @@ def encode(
     some_spans: Iterable[SpanRecord],
     processes: Iterable[ProcessStarted],
     some_notes: Iterable[Note],
-) -> SegmentTables:
+) -> dict[str, Any]:
     """The tables of a segment that holds all of these."""
     rows = Rows()
     for item in found:

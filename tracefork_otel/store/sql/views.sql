@@ -14,26 +14,10 @@ SET VARIABLE tracefork_segments = (
 
 -- >8 -- The backend's own connection begins here, with segments that it chose itself.
 
-CREATE TABLE IF NOT EXISTS _live_exchanges (
-    filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, parent_span_id VARCHAR, process_id VARCHAR, seq INTEGER,
-    started_ns BIGINT, ended_ns BIGINT, method VARCHAR, url VARCHAR, request_headers VARCHAR, status_code SMALLINT,
-    http_version VARCHAR, response_headers VARCHAR, outcome VARCHAR, error_type VARCHAR, error_message VARCHAR,
-    name VARCHAR, service VARCHAR, span_status VARCHAR, attributes VARCHAR, links VARCHAR, replayed BOOLEAN,
-    intervention VARCHAR, served_span_id VARCHAR, request_sha256 BLOB, request_length BIGINT,
-    request_parts INTEGER[], response_sha256 BLOB, response_length BIGINT, response_parts INTEGER[],
-    chunk_sizes INTEGER[], chunk_offsets_us BIGINT[], damage VARCHAR
-);
-CREATE TABLE IF NOT EXISTS _live_spans (
-    filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, parent_span_id VARCHAR, process_id VARCHAR, name VARCHAR, kind VARCHAR,
-    started_ns BIGINT, ended_ns BIGINT, status VARCHAR, status_message VARCHAR, service VARCHAR, scope VARCHAR,
-    attributes VARCHAR, events VARCHAR, links VARCHAR
-);
-CREATE TABLE IF NOT EXISTS _live_chunks (filename VARCHAR, no INTEGER, text VARCHAR, data BLOB);
-CREATE TABLE IF NOT EXISTS _live_facts (
-    filename VARCHAR, trace_id VARCHAR, span_id VARCHAR, provider VARCHAR, operation VARCHAR, model VARCHAR, response_model VARCHAR,
-    finish_reason VARCHAR, input_tokens BIGINT, output_tokens BIGINT, cached_tokens BIGINT, cost_usd DOUBLE,
-    streamed BOOLEAN, response_text VARCHAR, reply STRUCT(role VARCHAR, kind VARCHAR, name VARCHAR, content VARCHAR)[]
-);
+CREATE TABLE IF NOT EXISTS _live_exchanges (filename VARCHAR, {exchanges});
+CREATE TABLE IF NOT EXISTS _live_spans (filename VARCHAR, {spans});
+CREATE TABLE IF NOT EXISTS _live_chunks (filename VARCHAR, {chunks});
+CREATE TABLE IF NOT EXISTS _live_facts (filename VARCHAR, {facts});
 -- Processes that still write: what they have not ended is running, what others have not ended was killed.
 CREATE TABLE IF NOT EXISTS _live_processes (process_id VARCHAR);
 
@@ -42,7 +26,7 @@ CREATE OR REPLACE MACRO _scan(files, empty) AS CASE
     WHEN len(files) = 0 THEN 'SELECT * FROM ' || empty || ' WHERE false'
     ELSE 'SELECT * FROM read_parquet(['
         || array_to_string(list_transform(files, lambda f: '''' || replace(f, '''', '''''') || ''''), ', ')
-        || '], filename = true)'
+        || '], filename = true, union_by_name = {mixed})'
 END;
 CREATE OR REPLACE MACRO _files(segments, ending) AS list_transform(
     segments, lambda s: getvariable('tracefork_store') || '/segments/' || s.id || ending

@@ -1,0 +1,213 @@
+"""The columns of the store's tables, each told once: segments, live tables, WALs and tapes follow from these.
+
+A new field of an exchange is a field of `exchange.Ending` and a line of `EXCHANGES`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Literal, TypeAlias
+
+from ..exchange import Headers
+from .json_text import to_json
+
+Parts: TypeAlias = dict[str, dict[str, Any]]
+"""Fields by name: those of an exchange under "", of its request and response under `request`, `response`."""
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _headers(pairs: Iterable[Iterable[str]]) -> Headers:
+    return tuple((name, value) for name, value in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Type:
+    """What a column holds."""
+
+    arrow: str
+    sql: str
+    many: bool = False
+    """Whether it holds a list of these."""
+    texts: tuple[str, ...] = ()
+    """The fields of a struct of texts."""
+    json: bool = False
+    """Whether it is kept as JSON text in a table."""
+    restored: Callable[[Any], Any] = _as_is
+    """Gives a value as records have it, out of one that was read from JSON or from a list."""
+    encoding: str | None = None
+    """How Parquet lays it out where not as a dictionary; None: plainly."""
+
+    def held(self, value: object) -> Any:
+        """Return the value as a table holds it; a value that does not fit its column is dealt with here."""
+        return to_json(value) if self.json and value is not None else value
+
+    def read(self, held: Any) -> Any:
+        """Return the value that a table holds as records have it."""
+        return self.restored(json.loads(held) if self.json and held is not None else held)
+
+
+_DELTA = "DELTA_BINARY_PACKED"
+TEXT = Type(arrow="string", sql="VARCHAR")
+BOOLEAN = Type(arrow="bool", sql="BOOLEAN")
+SHORT = Type(arrow="int16", sql="SMALLINT")
+INTEGER = Type(arrow="int32", sql="INTEGER", encoding=_DELTA)
+LONG = Type(arrow="int64", sql="BIGINT", encoding=_DELTA)
+DOUBLE = Type(arrow="double", sql="DOUBLE")
+BYTES = Type(arrow="binary", sql="BLOB")
+DIGEST = Type(arrow="digest", sql="BLOB")
+PIECE = Type(arrow="string", sql="VARCHAR", encoding="DELTA_LENGTH_BYTE_ARRAY")
+INTEGERS = Type(arrow="int32", many=True, sql="INTEGER[]", restored=tuple, encoding=_DELTA)
+LONGS = Type(arrow="int64", many=True, sql="BIGINT[]", restored=tuple, encoding=_DELTA)
+OBJECT = Type(arrow="string", sql="VARCHAR", json=True)
+LIST = Type(arrow="string", sql="VARCHAR", json=True, restored=tuple)
+HEADERS = Type(arrow="string", sql="VARCHAR", json=True, restored=_headers)
+SAID = Type(
+    arrow="struct",
+    many=True,
+    texts=("role", "kind", "name", "content"),
+    sql="STRUCT(role VARCHAR, kind VARCHAR, name VARCHAR, content VARCHAR)[]",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table, and where else its value stands."""
+
+    name: str
+    type: Type
+    path: str = field(default="", kw_only=True)
+    """Where a record has it, as `response.status`; its name by default."""
+    start: str = field(default="", kw_only=True)
+    """Its key in a WAL's record of a request, as `http.1` if it is in a list there; empty: not in it."""
+    end: str | None = field(default=None, kw_only=True)
+    """Its key in a WAL's record of a response, empty if not in it; by default its name if it has no start."""
+    tape: Literal["set", "always", "placed", "never"] = field(default="set", kw_only=True)
+    """Whether a tape's line of an exchange has it: where set, always, at a place of its own, or never."""
+    repeats: bool = field(default=False, kw_only=True)
+    """Whether few values come often, so that Parquet keeps a dictionary of them."""
+    optional: bool = field(default=False, kw_only=True)
+    """Whether segments of earlier versions lack it; its value is then the field's default."""
+
+    at: tuple[str, str] = field(init=False, compare=False)
+    """The part of an exchange (`request`, `response`, or empty) that has it, and its name there."""
+
+    def __post_init__(self) -> None:
+        part, _, leaf = (self.path or self.name).rpartition(".")
+        object.__setattr__(self, "at", (part, leaf))
+
+    @property
+    def reads(self) -> Callable[[Any], Any]:
+        """Reads it from a record; None where the record lacks the part."""
+        part, leaf = self.at
+        if part != "response":
+            return attrgetter(self.path or self.name)
+        read = attrgetter(leaf)
+        return lambda record: None if record.response is None else read(record.response)
+
+    @property
+    def ends(self) -> str:
+        """Its key in a WAL's record of a response; empty where it is not in it."""
+        return ("" if self.start else self.name) if self.end is None else self.end
+
+
+EXCHANGES = (
+    Column("trace_id", TEXT, start="trace", tape="placed", repeats=True),
+    Column("span_id", TEXT, start="span", end="span", tape="always"),
+    Column("parent_span_id", TEXT, start="parent", tape="always"),
+    Column("process_id", TEXT, end="", tape="always", repeats=True),
+    Column("seq", INTEGER, start="seq", tape="always"),
+    Column("started_ns", LONG, start="at", tape="always"),
+    Column("ended_ns", LONG, end="at", tape="always"),
+    Column("method", TEXT, path="request.method", start="method", tape="placed", repeats=True),
+    Column("url", TEXT, path="request.url", start="url", tape="placed", repeats=True),
+    Column("request_headers", HEADERS, path="request.headers", start="headers", tape="placed"),
+    Column("status_code", SHORT, path="response.status", end="http.0", tape="placed", repeats=True),
+    Column("http_version", TEXT, path="response.http_version", end="http.1", tape="placed", repeats=True),
+    Column("response_headers", HEADERS, path="response.headers", end="http.2", tape="placed"),
+    Column("outcome", TEXT, end="outcome", tape="placed", repeats=True),
+    Column("error_type", TEXT, end="error.0", repeats=True),
+    Column("error_message", TEXT, end="error.1", repeats=True),
+    Column("intervention", TEXT, end="served.2", repeats=True),
+    Column("served_span_id", TEXT, end="served.1"),
+    Column("name", TEXT, start="name", end="name", repeats=True),
+    Column("service", TEXT, start="service", repeats=True),
+    Column("span_status", TEXT, end="status", tape="always", repeats=True),
+    Column("attributes", OBJECT, tape="always"),
+    Column("links", LIST, tape="never", repeats=True),
+    Column("replayed", BOOLEAN, start="replayed", end="served.0", tape="placed"),
+    Column("request_sha256", DIGEST, end="", tape="placed"),
+    Column("request_length", LONG, end="", tape="placed"),
+    Column("request_parts", INTEGERS, end="", tape="placed"),
+    Column("response_sha256", DIGEST, end="", tape="placed"),
+    Column("response_length", LONG, end="", tape="placed"),
+    Column("response_parts", INTEGERS, end="", tape="placed"),
+    Column("chunk_sizes", INTEGERS, path="response.chunk_sizes", end="chunks.0", tape="placed"),
+    Column("chunk_offsets_us", LONGS, path="response.chunk_offsets_us", end="chunks.1", tape="placed"),
+    Column("damage", TEXT, end="", tape="never"),
+)
+BODY_COLUMNS = frozenset(
+    f"{side}_{what}" for side in ("request", "response") for what in ("sha256", "length", "parts")
+)
+"""Those of `EXCHANGES` that a body has once it is stored."""
+SPANS = (
+    Column("trace_id", TEXT, repeats=True),
+    Column("span_id", TEXT),
+    Column("parent_span_id", TEXT),
+    Column("process_id", TEXT, repeats=True),
+    Column("name", TEXT, repeats=True),
+    Column("kind", TEXT, repeats=True),
+    Column("started_ns", LONG),
+    Column("ended_ns", LONG),
+    Column("status", TEXT, repeats=True),
+    Column("status_message", TEXT, repeats=True),
+    Column("service", TEXT, repeats=True),
+    Column("scope", TEXT, repeats=True),
+    Column("attributes", OBJECT),
+    Column("events", LIST),
+    Column("links", LIST, repeats=True),
+)
+CHUNKS = (Column("no", INTEGER), Column("text", PIECE), Column("data", BYTES))
+FACTS = (
+    Column("trace_id", TEXT),
+    Column("span_id", TEXT),
+    Column("provider", TEXT),
+    Column("operation", TEXT),
+    Column("model", TEXT),
+    Column("response_model", TEXT),
+    Column("finish_reason", TEXT),
+    Column("input_tokens", LONG),
+    Column("output_tokens", LONG),
+    Column("cached_tokens", LONG),
+    Column("cost_usd", DOUBLE),
+    Column("streamed", BOOLEAN),
+    Column("response_text", TEXT),
+    Column("reply", SAID),
+)
+TABLES: dict[str, tuple[Column, ...]] = {
+    "exchanges": EXCHANGES,
+    "spans": SPANS,
+    "chunks": CHUNKS,
+    "facts": FACTS,
+}
+"""The columns of each kind of file that a segment has."""
+
+
+def needed(table: str) -> set[str]:
+    """Return the names of the columns that a file of that kind has in every version."""
+    return {column.name for column in TABLES[table] if not column.optional}
+
+
+def parts_of(columns: Iterable[Column], values: Mapping[str, Any]) -> Parts:
+    """Return the fields that the values by column name give; a column without a value is left out."""
+    parts: Parts = {"": {}, "request": {}, "response": {}}
+    for column in columns:
+        if column.name in values:
+            part, leaf = column.at
+            parts[part][leaf] = values[column.name]
+    return parts
