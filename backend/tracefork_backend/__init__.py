@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .blaming.experiment import blame
-    from .blaming.results import BlameResult
+    from .blaming.result import BlameResult
     from .diffs.diff import Diff, diff
     from .grading.oracle import Graded, exit_code, field, function, regex
     from .matrices.matrix import Matrix, matrix
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .store import Run, Store, open_store
 
 _HOME = {
-    "BlameResult": "blaming.results",
+    "BlameResult": "blaming.result",
     "Diff": "diffs.diff",
     "Fork": "rerun.forking",
     "Graded": "grading.oracle",

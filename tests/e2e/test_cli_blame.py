@@ -105,12 +105,25 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         (("blame", "last", "--judge-model", "claude-haiku-4-5"), "belong to --judge"),
         (("blame", "last", "--judge", "@none.txt"), "cannot read none.txt"),
         (("blame", "last", "--judge", "it is booked", "--mode", "fixed"), "ANTHROPIC_API_KEY"),
+        (("blame", "run", "last"), "say what a success is"),
+        (("blame", *GRADED, "last", "--mode", "guess"), "--mode guess"),
         (("blame", "resume", "last", "--success-re", "BOOKED"), "leave oracle and change out"),
+        (("blame", "show", "last", "--noop"), "leave oracle and change out"),
         (("blame", "verify", "abcdef"), "no finished experiment begins with abcdef"),
     ):
         done = tracefork(*arguments, cwd=folder)
         assert done.status == 2, done.err
         assert says in done.err
+
+
+def test_help_shows_the_verbs_of_blame(tmp_path: Path) -> None:
+    """They are sub-commands, and the flags of the first are those that `blame RUN` takes."""
+    shown = tracefork("blame", "--help", cwd=tmp_path)
+    assert shown.status == 0
+    assert all(f" {verb} " in shown.out for verb in ("run", "resume", "show", "verify"))
+    short, full = (tracefork("blame", *verb, "--help", cwd=tmp_path) for verb in (("last",), ("run",)))
+    assert short.out == full.out
+    assert "--coupling" in full.out
 
 
 def test_an_estimate_says_forks_money_and_chance(folder: Path) -> None:

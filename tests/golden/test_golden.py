@@ -385,7 +385,6 @@ def test_a_newer_segment_is_named_with_its_format(golden: Golden) -> None:
     assert str(NEWER) in problems
 
 
-@pytest.mark.xfail(reason="the error calls a newer journal damaged, and says nothing of its format")
 def test_a_newer_journal_is_refused(golden: Golden) -> None:
     """Its trials are not run again as if there were none."""
     experiment = golden.experiment("interrupted")

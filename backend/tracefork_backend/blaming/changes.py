@@ -110,6 +110,14 @@ def _answer(value: object, path: Path) -> Edit:
     raise UsageError(f'--repair: {path}: {value!r} is neither a text nor {{"tool_input": …}}')
 
 
+def from_flags(given: Mapping[str, Any]) -> Change:
+    """Return the one change that these flags ask for, a redraw for none; UsageError for several."""
+    if len(given) > 1:
+        names = ", ".join(f"--{name}" for name in _BY_FLAG)
+        raise UsageError(f"one experiment tries one kind of change: choose one of {names}")
+    return next((_BY_FLAG[name](value) for name, value in given.items()), resample())
+
+
 def fault(name: str) -> Change:
     """One of the fault classes, or of the faults of `fork --fault`, wherever a step has what it breaks."""
     if name in edits.FAULTS:
@@ -199,6 +207,16 @@ _FAULTS: Mapping[str, Maker] = {
     "wrong_system_prompt": _wrong_prompt,
     "dropped_message": _dropped,
     "poisoned_argument": _poisoned,
+}
+
+
+_BY_FLAG: Mapping[str, Callable[[Any], Change]] = {
+    "ablate": ablate,
+    "resample": lambda _: resample(),
+    "noop": lambda _: noop(),
+    "repair": repair,
+    "fault": fault,
+    "edit": function,
 }
 
 

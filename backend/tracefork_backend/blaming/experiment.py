@@ -30,9 +30,10 @@ from .forecast import Estimate
 from .journal import Journal, record_of
 from .modes import mode_named
 from .plan import Plan
-from .results import BlameResult, write_back
+from .result import BlameResult, step_shown
 from .search import Search
 from .trials import TrialRequest
+from .writing import write_back
 
 Coupling: TypeAlias = Literal["fresh", "recorded"]
 """What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
@@ -190,6 +191,7 @@ def blame(
         plan=plan,
         header={**journal.header, "budget_usd": budget_usd, **_grading(oracle)},
         problem=experiment.commonest_problem,
+        steps=tuple(step_shown(exchange) for exchange in tape.exchanges),
     )
     write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
     return result
@@ -244,7 +246,8 @@ class _Experiment:
         self._parent = parent
         self._budget = Budget(budget_usd)
         self._batch: list[TrialRequest] = []
-        self._admitted: list[TrialRequest] = []
+        self._ended: dict[str, TrialRequest] = {}
+        """Trials that are not graded yet, by their runs."""
         self._reserved: dict[int, float] = {}
         self._refused = False
         self._problems: Counter[str] = Counter()
@@ -284,10 +287,7 @@ class _Experiment:
         """What trials cost that ran when the experiment was killed: they are paid for, though not known."""
         store = self._forker.store
         assert store is not None
-        ran = store.rows(
-            "select run_id, f.cost_usd from forks f join runs r using (run_id) where r.experiment_id = $id",
-            {"id": self._experiment_id},
-        )
+        ran = store.ask("trials_that_ran", id=self._experiment_id)
         known = {one.run_id for one in self._journal.trials}
         return sum(row["cost_usd"] or 0.0 for row in ran if row["run_id"] not in known)
 
@@ -295,12 +295,11 @@ class _Experiment:
         """The search is done, or its budget is."""
         while not self.search.done:
             self._batch = list(self.search.next_batch(_ALL))
-            self._admitted = []
             if not self._batch:
                 raise StoreError("the journal lacks trials that the search waits for: start a new experiment")
 
-            def done(fork: Fork, first: int = self._forker._made) -> None:
-                self._take(self._admitted[fork.trial - first], fork)
+            def done(fork: Fork) -> None:
+                self._take(self._ended.pop(fork.run_id), fork)
                 if on_progress is not None:
                     on_progress(self.progress())
 
@@ -347,11 +346,11 @@ class _Experiment:
             self._refused = True
             return False
         self._reserved[at] = worst
-        self._admitted.append(request)
         return True
 
     def ended(self, at: int, fork: Fork) -> None:
         """What the trial did cost is spent."""
+        self._ended[fork.run_id] = self._batch[at]
         self._budget.settle(self._reserved.pop(at), fork.cost_usd, unknown_calls=fork.unpriced)
 
     def _take(self, request: TrialRequest, fork: Fork) -> None:

@@ -18,7 +18,8 @@ from tracefork_otel.errors import StoreError, UsageError
 
 from .trials import TrialRequest
 
-_FORMAT = "tracefork blame journal 1"
+_FORMAT = "tracefork blame journal"
+_VERSION = 2
 _FOLDER = "blame"
 _ENDING = ".journal.jsonl"
 
@@ -84,7 +85,7 @@ class Journal:
     def __init__(self, store: Path, experiment_id: str, header: Mapping[str, Any] | None = None) -> None:
         """With a header it is a new file; without, the one that is there is gone on with."""
         self.experiment_id = experiment_id
-        self.path = store / _FOLDER / f"{experiment_id}{_ENDING}"
+        self.path = path_of(store, experiment_id)
         self.trials: list[TrialRecord] = []
         self._synced = -_SYNC_S
         try:
@@ -104,7 +105,7 @@ class Journal:
             os.lseek(self._file, length, os.SEEK_SET)
         else:
             self.header = dict(header)
-            self._line({"format": _FORMAT, "experiment_id": experiment_id, **header})
+            self._line({"format": f"{_FORMAT} {_VERSION}", "experiment_id": experiment_id, **header})
 
     def append(self, trial: TrialRecord) -> None:
         """The trial is on disk."""
@@ -148,9 +149,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord], int]:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     whole = data[: data.rfind(b"\n") + 1]
     try:
-        header, *lines = (json.loads(line) for line in whole.splitlines())
-        if header.pop("format") != _FORMAT:
-            raise ValueError("another format")
+        first, *lines = (json.loads(line) for line in whole.splitlines())
+        header = _header(first, path)
         trials = [
             TrialRecord(**{**line, "steps": tuple(line["steps"]), "altered": tuple(line["altered"])})
             for line in lines
@@ -158,6 +158,45 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord], int]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: is no journal of an experiment, or a damaged one ({error})") from error
     return header, trials, len(whole)
+
+
+def _header(first: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the header as this version has it; raises ValueError if it is none."""
+    name, _, version = str(first.pop("format")).rpartition(" ")
+    if name != _FORMAT or not version.isdigit():
+        raise ValueError("another format")
+    if int(version) > _VERSION:
+        raise UsageError(
+            f"{path}: its format, {_FORMAT} {version}, is newer than {_VERSION}, the newest that is read "
+            "here: upgrade tracefork-otel"
+        )
+    return {**first, "settings": _named(first["settings"])} if version == "1" else first
+
+
+# The flags of format 1 in their places.
+_ORACLE_1 = ("success_re", "failure_re", "field", "exit_code", "oracle")
+_JUDGE_1 = ("judge", "judge_model", "judge_rates")
+_CHANGE_1 = ("ablate", "resample", "noop", "repair", "fault", "edit")
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of format 1, where flags were known by their places, with their names."""
+    if "oracle" not in settings:
+        return dict(settings)
+    *oracle, judge = settings["oracle"]
+    given = {
+        "oracle": zip(_ORACLE_1 + _JUDGE_1, (*oracle, *judge), strict=True),
+        "change": zip(_CHANGE_1, settings["change"], strict=True),
+    }
+    return {
+        **settings,
+        **{group: {name: v for name, v in flags if v not in (None, False)} for group, flags in given.items()},
+    }
+
+
+def path_of(store: Path, experiment_id: str) -> Path:
+    """Return where the journal of an experiment is."""
+    return store / _FOLDER / f"{experiment_id}{_ENDING}"
 
 
 def find(store: Path, prefix: str) -> str:

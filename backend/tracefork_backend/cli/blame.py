@@ -4,183 +4,189 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
+from typer.core import TyperGroup
 
 from tracefork_otel.errors import UsageError
 
 from . import blame_view as view
-from .flags.common import (
-    STORE,
-    BudgetOption,
-    EstimateOption,
-    JobsOption,
-    JsonOption,
-    StoreOption,
-    choice,
-)
+from .flags import expanded
+from .flags.blame import ChangeFlags, SearchFlags
+from .flags.common import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags
 from .output import FAILED, FINDING, print_json, say
 
 if TYPE_CHECKING:
-    from ..blaming.changes import Change
     from ..blaming.experiment import OnProgress
-    from ..grading.oracle import Oracle
     from ..store import Store
 
-Mode: TypeAlias = Literal["auto", "intervene", "value", "fixed"]
-Coupling: TypeAlias = Literal["fresh", "recorded"]
+ReportOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.html", help="Also write the answer as a page.")
+]
+ExperimentArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="EXP", help="`last`, or a unique prefix of an experiment's id.")
+]
 
 
-def blame(
-    refs: Annotated[
-        list[str], typer.Argument(metavar="RUN | resume EXP | verify EXP | show EXP", help="What to blame.")
-    ],
+class _ShortRun(TyperGroup):
+    """`blame RUN …` is short for `blame run RUN …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ShortRun,
+    no_args_is_help=True,
+    help="Say which step of a run moves its outcome, and how sure that is. `blame RUN …` is short for "
+    "`blame run RUN …`.",
+)
+# What an experiment was begun with is refused by a message of its own, not as an unknown option.
+_LATER = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def run(
+    ref: Annotated[str, typer.Argument(metavar="RUN", help="`last`, `last~2`, or a unique prefix.")],
     *,
     store: StoreOption = STORE,
     oracle: OracleFlags,
-    mode: Annotated[Mode, choice("--mode", Mode, "How the steps are compared.")] = "auto",
-    coupling: Annotated[
-        Coupling,
-        choice("--coupling", Coupling, "`recorded`: requests that the run made get its answers."),
-    ] = "fresh",
-    ablate: Annotated[
-        str | None, typer.Option("--ablate", metavar="TEXT", help="Each step answers this.")
-    ] = None,
-    resample: Annotated[bool, typer.Option("--resample", help="Each step is drawn anew (default).")] = False,
-    noop: Annotated[bool, typer.Option("--noop", help="Nothing is changed: nobody must be blamed.")] = False,
-    repair: Annotated[
-        Path | None, typer.Option("--repair", metavar="FILE", help="JSON with better answers by step.")
-    ] = None,
-    fault: Annotated[
-        str | None, typer.Option("--fault", metavar="CLASS", help="A fault class, or one of `fork --fault`.")
-    ] = None,
-    function: Annotated[
-        str | None, typer.Option("--edit", metavar="PKG.MOD:FN", help="A function of (tape, step).")
-    ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Forks a step in fixed mode.")] = 10,
-    alpha: Annotated[float, typer.Option("--alpha", help="Chance of blaming an innocent.")] = 0.05,
-    max_trials: Annotated[int | None, typer.Option("--max-trials", min=1, help="Forks at most.")] = None,
+    search: SearchFlags,
+    change: ChangeFlags,
     budget: BudgetOption = None,
     estimate: EstimateOption = False,
     jobs: JobsOption = 4,
     start: StartFlags,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.html", help="Also write the answer as a page.")
-    ] = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say which step of a run moves its outcome, and how sure that is.
+    """Fork a run until it is known which step moves its outcome, or the budget ends.
 
-    Exit 0 with an answer (also: nothing certified), 1 if the run does not replay or `verify` finds a wrong
-    number, 3 if no fork could be graded.
+    Exit 0 with an answer (also: nothing certified), 1 if the run does not replay, 3 if no fork could be
+    graded.
     """
-    asked = {
-        "oracle": [
-            *(oracle.success_re, oracle.failure_re, oracle.field, oracle.exit_code, oracle.oracle),
-            [oracle.judge, oracle.judge_model, oracle.judge_rates],
-        ],
-        "change": [
-            ablate,
-            resample,
-            noop,
-            None if repair is None else str(repair.resolve()),
-            fault,
-            function,
-        ],
-        "how": {
-            "mode": mode,
-            "coupling": coupling,
-            "k": k,
-            "alpha": alpha,
-            "max_trials": max_trials,
-            **start.asked(),
-        },
-    }
     from ..store import open_store
 
+    asked = {
+        "oracle": {name: value for name, value in asdict(oracle).items() if value not in (None, False)},
+        "change": change.given,
+        "how": {**asdict(search), **start.asked()},
+        "jobs": jobs,
+    }
     with open_store(store) as opened:
-        if len(refs) == 2 and refs[0] in ("resume", "verify", "show"):
-            if any(asked["oracle"][:-1]) or oracle.judge is not None or any(asked["change"]):
-                raise UsageError(
-                    f"`blame {refs[0]}` keeps to what its experiment was begun with: "
-                    "leave oracle and change out"
-                )
-            status = _later(refs[0], refs[1], opened, budget, jobs, as_json)
-            if report is not None:
-                _report(opened, refs[1], report)
-            return status
-        if len(refs) != 1:
-            raise UsageError("name one run, or one of: resume EXP, verify EXP, show EXP")
         if estimate:
-            return _estimated(opened, refs[0], asked, budget, as_json)
-        return _experiment(opened, refs[0], asked, budget, jobs, as_json, report=report)
+            return _estimated(opened.run(ref), search, change, budget, as_json)
+        return _experiment(opened, ref, asked, budget, report=report, as_json=as_json)
 
 
-def _report(opened: Store, experiment: str, path: Path) -> None:
-    """The page is written, and where is said on standard error."""
-    from ..report import report_of_stored, write
-
-    say(f"report: {write(report_of_stored(opened, experiment), path)}")
+app.command("run")(expanded(run))
 
 
-def _change(given: Any) -> Change:
-    """The one change that the flags ask for; a redraw if none."""
-    from ..blaming import changes
+@app.command("resume", context_settings=_LATER)
+def resume(
+    ctx: typer.Context,
+    experiment: ExperimentArgument,
+    store: StoreOption = STORE,
+    budget: BudgetOption = None,
+    jobs: JobsOption = 4,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Go on with an experiment after an interrupt, a kill or a raised budget; no trial is paid for twice."""
+    from ..blaming import journal
+    from ..store import open_store
 
-    ablate, resample, noop, repair, fault, function = given
-    wanted = (ablate is not None, resample, noop, repair is not None, fault is not None, function is not None)
-    if sum(wanted) > 1:
-        raise UsageError(
-            "one experiment tries one kind of change: choose one of --ablate, --resample, --noop, --repair, "
-            "--fault, --edit"
+    _keep(ctx)
+    with open_store(store) as opened:
+        experiment_id = journal.find(opened.path, experiment)
+        header, _, _ = journal.read(journal.path_of(opened.path, experiment_id))
+        if "oracle" not in header["settings"]:
+            raise UsageError(f"experiment {experiment_id} was begun from Python: resume it there")
+        asked = {**header["settings"], "jobs": jobs}
+        budget = header["budget_usd"] if budget is None else budget
+        return _experiment(
+            opened, header["run_id"], asked, budget, resume=experiment_id, report=report, as_json=as_json
         )
-    if ablate is not None:
-        return changes.ablate(ablate)
-    if repair is not None:
-        return changes.repair(repair)
-    if fault is not None:
-        return changes.fault(fault)
-    if function is not None:
-        return changes.function(function)
-    return changes.noop() if noop else changes.resample()
 
 
-def _oracle(
-    success_re: str | None,
-    failure_re: str | None,
-    field: str | None,
-    exit_code: bool,
-    function: str | None,
-    judge: Sequence[str | None] = (None, None, None),
-) -> Oracle | None:
-    """The oracle of these values, as the journal keeps them."""
-    rubric, model, rates = judge
-    return OracleFlags(
-        success_re=success_re,
-        failure_re=failure_re,
-        field=field,
-        exit_code=exit_code,
-        oracle=function,
-        judge=rubric,
-        judge_model=model,
-        judge_rates=rates,
-    ).asked()
+@app.command("show", context_settings=_LATER)
+def show(
+    ctx: typer.Context,
+    experiment: ExperimentArgument,
+    store: StoreOption = STORE,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a finished experiment with every step, and why it is judged so."""
+    from ..blaming.verifying import stored_tables
+    from ..store import open_store
+
+    _keep(ctx)
+    with open_store(store) as opened:
+        tables = stored_tables(opened, experiment)
+        if as_json:
+            print_json(tables.to_dict())
+        else:
+            view.print_experiment(tables, every=True)
+        _write_report(opened, tables.experiment["experiment_id"], report)
 
 
-def _estimated(opened: Store, ref: str, asked: Mapping[str, Any], budget: float | None, as_json: bool) -> int:
-    import dataclasses
+@app.command("verify", context_settings=_LATER)
+def verify(
+    ctx: typer.Context,
+    experiment: ExperimentArgument,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> int:
+    """Compute every number of an experiment again from its trials; exit 1 if one differs."""
+    from ..blaming.verifying import verify as verified
+    from ..store import open_store
 
+    _keep(ctx)
+    with open_store(store) as opened:
+        experiment_id, wrong = verified(opened, experiment)
+    if as_json:
+        print_json({"experiment_id": experiment_id, "wrong": wrong})
+    elif wrong:
+        say("\n".join(wrong))
+    else:
+        print(f"{experiment_id}: every number follows from its trials")
+    return FINDING if wrong else 0
+
+
+def _keep(ctx: typer.Context) -> None:
+    """Raise UsageError if the experiment's verb was given what the experiment was begun with."""
+    if ctx.args:
+        raise UsageError(
+            f"`blame {ctx.info_name}` keeps to what its experiment was begun with: "
+            f"leave oracle and change out, here {' '.join(ctx.args)}"
+        )
+
+
+def _write_report(opened: Store, experiment: str, path: Path | None) -> None:
+    """Write the page, if one was asked for, and say where on standard error."""
+    if path is not None:
+        from ..report import report_of_stored, write
+
+        say(f"report: {write(report_of_stored(opened, experiment), path)}")
+
+
+def _estimated(
+    run: Any, search: SearchFlags, change: ChangeFlags, budget: float | None, as_json: bool
+) -> int:
     from ..blaming.experiment import estimate
 
-    how = {name: asked["how"][name] for name in ("mode", "k", "alpha", "max_trials")}
-    found = estimate(opened.run(ref), change=_change(asked["change"]), budget_usd=budget, **how)
+    how = {"mode": search.mode, "k": search.k, "alpha": search.alpha, "max_trials": search.max_trials}
+    found = estimate(run, change=change.asked(), budget_usd=budget, **how)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(asdict(found))
     else:
         view.print_estimate(found, budget)
     return 0
@@ -191,30 +197,32 @@ def _experiment(
     ref: str,
     asked: Mapping[str, Any],
     budget: float | None,
-    jobs: int,
+    *,
+    report: Path | None,
     as_json: bool,
     resume: str | None = None,
-    report: Path | None = None,
 ) -> int:
-    """The exit status, after the experiment ended and was shown."""
-    from ..blaming.experiment import blame as run_experiment
+    """Run an experiment to its end and show it; return the exit status."""
+    from ..blaming.changes import from_flags
+    from ..blaming.experiment import blame
     from ..blaming.modes import mode_found
+    from ..blaming.result import tables_of
 
-    oracle = _oracle(*asked["oracle"])
+    oracle = OracleFlags(**asked["oracle"]).asked()
     if oracle is None:
         raise UsageError(
             "say what a success is: --success-re with --failure-re, --field, --exit-code, --oracle or --judge"
         )
     try:
         with _progress() as on_progress:
-            result = run_experiment(
+            result = blame(
                 opened.run(ref),
                 oracle=oracle,
-                change=_change(asked["change"]),
+                change=from_flags(asked["change"]),
                 budget_usd=budget,
-                jobs=jobs,
+                jobs=asked["jobs"],
                 resume=resume,
-                settings={**asked, "jobs": jobs},
+                settings=asked,
                 on_progress=on_progress,
                 **asked["how"],
             )
@@ -226,50 +234,21 @@ def _experiment(
             "the run ends differently by itself too often to try a change at each step, so each step was "
             "drawn anew instead; --mode intervene tries the change all the same"
         )
+    tables = tables_of(result)
     if as_json:
-        print_json(view.as_json(opened, result.experiment_id))
+        print_json(tables.to_dict())
     else:
-        view.print_experiment(opened, result.experiment_id, every=False)
-    if report is not None:
-        _report(opened, result.experiment_id, report)
+        view.print_experiment(tables, every=False)
+    _write_report(opened, result.experiment_id, report)
     if result.findings.stop_reason == "aborted":
         say(f"error: no fork could be graded: {result.problem or 'the oracle could not tell'}")
         return FAILED
     return 0
 
 
-def _later(verb: str, prefix: str, opened: Store, budget: float | None, jobs: int, as_json: bool) -> int:
-    """What is asked of an experiment that was begun before."""
-    from ..blaming import journal, results
-
-    if verb == "resume":
-        experiment_id = journal.find(opened.path, prefix)
-        header, _, _ = journal.read(opened.path / "blame" / f"{experiment_id}.journal.jsonl")
-        asked = header["settings"]
-        if "oracle" not in asked:
-            raise UsageError(f"experiment {experiment_id} was begun from Python: resume it there")
-        budget = header["budget_usd"] if budget is None else budget
-        return _experiment(opened, header["run_id"], asked, budget, jobs, as_json, experiment_id)
-    if verb == "show":
-        experiment_id = results.experiment_of(opened, prefix)["experiment_id"]
-        if as_json:
-            print_json(view.as_json(opened, experiment_id))
-        else:
-            view.print_experiment(opened, experiment_id, every=True)
-        return 0
-    experiment_id, wrong = results.verify(opened, prefix)
-    if as_json:
-        print_json({"experiment_id": experiment_id, "wrong": wrong})
-    elif wrong:
-        say("\n".join(wrong))
-    else:
-        print(f"{experiment_id}: every number follows from its trials")
-    return FINDING if wrong else 0
-
-
 @contextlib.contextmanager
 def _progress() -> Iterator[OnProgress | None]:
-    """What shows an experiment on a terminal while it runs; None where standard error is none."""
+    """Give what shows an experiment on a terminal while it runs; None where standard error is none."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -11,7 +11,7 @@ from .output import cell, print_narrow, table
 if TYPE_CHECKING:
     from ..blaming import Estimate
     from ..blaming.experiment import Progress
-    from ..store import Store
+    from ..blaming.result import Tables
 
 _LEADERS = 3
 _PREVIEW = 60
@@ -26,30 +26,13 @@ def print_estimate(found: Estimate, budget: float | None) -> None:
     print(f"if no step has one: {found.null_forks_mean:.0f} forks, {money(found.null_cost_mean)}")
 
 
-def as_json(store: Store, experiment_id: str) -> dict[str, Any]:
-    """The experiment with its effects and sets."""
-    given = {"id": experiment_id}
-    (experiment,) = store.rows("select * from blame_experiments where experiment_id = $id", given)
-    (unpriced,) = store.rows(
-        "select count(*) as forks from blame_trials "
-        "where experiment_id = $id and calls_live > 0 and cost_usd is null",
-        given,
-    )
-    return {
-        **experiment,
-        "unpriced_forks": unpriced["forks"],
-        "effects": store.rows("select * from blame_effects where experiment_id = $id order by step", given),
-        "sets": store.rows("select * from blame_sets where experiment_id = $id", given),
-    }
-
-
-def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
+def print_experiment(tables: Tables, *, every: bool) -> None:
     """Print the finding and the steps that have something to say, or every step with its reason."""
     from ..blaming.modes import mode_found
 
-    found = as_json(store, experiment_id)
+    found = tables.experiment
     print(found["message"])
-    rows = sorted(found["effects"], key=lambda row: (row["rank"] is None, row["rank"] or 0, row["step"]))
+    rows = sorted(tables.effects, key=lambda row: (row["rank"] is None, row["rank"] or 0, row["step"]))
     shown = table("step", "verdict", "effect", "interval", "flips", "control", "what it answered")
     reasons: dict[str, list[str]] = {}
     for row in rows:
@@ -69,18 +52,17 @@ def print_experiment(store: Store, experiment_id: str, *, every: bool) -> None:
         print_narrow(shown)
     for reason, steps in reasons.items() if every else ():
         print(f"step{'s' * (len(steps) > 1)} {', '.join(steps)}: {reason}")
-    for one in found["sets"]:
+    for one in tables.sets:
         print(f"steps {one['set_id']} together: {one['verdict']} ({one['reason']})")
     controls = f", {found['controls']} of them controls" if mode_found(found["mode"]).counts_controls else ""
     print(
-        f"experiment {experiment_id} · {found['mode']}, {found['perturbation']}{_coupled(found)} · "
-        f"{found['forks']} forks"
-        f"{controls} · {_spent(found)} · ended: {found['stop_reason']}"
+        f"experiment {found['experiment_id']} · {found['mode']}, {found['perturbation']}{_coupled(found)} · "
+        f"{found['forks']} forks{controls} · {_spent(found)} · ended: {found['stop_reason']}"
     )
     if found["oracle_note"]:
         print(f"{found['oracle_name']}: {found['oracle_note']} · {money(found['grading_usd'])}")
     if not every:
-        print(f"why a step is not named: tracefork-otel blame show {experiment_id[:8]}")
+        print(f"why a step is not named: tracefork-otel blame show {found['experiment_id'][:8]}")
 
 
 def _coupled(found: Mapping[str, Any]) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import UnknownRun
 
+from ..blaming.verifying import stored_result
 from .content import About, Change, Report, change_between, report_of
 
 if TYPE_CHECKING:
     from ..blaming.journal import TrialRecord
-    from ..blaming.results import BlameResult
+    from ..blaming.result import BlameResult
     from ..store import Run, Store
 
 
@@ -46,25 +46,7 @@ def report_of_result(run: Run, result: BlameResult) -> Report:
 
 def report_of_stored(store: Store, prefix: str) -> Report:
     """The report of a finished experiment, its findings computed again from the trials in the store."""
-    from ..blaming.results import BlameResult, experiment_of, plan_of, search_of, stored_trials
-
-    row = experiment_of(store, prefix)
-    plan = plan_of(json.loads(row["params_json"]))
-    trials = stored_trials(store, row["experiment_id"])
-    result = BlameResult(
-        experiment_id=row["experiment_id"],
-        run_id=row["run_id"],
-        findings=search_of(plan, trials, row["stop_reason"]).verdict(),
-        trials=tuple(trials),
-        plan=plan,
-        header={
-            "change": row["perturbation"],
-            "oracle": row["oracle_name"],
-            "oracle_note": row["oracle_note"],
-            "grading_usd": row["grading_usd"],
-            "budget_usd": row["budget_usd"],
-        },
-    )
+    result = stored_result(store, prefix)
     return report_of_result(store.run(result.run_id), result)
 
 

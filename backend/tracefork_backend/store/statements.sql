@@ -115,3 +115,20 @@ SELECT trace_id AS run_id, step, span_id FROM _steps WHERE list_contains($spans:
 SELECT name, process_id, attributes FROM _spans WHERE kind = 'note' AND name IN ('lost', 'incomplete') ORDER BY started_ns
 -- :recorded_runs
 SELECT run_id, name, status, entrypoint, command FROM runs WHERE kind IN ('record', 'fork') ORDER BY started_at, run_id
+-- :blame_experiments
+SELECT * FROM blame_experiments ORDER BY created_at
+-- :blame_effects
+SELECT * FROM blame_effects WHERE experiment_id = $id ORDER BY step
+-- :blame_sets
+SELECT * FROM blame_sets WHERE experiment_id = $id
+-- :blame_trials
+SELECT *, epoch_ns(started_at) AS started_ns, epoch_ns(ended_at) AS ended_ns
+FROM blame_trials
+WHERE experiment_id = $id
+ORDER BY seq
+-- :blame_unpriced
+SELECT count(*) AS forks FROM blame_trials WHERE experiment_id = $id AND calls_live > 0 AND cost_usd IS NULL
+-- :trials_that_ran
+SELECT run_id, f.cost_usd FROM forks f JOIN runs r USING (run_id) WHERE r.experiment_id = $id
+-- :roots_of_forks
+SELECT trace_id, span_id FROM spans WHERE parent_span_id IS NULL AND name LIKE 'fork %' AND attributes LIKE $named

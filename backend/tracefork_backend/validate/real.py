@@ -19,7 +19,7 @@ from tracefork_otel import TraceforkInstrumentor
 
 from ..blaming import changes
 from ..blaming.experiment import blame
-from ..blaming.results import BlameResult
+from ..blaming.result import BlameResult
 from ..grading.oracle import regex
 from ..simulate import ModelServer
 from ..store import Run, open_store

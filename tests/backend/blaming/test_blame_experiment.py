@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import tracefork_backend as tf
@@ -12,7 +14,8 @@ from conftest import Capture
 from tracefork_backend.blaming import changes, journal
 from tracefork_backend.blaming.changes import Change
 from tracefork_backend.blaming.experiment import Progress, estimate
-from tracefork_backend.blaming.results import verify, write_back
+from tracefork_backend.blaming.verifying import verify
+from tracefork_backend.blaming.writing import write_back
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
@@ -21,6 +24,7 @@ from tracefork_backend.validate.agents import ask
 
 import tracefork_otel
 from tracefork_otel import UsageError
+from tracefork_otel.errors import TraceforkError
 
 MODEL = "claude-haiku-4-5"
 GRADED = tf.regex(success="WON", failure="LOST")
@@ -152,6 +156,44 @@ def test_an_interrupted_experiment_goes_on_without_paying_twice(
     assert result.findings.certified == (1,)
     with pytest.raises(UsageError, match="change was 'ablate', now it is 'noop'"):
         tf.blame(run, oracle=GRADED, change=changes.noop(), agent=ask, resume=experiment_id)
+
+
+def test_a_journal_of_the_first_format_is_read_by_names(tmp_path: Path) -> None:
+    """What was told by its place in a list has its flag's name; what was not given is not there."""
+    settings = {
+        "oracle": ["BOOKED", None, None, False, None, [None, None, None]],
+        "change": [None, False, False, "/tmp/better.json", None, None],
+        "how": {"mode": "auto"},
+        "jobs": 1,
+    }
+    path = tmp_path / "old.jsonl"
+    header = {"format": "tracefork blame journal 1", "run_id": "a" * 32, "settings": settings}
+    path.write_text(json.dumps(header) + "\n")
+    assert journal.read(path)[0]["settings"] == {
+        "oracle": {"success_re": "BOOKED"},
+        "change": {"repair": "/tmp/better.json"},
+        "how": {"mode": "auto"},
+        "jobs": 1,
+    }
+    path.write_text(json.dumps({**header, "settings": {}}) + "\n")
+    assert journal.read(path)[0]["settings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        ('{"format": "tracefork blame journal 3"}', "old.jsonl.*journal 3, is newer than 2.*upgrade"),
+        ('{"format": "tracefork tape 1"}', "no journal of an experiment"),
+        ('{"format": "tracefork blame journal x"}', "no journal of an experiment"),
+        ("[]", "no journal of an experiment"),
+    ],
+)
+def test_what_is_no_journal_that_can_be_read_is_named(tmp_path: Path, first: str, says: str) -> None:
+    """A newer format, another file's and no JSON object are refused by the file's name."""
+    path = tmp_path / "old.jsonl"
+    path.write_text(first + "\n")
+    with pytest.raises(TraceforkError, match=says):
+        journal.read(path)
 
 
 def test_a_trial_that_was_lost_with_its_process_counts_as_spent(recorded: Callable[..., Run]) -> None:

@@ -14,8 +14,8 @@ from conftest import Capture
 from tracefork_backend.blaming import Plan, Search, TrialRequest, changes, journal
 from tracefork_backend.blaming.contrast import Contrast
 from tracefork_backend.blaming.experiment import Progress
-from tracefork_backend.blaming.results import verify
 from tracefork_backend.blaming.trials import Arm, Ledger
+from tracefork_backend.blaming.verifying import verify
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
 from tracefork_backend.store import Run, open_store

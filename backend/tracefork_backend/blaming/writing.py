@@ -1,0 +1,137 @@
+"""An experiment written back as spans: a trace of its own, and notes in the trace of its run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tracefork_otel.tape.tape import Tape
+
+from ..store import Store
+from ..writeback import BLAME, BLAME_NOTE, SpanRef, WriteBack, link
+from .findings import Effect
+from .journal import TrialRecord
+from .result import BlameResult, arm_row, effect_rows, experiment_row, finite, set_rows
+
+NOTED = ("certified", "minor", "inconclusive")
+"""The verdicts that have something to say in the parent's trace."""
+_LINKS = 20
+"""Flipped forks that one note leads to: a person opens a few of them."""
+
+
+def write_back(
+    store: Store,
+    tape: Tape,
+    result: BlameResult,
+    *,
+    roots: Mapping[str, str] | None = None,
+    root_of_parent: str | None = None,
+) -> None:
+    """Write the experiment with its arms and trials as a trace, and notes at the steps of its parent's.
+
+    `roots` are the root spans of its trials by their runs, and `root_of_parent` the recorded run's, where the
+    caller knows them: the store need not be read then, which has just grown by all trials.
+    """
+    ends = [one.ended_ns for one in result.trials] or [time.time_ns()]
+    starts = [one.started_ns for one in result.trials] or ends
+    if roots is None or not {one.run_id for one in result.trials} <= roots.keys():
+        # Asked before anything is written: each write makes the store read itself anew.
+        found = store.ask("roots_of_forks", named=f'%"{result.experiment_id}"%')
+        roots = {row["trace_id"]: row["span_id"] for row in found}
+    if root_of_parent is None:
+        root_of_parent = store.root_of(result.run_id)
+    with WriteBack(store.path) as spans:
+        told = {"tracefork.experiment.id": result.experiment_id, "tracefork.parent.run_id": result.run_id}
+        row = experiment_row(result)
+        root = spans.span(
+            name=BLAME.format(name=tape.name),
+            attributes={
+                **told,
+                "tracefork.blame.experiment": _json(row),
+                "tracefork.blame.finding": row["message"],
+            },
+            started_ns=min(starts),
+            ended_ns=max(ends),
+            links=[] if root_of_parent is None else [link(result.run_id, root_of_parent, "parent")],
+        )
+        _write_arms(spans, root, roots, result)
+        for name, rows in (("effect", effect_rows(result)), ("set", set_rows(result))):
+            for one in rows:
+                spans.span(
+                    name=f"{name} {one.get('step', one.get('set_id'))} {one['verdict']}",
+                    attributes={**told, f"tracefork.blame.{name}": _json(one)},
+                    started_ns=max(ends),
+                    ended_ns=max(ends),
+                    parent=root,
+                )
+        for effect in result.findings.effects:
+            if effect.verdict in NOTED:
+                _note(spans, roots, tape, result, effect, root)
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+
+def _write_arms(spans: WriteBack, root: SpanRef, roots: Mapping[str, str], result: BlameResult) -> None:
+    arms: dict[str, list[TrialRecord]] = {}
+    for trial in result.trials:
+        arms.setdefault(trial.arm_id, []).append(trial)
+    for arm_id, trials in arms.items():
+        arm = spans.span(
+            name=f"arm {arm_id}",
+            attributes={
+                "tracefork.experiment.id": result.experiment_id,
+                "tracefork.blame.arm": _json(arm_row(result, trials)),
+            },
+            started_ns=min(one.started_ns for one in trials),
+            ended_ns=max(one.ended_ns for one in trials),
+            parent=root,
+        )
+        for trial in trials:
+            told = {"experiment_id": result.experiment_id, **dataclasses.asdict(trial)}
+            spans.span(
+                name=f"trial {trial.trial_id} {trial.status}",
+                attributes={"tracefork.blame.trial": _json(told)},
+                started_ns=trial.started_ns,
+                ended_ns=trial.ended_ns,
+                parent=arm,
+                links=_links(roots, [trial]),
+            )
+
+
+def _links(roots: Mapping[str, str], trials: list[TrialRecord]) -> list[dict[str, object]]:
+    return [link(one.run_id, roots[one.run_id], "fork") for one in trials if one.run_id in roots]
+
+
+def _note(
+    spans: WriteBack,
+    roots: Mapping[str, str],
+    tape: Tape,
+    result: BlameResult,
+    effect: Effect,
+    root: SpanRef,
+) -> None:
+    """Say at the step's exchange what was found of it; the root cause is an error in words."""
+    flipped = [one for one in result.trials if one.status == "flip" and effect.step in one.steps][:_LINKS]
+    shown = {f"tracefork.blame.{name}": value for name, value in finite(dataclasses.asdict(effect)).items()}
+    spans.note(
+        exchange=tape.exchanges[effect.step],
+        name=BLAME_NOTE.format(verdict=effect.verdict),
+        links=[link(root.trace_id, root.span_id, "fork"), *_links(roots, flipped)],
+        attributes={
+            **shown,
+            "tracefork.experiment.id": result.experiment_id,
+            "tracefork.blame.mode": result.findings.mode,
+            "tracefork.blame.alpha": result.plan.alpha,
+            "tracefork.blame.oracle": result.header["oracle"],
+            "tracefork.blame.perturbation": result.header["change"],
+            "tracefork.blame.forks": len(result.trials),
+            "tracefork.blame.cost_usd": result.cost_usd,
+        },
+        status="ERROR" if effect.is_root else "UNSET",
+        message=f"lost here: {result.findings.message}" if effect.is_root else None,
+    )
