@@ -6,38 +6,32 @@ Bytes that no rule touches stay as they are, the order of keys and the spelling 
 from __future__ import annotations
 
 import codecs
-import json
 import re
+import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
-from ..wire.codings import Unreadable, coded, undone
+from ..wire.codings import Plain, Unreadable, coded, undone
 from ..wire.dumps import dumps
 from ..wire.json_places import Place, decoded, places
-from ..wire.paths import fits
+from ..wire.paths import PathTokens, fits
+from ..wire.sse import data_spans, is_sse
 from .rules import DIGEST, Rule, Rules, Side
 
 MAX_PLAIN = 64 * 2**20
 """The largest body that is looked into while the agent waits; a compressed one can claim to be any size."""
-_DATA = re.compile(r"^data:[ ]?([^\r\n]*)", re.M)
+BUDGET_S = 5
+"""Of the agent's time: what patterns that backtrack may take for one body."""
 _LINE = re.compile(r"^[^\r\n]+", re.M)
-_EVENTS = re.compile(r"(?:data|event|id|retry)?:")
-_SAID = frozenset(
-    (
-        "text",
-        "thinking",
-        "partial_json",
-        "content",
-        "arguments",
-        "delta",
-        "refusal",
-        "reasoning",
-        "reasoning_content",
-    )
+_SAID = (
+    *("text", "thinking", "partial_json", "content", "arguments", "delta"),
+    *("refusal", "reasoning", "reasoning_content"),
 )
+"""Members of events that hold a piece of a text."""
 _LANE = ("index", "output_index", "content_index", "summary_index", "item_id")
 """Members that tell apart what is said at the same time in one stream."""
 
@@ -51,19 +45,25 @@ class Rewritten:
     counts: Counter[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Edit:
+class _Edit(NamedTuple):
     start: int
     end: int
     new: str
-    cuts: tuple[int, ...] | None = None
-    """Where in `new` the cuts of the old text fall; None for its end."""
+
+
+class _Piece(NamedTuple):
+    """A part of the text, what it says, and how that is spelled."""
+
+    start: int
+    end: int
+    said: str
+    spell: Callable[[str], str]
 
 
 def rewrite(
     rules: Rules, side: Side, body: bytes, *, media: str, coding: str, sizes: Sequence[int] = ()
 ) -> Rewritten | None:
-    """The body with what the rules find replaced, and its chunks' sizes; None if they find nothing.
+    """Return the body with what the rules find replaced, and its chunks' sizes; None if they find nothing.
 
     A cut within something that was replaced moves to its end; chunks that become empty go. A compressed body
     is cut in as many pieces as it came in, as far as it has bytes. Raises Unreadable where it cannot look.
@@ -71,161 +71,175 @@ def rewrite(
     paths, patterns = rules.of("json", side), rules.of("pattern", side)
     if not body or not (paths or patterns):
         return None
-    plain = undone(body, coding, limit=MAX_PLAIN)
-    if plain.end == "limit":
-        raise Unreadable(f"it has more than {MAX_PLAIN} bytes once it is decompressed")
-    if plain.end == "more":
-        raise Unreadable("more follows its compressed data")
-    bare = plain.body
-    spelling = _spelling(bare)
-    text = bare.decode(spelling)
-    cuts = () if coding else _cuts(bare, spelling, sizes)
-    counts: Counter[str] = Counter()
-    if any(_may_hold(text, rule) for rule in paths):
-        text, cuts = _applied(text, cuts, _by_path(rules, paths, text, media, counts))
-    if patterns:
-        text, cuts = _applied(text, cuts, _by_pattern(rules, patterns, text, cuts, media, counts))
-    if not counts:
+    plain = _plain(body, coding)
+    spelling = _spelling(plain.body)
+    cuts = () if coding else _cuts(plain.body, spelling, sizes)
+    made = _Rewriting(rules, plain.body.decode(spelling), media, cuts)
+    made.by_path(paths)
+    made.by_pattern(patterns)
+    if not made.counts:
         return None
-    pieces = [
-        _encoded(text[start:end], spelling) for start, end in zip((0, *cuts), (*cuts, len(text)), strict=True)
-    ]
+    edges = (0, *made.cuts, len(made.text))
+    pieces = [_encoded(made.text[start:end], spelling) for start, end in pairwise(edges)]
+    new = b"".join(pieces)
     if not coding:
-        return Rewritten(
-            b"".join(pieces), tuple(len(piece) for piece in pieces if piece) if sizes else (), counts
-        )
-    new = coded(b"".join(pieces), coding, whole=plain.end == "whole")
-    return Rewritten(new, _even(len(new), len(sizes)), counts)
+        return Rewritten(new, tuple(len(one) for one in pieces if one) if sizes else (), made.counts)
+    new = coded(new, coding, whole=plain.end == "whole")
+    return Rewritten(new, _even(len(new), len(sizes)), made.counts)
 
 
 def substituted(rules: Rules, side: Side, text: str, counts: Counter[str] | None = None) -> str:
-    """The text with what the patterns find in it replaced."""
-    found = counts if counts is not None else Counter[str]()
-    return _passes(rules, rules.of("pattern", side), text, (), found)[0]
+    """Return the text with what the patterns find in it replaced."""
+    return _passes(rules, rules.of("pattern", side), text, (), Counter() if counts is None else counts)[0]
 
 
 def substituted_json(rules: Rules, text: str, counts: Counter[str]) -> str:
-    """The same by the patterns of both sides, for a text that is JSON, or may be."""
-    patterns = rules.of("pattern", None)
-    if not patterns:
-        return text
-    return _applied(text, (), _by_pattern(rules, patterns, text, (), "application/json", counts))[0]
+    """Return the same by the patterns of both sides, for a text that is JSON, or may be."""
+    made = _Rewriting(rules, text, "application/json", (), counts)
+    made.by_pattern(rules.of("pattern", None))
+    return made.text
 
 
-# --- by JSON path ---
+class _Rewriting:
+    """A text in the making, where its chunks meet in it, and how often each rule replaced something."""
+
+    def __init__(
+        self, rules: Rules, text: str, media: str, cuts: Sequence[int], counts: Counter[str] | None = None
+    ) -> None:
+        self.text = text
+        self.cuts = tuple(cuts)
+        self.counts: Counter[str] = Counter() if counts is None else counts
+        self._rules = rules
+        self._media = media
+
+    def by_path(self, paths: Sequence[Rule]) -> None:
+        """Replace the values at JSON paths."""
+        if not any(_may_hold(self.text, rule) for rule in paths):
+            return
+        found = [*self._documents()]
+        if not found and "json" in self._media:
+            raise Unreadable("it is not JSON, so JSON paths cannot be looked for")
+        edits: list[_Edit] = []
+        for place in (place for _, document in found for place in document if place.kind != "key"):
+            rule = next((one for one in paths if fits(one.path, place.path)), None)
+            if rule is None:
+                continue
+            old = self.text[place.start : place.end]
+            content = decoded(old) if place.kind == "string" else old
+            new = self._rules.instead(rule, content)
+            if place.kind != "string" or new != content:
+                self.counts[rule.name] += 1
+                edits.append(_Edit(place.start, place.end, dumps(new)))
+        self._apply(edits)
+
+    def by_pattern(self, patterns: Sequence[Rule]) -> None:
+        """Replace what patterns find in what the text says."""
+        edits: list[_Edit] = []
+        begun = time.thread_time()
+        for pieces in self._said() if patterns else ():
+            edits += self._together(patterns, pieces)
+            if time.thread_time() - begun > BUDGET_S:
+                raise Unreadable(f"its patterns take more than {BUDGET_S} s")
+        self._apply(edits)
+
+    def _together(self, patterns: Sequence[Rule], pieces: Sequence[_Piece]) -> Iterator[_Edit]:
+        """Yield the edits of pieces that make one text; a match that spans some stands in the first."""
+        said = [piece.said for piece in pieces]
+        whole = said[0] if len(said) == 1 else "".join(said)
+        new, cuts = _passes(self._rules, patterns, whole, [*accumulate(map(len, said[:-1]))], self.counts)
+        if new == whole:
+            return
+        for piece, (start, end) in zip(pieces, pairwise((0, *cuts, len(new))), strict=True):
+            if new[start:end] != piece.said:
+                yield _Edit(piece.start, piece.end, piece.spell(new[start:end]))
+
+    def _apply(self, edits: Iterable[_Edit]) -> None:
+        self.text, self.cuts = _applied(self.text, self.cuts, edits)
+
+    # --- what the text consists of ---
+
+    def _said(self) -> Iterator[list[_Piece]]:
+        """Yield what is looked at as one: a value, what a stream says in pieces, a text between documents."""
+        lanes: dict[object, list[_Piece]] = {}
+        between = 0
+        streamed = self._is_stream()
+        for (start, end), document in self._documents():
+            yield self._gap(between, start)
+            between = end
+            tokens = {place.path: self.text[place.start : place.end] for place in document if streamed}
+            for place in document:
+                if place.kind not in ("string", "key", "number"):
+                    continue
+                old = self.text[place.start : place.end]
+                piece = _Piece(place.start, place.end, old if place.kind == "number" else decoded(old), dumps)
+                lane = _lane(place.path, tokens) if streamed and place.kind == "string" else None
+                if lane is None:
+                    yield [piece]
+                else:
+                    lanes.setdefault(lane, []).append(piece)
+        yield self._gap(between, len(self.text))
+        yield from lanes.values()
+
+    def _gap(self, start: int, end: int) -> list[_Piece]:
+        inner = self.cuts[bisect_right(self.cuts, start) : bisect_left(self.cuts, end)]
+        edges = pairwise((start, *inner, end)) if start < end else ()
+        return [_Piece(a, b, self.text[a:b], str) for a, b in edges]
+
+    def _is_stream(self) -> bool:
+        return is_sse(self.text[:64].encode("utf-8", "replace"), self._media)
+
+    def _documents(self) -> Iterator[tuple[tuple[int, int], list[Place]]]:
+        """Yield each JSON text in the text: all of it, or what stands behind `data:`, or on a line."""
+        if self._is_stream():
+            spans = data_spans(self.text)
+        elif (document := _places(self.text, 0, len(self.text))) is not None:
+            yield (0, len(self.text)), document
+            return
+        else:
+            spans = (found.span() for found in _LINE.finditer(self.text))
+        for start, end in spans:
+            document = _places(self.text, start, end)
+            if document is not None:
+                yield (start, end), document
 
 
 def _may_hold(text: str, rule: Rule) -> bool:
-    """Whether some value can have the rule's path: its last name stands in the text, or may, in escapes."""
+    """Return whether some value can have the rule's path: its last name stands there, or may, in escapes."""
     last = rule.path[-1]
     return isinstance(last, int) or last in ("*", "**") or last in text or "\\u" in text
 
 
-def _by_path(rules: Rules, paths: Sequence[Rule], text: str, media: str, counts: Counter[str]) -> list[_Edit]:
-    documents = list(_documents(text, media))
-    if not documents and "json" in media:
-        raise Unreadable("it is not JSON, so JSON paths cannot be looked for")
-    edits: list[_Edit] = []
-    for _, found in documents:
-        for value in found:
-            rule = (
-                None
-                if value.kind == "key"
-                else next((one for one in paths if fits(one.path, value.path)), None)
-            )
-            if rule is None:
-                continue
-            old = text[value.start : value.end]
-            content = decoded(old) if value.kind == "string" else old
-            new = rules.instead(rule, content)
-            if value.kind == "string" and new == content:
-                continue
-            counts[rule.name] += 1
-            edits.append(_Edit(value.start, value.end, dumps(new)))
-    return edits
+def _places(text: str, start: int, end: int) -> list[Place] | None:
+    if not text[start : start + 64].lstrip().startswith(("{", "[")):
+        return None
+    found = [*places(text, start, end)]
+    whole = [place for place in found if place is not None]
+    return whole if len(whole) == len(found) else None
 
 
-# --- by pattern ---
+def _lane(path: PathTokens, tokens: dict[PathTokens, str]) -> object:
+    """Return what is equal for the strings that make one text, None if the string is no piece of one."""
+    if not path or path[-1] not in _SAID:
+        return None
+    if not ("delta" in path or "parts" in path or path[0] == "choices"):
+        return None
+    above = (path[:length] for length in range(len(path)))
+    return (tokens.get(("type",)), path, *(tokens.get((*one, name)) for one in above for name in _LANE))
 
 
-def _by_pattern(
-    rules: Rules, patterns: Sequence[Rule], text: str, cuts: Sequence[int], media: str, counts: Counter[str]
-) -> list[_Edit]:
-    edits: list[_Edit] = []
-    lanes: dict[object, list[Place]] = {}
-    between = 0
-    streamed = _is_stream(text, media)
-    for (start, end), found in _documents(text, media):
-        edits += _in_gap(rules, patterns, text, between, start, cuts, counts)
-        between = end
-        lane_of = _lanes(text[start:end]) if streamed else None
-        for value in found:
-            if value.kind not in ("string", "key", "number"):
-                continue
-            lane = lane_of(value) if lane_of is not None and value.kind == "string" else None
-            if lane is not None:
-                lanes.setdefault(lane, []).append(value)
-                continue
-            edits += _in_value(rules, patterns, text, value, counts)
-    edits += _in_gap(rules, patterns, text, between, len(text), cuts, counts)
-    for pieces in lanes.values():
-        edits += _in_lane(rules, patterns, text, pieces, counts)
-    return edits
-
-
-def _in_gap(
-    rules: Rules,
-    patterns: Sequence[Rule],
-    text: str,
-    start: int,
-    end: int,
-    cuts: Sequence[int],
-    counts: Counter[str],
-) -> list[_Edit]:
-    if start >= end:
-        return []
-    inner = tuple(cut - start for cut in cuts[bisect_right(cuts, start) : bisect_left(cuts, end)])
-    new, moved = _passes(rules, patterns, text[start:end], inner, counts)
-    return [_Edit(start, end, new, moved)] if new != text[start:end] else []
-
-
-def _in_value(
-    rules: Rules, patterns: Sequence[Rule], text: str, value: Place, counts: Counter[str]
-) -> list[_Edit]:
-    old = text[value.start : value.end]
-    content = old if value.kind == "number" else decoded(old)
-    new = _passes(rules, patterns, content, (), counts)[0]
-    return [] if new == content else [_Edit(value.start, value.end, dumps(new))]
-
-
-def _in_lane(
-    rules: Rules, patterns: Sequence[Rule], text: str, pieces: Sequence[Place], counts: Counter[str]
-) -> list[_Edit]:
-    """What the pieces say together: a match that spans some stands in the first of them."""
-    said = [decoded(text[piece.start : piece.end]) for piece in pieces]
-    cuts: list[int] = []
-    at = 0
-    for one in said[:-1]:
-        at += len(one)
-        cuts.append(at)
-    new, moved = _passes(rules, patterns, "".join(said), cuts, counts)
-    parts = [new[start:end] for start, end in zip((0, *moved), (*moved, len(new)), strict=True)]
-    return [
-        _Edit(piece.start, piece.end, dumps(part))
-        for piece, part, before in zip(pieces, parts, said, strict=True)
-        if part != before
-    ]
+# --- replaced ---
 
 
 def _passes(
-    rules: Rules, patterns: Sequence[Rule], text: str, cuts: Iterable[int], counts: Counter[str]
+    rules: Rules, patterns: Sequence[Rule], text: str, cuts: Sequence[int], counts: Counter[str]
 ) -> tuple[str, tuple[int, ...]]:
+    """Return the text as the patterns leave it, one after the other, and where its cuts are then."""
     moved = tuple(cuts)
     for rule in patterns:
         assert rule.regex is not None
         edits: list[_Edit] = []
         kept: list[tuple[int, int]] | None = None
-        for match in rule.regex.finditer(text):
+        for match in rule.regex.finditer(text) if rule.regex.search(text) else ():
             if kept is None:
                 kept = [digest.span() for digest in DIGEST.finditer(text)]
             start, end = match.span()
@@ -241,89 +255,36 @@ def _passes(
 
 
 def _applied(text: str, cuts: Sequence[int], edits: Iterable[_Edit]) -> tuple[str, tuple[int, ...]]:
-    """The text with the edits made, outer ones before those within them, and where the cuts are then."""
+    """Return the text with the edits made, of nested ones the outer, and where the cuts are then.
+
+    A cut within something that is replaced moves to its end.
+    """
     parts: list[str] = []
-    moved: list[int] = []
-    at = length = taken = 0
-    for edit in sorted(edits, key=lambda one: (one.start, -one.end)):
-        if edit.start < at:
+    starts: list[int] = []
+    ends, shifts = [0], [0]
+    for start, end, new in sorted(edits, key=lambda one: (one.start, -one.end)):
+        if start < ends[-1]:
             continue
-        while taken < len(cuts) and cuts[taken] <= edit.start:
-            moved.append(length + cuts[taken] - at)
-            taken += 1
-        parts += text[at : edit.start], edit.new
-        length += edit.start - at
-        inner = iter(edit.cuts or ())
-        while taken < len(cuts) and cuts[taken] < edit.end:
-            moved.append(length + (len(edit.new) if edit.cuts is None else next(inner, len(edit.new))))
-            taken += 1
-        length += len(edit.new)
-        at = edit.end
-    parts.append(text[at:])
-    moved += [length + cut - at for cut in cuts[taken:]]
-    return "".join(parts), tuple(moved)
-
-
-# --- what a text consists of ---
-
-
-def _is_stream(text: str, media: str) -> bool:
-    return "event-stream" in media or _EVENTS.match(text) is not None
-
-
-def _documents(text: str, media: str) -> Iterator[tuple[tuple[int, int], list[Place]]]:
-    """Each JSON text in the text: all of it, or what stands behind `data:`, or on a line of its own."""
-    if _is_stream(text, media):
-        places = [found.span(1) for found in _DATA.finditer(text)]
-    else:
-        found = _values(text, 0, len(text))
-        if found is not None:
-            yield (0, len(text)), found
-            return
-        places = [found.span() for found in _LINE.finditer(text)]
-    for start, end in places:
-        found = _values(text, start, end)
-        if found is not None:
-            yield (start, end), found
-
-
-def _values(text: str, start: int, end: int) -> list[Place] | None:
-    if not text[start : start + 64].lstrip().startswith(("{", "[")):
-        return None
-    found: list[Place] = []
-    for value in places(text, start, end):
-        if value is None:
-            return None
-        found.append(value)
-    return found
-
-
-def _lanes(document: str) -> Any:
-    """Which text a value of an event goes on with, or None if it is none that comes in pieces."""
-    try:
-        event: Any = json.loads(document)
-    except (ValueError, RecursionError):
-        return lambda value: None
-    kind = event.get("type") if isinstance(event, dict) else None
-
-    def lane(value: Place) -> object:
-        path = value.path
-        if not path or path[-1] not in _SAID:
-            return None
-        if not ("delta" in path or "parts" in path or path[0] == "choices"):
-            return None
-        told: list[object] = [kind, path]
-        at: Any = event
-        for token in path:
-            if isinstance(at, dict):
-                told += [str(at[name]) for name in _LANE if name in at]
-            at = at[token]
-        return tuple(told)
-
-    return lane
+        parts += text[ends[-1] : start], new
+        shifts.append(shifts[-1] + len(new) - (end - start))
+        starts.append(start)
+        ends.append(end)
+    parts.append(text[ends[-1] :])
+    before = [bisect_left(starts, cut) for cut in cuts]
+    return "".join(parts), tuple(max(cut, ends[n]) + shifts[n] for cut, n in zip(cuts, before, strict=True))
 
 
 # --- bytes ---
+
+
+def _plain(body: bytes, coding: str) -> Plain:
+    """Return the body without its codings, whole or cut; raises Unreadable for any other."""
+    plain = undone(body, coding, limit=MAX_PLAIN)
+    if plain.end == "limit":
+        raise Unreadable(f"it has more than {MAX_PLAIN} bytes once it is decompressed")
+    if plain.end == "more":
+        raise Unreadable("more follows its compressed data")
+    return plain
 
 
 def _spelling(plain: bytes) -> str:
@@ -358,8 +319,6 @@ def _cuts(plain: bytes, spelling: str, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _even(length: int, pieces: int) -> tuple[int, ...]:
-    if not pieces or not length:
-        return (length,) if pieces and length else ()
+    """Return the sizes of that many pieces, as even as they can be, none of them empty."""
     pieces = min(pieces, length)
-    size, more = divmod(length, pieces)
-    return tuple(size + (number < more) for number in range(pieces))
+    return tuple(length * (n + 1) // pieces - length * n // pieces for n in range(pieces))

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote_plus
 
 from ..errors import UsageError
 from ..exchange import Headers, RedactedRequest, Request, Response
+from .names import PARAMS, REDACTED, arguments, environment, is_secret_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,81 +22,8 @@ if TYPE_CHECKING:
     from .rules import Rules, Side
 
 LOG = logging.getLogger("tracefork_otel")
-REDACTED = "REDACTED"
-
-_HEADERS = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "x-api-key",
-        "api-key",
-        "apikey",
-        "x-apikey",
-        "x-goog-api-key",
-        "x-auth-token",
-        "x-access-token",
-        "x-amz-security-token",
-        "x-goog-iam-authorization-token",
-        "private-token",
-        "ocp-apim-subscription-key",
-        "x-functions-key",
-        "x-subscription-token",
-        "x-vault-token",
-    }
-)
-# Whole words, so that `anthropic-ratelimit-tokens-remaining` is kept; `key` only beside a word that makes it
-# a secret, so that `idempotency-key` and `sec-websocket-key` are kept.
-_SECRET_WORD = re.compile(
-    r"(?:^|[-_])(?:secret|password|passwd|credentials?|apikey|(?:api|access|auth|account|master|private"
-    r"|secret|subscription|license)[-_]?key)(?:$|[-_])"
-)
-# Request headers alone: a response's `x-next-page-token` steers the agent, and a replay must give it back.
-_TOKEN_WORD = re.compile(r"(?:^|[-_])token(?:$|[-_])")
-
-_PARAMS = frozenset(
-    {
-        "key",
-        "api_key",
-        "api-key",
-        "apikey",
-        "access_token",
-        "id_token",
-        "refresh_token",
-        "token",
-        "auth",
-        "authorization",
-        "sig",
-        "signature",
-        "password",
-        "passwd",
-        "secret",
-        "client_secret",
-        "client_assertion",
-        "subscription-key",
-        "subscription_key",
-        "x-amz-signature",
-        "x-amz-credential",
-        "x-amz-security-token",
-        "x-goog-signature",
-        "x-goog-credential",
-        "awsaccesskeyid",
-        "googleaccessid",
-    }
-)
 _PAIR = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
 _USERINFO = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#@]*(?:@[^/?#@]*)*@")
-
-_VARIABLE = re.compile(
-    r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|COOKIE|AUTHORIZATION|SIGNATURE|_AUTH$|_PAT$|_DSN$"
-    r"|CONNECTION_STRING|OTEL_EXPORTER_OTLP.*HEADERS",
-    re.IGNORECASE,
-)
-_VALUE = re.compile(
-    r"\b(?:sk|pk|rk|xox[abeoprs]|ghp|gho|ghs|ghu|github_pat|glpat|hf|AKIA|ASIA|AIza|ya29|eyJ)[-_A-Za-z0-9.]{16,}"
-    r"|-----BEGIN |://[^/\s:@]+:[^/\s@]+@"
-)
 
 _URL_HEADERS = (b"location", b"content-location", b"referer")
 """Headers that hold a URL; a replay follows a redirect to it with its secrets replaced, as recorded."""
@@ -133,8 +61,8 @@ class Redactor:
 
         Where the rules are `unreadable` nothing passes that they might have been meant for: no body, no text.
         """
-        self._headers = _HEADERS | {name.lower() for name in headers}
-        self._params = _PARAMS | {name.lower() for name in params}
+        self._headers = frozenset(name.lower() for name in headers)
+        self._params = PARAMS | {name.lower() for name in params}
         self.rules = rules
         self.unreadable = unreadable
         self._plain = rules is None and unreadable is None
@@ -260,9 +188,7 @@ class Redactor:
     def is_secret_header(self, name: str, *, request: bool = True) -> bool:
         """Whether the value of a header of that name is replaced."""
         lower = name.lower()
-        if lower in self._headers or _SECRET_WORD.search(lower):
-            return True
-        return request and _TOKEN_WORD.search(lower) is not None
+        return lower in self._headers or is_secret_header(lower, request=request)
 
     def url(self, url: str, counts: Counter[str] | None = None) -> str:
         """The URL with its user information and secret parameters replaced."""
@@ -399,34 +325,3 @@ def _of_length(headers: Headers, length: int, *, coded: bool = True) -> Headers:
         for name, value in headers
         if coded or name.lower() != "content-encoding"
     )
-
-
-def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The variables that may be recorded, and the names of those whose name or value looks secret."""
-    kept: dict[str, str] = {}
-    withheld: list[str] = []
-    for name, value in environ.items():
-        if _VARIABLE.search(name) or _VALUE.search(value):
-            withheld.append(name)
-        else:
-            kept[name] = value
-    return kept, tuple(sorted(withheld))
-
-
-def arguments(argv: Iterable[str]) -> tuple[str, ...]:
-    """The command line with the values of secret-looking options and arguments replaced."""
-    kept: list[str] = []
-    hide_next = False
-    for word in argv:
-        name, equals, _ = word.partition("=")
-        if hide_next and not word.startswith("-"):
-            kept.append(REDACTED)
-            hide_next = False
-            continue
-        secret_option = word.startswith("-") and _VARIABLE.search(name) is not None
-        hide_next = secret_option and not equals
-        if secret_option and equals:
-            kept.append(f"{name}={REDACTED}")
-        else:
-            kept.append(_VALUE.sub(REDACTED, word))
-    return tuple(kept)

@@ -6,14 +6,15 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from .paths import PathTokens
 
 Kind: TypeAlias = Literal["string", "key", "number", "word", "container"]
 
+# A colon is passed over like space: what stands before it is known for a key.
 _TOKEN = re.compile(
-    r'[ \t\r\n]*(?:("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|(-?\d[\d.eE+-]*)|([{}\[\]:,])|(-?[a-zA-Z]+))', re.S
+    r'[ \t\r\n:]*(?:("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|(-?\d[\d.eE+-]*)|([{}\[\],])|(-?[a-zA-Z]+))', re.S
 )
 _KINDS: dict[int, Kind] = {1: "string", 2: "number", 4: "word"}
 _MARK = 3
@@ -25,8 +26,7 @@ _TRIES = 64
 """How often a key may stand within other values: what a hostile body can cost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A value of a JSON text, or the key of one: where it stands in the text, and by which path."""
 
     path: PathTokens
@@ -56,41 +56,44 @@ def places(
     """
     at, size = start, len(text) if end is None else end
     stack: list[_Open] = []
+    top: _Open | None = None
     expects_key = False
     while at < size:
         found = _TOKEN.match(text, at, size)
         if found is None:
-            if text[at:size].strip():
+            if text[at:size].strip(" \t\r\n:"):
                 yield None
             break
         group = found.lastindex or 0
         start, at = found.span(group)
-        top = stack[-1] if stack else None
-        path = (*top.path, top.token) if top else ()
         mark = text[start] if group == _MARK else ""
-        if group == 1 and expects_key and top:
-            top.token = decoded(found[1])
-            yield Place((*top.path, top.token), start, at, "key")
-            expects_key = False
+        if mark == ",":
+            if top is not None:
+                expects_key = top.keyed
+                if isinstance(top.token, int):
+                    top.token += 1
         elif not mark:
-            yield Place(path, start, at, _KINDS[group])
+            if expects_key and group == 1 and top is not None:
+                top.token = decoded(found[1])
+            path = (*top.path, top.token) if top is not None else ()
+            yield Place(path, start, at, "key" if expects_key and group == 1 else _KINDS[group])
+            expects_key = False
         elif mark in "{[":
+            path = (*top.path, top.token) if top is not None else ()
             if len(path) == depth and (skipped := _end(text, start)):
                 yield Place(path, start, at := skipped, "container")
                 continue
             expects_key = mark == "{"
-            stack.append(_Open(path, start, expects_key, "" if expects_key else 0))
-        elif mark in "}]":
-            if top is None:
-                yield None
-                return
-            stack.pop()
-            expects_key = False
+            top = _Open(path, start, expects_key, "" if expects_key else 0)
+            stack.append(top)
+        elif top is None:
+            yield None
+            return
+        else:
             yield Place(top.path, top.start, at, "container")
-        elif mark == "," and top:
-            expects_key = top.keyed
-            if isinstance(top.token, int):
-                top.token += 1
+            stack.pop()
+            top = stack[-1] if stack else None
+            expects_key = False
     for opened in reversed(stack):
         yield Place(opened.path, opened.start, size, "container")
 

@@ -42,12 +42,24 @@ def parse_path(path: str) -> PathTokens:
 
 def fits(pattern: PathTokens, path: PathTokens) -> bool:
     """Return whether the pattern means the path: `*` stands for one step of it, `**` for any number."""
-    if not pattern:
-        return not path
-    first, rest = pattern[0], pattern[1:]
-    if first == _DEEP:
-        return any(fits(rest, path[skipped:]) for skipped in range(len(path) + 1))
-    return bool(path) and (first in (ANY, path[0])) and fits(rest, path[1:])
+    if pattern and path and pattern[-1] not in (ANY, _DEEP, path[-1]):
+        return False
+    at = step = resumed = 0
+    deep = -1  # where the last `**` stands, which takes one step more where what follows does not fit
+    while step < len(path):
+        token = pattern[at] if at < len(pattern) else None
+        if token == _DEEP:
+            deep, resumed = at, step
+            at += 1
+        elif token in (ANY, path[step]):
+            at += 1
+            step += 1
+        elif deep >= 0:
+            resumed += 1
+            at, step = deep + 1, resumed
+        else:
+            return False
+    return all(token == _DEEP for token in pattern[at:])
 
 
 def remove(value: Any, path: PathTokens) -> None:

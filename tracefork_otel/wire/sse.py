@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .messages import Stream
+
+
+_DATA = re.compile(r"^data:[ ]?([^\r\n]*)", re.M)
 
 
 def sse_events(body: bytes) -> Iterator[tuple[str | None, bytes]]:
@@ -41,7 +45,20 @@ def is_sse(body: bytes, content_type: str | None) -> bool:
     """Return whether the body is a stream of events: by its content type, else by how it begins."""
     if content_type is not None and "event-stream" in content_type.lower():
         return True
-    return body.lstrip()[:16].startswith((b"event:", b"data:", b":", b"id:", b"retry:"))
+    return body[:64].lstrip().startswith((b"event:", b"data:", b":", b"id:", b"retry:"))
+
+
+def data_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the value of each `data` line begins and ends."""
+    return (found.span(1) for found in _DATA.finditer(text))
+
+
+def sse_event(data: bytes, name: str | None = None, *, end: bytes = b"\n") -> bytes:
+    """Return one event, every line of its data behind a field of its own."""
+    lines = [b"data: " + line for line in data.split(b"\n")]
+    if name:
+        lines.insert(0, b"event: " + name.encode())
+    return b"".join(line + end for line in lines) + end
 
 
 def streams_by_body(url: str, request: dict[str, Any]) -> Stream | None:

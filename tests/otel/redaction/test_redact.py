@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recorded import fetch, run_python
 
-from tracefork_otel.redaction.redact import REDACTED, Redactor, arguments, environment
+from tracefork_otel.redaction.names import REDACTED, arguments, environment
+from tracefork_otel.redaction.redact import Redactor
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
+from tracefork_otel.redaction import bodies
 from tracefork_otel.redaction.bodies import rewrite
 from tracefork_otel.redaction.reading import from_json, load, parse
 from tracefork_otel.redaction.rules import Rules
@@ -53,6 +55,62 @@ def test_a_wrong_file_is_refused_by_name_and_key(tmp_path: Path, text: str, said
         load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(\w+)+@",
+        r"(a|aa)+$",
+        r"secret: (\w+\s?)+$",
+        r"(?:\w+\.?)+@x",
+        r"(a|b|ab)*c",
+        r"(.*a){12}$",
+        r"^(([a-z])+.)+[A-Z]([a-z])+$",
+    ],
+)
+def test_a_pattern_of_exponential_time_is_refused(pattern: str) -> None:
+    """However its repetitions overlap, a pattern that may never end is not taken."""
+    with pytest.raises(UsageError, match="exponential"):
+        rules({"pattern": pattern})
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(a+)+", r"\w+@\w+\.com", r"\b(?:\d[ -]*?){13,16}\b", r"sk-[A-Za-z0-9]{20,}", r"a.*b.*c.*d"]
+)
+def test_a_pattern_of_other_time_is_taken(pattern: str) -> None:
+    """What merely looks like it, or takes the square of the time, is a pattern like any other."""
+    assert rules({"pattern": pattern}).rules
+
+
+def test_the_documented_patterns_take_no_long_words_amiss() -> None:
+    """An encoded picture does not hold up the agent by the patterns of the example's file."""
+    told = load(Path(__file__).parents[3] / "examples" / "redaction.toml")
+    body = json.dumps({"messages": ["ab" * 100_000, "a." * 50_000 + "@", "a@" + "a" * 100_000]}).encode()
+    begun = time.thread_time()
+    assert rewrite(told, "request", body, media="application/json", coding="") is None
+    assert time.thread_time() - begun < 2
+
+
+def test_patterns_that_take_too_long_withhold_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of many values on which patterns are slow does not hold up the agent without end."""
+    monkeypatch.setattr(bodies, "BUDGET_S", 0.05)
+    body = json.dumps(["a" * 2000] * 500).encode()
+    begun = time.thread_time()
+    with pytest.raises(Unreadable, match=r"more than 0\.05 s"):
+        rewrite(rules(EMAIL), "request", body, media="application/json", coding="")
+    assert time.thread_time() - begun < 2
+
+
+def test_deep_bodies_take_no_long_paths_amiss() -> None:
+    """Thousands of brackets within each other are looked through by paths of any depth in a moment."""
+    told = rules({"json": "**.user.id"}, {"json": "**.a.**.b"}, {"json": "**.x"})
+    body = (b'{"a":[' * 2000) + b'{"b":"secret","x":1}' + b"]}" * 2000
+    begun = time.thread_time()
+    found = rewrite(told, "request", body, media="application/json", coding="")
+    assert time.thread_time() - begun < 2
+    assert found is not None
+    assert b"secret" not in found.body
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -145,6 +203,15 @@ def test_a_stream_says_what_the_whole_text_would(text: str, cuts: list[int]) -> 
     assert asked is not None
     assert said(streamed.body) == json.loads(asked.body)["messages"][0]["content"]
     assert rewrite(rules(EMAIL), "request", asked.body, media="application/json", coding="") is None
+
+
+def test_an_event_of_a_strange_shape_is_text_all_the_same() -> None:
+    """A stream whose events have lists and objects where names are expected is looked into."""
+    strange = {"type": ["x"], "index": {"a": 1}, "delta": {"text": "a@x.com", "index": []}}
+    body = f"data: {json.dumps(strange)}\n\n".encode()
+    found = rewrite(rules(EMAIL), "response", body, media="text/event-stream", coding="")
+    assert found is not None
+    assert b'"EMAIL"' in found.body
 
 
 @pytest.mark.parametrize("cut", [0, 20])
