@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Drift
 from ..play.tools import Recalled, Refused, Replaced, Runs
+from ..recording.outcome import qualified
 from ..session import root, tool_calls
-from ..session.events import qualified
 from . import values
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any, TypeAlias
 
-from ..session.process import cwd
+from ..recording.process import cwd
 from ..store.records import Draw
 from .lanes import Lanes, is_pooled
 from .scope import JOB, OUT, USER, VIA, Scope, site_of

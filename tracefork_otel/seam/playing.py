@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import private_names as names
 from ..exchange import Exchange
 from ..play.player import Live, Miss, Served
-from .exchange import LiveExchange
+from .exchange import SeamExchange
 from .recording import arecord, attach, known_body, received, record, restore, start, value_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def with_body(module: ModuleType, request: Any, body: bytes) -> Any:
 
 def _staged(
     session: Session, module: ModuleType, request: Any, body: bytes
-) -> tuple[LiveExchange, _Transport] | Live:
+) -> tuple[SeamExchange, _Transport] | Live:
     """An open exchange and the transport that answers it, or how to go live; raises where nothing answers."""
     value = value_of(session, request, body)
     player = session.player
@@ -120,7 +120,7 @@ def _staged(
         exchange.belongs_to(answer.phase, None if served is None else served.label)
     if served is not None:
         exchange.served_span_id = None if served.changed else served.exchange.span_id
-    exchange.begin(complete=True)
+    exchange.open(complete=True)
     if served is not None:
         waits = session.settings.timing == "recorded"
         return exchange, _Transport(module, exchange, served.exchange, waits=waits)
@@ -154,7 +154,7 @@ class _Transport:
     """Answers one request with one recorded exchange."""
 
     module: ModuleType
-    exchange: LiveExchange
+    exchange: SeamExchange
     recorded: Exchange
     waits: bool
 

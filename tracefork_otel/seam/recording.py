@@ -10,10 +10,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from ..exchange import Request
+from ..recording.exchange import named
 from ..session import spans, tool_calls
 from ..session.root import parent_and_tracer
-from ..wire.registry import recognise
-from .exchange import LiveExchange
+from .exchange import SeamExchange
 from .streams import RequestTee, Tees
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def arecord(
     return received(exchange, tees.response_async, response, whole)
 
 
-def attach(exchange: LiveExchange) -> Any:
+def attach(exchange: SeamExchange) -> Any:
     """Make the exchange's span current, where a provider records it; return what `restore` undoes it by."""
     # A span that no provider records must not become current: others would send its ids along.
     span = exchange.span.sdk
@@ -99,9 +99,9 @@ def restore(request: Any, token: Any) -> None:
 
 def begin(
     session: Session, module: ModuleType, tees: Tees, request: Any, live: Live | None = None
-) -> LiveExchange | None:
+) -> SeamExchange | None:
     """An exchange is open and its request in the WAL; None if that failed, which is counted."""
-    exchange: LiveExchange | None = None
+    exchange: SeamExchange | None = None
     try:
         session.reap()
         body, complete = known_body(module, request)
@@ -110,7 +110,7 @@ def begin(
             exchange.belongs_to(live.phase, live.label)
         if not complete:
             request.stream = tees.request(module, request.stream, exchange)
-        exchange.begin(complete=complete)
+        exchange.open(complete=complete)
         return exchange
     except Exception as error:
         if exchange is None:
@@ -136,7 +136,7 @@ def value_of(session: Session, request: Any, body: bytes) -> Request:
     return session.redactor.request(request.method, str(request.url), request.headers.raw, body)
 
 
-def start(session: Session, request: Any, value: Request, *, replayed: bool) -> LiveExchange:
+def start(session: Session, request: Any, value: Request, *, replayed: bool) -> SeamExchange:
     """An open exchange with its span, not yet in the WAL."""
     url = request.url
     host = url.host
@@ -152,23 +152,14 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
     }
     if url.port is not None:
         attributes["server.port"] = url.port
-    call = recognise(value.method, value.url, value.body)
-    if call is None:
-        name = f"{value.method} {host}"
-    else:
-        name = call.operation if call.model is None else f"{call.operation} {call.model}"
-        attributes["gen_ai.provider.name"] = call.provider
-        attributes["gen_ai.operation.name"] = call.operation
-        if call.model is not None:
-            attributes["gen_ai.request.model"] = call.model
+    name, recognised = named(value, host)
+    attributes |= recognised
     parent, tracer = parent_and_tracer(session)
     span = spans.start(session, tracer, name, parent, attributes, time_ns())
-    exchange = LiveExchange(session, span, value, host=host, seq=seq)
-    exchange.replayed = replayed
-    return exchange
+    return SeamExchange(session, span, value, host=host, seq=seq, replayed=replayed)
 
 
-def received(exchange: LiveExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:
+def received(exchange: SeamExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:
     """The response's head is noted; so is its body, now if the transport gave it whole, else when read."""
     try:
         exchange.answered(
@@ -192,7 +183,7 @@ def _ready(response: Any) -> bool:
     return response.is_closed or response.is_stream_consumed
 
 
-def _decoded(exchange: LiveExchange, response: Any) -> bytes:
+def _decoded(exchange: SeamExchange, response: Any) -> bytes:
     # The wire's bytes are gone when a transport has read the body itself: what is left is decoded.
     exchange.attributes["tracefork.response.decoded"] = True
     try:

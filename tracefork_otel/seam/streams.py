@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .exchange import LiveExchange
+    from .exchange import SeamExchange
 
 
 class Tees(NamedTuple):
@@ -20,7 +20,7 @@ class Tees(NamedTuple):
     request_async: type[Any]
     request_both: type[Any]
 
-    def request(self, module: ModuleType, stream: Any, exchange: LiveExchange) -> Any:
+    def request(self, module: ModuleType, stream: Any, exchange: SeamExchange) -> Any:
         """A stream of the same kind as the given one."""
         sync, both = isinstance(stream, module.SyncByteStream), isinstance(stream, module.AsyncByteStream)
         cls = self.request_both if sync and both else self.request_sync if sync else self.request_async
@@ -30,7 +30,7 @@ class Tees(NamedTuple):
 class _ResponseTee:
     """What both kinds of response tee share: the stream behind, and the exchange that they report to."""
 
-    def __init__(self, stream: Any, exchange: LiveExchange) -> None:
+    def __init__(self, stream: Any, exchange: SeamExchange) -> None:
         self._stream = stream
         self._exchange = exchange
 
@@ -50,7 +50,7 @@ class _ResponseTee:
 class RequestTee:
     """What both kinds of request tee share; a second iteration (a retry inside a transport) starts anew."""
 
-    def __init__(self, stream: Any, exchange: LiveExchange) -> None:
+    def __init__(self, stream: Any, exchange: SeamExchange) -> None:
         self.stream = stream
         self._exchange = exchange
 

@@ -8,11 +8,6 @@ from typing import Any
 from ..exchange import Headers
 
 
-def qualified(cls: type[BaseException]) -> str:
-    """The class's name with its module, as `httpx2.ReadTimeout`."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 def link_record(link: Any) -> dict[str, object]:
     """An OTel link as the store keeps it."""
     return {

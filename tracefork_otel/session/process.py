@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..recording.process import cwd
 from ..redaction import redact
 
 
@@ -67,14 +68,6 @@ def git_commit(folder: Path) -> str | None:
                     return line.split()[0]
             return None
     return None
-
-
-def cwd() -> str:
-    """The working directory, or nothing where it was removed."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""
 
 
 def service_name() -> str:

@@ -15,9 +15,10 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..log import LOG
+from ..recording.process import new_process_id, process_started
 from ..redaction import redact
 from ..store.records import Note, ProcessStarted, Record
-from .process import cwd, remote_parent, service_name, start_attributes, versions
+from .process import remote_parent, service_name, start_attributes, versions
 
 if TYPE_CHECKING:
     from ..exchange import Outcome, Request
@@ -135,8 +136,7 @@ class Session:
         self._fresh()
 
     def _fresh(self) -> None:
-        self.pid = os.getpid()
-        self.process_id = f"{self.pid}-{os.urandom(4).hex()}"
+        self.process_id = new_process_id()
         self.open: dict[int, Open] = {}
         """Open exchanges by span id."""
         self.told: set[int] = set()
@@ -220,14 +220,9 @@ class Session:
 
     def process(self) -> ProcessStarted:
         """How this process describes itself at the head of its WAL."""
-        return ProcessStarted(
+        return process_started(
             process_id=self.process_id,
-            pid=self.pid,
-            ppid=os.getppid(),
-            started_ns=time_ns(),
-            executable=sys.executable,
             argv=self.redactor.command(sys.orig_argv),
-            cwd=cwd(),
             mode=self.settings.mode,
             via=self.via,
             launch_id=self.launch_id,

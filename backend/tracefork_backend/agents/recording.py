@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,11 @@ from types import FrameType
 
 import tracefork_otel
 from tracefork_otel.errors import AgentFailed, StoreError, UsageError
+from tracefork_otel.recording.process import process_started
 from tracefork_otel.redaction import redact
 from tracefork_otel.session.process import git_commit
 from tracefork_otel.settings import Settings
-from tracefork_otel.store.records import ProcessStarted, SpanRecord
+from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import Wal
 from tracefork_otel.tape.start import HowStarted
 
@@ -208,18 +208,7 @@ def _named(routes: Sequence[Route]) -> str:
 def _wal(store: Path, launch_id: str, mode: str) -> Wal:
     return Wal(
         store,
-        ProcessStarted(
-            process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
-            pid=os.getpid(),
-            ppid=os.getppid(),
-            started_ns=time.time_ns(),
-            executable=sys.executable,
-            argv=(),
-            cwd="",
-            mode=mode,
-            via="backend",
-            launch_id=launch_id,
-        ),
+        process_started(mode=mode, via="backend", launch_id=launch_id),
     )
 
 

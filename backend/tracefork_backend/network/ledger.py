@@ -5,42 +5,29 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import re
 import secrets
-import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from time import perf_counter_ns, time_ns
+from time import time_ns
 from urllib.parse import urlsplit
 
-from tracefork_otel import __version__
 from tracefork_otel.errors import StoreError
-from tracefork_otel.exchange import Headers, Outcome, RedactedRequest, Request, Response
+from tracefork_otel.exchange import Request
+from tracefork_otel.recording.exchange import Ids, OpenExchange, named
+from tracefork_otel.recording.process import process_started
 from tracefork_otel.redaction import redact
-from tracefork_otel.session.events import qualified
 from tracefork_otel.settings import Settings
-from tracefork_otel.store.records import (
-    ExchangeEnded,
-    ExchangeStarted,
-    Note,
-    ProcessStarted,
-    Record,
-    SpanRecord,
-)
+from tracefork_otel.store.records import Note, Record, SpanRecord
 from tracefork_otel.store.wal import Wal
-from tracefork_otel.wire.registry import recognise
 
 LOG = logging.getLogger("tracefork_backend")
 RUN_HEADER = "x-tracefork-run"
 SCOPE = "tracefork"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}")
-_ERRORS: tuple[Outcome, ...] = ("cut", "failed", "no_response")
-_FAILED_STATUS = 400
 
 
 class Ledger:
@@ -73,18 +60,11 @@ class Ledger:
         self._lock = Lock()
         self._wal = Wal(
             store,
-            ProcessStarted(
-                process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
-                pid=os.getpid(),
-                ppid=os.getppid(),
-                started_ns=time_ns(),
-                executable=sys.executable,
-                argv=(),
-                cwd=os.getcwd(),
+            process_started(
                 mode=settings.mode,
                 via="proxy",
                 launch_id=None if launch is None else launch[0],
-                attributes={"service": name, "tracefork_otel": __version__},
+                service=name,
             ),
             sync=settings.sync,
             rotate_bytes=settings.rotate_bytes,
@@ -97,39 +77,19 @@ class Ledger:
 
     def note(self, kind: str, attributes: Mapping[str, object]) -> None:
         """The note is in the WAL."""
-        self._append(Note(kind=kind, time_ns=time_ns(), attributes=attributes))
+        self.append(Note(kind=kind, time_ns=time_ns(), attributes=attributes))
 
-    def begin(self, request: Request, headers: Mapping[str, str], *, replayed: bool = False) -> Entry:
-        """The request is in the WAL, in the run that its headers name."""
+    def begin(self, request: Request, headers: Mapping[str, str], *, replayed: bool = False) -> OpenExchange:
+        """Write the request down, in the run that its headers name."""
         trace_id, parent = self._run_of(headers)
-        parts = urlsplit(request.url)
-        call = recognise(request.method, request.url, request.body)
-        name = f"{request.method} {parts.hostname}"
-        attributes: dict[str, object] = {}
-        if call is not None:
-            name = f"{call.operation} {call.model}" if call.model else call.operation
-            attributes = {"gen_ai.provider.name": call.provider, "gen_ai.operation.name": call.operation}
-            if call.model:
-                attributes["gen_ai.request.model"] = call.model
-        entry = Entry(self, secrets.token_hex(8), name, attributes, replayed=replayed)
-        if isinstance(request, RedactedRequest):
-            entry.asked.update(request.counts)
-            entry.withheld, request = request.withheld, request.recorded()
-        self.exchanges += 1
-        self._append(
-            ExchangeStarted(
-                trace_id=trace_id,
-                span_id=entry.span_id,
-                parent_span_id=parent,
-                seq=next(self._seq),
-                started_ns=entry.started_ns,
-                request=request,
-                name=name,
-                service=self._name,
-                replayed=replayed,
-            )
+        name, attributes = named(request, urlsplit(request.url).hostname or "")
+        ids = Ids(trace_id, secrets.token_hex(8), parent)
+        exchange = OpenExchange(
+            self, ids, request, name=name, started_ns=time_ns(), replayed=replayed, attributes=attributes
         )
-        return entry
+        self.exchanges += 1
+        exchange.begin(seq=next(self._seq), service=self._name)
+        return exchange
 
     def _run_of(self, headers: Mapping[str, str]) -> tuple[str, str]:
         found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
@@ -161,10 +121,11 @@ class Ledger:
                     **self._attributes,
                 },
             )
-            self._append(root)
+            self.append(root)
         return root.span_id
 
-    def _append(self, record: Record) -> None:
+    def append(self, record: Record) -> None:
+        """Write the record down; what cannot be written is counted."""
         try:
             self._wal.append(record)
         except StoreError as error:
@@ -178,92 +139,5 @@ class Ledger:
         if self.lost:
             self.note("lost", {"count": self.lost, "why": "the store could not be written"})
         for root in self._roots.values():
-            self._append(replace(root, ended_ns=time_ns()))
+            self.append(replace(root, ended_ns=time_ns()))
         self._wal.close()
-
-
-class Entry:
-    """One exchange while it passes; `end` writes it down, exactly once."""
-
-    def __init__(
-        self, ledger: Ledger, span_id: str, name: str, attributes: dict[str, object], *, replayed: bool
-    ) -> None:
-        self.span_id = span_id
-        self.started_ns = time_ns()
-        self.attributes = attributes
-        self.intervention: str | None = None
-        self.served_span_id: str | None = None
-        self.done = False
-        self.asked: Counter[str] = Counter()
-        """How often the user's rules replaced something in the request, and below in the response."""
-        self.replaced: Counter[str] = Counter()
-        self.withheld: str | None = None
-        self._ledger = ledger
-        self._name = name
-        self._replayed = replayed
-        self._started = perf_counter_ns()
-        self._head: tuple[int, Headers, str] | None = None
-        self._chunks: list[bytes] = []
-        self._offsets: list[int] = []
-
-    @property
-    def answered(self) -> bool:
-        """Whether the head of a response has come."""
-        return self._head is not None
-
-    def head(self, status: int, headers: Headers, http_version: str) -> None:
-        """The head of the response is known."""
-        self._head = status, headers, http_version
-
-    def chunk(self, data: bytes) -> None:
-        """The chunk and its time are kept."""
-        self._offsets.append((perf_counter_ns() - self._started) // 1000)
-        self._chunks.append(data)
-
-    def end(
-        self,
-        outcome: Outcome,
-        *,
-        error: BaseException | None = None,
-        error_type: str | None = None,
-        error_message: str | None = None,
-    ) -> None:
-        """The exchange is in the WAL, whole; only the first call counts."""
-        if self.done:
-            return
-        self.done = True
-        if error is not None:
-            error_type, error_message = qualified(type(error)), str(error)
-        response: Response | None = None
-        if self._head is not None:
-            status, headers, version = self._head
-            response = Response(
-                status=status,
-                headers=headers,
-                body=b"".join(self._chunks),
-                chunk_sizes=tuple(map(len, self._chunks)),
-                chunk_offsets_us=tuple(self._offsets),
-                http_version=version,
-            )
-            if not self._replayed:
-                response, why = self._ledger.redactor.response(response, self.replaced)
-                self.withheld = self.withheld or why
-        redact.told(self.attributes, self.asked, self.replaced, self.withheld)
-        failed = outcome in _ERRORS or (response is not None and response.status >= _FAILED_STATUS)
-        self._ledger._append(
-            ExchangeEnded(
-                span_id=self.span_id,
-                ended_ns=self.started_ns + perf_counter_ns() - self._started,
-                outcome=outcome,
-                response=response,
-                error_type=error_type,
-                error_message=error_message,
-                replayed=self._replayed,
-                served_span_id=self.served_span_id,
-                intervention=self.intervention,
-                name=self._name,
-                span_status="ERROR" if failed else "UNSET",
-                attributes=self.attributes,
-            )
-        )
-        self._chunks, self._offsets = [], []

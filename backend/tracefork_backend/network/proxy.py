@@ -15,11 +15,12 @@ import httpx2
 from tracefork_otel.exchange import Exchange, Request
 from tracefork_otel.play.loading import load_player
 from tracefork_otel.play.player import Live, Miss, Served
+from tracefork_otel.recording.exchange import OpenExchange
 from tracefork_otel.seam.playing import at_path
 from tracefork_otel.settings import Settings
 
 from .addresses import LOOPBACK
-from .ledger import RUN_HEADER, Entry, Ledger
+from .ledger import RUN_HEADER, Ledger
 from .listening import (
     ClientLeft,
     Receive,
@@ -55,7 +56,6 @@ _HOP = frozenset(
     )
 )
 _BAD_GATEWAY = 502
-_BROKEN = ("RemoteProtocolError", "ReadError", "CloseError", "WriteError")
 _OURS = (b"host", RUN_HEADER.encode())
 _EXPECT = b"expect"
 
@@ -197,10 +197,7 @@ class Proxy:
             value = self._value(request, body)
         entry = self.ledger.begin(value, headers, replayed=isinstance(found, Served))
         if found is not None and found.phase is not None:
-            entry.attributes["tracefork.phase"] = found.phase
-            label = None if isinstance(found, Miss) else found.label
-            if label is not None:
-                entry.attributes["tracefork.intervention"] = entry.intervention = label
+            entry.belongs_to(found.phase, None if isinstance(found, Miss) else found.label)
         if isinstance(found, Miss):
             entry.attributes["tracefork.drift"] = found.explanation.to_json()
             why = found.explanation.text()
@@ -210,21 +207,22 @@ class Proxy:
             work = self._forward(scope, entry, request, send)
         else:
             text = f"tracefork {self._settings.mode}: {why}"
-            entry.end("no_response", error_type="tracefork_otel.Drift", error_message=text)
+            entry.error_type, entry.error_message = "tracefork_otel.Drift", text
+            entry.finish("no_response")
             await answer_error(send, _BAD_GATEWAY, "tracefork_drift", text)
             return
         await _until_left(entry, work, receive)
 
-    async def _forward(self, scope: Scope, entry: Entry, request: httpx2.Request, send: Send) -> None:
+    async def _forward(self, scope: Scope, entry: OpenExchange, request: httpx2.Request, send: Send) -> None:
         try:
             response = await self._upstream().send(request, stream=True)
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            entry.end("no_response", error=error)
+            entry.fail(error)
             await _bad_gateway(send, str(error), type(error).__name__)
             return
         try:
             raw = response.headers.raw
-            entry.head(
+            entry.answered(
                 response.status_code,
                 self.ledger.redactor.response_headers(raw, entry.replaced),
                 response.http_version,
@@ -236,23 +234,23 @@ class Proxy:
                 entry.chunk(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except httpx2.RequestError as error:
-            entry.end("cut" if type(error).__name__ in _BROKEN else "failed", error=error)
+            entry.fail(error)
             await self._hang_up(scope)
             return
         finally:
             await response.aclose()
         # In the WAL before the client knows that it is over, and may end the proxy.
-        entry.end("complete")
+        entry.finish("complete")
         await send({"type": "http.response.body", "body": b""})
 
-    async def _play(self, scope: Scope, entry: Entry, served: Served, send: Send) -> None:
+    async def _play(self, scope: Scope, entry: OpenExchange, served: Served, send: Send) -> None:
         recorded = served.exchange
         entry.served_span_id = None if served.changed else recorded.span_id
         response = recorded.response
         if response is None:
             await self._play_failure(scope, entry, served, send)
             return
-        entry.head(response.status, response.headers, response.http_version)
+        entry.answered(response.status, response.headers, response.http_version)
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
         pieces = response.chunks() or ((response.body,) if response.body else ())
         for piece in pieces:
@@ -268,20 +266,22 @@ class Proxy:
                 last = due
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         if recorded.outcome == "complete":
-            entry.end("complete")
+            entry.finish("complete")
             await send({"type": "http.response.body", "body": b""})
             return
         if recorded.outcome in ("closed", "cancelled", "abandoned"):
             await asyncio.sleep(_GRACE_S)
-        entry.end(recorded.outcome, error_type=recorded.error_type, error_message=recorded.error_message)
+        entry.error_type, entry.error_message = recorded.error_type, recorded.error_message
+        entry.finish(recorded.outcome)
         await self._hang_up(scope)
 
-    async def _play_failure(self, scope: Scope, entry: Entry, served: Served, send: Send) -> None:
+    async def _play_failure(self, scope: Scope, entry: OpenExchange, served: Served, send: Send) -> None:
         recorded: Exchange = served.exchange
         if recorded.outcome in ("cancelled", "in_flight"):
             length_ns = (recorded.ended_ns or recorded.started_ns) - recorded.started_ns
             await asyncio.sleep(length_ns / 1e9 + _GRACE_S)
-        entry.end(recorded.outcome, error_type=recorded.error_type, error_message=recorded.error_message)
+        entry.error_type, entry.error_message = recorded.error_type, recorded.error_message
+        entry.finish(recorded.outcome)
         if served.changed or recorded.outcome != "no_response":
             await self._hang_up(scope)
             return
@@ -292,19 +292,22 @@ class Proxy:
         await self.server.listener.hang_up(tuple(scope["client"][:2]))
 
 
-async def _until_left(entry: Entry, work: Any, receive: Receive) -> None:
+async def _until_left(entry: OpenExchange, work: Any, receive: Receive) -> None:
     """The work is done, or was given up because its client left."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(left(receive))
     gone.add_done_callback(lambda _: task.cancel())
     try:
         await task
-    except asyncio.CancelledError:
-        entry.end("closed" if entry.answered else "cancelled")
+    except asyncio.CancelledError as error:
+        if entry.status is None:
+            entry.fail(error)
+        else:
+            entry.finish("closed")
         if not gone.done():
             raise
     except BaseException as error:
-        entry.end("failed" if entry.answered else "no_response", error=error)
+        entry.fail(error)
         raise
     finally:
         gone.cancel()

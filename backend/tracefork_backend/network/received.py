@@ -6,20 +6,20 @@ import base64
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, TypeAlias, cast, get_args
 
-from tracefork_otel.exchange import Headers, Outcome, Request, Response
-from tracefork_otel.redaction import redact
+from tracefork_otel.exchange import Headers, Outcome, RedactedRequest, Request, Response
+from tracefork_otel.recording.exchange import TOLD_BY_FIELDS, Ids, OpenExchange
 from tracefork_otel.redaction.redact import Redactor
-from tracefork_otel.seam.exchange import _TOLD_BY_FIELDS
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, SpanRecord
+from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
 
-from ..rerun.reconstruct import FIDELITY, TRUNCATED
 from . import conversation
 
-Records: TypeAlias = tuple[SpanRecord | ExchangeStarted | ExchangeEnded, ...]
+_Side: TypeAlias = ExchangeStarted | ExchangeEnded
+Records: TypeAlias = tuple[SpanRecord | _Side, ...]
 _URLS = ("url.full", "http.url", "http.target", "url.query")
 
 
@@ -66,113 +66,104 @@ def _exchange(span: SpanRecord, redactor: Redactor) -> Records:
     outcome = (given or {}).get("tracefork.outcome") or told.get("tracefork.outcome")
     if outcome not in get_args(Outcome):
         outcome = "complete" if response is not None else "no_response"
-    attributes = {
-        name: value
-        for name, value in redactor.attributes(_plain(told)).items()
-        if name not in _TOLD_BY_FIELDS
-    }
-    if whys:
-        attributes[TRUNCATED] = "; ".join(whys)
     seq = told.get("tracefork.seq")
     request = Request(
         method=str(told.get("http.request.method", "POST")),
-        url=redactor.url(str(told.get("url.full", ""))),
+        url=str(told.get("url.full", "")),
         headers=_headers(asked),
         body=request_body,
     )
-    request, response = _redacted(redactor, request, response, attributes)
-    error = told.get("error.type") if response is None or outcome != "complete" else None
-    return _pair(
+    error = None if outcome == "complete" else told.get("error.type")
+    if response is not None and error == str(response.status):
+        error = None  # a span says so of a status that is an error, without anything having been raised
+    return _written(
         span,
+        redactor,
         request,
         response,
         outcome=cast("Outcome", outcome),
-        attributes=attributes,
+        more={TRUNCATED: "; ".join(whys)} if whys else {},
         seq=seq if isinstance(seq, int) else 0,
         error_type=None if error is None else str(error),
     )
 
 
-def _redacted(
-    redactor: Redactor, request: Request, response: Response | None, attributes: dict[str, Any]
-) -> tuple[Request, Response | None]:
-    """Both as the rules of who receives let them be recorded; `attributes` say what they did."""
-    asked: Counter[str] = Counter()
-    given: Counter[str] = Counter()
-    body, why = redactor.request_body(request, request.body, asked)
-    if response is not None:
-        response, other = redactor.response(response, given)
-        why = why or other
-    if asked or given:
-        redact.told(attributes, asked, given, why)
-    return replace(request, body=body), response
-
-
 def _messages(span: SpanRecord, told: conversation.Conversation, redactor: Redactor) -> Records:
-    attributes = {
-        name: value
-        for name, value in redactor.attributes(_plain(span.attributes)).items()
-        if name not in _TOLD_BY_FIELDS
-    }
-    attributes[FIDELITY] = "messages"
     kind: Headers = (("content-type", "application/json"),)
     request = Request(method="POST", url=told.url, headers=kind, body=told.request)
     response = Response(
         status=200, headers=kind, body=told.response, chunk_sizes=(len(told.response),), chunk_offsets_us=(0,)
     )
-    request, answer = _redacted(redactor, request, response, attributes)
     failed = span.status == "ERROR"
     error = span.attributes.get("error.type")
-    return _pair(
+    return _written(
         span,
+        redactor,
         request,
-        None if failed else answer,
+        None if failed else response,
         outcome="no_response" if failed else "complete",
-        attributes=attributes,
+        more={FIDELITY: "messages"},
         seq=0,
         error_type=str(error) if failed and error is not None else None,
     )
 
 
-def _pair(
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What an exchange is written down on, by the rules of who receives."""
+
+    redactor: Redactor
+    records: list[ExchangeStarted | ExchangeEnded] = field(
+        default_factory=list[ExchangeStarted | ExchangeEnded]
+    )
+
+    def append(self, record: _Side, /) -> None:
+        """Keep the record."""
+        self.records.append(record)
+
+
+def _written(
     span: SpanRecord,
+    redactor: Redactor,
     request: Request,
     response: Response | None,
     *,
     outcome: Outcome,
-    attributes: Mapping[str, object],
+    more: Mapping[str, object],
     seq: int,
     error_type: str | None,
 ) -> Records:
-    told = span.attributes
+    told, page = _plain(span.attributes), _Page(redactor)
+    kept = {name: value for name, value in redactor.attributes(told).items() if name not in TOLD_BY_FIELDS}
     intervention = told.get("tracefork.intervention")
-    replayed = told.get("tracefork.replayed") is True
-    started = ExchangeStarted(
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_span_id=span.parent_span_id,
-        seq=seq,
+    exchange = OpenExchange(
+        page,
+        Ids(span.trace_id, span.span_id, span.parent_span_id),
+        _redacted(redactor, request),
+        name=span.name,
         started_ns=span.started_ns,
-        request=request,
-        name=span.name,
-        service=span.service,
-        replayed=replayed,
+        replayed=told.get("tracefork.replayed") is True,
+        attributes={**kept, **more},
     )
-    ended = ExchangeEnded(
-        span_id=span.span_id,
-        ended_ns=span.ended_ns or span.started_ns,
-        outcome=outcome,
-        response=response,
-        error_type=error_type,
-        error_message=span.status_message,
-        replayed=replayed,
-        intervention=None if intervention is None else str(intervention),
-        name=span.name,
-        span_status=span.status,
-        attributes=attributes,
-        links=tuple({**link, "attributes": _plain(link["attributes"])} for link in span.links),
+    exchange.was_redacted = False  # whatever its sender says
+    exchange.begin(seq=seq, service=span.service)
+    exchange.got(response)
+    exchange.intervention = None if intervention is None else str(intervention)
+    exchange.error_type, exchange.error_message = error_type, span.status_message
+    exchange.span_status = span.status
+    exchange.links = tuple({**link, "attributes": _plain(link["attributes"])} for link in span.links)
+    exchange.finish(outcome, ended_ns=span.ended_ns or span.started_ns)
+    return tuple(page.records)
+
+
+def _redacted(redactor: Redactor, request: Request) -> Request:
+    """Return the request as the rules of who receives let it be recorded."""
+    counts: Counter[str] = Counter()
+    url = redactor.url(request.url, counts)
+    body, why = redactor.request_body(request, request.body, counts)
+    return RedactedRequest(
+        method=request.method, url=url, headers=request.headers, body=body, counts=counts, withheld=why
     )
-    return started, ended
 
 
 def _event(span: SpanRecord, name: str) -> Mapping[str, Any] | None:

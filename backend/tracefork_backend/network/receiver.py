@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
-import sys
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from socket import socket
-from time import time_ns
 
-from tracefork_otel import __version__
 from tracefork_otel.errors import StoreError, UsageError
+from tracefork_otel.recording.process import process_started
 from tracefork_otel.redaction import redact
 from tracefork_otel.settings import Settings
 from tracefork_otel.store import sealing
-from tracefork_otel.store.records import ExchangeStarted, ProcessStarted
+from tracefork_otel.store.records import ExchangeStarted
 from tracefork_otel.store.wal import Wal
 
 from .addresses import LOOPBACK
@@ -92,7 +88,7 @@ class Receiver:
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="tracefork-seal")
         self._wal = Wal(
             store,
-            _process(),
+            process_started(mode="record", via="otlp", service="tracefork"),
             sync=settings.sync,
             rotate_bytes=settings.rotate_bytes,
             on_rotated=lambda path: self._sealer.submit(self._seal, path) and None,
@@ -189,18 +185,3 @@ def _check_place(scope: Scope) -> None:
         raise Refused(404, f"{path}: traces are received at /v1/traces")
     if scope["method"] != "POST":
         raise Refused(405, f"{scope['method']}: traces are received by POST")
-
-
-def _process() -> ProcessStarted:
-    return ProcessStarted(
-        process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
-        pid=os.getpid(),
-        ppid=os.getppid(),
-        started_ns=time_ns(),
-        executable=sys.executable,
-        argv=(),
-        cwd=os.getcwd(),
-        mode="record",
-        via="otlp",
-        attributes={"service": "tracefork", "tracefork_otel": __version__},
-    )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, ProcessStarted, SpanRecord, ToolCall
+from tracefork_otel.recording.exchange import Ids, OpenExchange
+from tracefork_otel.recording.process import process_started
+from tracefork_otel.redaction.redact import Redactor
+from tracefork_otel.store.records import Record, SpanRecord, ToolCall
 from tracefork_otel.store.wal import Wal
 from tracefork_otel.tape.tape import Tape
 
@@ -37,7 +37,8 @@ def import_tape(store: Path | str, path: Path | str) -> Imported:
     with open_store(store) as opened:
         if opened.has_run(tape.run_id):
             return Imported(run_id=tape.run_id, steps=len(tape.exchanges), already_there=True)
-    wal = Wal(Path(store), _process(tape, Path(path)))
+    argv = ("tape", "import", Path(path).name)
+    wal = Wal(Path(store), process_started(mode="record", via="import", launch_id=tape.run_id, argv=argv))
     try:
         roots = _roots(tape)
         for root in roots:
@@ -45,27 +46,19 @@ def import_tape(store: Path | str, path: Path | str) -> Imported:
         for call in tape.tools:
             wal.append(_tool(call, roots))
         for exchange in tape.exchanges:
-            for record in _records(exchange):
-                wal.append(record)
+            _write(exchange, _Book(wal.append))
     finally:
         wal.close()
     open_store(store).close()  # the next opener seals what is left
     return Imported(run_id=tape.run_id, steps=len(tape.exchanges), already_there=False)
 
 
-def _process(tape: Tape, path: Path) -> ProcessStarted:
-    return ProcessStarted(
-        process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
-        pid=os.getpid(),
-        ppid=os.getppid(),
-        started_ns=time.time_ns(),
-        executable=sys.executable,
-        argv=("tape", "import", path.name),
-        cwd=str(Path.cwd()),
-        mode="record",
-        via="import",
-        launch_id=tape.run_id,
-    )
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """A WAL that takes exchanges as they are: they were redacted when they were recorded."""
+
+    append: Callable[[Record], object]
+    redactor: Redactor = field(default_factory=Redactor)
 
 
 def _roots(tape: Tape) -> list[SpanRecord]:
@@ -96,30 +89,20 @@ def _tool(call: ToolCall, roots: Sequence[SpanRecord]) -> SpanRecord:
     return span_of(call, root.trace_id, root.span_id, root.service)
 
 
-def _records(exchange: Exchange) -> tuple[ExchangeStarted, ExchangeEnded]:
-    return (
-        ExchangeStarted(
-            trace_id=exchange.trace_id,
-            span_id=exchange.span_id,
-            parent_span_id=exchange.parent_span_id,
-            seq=exchange.seq,
-            started_ns=exchange.started_ns,
-            request=exchange.request,
-            name=exchange.name,
-            service=exchange.service,
-        ),
-        ExchangeEnded(
-            span_id=exchange.span_id,
-            ended_ns=exchange.ended_ns or exchange.started_ns,
-            outcome=exchange.outcome,
-            response=exchange.response,
-            error_type=exchange.error_type,
-            error_message=exchange.error_message,
-            replayed=exchange.replayed,
-            served_span_id=exchange.served_span_id,
-            intervention=exchange.intervention,
-            name=exchange.name,
-            span_status=exchange.span_status,
-            attributes=exchange.attributes,
-        ),
+def _write(exchange: Exchange, book: _Book) -> None:
+    """Write the exchange down as the tape has it."""
+    opened = OpenExchange(
+        book,
+        Ids(exchange.trace_id, exchange.span_id, exchange.parent_span_id),
+        exchange.request,
+        name=exchange.name,
+        started_ns=exchange.started_ns,
+        replayed=exchange.replayed,
+        attributes=dict(exchange.attributes),
     )
+    opened.begin(seq=exchange.seq, service=exchange.service)
+    opened.got(exchange.response)
+    opened.error_type, opened.error_message = exchange.error_type, exchange.error_message
+    opened.served_span_id, opened.intervention = exchange.served_span_id, exchange.intervention
+    opened.span_status, opened.links = exchange.span_status, exchange.links
+    opened.finish(exchange.outcome, ended_ns=exchange.ended_ns or exchange.started_ns)

@@ -11,6 +11,7 @@ from tracefork_otel.errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.redaction.redact import WITHHELD
 from tracefork_otel.store.records import Draw, Note
+from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
 from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.tape.tape import Tape
 
@@ -19,10 +20,6 @@ from ..store.drawn import draws_of, of_one_call, shortfalls
 from ..store.run import how_started
 from .tool_spans import calls_of
 
-FIDELITY = "tracefork.fidelity"
-"""Attribute of an exchange that was made from messages on a span: `messages`."""
-TRUNCATED = "tracefork.truncated"
-"""Attribute of a received exchange of which a body did not come whole, saying why."""
 _KEPT_NOTES = ("lost", "incomplete")
 
 

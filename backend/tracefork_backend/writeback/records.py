@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tracefork_otel import __version__
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.recording.process import process_started
 from tracefork_otel.store.records import ProcessStarted
 
 from .names import SERVICE
@@ -59,16 +56,5 @@ def new_id(size: int) -> str:
 
 def process() -> ProcessStarted:
     """How the backend describes itself at the head of its WAL."""
-    return ProcessStarted(
-        process_id=f"{os.getpid()}-{secrets.token_hex(4)}",
-        pid=os.getpid(),
-        ppid=os.getppid(),
-        started_ns=time.time_ns(),
-        executable=sys.executable,
-        # The director's own command line may carry texts and values that the user means for the agent.
-        argv=(),
-        cwd=os.getcwd(),
-        mode="off",
-        via="backend",
-        attributes={"service": SERVICE, "tracefork_otel": __version__},
-    )
+    # Without argv: the director's command line may carry texts and values that the user means for the agent.
+    return process_started(mode="off", via="backend", service=SERVICE)

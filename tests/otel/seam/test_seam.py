@@ -564,11 +564,11 @@ def test_an_error_of_ours_never_reaches_the_application(
     capture: Capture, raw: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A failure inside the recorder is counted, noted and logged once; the application gets its responses."""
-    from tracefork_otel.seam.exchange import LiveExchange
+    from tracefork_otel.seam.exchange import SeamExchange
 
     capture.on()
     with monkeypatch.context() as patched:
-        patched.setattr(LiveExchange, "_response", lambda self: 1 / 0)
+        patched.setattr(SeamExchange, "_response", lambda self: 1 / 0)
         for _ in range(3):
             assert fetch(httpx2, "sync", "GET", f"{raw}/status/200").status_code == 200
     with monkeypatch.context() as patched:

@@ -1,0 +1,278 @@
+"""An exchange while it goes on, whoever sees it: the seam, the proxy, the OTLP receiver or an import."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns, time_ns
+from typing import Any, NamedTuple, Protocol
+
+from ..exchange import Headers, Outcome, RedactedRequest, Request, Response
+from ..redaction import redact
+from ..store.records import ExchangeEnded, ExchangeStarted
+from ..wire.registry import recognise
+from .outcome import is_failure, outcome_of, qualified
+
+TOLD_BY_FIELDS = frozenset(
+    {
+        "tracefork.exchange",
+        "tracefork.seq",
+        "tracefork.replayed",
+        "tracefork.intervention",
+        "tracefork.outcome",
+        "http.request.method",
+        "http.response.status_code",
+        "network.protocol.version",
+        "url.full",
+        "server.address",
+        "server.port",
+        "error.type",
+        # The bodies once more.
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.system_instructions",
+    }
+)
+"""Attributes of an exchange's span that its record has as fields."""
+
+
+class Book(Protocol):
+    """Where exchanges are written down, and what of them may be."""
+
+    @property
+    def redactor(self) -> redact.Redactor:
+        """What replaces secrets."""
+        ...
+
+    def append(self, record: ExchangeStarted | ExchangeEnded, /) -> object:
+        """Write the record down."""
+        ...
+
+
+class Ids(NamedTuple):
+    """Which span an exchange is."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+
+
+class Ending(NamedTuple):
+    """How an exchange ended, as it is written down."""
+
+    outcome: Outcome
+    response: Response | None
+    request_body: bytes | None
+    """What was sent in pieces; None where it was known at the start."""
+    error_type: str | None
+    error_message: str | None
+    ended_ns: int
+    failed: bool
+
+
+def named(request: Request, host: str) -> tuple[str, dict[str, Any]]:
+    """Return the span name of a request to that host, and what is recognised of it as attributes."""
+    call = recognise(request.method, request.url, request.body)
+    if call is None:
+        return f"{request.method} {host}", {}
+    attributes = {"gen_ai.provider.name": call.provider, "gen_ai.operation.name": call.operation}
+    if call.model is None:
+        return call.operation, attributes
+    attributes["gen_ai.request.model"] = call.model
+    return f"{call.operation} {call.model}", attributes
+
+
+class OpenExchange:
+    """Collects what arrives; `finish` writes it down, exactly once."""
+
+    __slots__ = (
+        "_once",
+        "asked",
+        "attributes",
+        "book",
+        "chunks",
+        "error_message",
+        "error_type",
+        "http_version",
+        "ids",
+        "intervention",
+        "links",
+        "name",
+        "offsets",
+        "replaced",
+        "replayed",
+        "request",
+        "request_parts",
+        "response_headers",
+        "served_span_id",
+        "span_status",
+        "started",
+        "started_ns",
+        "status",
+        "was_redacted",
+        "whole",
+        "withheld",
+    )
+
+    def __init__(
+        self,
+        book: Book,
+        ids: Ids,
+        request: Request,
+        *,
+        name: str,
+        started_ns: int,
+        replayed: bool = False,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self.book = book
+        self.ids = ids
+        self.name = name
+        self.started_ns = started_ns
+        self.replayed = replayed
+        """Whether a tape answers it."""
+        self.was_redacted = replayed
+        """Whether its response was redacted before: a tape's was, when it was recorded."""
+        self.attributes: dict[str, Any] = {} if attributes is None else attributes
+        self.asked: Counter[str] = Counter()
+        """How often the user's rules replaced something in the request."""
+        self.withheld: str | None = None
+        """Why a body is not recorded, if one is not."""
+        if isinstance(request, RedactedRequest):
+            self.asked.update(request.counts)
+            self.withheld, request = request.withheld, request.recorded()
+        self.request = request
+        """As it is recorded."""
+        self.replaced: Counter[str] = Counter()
+        """How often the rules replaced something in the response."""
+        self.chunks: list[bytes] = []
+        self.offsets: list[int] = []
+        self.request_parts: list[bytes] | None = None
+        """Parts of a request body that was not known at the start, as they are sent."""
+        self.status: int | None = None
+        self.response_headers: Headers = ()
+        self.http_version = "HTTP/1.1"
+        self.whole: Response | None = None
+        self.served_span_id: str | None = None
+        self.intervention: str | None = None
+        self.error_type: str | None = None
+        """Given, as the message below, where the error to record is not the one that is seen here."""
+        self.error_message: str | None = None
+        self.span_status: str | None = None
+        """Given where others said it."""
+        self.links: Sequence[Mapping[str, object]] = ()
+        self.started = perf_counter_ns()
+        self._once = threading.Lock()
+
+    @property
+    def done(self) -> bool:
+        """Whether its end was written."""
+        return self._once.locked()
+
+    def belongs_to(self, phase: str, intervention: str | None) -> None:
+        """Note its part in a fork; `intervention` says what was changed, if it is the forked one."""
+        self.attributes["tracefork.phase"] = phase
+        if intervention is not None:
+            self.attributes["tracefork.intervention"] = self.intervention = intervention
+
+    def begin(self, *, seq: int, service: str, complete: bool = True) -> None:
+        """Write the request down; `complete` says whether its body is known already."""
+        ids = self.ids
+        self.book.append(
+            ExchangeStarted(
+                trace_id=ids.trace_id,
+                span_id=ids.span_id,
+                parent_span_id=ids.parent_span_id,
+                seq=seq,
+                started_ns=self.started_ns,
+                request=self.request,
+                name=self.name,
+                service=service,
+                request_complete=complete,
+                replayed=self.replayed,
+            )
+        )
+
+    def answered(self, status: int, headers: Headers, http_version: str) -> None:
+        """Keep the head of the response."""
+        self.status = status
+        self.response_headers = headers
+        self.http_version = http_version
+
+    def chunk(self, data: bytes) -> None:
+        """Keep the chunk and its time of arrival."""
+        self.offsets.append((perf_counter_ns() - self.started) // 1000)
+        self.chunks.append(data)
+
+    def got(self, response: Response | None) -> None:
+        """Keep a response that others have seen whole; None if none came."""
+        self.whole, self.status = response, None if response is None else response.status
+
+    def fail(self, error: BaseException) -> None:
+        """End the exchange by an error, whose class says how."""
+        self.finish(outcome_of(error, answered=self.status is not None), error)
+
+    def finish(
+        self, outcome: Outcome, error: BaseException | None = None, *, ended_ns: int | None = None
+    ) -> None:
+        """End the exchange and write it down; only the first call counts."""
+        if self._once.acquire(blocking=False):
+            self._write_end(outcome, error, ended_ns or time_ns())
+
+    def _write_end(self, outcome: Outcome, error: BaseException | None, ended_ns: int) -> None:
+        response, body = self._redacted(self._response())
+        error_type = self.error_type or (None if error is None else qualified(type(error)))
+        message = self.error_message if error is None else str(error)
+        failed = is_failure(outcome, self.status)
+        ending = Ending(outcome, response, body, error_type, message, ended_ns, failed)
+        attributes = self._end_span(ending)
+        self.book.append(
+            ExchangeEnded(
+                span_id=self.ids.span_id,
+                ended_ns=ended_ns,
+                outcome=outcome,
+                response=response,
+                request_body=body,
+                error_type=error_type,
+                error_message=message,
+                replayed=self.replayed,
+                served_span_id=self.served_span_id,
+                intervention=self.intervention,
+                name=self.name,
+                span_status=self.span_status or ("ERROR" if failed else "UNSET"),
+                attributes=attributes,
+                links=self.links,
+            )
+        )
+        # A response that the application keeps must not keep a second copy of its body alive.
+        self.chunks, self.offsets, self.request_parts = [], [], None
+
+    def _end_span(self, ending: Ending) -> Mapping[str, Any]:
+        """End what else tells of this exchange; return the attributes that its record has no field for."""
+        return self.attributes
+
+    def _redacted(self, response: Response | None) -> tuple[Response | None, bytes | None]:
+        """Return the response and what was sent in pieces, as the user's rules let them be recorded."""
+        redactor = self.book.redactor
+        body = None if self.request_parts is None else b"".join(self.request_parts)
+        if body is not None:
+            body, why = redactor.request_body(self.request, body, self.asked)
+            self.withheld = self.withheld or why
+        if response is not None and not self.was_redacted:
+            response, why = redactor.response(response, self.replaced)
+            self.withheld = self.withheld or why
+        redact.told(self.attributes, self.asked, self.replaced, self.withheld)
+        return response, body
+
+    def _response(self) -> Response | None:
+        if self.whole is not None or self.status is None:
+            return self.whole
+        return Response(
+            status=self.status,
+            headers=self.response_headers,
+            body=b"".join(self.chunks),
+            chunk_sizes=tuple(map(len, self.chunks)),
+            chunk_offsets_us=tuple(self.offsets),
+            http_version=self.http_version,
+        )
