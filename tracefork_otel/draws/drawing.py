@@ -10,21 +10,20 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NoReturn
 
+from ..play import claims
 from ..store.records import Draw
 from .deck import Deck
 from .sources import Sources
 
 if TYPE_CHECKING:
     from ..play.match import Explanation
-    from ..play.player import Answer, Claims
+    from ..play.player import Answer
     from ..session.session import Session
 
 CALLED = ("tracefork_otel.decorators.main", "tracefork_otel._agent_main")
 """The program that calls one agent function, whatever program was recorded."""
 LEAVE_S = 2.0
 """A process that ends at once may spend this long on writing what it drew."""
-CLAIMS = 1_000_000
-"""Claims of processes on the tape's draws are numbered from here, those of exchanges from 0."""
 
 _present: Draws | None = None
 
@@ -57,7 +56,7 @@ class Draws:
         self._session = session
         self.deck.lanes.forks = -1  # those before were none of the agent's
         if waited and (claim := self._claims()) is not None:
-            claim(CLAIMS + self._processes().index(str(self._taken)))
+            claim(claims.draws(self._processes().index(str(self._taken))))
 
     def rebind(self) -> None:
         """Names that the agent bound before are ours too."""
@@ -85,19 +84,17 @@ class Draws:
                 ]
         claim = self._claims()
         for name in fitting:
-            if claim is None or claim(CLAIMS + names.index(name)):
+            if claim is None or claim(claims.draws(names.index(name))):
                 self._taken = name
                 return [draw for draw in self._recorded if draw.process == name]
         return ()
 
-    def _claims(self) -> Claims | None:
-        from ..play.player import claims_beside
-
+    def _claims(self) -> claims.Claims | None:
         if self._session is None:
             return None
         settings = self._session.settings
         beside = settings.intervention if settings.mode == "fork" else settings.tape
-        return None if beside is None else claims_beside(beside)
+        return None if beside is None else claims.claims_beside(beside)
 
     def seen(self, answer: Answer | None) -> Answer | None:
         """The answer of the tape; where it has none, with the draws that the difference follows from."""

@@ -11,9 +11,10 @@ from ..errors import TapeError
 from ..log import LOG
 from ..settings import Settings
 from ..tape.tape import Tape
+from .claims import claims_beside
 from .intervention import Intervention
 from .memory import memory_beside
-from .player import Player, claims_beside
+from .player import Player
 
 
 class Unplayable:

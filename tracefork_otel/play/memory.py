@@ -12,7 +12,8 @@ from typing import TypeAlias
 from ..errors import TapeError
 from ..exchange import Exchange
 from ..tape.tape import Tape
-from .player import Claim
+from . import claims
+from .claims import Claim
 
 _ENDING = ".memory"
 
@@ -48,8 +49,7 @@ class Memory:
         waiting = self._waiting.get(fingerprint)
         while waiting:
             number, one = waiting.popleft()
-            # Below zero: steps and places of the tape have the numbers from zero on.
-            if self._claim is None or self._claim(-1 - number):
+            if self._claim is None or self._claim(claims.memory(number)):
                 return self._tape(one.tape).exchanges[one.step]
         return None
 

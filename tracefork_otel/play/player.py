@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Lock
 from typing import Literal, TypeAlias
 
 from ..exchange import Exchange, Request
 from ..tape.tape import Tape
+from . import claims
+from .claims import Claim, Claims
 from .intervention import Intervention
 from .match import Candidate, Explanation, MatchMode, explain, fingerprint, parse_paths
 from .tools import Placement, ToolPlayer, ToolsMode
-
-Claim: TypeAlias = Callable[[int], bool]
-"""Whether this step is still free for the caller; True at most once among all processes of a replay."""
 
 Recall: TypeAlias = Callable[[str], Exchange | None]
 """What an earlier trial was answered to a request with this fingerprint; each answer is given once."""
@@ -179,7 +176,8 @@ class Player:
             self._used.add(step)
             if self._fork is not None and self._fork.answers_again(step):
                 waiting.appendleft(self._fork.again)
-            if self._claim is None or self._claim(step):
+            name = claims.step(step) if step < self.tape.steps else claims.AGAIN
+            if self._claim is None or self._claim(name):
                 return step
         return None
 
@@ -208,10 +206,8 @@ class _Fork:
             if step != intervention.step
             and (forked.ended_ns is None or exchange.started_ns < forked.ended_ns)
         )
-        # Claims are numbers; those after the steps stand for what is no step.
         self.again = tape.steps
-        """The forked exchange's recorded answer, for a client that tries again after the intervention."""
-        self._off = tape.steps + 1
+        """Stands for the forked exchange's recorded answer, for a client that tries again afterwards."""
         self._also = {one.step: one for one in intervention.also}
         self._due: tuple[Intervention, ...] = ()
         """Further changes whose call was made."""
@@ -222,14 +218,14 @@ class _Fork:
     def delivered(self) -> bool:
         """Whether the intervention was delivered, in whichever process of the fork."""
         if not self._delivered and self._shared is not None:
-            self._delivered = self._shared.taken(self._intervention.step)
+            self._delivered = self._shared.taken(claims.step(self._intervention.step))
         return self._delivered
 
     @property
     def drifted(self) -> bool:
         """Whether a request before the intervention was not on the tape: then nothing goes live any more."""
         if not self._drifted and self._shared is not None:
-            self._drifted = self._shared.taken(self._off)
+            self._drifted = self._shared.taken(claims.OFF_TAPE)
         return self._drifted
 
     @property
@@ -277,7 +273,7 @@ class _Fork:
     def _leave(self) -> None:
         self._drifted = True
         if self._shared is not None:
-            self._shared(self._off)
+            self._shared(claims.OFF_TAPE)
 
     def tail(self, request: Request) -> Served | Live:
         """What answers a request of the tail: the network, or a further change that is due at its place."""
@@ -307,7 +303,7 @@ class _Fork:
         while True:
             place = self._place
             self._place += 1
-            if self._shared is None or self._shared(self._off + 1 + place):
+            if self._shared is None or self._shared(claims.place(place)):
                 return place
 
     def served(self, step: int, request: Request) -> Served | Live:
@@ -358,37 +354,3 @@ def _changed(recorded: Exchange, change: Intervention) -> Exchange:
         if part is None
         else "peer closed connection without sending complete message body (incomplete chunked read)",
     )
-
-
-class Claims:
-    """Claims that all processes of one replay or fork share: files of a folder.
-
-    Each claim is a file that only one process can create, so two processes that send equal requests get the
-    two recorded answers, not the first one twice.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __call__(self, step: int) -> bool:
-        """Whether nobody claimed this step before."""
-        try:
-            os.close(os.open(self._folder / str(step), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            return False
-        except OSError:  # the folder went away: each process keeps its own count
-            return True
-        return True
-
-    def taken(self, step: int) -> bool:
-        """Whether somebody claimed this step."""
-        return (self._folder / str(step)).exists()
-
-
-def claims_beside(path: Path) -> Claims | None:
-    """Claims that all processes of one replay share, if its director made the folder `<path>.claims`.
-
-    The path is that of the tape in a replay, that of the intervention in a fork.
-    """
-    folder = path.with_name(path.name + ".claims")
-    return Claims(folder) if folder.is_dir() else None

@@ -11,9 +11,11 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ..wire.paths import format_path, shown, walk
+from . import claims
 
 if TYPE_CHECKING:
     from ..store.records import ToolCall
+    from .claims import Claim
     from .intervention import Intervention
     from .match import Explanation
 
@@ -28,11 +30,6 @@ Why: TypeAlias = Literal[
     "change",  # a fork changes the result of a tool that it calls
     "tail",  # a fork after its change, and nothing is recorded
 ]
-
-CLAIMS = 2_000_000
-"""Claims of recorded results are numbered from here, those of exchanges from 0, of draws from 1,000,000."""
-CHANGES = 3_000_000
-"""Claims of results that a fork replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ class ToolPlayer:
         mode: ToolsMode | None,
         placement: Callable[[], Placement],
         leave: Callable[[], None] = lambda: None,
-        claim: Callable[[int], bool] | None = None,
+        claim: Claim | None = None,
     ) -> None:
         """`placement` says where the player stands; `leave` is called when a fork's prefix left its tape."""
         self.calls = tuple(calls)
@@ -187,7 +184,7 @@ class ToolPlayer:
                 at = waiting.popleft()
                 if at not in self._used:
                     self._used.add(at)
-                    if self._claim is None or self._claim(CLAIMS + at):
+                    if self._claim is None or self._claim(claims.tool(at)):
                         return at, loosely
         return None
 
@@ -217,12 +214,12 @@ class ToolPlayer:
             if not same and any(at not in self._used for at in self._waiting.get(asked.key, ())):
                 continue
             self._replaced.add(number)
-            if self._claim is not None and not self._claim(CHANGES + number):
+            if self._claim is not None and not self._claim(claims.change(number)):
                 continue
             if change.call is not None:
                 self._used.add(change.call)
                 if self._claim is not None:
-                    self._claim(CLAIMS + change.call)
+                    self._claim(claims.tool(change.call))
             return Replaced(change.result, change.label, meant)
         return None
 

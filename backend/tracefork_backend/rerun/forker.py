@@ -12,9 +12,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from tracefork_otel.errors import StoreError, UsageError
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.play import claims
 from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
-from tracefork_otel.play.tools import CHANGES, ToolsMode
+from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle, grade, graded_fork
@@ -241,8 +242,8 @@ class Forker:
             records,
             ended,
             run_id=attempt.root.trace_id,
-            delivered=attempt.space.claims.taken(attempt.change.step),
-            replaced=attempt.change.result is None or attempt.space.claims.taken(CHANGES),
+            delivered=attempt.space.claims.taken(claims.step(attempt.change.step)),
+            replaced=attempt.change.result is None or attempt.space.claims.taken(claims.change(0)),
             match=self._how.match,
             ignore=self._how.ignore,
         )

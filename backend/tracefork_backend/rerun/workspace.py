@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracefork_otel.errors import StoreError
+from tracefork_otel.play.claims import Claims, claims_beside
 from tracefork_otel.play.intervention import Intervention
-from tracefork_otel.play.player import Claims, claims_beside
 from tracefork_otel.store import sealing
 from tracefork_otel.store.wal import wal_files
 from tracefork_otel.tape.tape import Tape

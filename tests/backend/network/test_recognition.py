@@ -59,7 +59,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Seen, Seen
     ledger = Ledger(proxied, settings=Settings(store=str(proxied)), name="proxy")
     for url in URLS:
         entry = ledger.begin(Request(method="POST", url=url, headers=(), body=BODY), {})
-        entry.end("no_response")
+        entry.finish("no_response")
     ledger.close()
     by_proxy = {one.request.url: told(one) for one in read_store(proxied).exchanges}
     with open_store(own) as store:

@@ -11,7 +11,8 @@ import pytest
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange, Request, Response
-from tracefork_otel.play.player import Miss, Player, Served, claims_beside
+from tracefork_otel.play.claims import claims_beside
+from tracefork_otel.play.player import Miss, Player, Served
 from tracefork_otel.tape.tape import Tape
 
 URL = "https://api.anthropic.com/v1/messages"

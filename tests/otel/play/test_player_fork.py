@@ -15,9 +15,10 @@ import pytest
 from tracefork_otel.errors import TapeError, UsageError
 from tracefork_otel.exchange import Exchange, Request, Response
 from tracefork_otel.play import memory
+from tracefork_otel.play.claims import claims_beside
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.match import fingerprint
-from tracefork_otel.play.player import Live, Miss, Player, Served, claims_beside
+from tracefork_otel.play.player import Live, Miss, Player, Served
 from tracefork_otel.tape.tape import Tape
 
 URL = "https://api.anthropic.com/v1/messages"
@@ -296,7 +297,8 @@ def test_real_processes_deliver_a_change_once(tmp_path: Path) -> None:
     code = """
 import sys
 from tracefork_otel.play.intervention import Intervention
-from tracefork_otel.play.player import Live, Player, claims_beside
+from tracefork_otel.play.claims import claims_beside
+from tracefork_otel.play.player import Live, Player
 from tracefork_otel.tape.tape import Tape
 tape, path = Tape.load(sys.argv[1]), __import__("pathlib").Path(sys.argv[2])
 player = Player(tape, intervention=Intervention.load(path), claim=claims_beside(path))

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import TapeError
+from tracefork_otel.play.claims import Claims
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.loading import Unplayable
-from tracefork_otel.play.player import Claims
 from tracefork_otel.play.tools import Placement, Recalled, Refused, Replaced, Runs, ToolPlayer, ToolsMode
 from tracefork_otel.store.records import ToolCall
 from tracefork_otel.tape.tape import Tape
