@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..errors import TapeError
 from ..exchange import Exchange, Request, Response
+from ..store.chunks import runs
 from ..store.columns import EXCHANGES, parts_of
 from ..store.records import TOOL_FORMS, Draw, Note, ToolCall, ToolForm
 from ..wire.cuts import cut, decode_piece, encode_piece
@@ -212,13 +213,8 @@ def _number(
 
 
 def _ranges(numbers: Sequence[int]) -> list[list[int]]:
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ranges
+    flat = runs(numbers)
+    return [list(ends) for ends in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def _exchange_record(
@@ -261,10 +257,7 @@ def _placed(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
 
 
 def _compact(value: object) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
-    except UnicodeEncodeError:  # a lone surrogate, such as an undecodable byte of an argv
-        return json.dumps(value, separators=(",", ":"), default=dict).encode()
+    return dumps(value, separators=(",", ":")).encode()
 
 
 def _checked(record: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .gemini_parts import WRAPPERS, Arguments, chunks, member, parts_of
 from .json_values import count, loads, mapping, mappings, string
+from .sse import sse_event
 from .writing import Call, Ids, ToolInput, ToolResult, compact, deltas, shifted, tokens, without
 
 if TYPE_CHECKING:
@@ -267,4 +268,4 @@ def _pieces(part: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _event(chunk: dict[str, Any]) -> bytes:
     """Return one server-sent event as Google ends it."""
-    return b"data: " + compact(chunk).encode() + b"\r\n\r\n"
+    return sse_event(compact(chunk).encode(), end=b"\r\n")

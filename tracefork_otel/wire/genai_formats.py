@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+from .sse import sse_events
+
 _LONG = 1024
 """A string of a picture, a file or a part unknown here that is longer is data, not something to read."""
 _REASONS = {
@@ -286,12 +288,7 @@ def _response_facts(said: Json, reasons: list[Any]) -> dict[str, Any]:
 
 def events(body: bytes | None) -> Iterable[Json]:
     """The JSON objects of a stream of server-sent events, as far as it goes."""
-    text = (body or b"").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    for event in text.split(b"\n\n"):
-        lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-        found = json_object(b"\n".join(lines))
-        if found:
-            yield found
+    return filter(None, (json_object(data) for _, data in sse_events(body or b"")))
 
 
 def json_object(body: bytes | None) -> Json:

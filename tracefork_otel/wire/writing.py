@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
 from .json_values import count, loads, mapping
+from .sse import sse_event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -199,9 +200,7 @@ def _dumps(value: Any, *, spaced: bool, escaped: bool) -> str:
 
 def event(data: Mapping[str, Any] | bytes, name: str | None = None) -> bytes:
     """Return one server-sent event."""
-    body = data if isinstance(data, bytes) else compact(data).encode()
-    head = f"event: {name}\n".encode() if name else b""
-    return head + b"".join(b"data: " + line + b"\n" for line in body.split(b"\n")) + b"\n"
+    return sse_event(data if isinstance(data, bytes) else compact(data).encode(), name)
 
 
 def laid_out(value: Any, like: bytes | None) -> bytes:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tracefork_otel.wire.sse import sse_event
+
 from .model import Conversation, Counted, Ids, Reply, ToolUse, cut
 
 # As at the Gemini API and, after a project or a publisher, on Vertex AI.
@@ -183,7 +185,7 @@ def stream(body: Mapping[str, Any], reply: Reply, counted: Counted, ids: Ids) ->
 
 
 def _event(chunk: Mapping[str, Any]) -> bytes:
-    return f"data: {json.dumps(chunk, separators=(',', ':'), ensure_ascii=False)}\r\n\r\n".encode()
+    return sse_event(json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode(), end=b"\r\n")
 
 
 def status_of(status: int) -> int:

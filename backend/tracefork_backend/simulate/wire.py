@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracefork_otel.wire.codings import encoder
+from tracefork_otel.wire.sse import sse_event
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
@@ -46,7 +47,7 @@ def encoded(parts: tuple[bytes, ...], encoding: str) -> Iterator[bytes]:
 def sse(data: Mapping[str, Any] | str, *, event: str | None = None) -> bytes:
     """One server-sent event."""
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-    return (f"event: {event}\n" if event else "").encode() + f"data: {text}\n\n".encode()
+    return sse_event(text.encode(), event)
 
 
 def _recut(parts: tuple[bytes, ...], size: int) -> tuple[bytes, ...]:
