@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from .blaming.experiment import blame
     from .blaming.result import BlameResult
     from .diffs.diff import Diff, diff
-    from .grading.oracle import Graded, exit_code, field, function, regex
+    from .grading.exit_code import exit_code
+    from .grading.field import field
+    from .grading.function import function
+    from .grading.graded import Graded
+    from .grading.regex import regex
     from .matrices.matrix import Matrix, matrix
     from .rerun.edits import fault, noop, request, resample, response, text, tool_input, tool_result
     from .rerun.forking import Fork, fork
@@ -23,22 +27,22 @@ _HOME = {
     "BlameResult": "blaming.result",
     "Diff": "diffs.diff",
     "Fork": "rerun.forking",
-    "Graded": "grading.oracle",
+    "Graded": "grading.graded",
     "Matrix": "matrices.matrix",
     "ReplayResult": "rerun.replaying",
     "Run": "store",
     "Store": "store",
     "blame": "blaming.experiment",
     "diff": "diffs.diff",
-    "exit_code": "grading.oracle",
+    "exit_code": "grading.exit_code",
     "fault": "rerun.edits",
-    "field": "grading.oracle",
+    "field": "grading.field",
     "fork": "rerun.forking",
-    "function": "grading.oracle",
+    "function": "grading.function",
     "matrix": "matrices.matrix",
     "noop": "rerun.edits",
     "open_store": "store",
-    "regex": "grading.oracle",
+    "regex": "grading.regex",
     "replay": "rerun.replaying",
     "request": "rerun.edits",
     "resample": "rerun.edits",

@@ -84,13 +84,15 @@ def test_fault_classes_change_what_their_names_say(recorded: Path) -> None:
     assert set(fits["dropped_message"]) == later
     assert set(fits["wrong_system_prompt"]) == set(range(tape.steps))
     assert set(fits["poisoned_argument"]) == set(range(tape.steps - 1))
-    ((path, _),) = fits["corrupted_tool_output"][2].changes
+    ((path, _),) = fits["corrupted_tool_output"][2].edits
     assert path == "messages[4].content[0].content"
-    ((path, turns),) = fits["dropped_message"][2].changes
+    ((path, turns),) = fits["dropped_message"][2].edits
     assert path == "messages"
     assert isinstance(turns, list)
     assert len(turns) == 3
-    assert "POISONED" in json.dumps(fits["poisoned_argument"][1].value)
+    poisoned = fits["poisoned_argument"][1].response
+    assert poisoned is not None
+    assert b"POISONED" in poisoned.body
 
 
 def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:

@@ -71,7 +71,7 @@ def of_edit(edit: Edit) -> Change:
 
 def function(path: str) -> Change:
     """What the function `pkg.mod:fn` makes of (tape, step): an Edit, a text, or None."""
-    from ..grading.oracle import function as named
+    from ..grading.function import function as named
 
     found: Any = named(path)
 

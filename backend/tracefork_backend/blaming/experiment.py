@@ -15,8 +15,9 @@ from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.tape.tape import Tape
 
+from ..grading.graded import graded_run
 from ..grading.judge import Judge
-from ..grading.oracle import Oracle, grade, graded_run, name_of
+from ..grading.oracle import Oracle, grade, name_of
 from ..rerun import edits
 from ..rerun.budget import WORST, Budget, after, again
 from ..rerun.edits import Edit

@@ -75,7 +75,7 @@ def run(
     from ..store import open_store
 
     asked = {
-        "oracle": {name: value for name, value in asdict(oracle).items() if value not in (None, False)},
+        "oracle": oracle.values,
         "change": change.given,
         "how": {**asdict(search), **start.asked()},
         "jobs": jobs,
@@ -207,12 +207,9 @@ def _experiment(
     from ..blaming.experiment import blame
     from ..blaming.modes import mode_found
     from ..blaming.result import tables_of
+    from ..grading.kinds import asked_for
 
-    oracle = OracleFlags(**asked["oracle"]).asked()
-    if oracle is None:
-        raise UsageError(
-            "say what a success is: --success-re with --failure-re, --field, --exit-code, --oracle or --judge"
-        )
+    oracle = asked_for(asked["oracle"])
     try:
         with _progress() as on_progress:
             result = blame(

@@ -66,7 +66,7 @@ def _show(says: str, command: str, store: Path, expected: Container[int]) -> Non
 
 def _fail(command: str, store: Path) -> None:
     """The newest run is one that failed."""
-    from ..grading.oracle import graded_run
+    from ..grading.graded import graded_run
     from ..store import open_store
 
     says = "Models are sampled. With one that errs in half of its runs, until one fails:"

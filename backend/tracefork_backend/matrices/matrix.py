@@ -14,7 +14,8 @@ from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.tape import Tape
 
-from ..grading.oracle import Graded, Oracle, grade, graded_run, last_text, name_of
+from ..grading.graded import Graded, graded_run, last_text
+from ..grading.oracle import Oracle, grade, name_of
 from ..rerun.budget import Budget, estimate
 from ..rerun.edits import Edit
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned

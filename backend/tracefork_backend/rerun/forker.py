@@ -18,7 +18,8 @@ from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.tape import Tape
 
-from ..grading.oracle import Oracle, grade, graded_fork
+from ..grading.graded import graded_fork
+from ..grading.oracle import Oracle, grade
 from ..store import Run, Store, open_store
 from ..writeback import RootSpan
 from .accounting import Account, root_attributes

@@ -20,7 +20,7 @@ from tracefork_otel import TraceforkInstrumentor
 from ..blaming import changes
 from ..blaming.experiment import blame
 from ..blaming.result import BlameResult
-from ..grading.oracle import regex
+from ..grading.regex import regex
 from ..simulate import ModelServer
 from ..store import Run, open_store
 from .agents import Careless, Coin, ask, look_up

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import httpx2
 import pytest
 from anthropic import Anthropic
+from tracefork_backend.grading.graded import Graded
 from tracefork_backend.grading.judge import ErrorRates, Judge, parse
-from tracefork_backend.grading.oracle import Graded, grade, name_of
+from tracefork_backend.grading.oracle import grade, name_of
 from tracefork_backend.simulate import Call, ModelServer, Reply
 
 from tracefork_otel.errors import UsageError

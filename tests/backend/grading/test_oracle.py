@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tracefork_backend as tf
 from stored import Recorder, answered, asked, record, trace
-from tracefork_backend.grading.oracle import (
-    Graded,
-    exit_code,
-    field,
-    function,
-    grade,
-    graded_run,
-    name_of,
-    regex,
-)
+from tracefork_backend.grading.exit_code import exit_code
+from tracefork_backend.grading.field import field
+from tracefork_backend.grading.function import function
+from tracefork_backend.grading.graded import Graded, graded_run
+from tracefork_backend.grading.kinds import from_flags
+from tracefork_backend.grading.oracle import grade, name_of
+from tracefork_backend.grading.regex import regex
 from tracefork_backend.store import open_store
 
 from tracefork_otel import UsageError
@@ -175,3 +176,81 @@ def test_a_recorded_return_value_is_graded_first(tmp_path: Path) -> None:
     shown = graded_run(open_store(tmp_path).run(run_id))
     assert grade(tf.field("status", "confirmed"), shown) is True
     assert shown.last_text == "answer 2"
+
+
+PLUGINS = {
+    "winners": ("WON = lambda graded: 'WON' in graded.text\n", {"winner": "winners:WON"}),
+    "broken": ("raise RuntimeError('no licence')\n", {"broken": "broken:ask"}),
+    "vague": ("NAME = 3\n", {"number": "vague:NAME"}),
+    "one": ("def ask(graded): return True\n", {"twice": "one:ask"}),
+    "other": ("def ask(graded): return False\n", {"twice": "other:ask"}),
+}
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder of installed packages that give oracles, some of which cannot."""
+    for package, (code, oracles) in PLUGINS.items():
+        (tmp_path / f"{package}.py").write_text(code)
+        told = tmp_path / f"{package}-1.5.dist-info"
+        told.mkdir()
+        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n")
+        lines = [f"{name} = {where}" for name, where in oracles.items()]
+        (told / "entry_points.txt").write_text("\n".join(["[tracefork.oracles]", *lines]) + "\n")
+    return tmp_path
+
+
+def asked_in_another_process(folder: Path, name: str) -> str:
+    """What `--oracle NAME` comes to in a process that has the packages: a grade, or the error."""
+    code = (
+        "from tracefork_backend.grading.graded import Graded\n"
+        "from tracefork_backend.grading.kinds import from_flags\n"
+        "from tracefork_backend.grading.oracle import grade, name_of\n"
+        "from tracefork_otel import UsageError\n"
+        f"try:\n    oracle = from_flags({{'oracle': {name!r}}})\n"
+        "except UsageError as error:\n    print('refused:', error)\n"
+        "else:\n    print(name_of(oracle), grade(oracle, Graded(run_id='a' * 32, output='WON it')))\n"
+    )
+    path = os.pathsep.join([str(folder), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("winner", r"winner True"),
+        (
+            "broken",
+            r"the oracle broken \(broken:ask of broken 1\.5\) is left out: .*: no licence",
+        ),
+        ("number", r"the oracle number .* is left out: .*a int is no function"),
+        ("twice", r"the oracle twice is left out: it is one:ask of one 1\.5 and other:ask of other 1\.5"),
+        ("nobody", r"no oracle is called nobody: installed are broken, number, twice, winner"),
+    ],
+)
+def test_an_installed_package_gives_an_oracle_by_name(installed: Path, name: str, said: str) -> None:
+    """One that fails or clashes is named with its package and left out; the others serve as before."""
+    assert re.search(said, asked_in_another_process(installed, name))
+
+
+def test_flags_ask_for_one_oracle() -> None:
+    """Values stand by the flags' names; what only says more of another oracle is refused."""
+    oracle = from_flags({"success_re": "", "failure_re": None, "exit_code": False})
+    assert oracle is not None
+    assert name_of(oracle) == "regex success=//"
+    assert from_flags({"field": None, "exit_code": False}) is None
+    for given, says in (
+        ({"exit_code": True, "field": "a=1"}, "one oracle grades a run: choose one of --success-re with"),
+        ({"exit_code": True, "judge_model": "x"}, "belong to --judge"),
+        ({"field": "status"}, "write it like status=confirmed"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            from_flags(given)

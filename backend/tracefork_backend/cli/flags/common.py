@@ -9,6 +9,8 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
+from ...flag import Flag
+
 STORE = Path(".tracefork")
 
 
@@ -32,6 +34,15 @@ def choice(flag: str, literal: Any, text: str) -> Any:
         return given
 
     return valued(flag, "|".join(allowed), text, parser=checked)
+
+
+def option(flag: Flag, *, several: bool = False) -> tuple[Any, object]:
+    """Return a flag as typer takes it, and its default; `several` values where it may be repeated."""
+    if flag.metavar is None:
+        return Annotated[bool, typer.Option(str(flag), help=flag.help)], False
+    if several:
+        return Annotated[list[str], repeated(str(flag), flag.metavar, flag.help)], []
+    return Annotated[str | None, valued(str(flag), flag.metavar, flag.help)], None
 
 
 StoreOption: TypeAlias = Annotated[

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from inspect import Parameter
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from ...rerun.edits import KINDS, Edit, Flag, from_flags
+from ...rerun.edits import KINDS, Edit, from_flags
 from . import Flags
-from .common import repeated, valued
+from .common import option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +23,7 @@ class EditFlags(Flags):
         """Yield the flags of each kind."""
         for kind in KINDS.values():
             for flag in kind.flags:
-                hint, default = _option(flag)
+                hint, default = option(flag, several=flag.alone is None)
                 yield Parameter(flag.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
     @classmethod
@@ -41,12 +39,3 @@ class EditFlags(Flags):
     def asked(self) -> list[Edit]:
         """Return one edit a variant; UsageError unless the flags ask for one kind of change."""
         return from_flags(self.values)
-
-
-def _option(flag: Flag) -> tuple[Any, object]:
-    """Return the option as typer takes it, and its default."""
-    if flag.metavar is None:
-        return Annotated[bool, typer.Option(str(flag), help=flag.help)], False
-    if flag.alone is not None:
-        return Annotated[str | None, valued(str(flag), flag.metavar, flag.help)], None
-    return Annotated[list[str], repeated(str(flag), flag.metavar, flag.help)], []

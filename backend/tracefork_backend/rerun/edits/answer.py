@@ -12,9 +12,9 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import Intervention, Kind
 from tracefork_otel.tape.tape import Tape
 
+from ...flag import Flag, file_bytes, json_value, text_value
 from ...spelling import short
-from .edit import Edit, Flag, Given, ending
-from .values import file_bytes, json_value, text_value
+from .edit import Edit, Given, ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,23 +12,10 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import TAILS, Intervention, Kind, Tail
 from tracefork_otel.tape.tape import Tape
 
+from ...flag import Flag
+
 Given: TypeAlias = Mapping[str, Sequence[str]]
 """The values of each flag by its name: none where it was not given, one (of no meaning) for a switch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """A flag of a command that asks for an edit, or says more of one."""
-
-    name: str
-    help: str
-    metavar: str | None = None
-    """What its value is called; None for a switch."""
-    alone: str | None = None
-    """Of a flag that only says more of an edit: what is wrong where it is given without one."""
-
-    def __str__(self) -> str:
-        return f"--{self.name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Kind
 from tracefork_otel.tape.tape import Tape
 
-from .edit import Edit, Flag, Given
+from ...flag import Flag
+from .edit import Edit, Given
 
 FaultName: TypeAlias = Literal["429", "500", "529", "timeout", "disconnect"]
 FAULTS: tuple[FaultName, ...] = get_args(FaultName)

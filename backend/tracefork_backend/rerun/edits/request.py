@@ -16,9 +16,9 @@ from tracefork_otel.play.intervention import Intervention, Kind
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.paths import parse_path
 
+from ...flag import Flag, assignment, text_value
 from ...spelling import short
-from .edit import Edit, Flag, Given
-from .values import assignment, text_value
+from .edit import Edit, Given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Kind
 from tracefork_otel.tape.tape import Tape
 
-from .edit import Edit, Flag, Given, ending
+from ...flag import Flag
+from .edit import Edit, Given, ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

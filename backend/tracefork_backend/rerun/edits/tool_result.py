@@ -12,9 +12,9 @@ from tracefork_otel.play.intervention import Intervention, Kind
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.dumps import dumps
 
+from ...flag import Flag, json_or_text, text_value
 from ...spelling import short
-from .edit import Edit, Flag, Given
-from .values import json_or_text, text_value
+from .edit import Edit, Given
 
 if TYPE_CHECKING:
     from tracefork_otel.wire.writing import ToolResult as Carried

@@ -1,12 +1,28 @@
-"""The values of flags: `@FILE`, JSON, and PATH=VALUE."""
+"""A flag as what it asks for declares it, and the values of flags: `@FILE`, JSON, and PATH=VALUE."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.wire.paths import parse_path
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag of a command that asks for an edit or an oracle, or says more of one."""
+
+    name: str
+    help: str
+    metavar: str | None = None
+    """What its value is called; None for a switch."""
+    alone: str | None = None
+    """Of a flag that only says more: what is wrong where it is given by itself."""
+
+    def __str__(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
 
 
 def text_value(given: str, flag: object) -> str:

@@ -1,0 +1,78 @@
+"""What an oracle is shown of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracefork_otel.exchange import Exchange
+
+    from ..rerun.result import Fork
+    from ..store import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graded:
+    """What an oracle is shown of a run."""
+
+    run_id: str
+    output: object = None
+    """What the agent's function returned (as text, if that was in another process), else its output."""
+    exit_status: int | None = None
+    """How its process ended, 128+n for signal n; None if nobody saw it."""
+    last_text: str = ""
+    """The text of the last model call's response, put together where it was streamed."""
+    stdout: str = ""
+    stderr: str = ""
+    """The beginning and the end of both; empty for recorded runs, of which they are not kept."""
+    problem: str | None = None
+    """Why the run is none to grade, such as a fork that never came to its step; such a run has no outcome."""
+
+    @property
+    def text(self) -> str:
+        """What is graded, as text: the output, else the last response's text."""
+        from tracefork_otel.decorators.agent import result_text
+
+        output = "" if self.output is None else result_text(self.output)
+        return output if output.strip() else self.last_text
+
+
+def graded_run(run: Run) -> Graded:
+    """What a run of the store shows an oracle: its returned value and exit status, and its last response.
+
+    Standard output is not kept with a run, so one that returned nothing is graded by its last response.
+    """
+    attributes = run.store.start_attributes(run.run_id, run.launch_id)
+    return Graded(
+        run_id=run.run_id,
+        output=attributes.get("tracefork.result"),
+        exit_status=run.start.exit_status,
+        last_text=last_text(run.exchanges),
+    )
+
+
+def graded_fork(fork: Fork) -> Graded:
+    """What a fork shows an oracle; one that never was what was asked for has a problem instead."""
+    return Graded(
+        run_id=fork.run_id,
+        output=fork.output,
+        exit_status=fork.exit_status,
+        last_text=fork.last_text or "",
+        stdout=fork.stdout,
+        stderr=fork.stderr,
+        problem=None if fork.gradable else str(fork.problem),
+    )
+
+
+def last_text(exchanges: Sequence[Exchange]) -> str:
+    """The text that the last model call answered, empty if there was none."""
+    from tracefork_otel.wire.facts import facts_of
+
+    for exchange in reversed(exchanges):
+        found = facts_of(exchange)
+        if found is not None:
+            return found.text
+    return ""
