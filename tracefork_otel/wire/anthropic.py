@@ -1,124 +1,262 @@
-"""Anthropic's Messages format: at its own host, on Vertex AI and behind gateways."""
+"""Anthropic's Messages form: at its own host, on Vertex AI and behind gateways."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from . import anthropic_writing
+from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, loads, mapping, mappings, string
-from .messages import Message, Reply, Usage, message, plain_text
-from .sse import sse_events, streams_by_body
+from .messages import Asked, Message, Reply, Turn, Usage, base64_note, flat, message
+from .writing import (
+    Call,
+    ToolInput,
+    ToolResult,
+    compact,
+    deltas,
+    numbered,
+    shifted,
+    signature,
+    without,
+)
 
 if TYPE_CHECKING:
-    from .writing import WireForm
+    from collections.abc import Iterable, Iterator, Sequence
 
-_VERTEX = re.compile(r"/publishers/anthropic/models/([^/:]+):(?:streamRawPredict|rawPredict)$")
+    from ..exchange import Headers
+    from .writing import Cut, IdSource
+
+FRAMINGS = (SSE,)
+REQUEST_ID = "request-id"
+streams = sse_if_asked
+
 # Which field of a block each kind of delta extends.
 _DELTAS = MappingProxyType(
     {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 )
+_ERRORS = MappingProxyType(
+    {
+        400: ("invalid_request_error", None),
+        401: ("authentication_error", None),
+        403: ("permission_error", None),
+        404: ("not_found_error", None),
+        413: ("request_too_large", None),
+        429: ("rate_limit_error", "This request would exceed your organization's rate limit."),
+        529: ("overloaded_error", "Overloaded"),
+    }
+)
+# What a recorded reply counts, or tells of itself, that another in its place did not do.
+_UNDONE = ("server_tool_use", "output_tokens_details", "iterations")
 
 
-streams = streams_by_body
+def read_request(request: dict[str, Any]) -> Asked:
+    """Return the system prompt and the conversation."""
+    turns = mappings(request.get("messages"))
+    names = _tool_names([request.get("system"), *(turn.get("content") for turn in turns)])
+    return Asked(
+        _content("system", request.get("system"), names),
+        tuple(_content(string(turn.get("role")) or "user", turn.get("content"), names) for turn in turns),
+    )
 
 
-def form(path: str) -> WireForm:
-    """Return what writes replies for this path."""
-    return anthropic_writing
-
-
-def request_messages(request: dict[str, Any]) -> tuple[Message, ...]:
-    """Return the system prompt and the conversation as messages."""
-    turns = [("system", request["system"])] if request.get("system") is not None else []
-    turns += [
-        (string(turn.get("role")) or "user", turn.get("content"))
-        for turn in mappings(request.get("messages"))
-    ]
-    names = _tool_names(content for _, content in turns)
-    return tuple(m for role, content in turns for m in _content_messages(role, content, names))
-
-
-def reply(path: str, response: dict[str, Any]) -> Reply:
+def read_reply(whole: dict[str, Any]) -> Reply:
     """Return what a whole message (or error) says."""
-    if response.get("type") == "error" or "error" in response:
-        return Reply(error_type=string(mapping(response.get("error")).get("type")) or "error")
-    messages = _content_messages("assistant", response.get("content"), _tool_names([response.get("content")]))
+    failed = whole.get("type") == "error" or "error" in whole
+    said = _content("assistant", whole.get("content"), _tool_names([whole.get("content")]))
     return Reply(
-        messages=tuple(messages),
-        text=plain_text(messages),
-        model=string(response.get("model")),
-        response_id=string(response.get("id")),
-        finish_reason=string(response.get("stop_reason")),
-        usage=_usage(mapping(response.get("usage"))),
+        choices=(said,),
+        finish_reasons=(string(whole.get("stop_reason")),),
+        model=string(whole.get("model")),
+        response_id=string(whole.get("id")),
+        error_type=string(mapping(whole.get("error")).get("type")) or "error" if failed else None,
+        usage=_usage(mapping(whole.get("usage"))),
     )
 
 
-def streamed_reply(path: str, body: bytes) -> Reply:
-    """Return what a stream says, with the blocks that had begun when it was cut."""
-    start: dict[str, Any] = {}
-    usage: dict[str, Any] = {}
-    stop: dict[str, Any] = {}
-    blocks: dict[int, _Block] = {}
-    error: str | None = None
-    for _, data in sse_events(body):
-        event = mapping(loads(data))
-        kind = event.get("type")
+def assemble(events: Iterable[Event]) -> dict[str, Any]:
+    """Return the message with the blocks that had begun when its stream was cut."""
+    whole: dict[str, Any] = {}
+    blocks: dict[int, dict[str, Any]] = {}
+    parts: dict[tuple[int, str], list[str]] = {}
+    for one in events:
+        said = one.said()
+        kind, index = said.get("type"), count(said.get("index")) or 0
         if kind == "content_block_delta":
-            block = blocks.get(count(event.get("index")) or 0)
-            if block is not None:
-                block.extend(mapping(event.get("delta")))
+            delta = mapping(said.get("delta"))
+            name = _DELTAS.get(string(delta.get("type")) or "")
+            text = string(delta.get(name)) if name else None
+            if name and text and index in blocks:
+                parts.setdefault((index, name), []).append(text)
         elif kind == "content_block_start":
-            blocks[count(event.get("index")) or 0] = _Block(mapping(event.get("content_block")))
+            blocks[index] = dict(mapping(said.get("content_block")))
         elif kind == "message_start":
-            start = mapping(event.get("message"))
-            usage = dict(mapping(start.get("usage")))
+            whole = dict(mapping(said.get("message")))
         elif kind == "message_delta":
-            stop = mapping(event.get("delta"))
             # Counts here are running totals; the ones that do not apply are absent or null.
-            usage.update({k: v for k, v in mapping(event.get("usage")).items() if v is not None})
+            later = {k: v for k, v in mapping(said.get("usage")).items() if v is not None}
+            whole.update(mapping(said.get("delta")), usage={**mapping(whole.get("usage")), **later})
         elif kind == "error":
-            error = string(mapping(event.get("error")).get("type")) or "error"
-    content = [*mappings(start.get("content")), *(block.whole() for _, block in sorted(blocks.items()))]
-    messages = _content_messages("assistant", content, _tool_names([content]))
-    return Reply(
-        messages=tuple(messages),
-        text=plain_text(messages),
-        model=string(start.get("model")),
-        response_id=string(start.get("id")),
-        finish_reason=string(stop.get("stop_reason")),
-        error_type=error,
-        usage=_usage(usage),
-    )
+            whole["error"] = said.get("error")
+    for (index, name), texts in parts.items():
+        text = "".join(texts)
+        if name == "partial_json":
+            given = loads(text)
+            blocks[index]["input"] = text if given is None else given
+        else:
+            blocks[index][name] = (string(blocks[index].get(name)) or "") + text
+    if blocks:
+        whole["content"] = [*mappings(whole.get("content")), *(block for _, block in sorted(blocks.items()))]
+    return whole
 
 
-@dataclass(slots=True)
-class _Block:
-    """A content block that is still arriving."""
+def is_reply(whole: dict[str, Any]) -> bool:
+    """Return whether the JSON is a message."""
+    return whole.get("type") == "message" and isinstance(whole.get("content"), list)
 
-    begun: dict[str, Any]
-    parts: dict[str, list[str]] = field(default_factory=dict)
 
-    def extend(self, delta: dict[str, Any]) -> None:
-        """Add one delta's text to the field that it belongs to."""
-        name = _DELTAS.get(string(delta.get("type")) or "")
-        text = string(delta.get(name)) if name else None
-        if name and text:
-            self.parts.setdefault(name, []).append(text)
+def tool_results(request: dict[str, Any]) -> list[ToolResult]:
+    """Return the `tool_result` blocks of the conversation, each under its call's name."""
+    names: dict[Any, str | None] = {}
+    found: list[ToolResult] = []
+    for at, turn in numbered(request.get("messages")):
+        for place, block in numbered(turn.get("content")):
+            if block.get("type") == "tool_use":
+                names[block.get("id")] = string(block.get("name"))
+            elif block.get("type") == "tool_result":
+                where = f"messages[{at}].content[{place}]"
+                called = string(block.get("tool_use_id"))
+                undone = ((f"{where}.is_error", False),) if block.get("is_error") else ()
+                found.append(
+                    ToolResult(name=names.get(called), call_id=called, path=f"{where}.content", undone=undone)
+                )
+    return found
 
-    def whole(self) -> dict[str, Any]:
-        """Return the block as it stands, a tool's input parsed where it is complete."""
-        block = dict(self.begun)
-        for name, parts in self.parts.items():
-            text = "".join(parts)
-            if name != "partial_json":
-                block[name] = (string(block.get(name)) or "") + text
-            else:
-                parsed = loads(text)
-                block["input"] = text if parsed is None else parsed
-        return block
+
+def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
+    """Return the edit that makes this the system prompt, whether it was text, blocks or absent."""
+    return "system", system
+
+
+def write_request(asked: Asked, model: str) -> dict[str, Any]:
+    """Return a request of these turns."""
+    system = "\n".join(one.content for one in asked.system)
+    turns = [
+        {
+            "role": "assistant" if turn[0].role in ("assistant", "model") else "user",
+            "content": [_block(one) for one in turn],
+        }
+        for turn in asked.turns
+        if turn
+    ]
+    return {"model": model, **({"system": system} if system else {}), "messages": turns}
+
+
+def write_reply(
+    reply: Reply, *, request: dict[str, Any], frame: dict[str, Any], ids: IdSource
+) -> dict[str, Any]:
+    """Return a message of these blocks; of none for an empty text, as the API does not send empty blocks."""
+    counted = reply.usage
+    cached, written = counted.cached_tokens or 0, counted.cache_write_tokens or 0
+    given = counted.input_tokens
+    usage = without(frame.get("usage"), *_UNDONE) or {
+        "input_tokens": None if given is None else max(0, given - cached - written),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": cached,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": written - (counted.cache_write_1h_tokens or 0),
+            "ephemeral_1h_input_tokens": counted.cache_write_1h_tokens or 0,
+        },
+        "service_tier": "standard",
+    }
+    said = [one for one in reply.messages if one.content or one.kind != "text"]
+    calls = any(one.kind == "tool_use" for one in said)
+    return {
+        "model": reply.model or request.get("model"),
+        **without(frame, "stop_details", "container"),
+        "id": reply.response_id or ids.base58("msg_01", 22),
+        "type": "message",
+        "role": "assistant",
+        "content": [_block(one, ids) for one in said],
+        "stop_reason": reply.finish_reason or ("tool_use" if calls else "end_turn"),
+        "stop_sequence": None,
+        "usage": {**usage, "output_tokens": counted.output_tokens},
+    }
+
+
+def write_events(request: dict[str, Any], whole: dict[str, Any], cut: Cut) -> list[Event]:
+    """Return the events of a message, in the API's order."""
+    usage = mapping(whole.get("usage"))
+    begun = {**without(whole, "stop_details"), "content": [], "stop_reason": None, "stop_sequence": None}
+    begun["usage"] = {**usage, "output_tokens": min(1, count(usage.get("output_tokens")) or 0)}
+    found = [_event("message_start", message=begun)]
+    for index, block in enumerate(mappings(whole.get("content"))):
+        found.append(_event("content_block_start", index=index, content_block=_opened(block)))
+        if index == 0:
+            found.append(_event("ping"))
+        found += [_event("content_block_delta", index=index, delta=delta) for delta in _deltas(block, cut)]
+        found.append(_event("content_block_stop", index=index))
+    ended = {key: whole[key] for key in ("stop_details", "container") if whole.get(key) is not None}
+    ended |= {"stop_reason": whole.get("stop_reason"), "stop_sequence": whole.get("stop_sequence")}
+    totals = {key: value for key, value in usage.items() if key.endswith("_tokens") and value is not None}
+    return [*found, _event("message_delta", delta=ended, usage=totals), _event("message_stop")]
+
+
+def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: IdSource) -> dict[str, Any]:
+    """Return the message with a tool call's input replaced, its id new, the call's id kept."""
+    content = whole.get("content")
+    blocks = [block for block in mappings(content) if block.get("type") == "tool_use"]
+    calls = [Call(name=string(block.get("name")), given=compact(block.get("input"))) for block in blocks]
+    chosen = given.choose(calls)
+    usage = mapping(whole.get("usage"))
+    output = shifted(usage.get("output_tokens"), old=calls[chosen].given, new=given.spelled())
+    return {
+        **whole,
+        "id": ids.base58("msg_01", 22),
+        "content": [
+            {**block, "input": given.value} if block is blocks[chosen] else block
+            for block in (content if isinstance(content, list) else [])
+        ],
+        "usage": {**usage, "output_tokens": output},
+    }
+
+
+def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdSource) -> list[Event]:
+    """Return the events with a tool call's input replaced; what does not speak of it is as it was."""
+    recorded = [(one, one.said()) for one in events]
+    calls = _streamed_calls(said for _, said in recorded)
+    at = list(calls)[given.choose(list(calls.values()))]
+    old, spelled = calls[at].given, given.spelled(calls[at].given)
+    found: list[Event] = []
+    for one, said in recorded:
+        kind, mine = said.get("type"), count(said.get("index")) == at
+        if kind == "message_start":
+            begun = {**mapping(said.get("message")), "id": ids.base58("msg_01", 22)}
+            found.append(event({**said, "message": begun}, one.name))
+        elif kind == "content_block_start" and mine:
+            opened = {**mapping(said.get("content_block")), "input": {}}
+            found.append(event({**said, "content_block": opened}, one.name))
+            pieces = _input_deltas(spelled, deltas)
+            found += [_event("content_block_delta", index=at, delta=delta) for delta in pieces]
+        elif kind == "content_block_delta" and mine:
+            continue
+        elif kind == "message_delta":
+            usage = mapping(said.get("usage"))
+            output = shifted(usage.get("output_tokens"), old=old, new=spelled)
+            found.append(event({**said, "usage": {**usage, "output_tokens": output}}, one.name))
+        else:
+            found.append(one)
+    return found
+
+
+def error(status: int, ids: IdSource, text: str | None = None) -> tuple[int, dict[str, Any], Headers]:
+    """Return the status, the API's error body of it, and its headers."""
+    usual = ("api_error", "Internal server error") if status >= 500 else ("invalid_request_error", None)
+    kind, said = _ERRORS.get(status, usual)
+    request_id = ids.base58("req_011", 21)
+    told = {"type": kind, "message": text or said or f"The request failed with status {status}."}
+    body = {"type": "error", "error": told, "request_id": request_id}
+    # The API says itself that trying again may help, and the SDK goes by that.
+    return status, body, ((REQUEST_ID, request_id), ("x-should-retry", "true"))
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
@@ -135,25 +273,21 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-def _tool_names(contents: Any) -> dict[str, str]:
+def _tool_names(contents: Iterable[Any]) -> dict[str, str]:
     """Return the name of each tool call in the contents by its id."""
-    names: dict[str, str] = {}
-    for content in contents:
-        for block in mappings(content):
-            identity, name = string(block.get("id")), string(block.get("name"))
-            if identity is not None and name is not None:
-                names[identity] = name
-    return names
+    blocks = (block for content in contents for block in mappings(content))
+    named = ((string(block.get("id")), string(block.get("name"))) for block in blocks)
+    return {identity: name for identity, name in named if identity is not None and name is not None}
 
 
-def _content_messages(role: str, content: Any, names: dict[str, str]) -> list[Message]:
+def _content(role: str, content: Any, names: dict[str, str]) -> Turn:
     """Return a turn's content, a string or blocks, as messages."""
     if isinstance(content, str):
-        return [message(role, "text", content)]
-    return [_block_message(role, block, names) for block in mappings(content)]
+        return (message(role, "text", content),)
+    return tuple(_message(role, block, names) for block in mappings(content))
 
 
-def _block_message(role: str, block: dict[str, Any], names: dict[str, str]) -> Message:
+def _message(role: str, block: dict[str, Any], names: dict[str, str]) -> Message:
     """Return one content block as a message."""
     kind = string(block.get("type")) or ""
     if kind == "text":
@@ -161,32 +295,41 @@ def _block_message(role: str, block: dict[str, Any], names: dict[str, str]) -> M
     if kind == "thinking":
         return message(role, "thinking", string(block.get("thinking")) or "")
     if kind == "redacted_thinking":
-        return message(role, "redacted_thinking", "")
+        return message(role, "redacted_thinking", "", wire=block)
     # Server tools and MCP tools carry a prefix: server_tool_use, web_search_tool_result, mcp_tool_result …
     if kind.endswith("tool_use"):
         given = block.get("input", {})
-        return message(
-            role, "tool_use", given if isinstance(given, str) else dumps(given), string(block.get("name"))
-        )
+        told, name = given if isinstance(given, str) else dumps(given), string(block.get("name"))
+        return message(role, "tool_use", told, name, call_id=string(block.get("id")))
     if kind.endswith("tool_result"):
-        identity = string(block.get("tool_use_id"))
-        return message(role, "tool_result", _flat(block.get("content")), names.get(identity or "", identity))
+        called = string(block.get("tool_use_id"))
+        told = flat(block.get("content"), _part_text)
+        return message(role, "tool_result", told, names.get(called or "", called), call_id=called)
     if kind == "image":
-        return message(role, "image", _media(block))
+        return message(role, "image", _media(block), wire=block)
     if kind in ("document", "search_result"):
-        return message(role, "document", _part_text(block), string(block.get("title")))
-    return message(role, "other", _part_text(block))
+        return message(role, "document", _part_text(block), string(block.get("title")), wire=block)
+    return message(role, "other", _part_text(block), wire=block)
 
 
-def _flat(content: Any) -> str:
-    """Return a tool result as text: a part a line, JSON where it is not made of parts."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        return "\n".join(_part_text(part) for part in content)
-    return dumps(content)
+def _block(said: Message, ids: IdSource | None = None) -> dict[str, Any]:
+    """Return a message as a content block."""
+    if isinstance(said.wire, dict) and "type" in said.wire:
+        return said.wire
+    if said.kind == "thinking":
+        return {"type": "thinking", "thinking": said.content, "signature": signature(said.content)}
+    if said.kind == "tool_use":
+        given = loads(said.content) if said.content else {}
+        identity = said.call_id or (None if ids is None else ids.base58("toolu_01", 22))
+        return {
+            "type": "tool_use",
+            "id": identity,
+            "name": said.name,
+            "input": said.content if given is None else given,
+        }
+    if said.kind == "tool_result":
+        return {"type": "tool_result", "tool_use_id": said.call_id, "content": said.content}
+    return {"type": "text", "text": said.content}
 
 
 def _part_text(part: dict[str, Any]) -> str:
@@ -215,5 +358,58 @@ def _media(part: dict[str, Any]) -> str:
     source = mapping(part.get("source"))
     data = string(source.get("data"))
     if data is not None:
-        return f"[{string(source.get('media_type')) or 'data'}, {len(data)} base64 characters]"
+        return base64_note(string(source.get("media_type")), data)
     return string(source.get("url")) or string(source.get("file_id")) or dumps(source)
+
+
+def _streamed_calls(said: Iterable[dict[str, Any]]) -> dict[Any, Call]:
+    """Return the tool calls of a stream by the index of their block, with their inputs as they came."""
+    calls: dict[Any, Call] = {}
+    for one in said:
+        block, delta, index = (
+            mapping(one.get("content_block")),
+            mapping(one.get("delta")),
+            count(one.get("index")),
+        )
+        if one.get("type") == "content_block_start" and block.get("type") == "tool_use":
+            calls[index] = Call(name=string(block.get("name")), given="")
+        elif delta.get("type") == "input_json_delta" and index in calls:
+            piece = string(delta.get("partial_json")) or ""
+            calls[index] = Call(name=calls[index].name, given=calls[index].given + piece)
+    return calls
+
+
+def _event(kind: str, **members: Any) -> Event:
+    """Return one event of that type."""
+    return event({"type": kind, **members}, kind)
+
+
+def _opened(block: dict[str, Any]) -> dict[str, Any]:
+    """Return a block as it begins: without what its deltas will say."""
+    kind = string(block.get("type")) or ""
+    if kind == "text":
+        return {**without(block, "citations"), "text": ""}
+    if kind == "thinking":
+        return {**block, "thinking": "", "signature": ""}
+    return {**block, "input": {}} if kind.endswith("tool_use") else block
+
+
+def _deltas(block: dict[str, Any], cut: Cut) -> Iterator[dict[str, Any]]:
+    """Yield the deltas of a block; kinds that have none begin whole."""
+    kind = string(block.get("type")) or ""
+    if kind == "text":
+        for piece in cut(string(block.get("text")) or ""):
+            yield {"type": "text_delta", "text": piece}
+        for citation in mappings(block.get("citations")):
+            yield {"type": "citations_delta", "citation": citation}
+    elif kind == "thinking":
+        for piece in cut(string(block.get("thinking")) or ""):
+            yield {"type": "thinking_delta", "thinking": piece}
+        yield {"type": "signature_delta", "signature": string(block.get("signature")) or ""}
+    elif kind.endswith("tool_use"):
+        yield from _input_deltas(compact(block.get("input") or {}), cut)
+
+
+def _input_deltas(spelled: str, cut: Cut) -> list[dict[str, Any]]:
+    """Return the deltas of a tool's input: the API opens each with an empty one."""
+    return [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *cut(spelled))]

@@ -1,8 +1,7 @@
-"""Wire formats read into facts (which model, what it said, how many tokens), and interventions written.
+"""Wire forms read into facts: which model, what it said, how many tokens.
 
-One file per provider knows its format; adding a provider is adding a file and naming it in `MODULES`.
-What no module recognises stays plain HTTP. Every function here is pure; those that read raise on no body, and
-those that write raise UsageError where the format has no place for what they were given.
+Each form's file knows its form, and forms.py names them all. What no form owns stays plain HTTP. Every
+function here is pure, and none raises on any body.
 """
 
 from __future__ import annotations
@@ -10,38 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .codings import decode_body
+from .framing import framing_of
 from .json_values import clean, loads, mapping, string
-from .messages import Facts, Kind, Message, ProviderModule, Reply
+from .messages import Facts, Message, Reply
 from .registry import host_of, load, place, recognise
-from .replies import encode_body, encode_error, encode_reply, recorded_body, system_edit, tool_results
-from .sse import is_sse, sse_events
 
 if TYPE_CHECKING:
-    from ..exchange import Exchange
-
-__all__ = [
-    "Facts",
-    "Kind",
-    "Message",
-    "ProviderModule",
-    "decode_body",
-    "encode_body",
-    "encode_error",
-    "encode_reply",
-    "facts",
-    "facts_of",
-    "recorded_body",
-    "request_messages",
-    "sse_events",
-    "system_edit",
-    "tool_results",
-]
+    from ..exchange import Exchange, Response
+    from .interface import WireForm
 
 
 def request_messages(form: str | None, body: bytes) -> tuple[Message, ...]:
     """Return a request of the form of this name as messages, system first; empty if it is not understood."""
     request = loads(body) if form is not None else None
-    return load(form).request_messages(request) if form is not None and isinstance(request, dict) else ()
+    return load(form).read_request(request).messages if form is not None and isinstance(request, dict) else ()
 
 
 def facts(
@@ -55,11 +36,10 @@ def facts(
     call = recognise(method, url, request)
     if call is None:
         return None
-    host, path = place(url)
     model = call.model or string(mapping(loads(request)).get("model"))
-    if model is None and host_of(host) is None:
+    if model is None and host_of(place(url)[0]) is None:
         return None
-    reply, streamed = _read(load(call.form), path, response, content_type)
+    reply, streamed = read_response(load(call.form), response, content_type)
     return Facts(
         form=call.form,
         provider=call.provider,
@@ -92,17 +72,19 @@ def facts_of(exchange: Exchange) -> Facts | None:
     )
 
 
-def _read(
-    module: ProviderModule, path: str, response: bytes | None, content_type: str | None
-) -> tuple[Reply, bool]:
+def recorded_body(response: Response) -> bytes | None:
+    """Return the body with its content encoding undone, None where that cannot be done."""
+    return decode_body(response.body, response.header("content-encoding"))
+
+
+def read_response(form: WireForm, response: bytes | None, content_type: str | None) -> tuple[Reply, bool]:
     """Return the reply in a response, and whether it came as a stream."""
     if response is None:
         return Reply(), False
-    # A stream that is no events is an array: no API answers one call with an array else.
-    if is_sse(response, content_type) or response.lstrip()[:1] == b"[":
-        return module.streamed_reply(path, response), True
-    whole = loads(response)
-    return (module.reply(path, whole) if isinstance(whole, dict) else Reply()), False
+    framing = framing_of(form.FRAMINGS, response, content_type)
+    if framing is not None:
+        return form.read_reply(form.assemble(framing.read(response))), True
+    return form.read_reply(mapping(loads(response))), False
 
 
 def _cleaned(text: str | None) -> str | None:

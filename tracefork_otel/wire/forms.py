@@ -49,8 +49,8 @@ FORMS = (
             ),
         ),
     ),
-    Form("openai_chat", f"{_HERE}.openai", (Path(_DEPLOYMENT + "/chat/completions", "openai"),)),
-    Form("openai_responses", f"{_HERE}.openai", (Path(_DEPLOYMENT + "/responses", "openai"),)),
+    Form("openai_chat", f"{_HERE}.openai_chat", (Path(_DEPLOYMENT + "/chat/completions", "openai"),)),
+    Form("openai_responses", f"{_HERE}.openai_responses", (Path(_DEPLOYMENT + "/responses", "openai"),)),
     Form(
         "gemini",
         f"{_HERE}.gemini",

@@ -1,17 +1,14 @@
-"""The provider-neutral words: what an exchange said, and what a provider module has to offer."""
+"""The provider-neutral words: what was asked, what was said, and what it counted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .json_values import clean
+from .json_values import clean, dumps
 
 if TYPE_CHECKING:
-    from .writing import WireForm
-
-Stream = Literal["events", "array"]
-"""How a reply is streamed: as server-sent events, or as a JSON array that grows."""
+    from collections.abc import Callable, Iterable
 
 Kind = Literal[
     "text",
@@ -33,13 +30,33 @@ class Message:
     `name` is the tool's name for `tool_use`; for `tool_result` it is the name of the call that it answers
     where the same body holds that call, else the call's id. `content` is text: the input as JSON for
     `tool_use`, the flattened text for `tool_result`, a short note in place of base64 data, and empty for
-    `redacted_thinking`, whose data is opaque.
+    `redacted_thinking`, whose data is opaque. Messages that say the same are equal.
     """
 
     role: str
     kind: Kind
-    name: str | None
+    name: str | None = None
     content: str
+    call_id: str | None = field(default=None, compare=False)
+    """By what a tool call is known, or the call that a result answers."""
+    wire: Any = field(default=None, compare=False, repr=False)
+    """What the wire has where the content is a note of it: the part, or a result that is no text."""
+
+
+Turn = tuple[Message, ...]
+"""What one message, item or choice of the wire says."""
+
+
+class Asked(NamedTuple):
+    """A request as a conversation; `system` is what stands apart from the turns."""
+
+    system: Turn
+    turns: tuple[Turn, ...]
+
+    @property
+    def messages(self) -> Turn:
+        """All of it, what is system first."""
+        return (*self.system, *joined(self.turns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +68,35 @@ class Usage:
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     cache_write_1h_tokens: int | None = None
+    thinking_tokens: int | None = None
+    """Those of the output that were thoughts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a provider module reads out of a response; `text` is the text of the first choice."""
+    """What a response says, choice by choice."""
 
-    messages: tuple[Message, ...] = ()
-    text: str = ""
+    choices: tuple[Turn, ...] = ()
+    finish_reasons: tuple[str | None, ...] = ()
     model: str | None = None
     response_id: str | None = None
-    finish_reason: str | None = None
     error_type: str | None = None
     usage: Usage = Usage()
+
+    @property
+    def messages(self) -> Turn:
+        """All that was said."""
+        return joined(self.choices)
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return plain_text(self.choices[0]) if self.choices else ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended."""
+        return self.finish_reasons[0] if self.finish_reasons else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,40 +127,47 @@ class Facts:
     error_type: str | None = None
 
 
-class ProviderModule(Protocol):
-    """What one provider's file offers; every function is pure and takes any JSON without raising.
-
-    What writes an intervention in the wire format stands in a file beside it, which `form` returns.
-    """
-
-    def streams(self, url: str, request: dict[str, Any]) -> Stream | None:
-        """Return how the reply to this request is streamed, None where it comes whole."""
-        ...
-
-    def form(self, path: str) -> WireForm:
-        """Return what writes replies for this path; called only where `operation` knows the path."""
-        ...
-
-    def request_messages(self, request: dict[str, Any]) -> tuple[Message, ...]:
-        """Return the request as messages, what is system first."""
-        ...
-
-    def reply(self, path: str, response: dict[str, Any]) -> Reply:
-        """Return what a whole JSON response says."""
-        ...
-
-    def streamed_reply(self, path: str, body: bytes) -> Reply:
-        """Return what a stream says, as far as it goes."""
-        ...
-
-
-def message(role: str, kind: Kind, content: str, name: str | None = None) -> Message:
+def message(
+    role: str,
+    kind: Kind,
+    content: str,
+    name: str | None = None,
+    *,
+    call_id: str | None = None,
+    wire: Any = None,
+) -> Message:
     """Return a message whose text can be written as UTF-8."""
     return Message(
-        role=clean(role), kind=kind, name=None if name is None else clean(name), content=clean(content)
+        role=clean(role),
+        kind=kind,
+        name=None if name is None else clean(name),
+        content=clean(content),
+        call_id=call_id,
+        wire=wire,
     )
 
 
-def plain_text(messages: tuple[Message, ...] | list[Message]) -> str:
+def joined(turns: Iterable[Turn]) -> Turn:
+    """Return the messages of the turns, run together."""
+    return tuple(one for turn in turns for one in turn)
+
+
+def plain_text(messages: Iterable[Message]) -> str:
     """Return the text messages' contents, run together."""
     return "".join(m.content for m in messages if m.kind == "text")
+
+
+def flat(content: Any, text_of: Callable[[dict[str, Any]], str]) -> str:
+    """Return a tool's result as text: a part a line, JSON where it is not made of parts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return "\n".join(map(text_of, content))
+    return dumps(content)
+
+
+def base64_note(mime: str | None, data: str) -> str:
+    """Return what stands in place of base64 data: its kind and length."""
+    return f"[{mime or 'data'}, {len(data)} base64 characters]"

@@ -1,44 +1,83 @@
-"""OpenAI's formats, Chat Completions and Responses: at its own host, on Azure, and at all who copy them."""
+"""What OpenAI's forms share: errors, and the parts of a message."""
 
 from __future__ import annotations
 
-import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from . import openai_chat, openai_chat_writing, openai_responses, openai_responses_writing
-from .sse import streams_by_body
+from .json_values import dumps, mapping, string
+from .messages import Message, base64_note, message
 
 if TYPE_CHECKING:
-    from .messages import Message, Reply
-    from .writing import WireForm
+    from ..exchange import Headers
+    from .writing import IdSource
 
-_DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
+REQUEST_ID = "x-request-id"
+SYSTEM_ROLES = ("system", "developer")
 
-
-streams = streams_by_body
-
-
-def form(path: str) -> WireForm:
-    """Return what writes replies for this path."""
-    return openai_responses_writing if _is_responses(path) else openai_chat_writing
-
-
-def request_messages(request: dict[str, Any]) -> tuple[Message, ...]:
-    """Return the request as messages; which of the two formats it is shows in its keys."""
-    form = openai_chat if "messages" in request else openai_responses
-    return form.request_messages(request)
+_ERRORS = MappingProxyType(
+    {
+        401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+        429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again in 1s."),
+        529: ("server_error", None, "The engine is currently overloaded, please try again later"),
+    }
+)
+_FAILED = "The server had an error while processing your request. Sorry about that!"
+# A bare id or link is never this long; base64 without a data: head is.
+_LONGEST_LINK = 4096
 
 
-def reply(path: str, response: dict[str, Any]) -> Reply:
-    """Return what a whole JSON response says."""
-    return (openai_responses if _is_responses(path) else openai_chat).reply(response)
+def error(status: int, ids: IdSource, text: str | None = None) -> tuple[int, dict[str, Any], Headers]:
+    """Return the status, the API's error body of it, and its headers."""
+    usual = (
+        ("server_error", None, _FAILED)
+        if status >= 500
+        else ("invalid_request_error", None, f"Status {status}.")
+    )
+    kind, code, said = _ERRORS.get(status, usual)
+    body = {"error": {"message": text or said, "type": kind, "param": None, "code": code}}
+    return status, body, ((REQUEST_ID, ids.hex("req_", 32)),)
 
 
-def streamed_reply(path: str, body: bytes) -> Reply:
-    """Return what a stream says, as far as it goes."""
-    return (openai_responses if _is_responses(path) else openai_chat).streamed_reply(body)
+def error_type(told: Any) -> str:
+    """Return an error's type or code, in OpenAI's and its copiers' shapes."""
+    found = mapping(told)
+    return string(found.get("type")) or string(found.get("code")) or "error"
 
 
-def _is_responses(path: str) -> bool:
-    """Return whether the path creates a response in the Responses format."""
-    return path.endswith("/responses")
+def part_message(role: str, part: dict[str, Any]) -> Message:
+    """Return one content part, of Chat Completions or of Responses, as a message."""
+    kind = string(part.get("type")) or ""
+    if kind in ("text", "input_text", "output_text", "summary_text"):
+        return message(role, "text", string(part.get("text")) or "")
+    if kind == "reasoning_text":
+        return message(role, "thinking", string(part.get("text")) or "")
+    if kind == "refusal":
+        return message(role, "refusal", string(part.get("refusal")) or "")
+    if kind in ("image_url", "input_image", "computer_screenshot"):
+        image = part.get("image_url")
+        where = string(image) or string(mapping(image).get("url")) or string(part.get("file_id")) or ""
+        return message(role, "image", short_url(where), wire=part)
+    if kind in ("file", "input_file"):
+        file = mapping(part.get("file")) or part
+        data = string(file.get("file_data"))
+        where = string(file.get("file_url")) or string(file.get("file_id")) or ""
+        return message(role, "document", short_url(data or where), string(file.get("filename")), wire=part)
+    if kind == "input_audio":
+        audio = mapping(part.get("input_audio"))
+        note = base64_note(f"audio/{string(audio.get('format'))}", string(audio.get("data")) or "")
+        return message(role, "other", note, wire=part)
+    return message(role, "other", dumps(part), wire=part)
+
+
+def part_text(part: dict[str, Any]) -> str:
+    """Return one content part of a tool's result as text."""
+    return part_message("tool", part).content
+
+
+def short_url(url: str) -> str:
+    """Return a URL as it is, and base64 data as their kind and length."""
+    head, comma, data = url.partition(",")
+    if comma and head.startswith("data:"):
+        return base64_note(head[5:].partition(";")[0], data)
+    return url if len(url) < _LONGEST_LINK else base64_note(None, url)

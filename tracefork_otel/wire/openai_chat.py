@@ -1,20 +1,36 @@
-"""The Chat Completions format."""
+"""The Chat Completions form: at OpenAI, on Azure, and at all who copy it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .json_values import count, dumps, loads, mapping, mappings, string
-from .messages import Message, Reply, Usage, message, plain_text
-from .sse import sse_events
+from . import openai
+from .framing import SSE, Event, event, sse_if_asked
+from .json_values import count, dumps, mapping, mappings, string
+from .messages import Asked, Message, Reply, Turn, Usage, flat, message
+from .openai import SYSTEM_ROLES, error_type, part_message, part_text
+from .writing import FIXED_DATE, Call, ToolInput, ToolResult, deltas, numbered, shifted, without
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from .writing import Cut, IdSource
+
+FRAMINGS = (SSE,)
+REQUEST_ID = openai.REQUEST_ID
+error = openai.error
+streams = sse_if_asked
+
+_DONE = Event(None, b"[DONE]")
 # Where servers put the model's reasoning: vLLM and DeepSeek in the first, OpenRouter in the second.
 _REASONING = ("reasoning_content", "reasoning")
+_TEXTS = ("content", "refusal", *_REASONING)
+# The most choices that the API gives to one request; a request that asks for more got an error.
+_MAX_CHOICES = 128
 
 
-def request_messages(request: dict[str, Any]) -> tuple[Message, ...]:
-    """Return the conversation as messages, in order."""
+def read_request(request: dict[str, Any]) -> Asked:
+    """Return the conversation; what is system is among its turns here."""
     turns = mappings(request.get("messages"))
     names: dict[str, str] = {}
     for turn in turns:
@@ -22,97 +38,214 @@ def request_messages(request: dict[str, Any]) -> tuple[Message, ...]:
             identity, name = string(call.get("id")), _called(call)[0]
             if identity is not None and name is not None:
                 names[identity] = name
-    return tuple(m for turn in turns for m in _turn_messages(turn, names))
+    return Asked((), tuple(_turn(turn, names) for turn in turns))
 
 
-def reply(response: dict[str, Any]) -> Reply:
+def read_reply(whole: dict[str, Any]) -> Reply:
     """Return what a whole completion (or error) says."""
-    if "choices" not in response and "error" in response:
-        return Reply(error_type=error_type(response.get("error")))
-    first: list[Message] = []
-    messages: list[Message] = []
-    finish_reason = None
-    for position, choice in enumerate(mappings(response.get("choices"))):
-        said = _turn_messages({"role": "assistant", **mapping(choice.get("message"))}, {})
-        messages += said
-        if position == 0:
-            first, finish_reason = said, string(choice.get("finish_reason"))
+    choices = mappings(whole.get("choices"))
+    error = whole.get("error")
     return Reply(
-        messages=tuple(messages),
-        text=plain_text(first),
-        model=string(response.get("model")),
-        response_id=string(response.get("id")),
-        finish_reason=finish_reason,
-        usage=_usage(mapping(response.get("usage"))),
+        choices=tuple(_turn({"role": "assistant", **mapping(one.get("message"))}, {}) for one in choices),
+        finish_reasons=tuple(string(one.get("finish_reason")) for one in choices),
+        model=string(whole.get("model")),
+        response_id=string(whole.get("id")),
+        error_type=None if error is None else error_type(error),
+        usage=_usage(mapping(whole.get("usage"))),
     )
 
 
-def streamed_reply(body: bytes) -> Reply:
-    """Return what the chunks say, put together to one completion."""
+def assemble(events: Iterable[Event]) -> dict[str, Any]:
+    """Return the completion that the chunks add up to."""
     whole: dict[str, Any] = {}
-    choices: dict[int, _Choice] = {}
-    error: str | None = None
-    for _, data in sse_events(body):
-        chunk = mapping(loads(data))
-        if chunk.get("error") is not None:
-            error = error_type(chunk.get("error"))
-        for key in ("id", "model", "usage"):
-            # Azure's first chunk carries empty strings, and all chunks but the last a null usage.
-            if chunk.get(key):
-                whole[key] = chunk[key]
+    choices: dict[int, dict[str, Any]] = {}
+    for one in events:
+        chunk = one.said()
+        # Azure's first chunk carries empty strings, and all chunks but the last a null usage.
+        whole |= {key: value for key, value in without(chunk, "choices", "obfuscation").items() if value}
         for choice in mappings(chunk.get("choices")):
-            choices.setdefault(count(choice.get("index")) or 0, _Choice()).extend(choice)
-    parts = [choice.whole() for _, choice in sorted(choices.items())]
-    read = reply({**whole, "choices": parts})
-    return read if error is None else replace(read, error_type=error)
+            known = choices.setdefault(count(choice.get("index")) or 0, {"message": {}, "calls": {}})
+            known["finish_reason"] = string(choice.get("finish_reason")) or known.get("finish_reason")
+            _extend(known["message"], known["calls"], mapping(choice.get("delta")))
+    if choices or whole.get("id"):
+        whole["choices"] = [_choice_of(index, known) for index, known in sorted(choices.items())]
+    return whole
 
 
-def error_type(error: Any) -> str:
-    """Return an error's type or code, in OpenAI's and its copiers' shapes."""
-    found = mapping(error)
-    return string(found.get("type")) or string(found.get("code")) or "error"
+def is_reply(whole: dict[str, Any]) -> bool:
+    """Return whether the JSON is a completion."""
+    return isinstance(whole.get("choices"), list) and "message" in (mappings(whole["choices"]) or [{}])[0]
 
 
-@dataclass(slots=True)
-class _Choice:
-    """A choice that is still arriving."""
+def tool_results(request: dict[str, Any]) -> list[ToolResult]:
+    """Return the messages of the role `tool`, each under the name of the call that it answers."""
+    names: dict[Any, str | None] = {}
+    found: list[ToolResult] = []
+    for at, turn in numbered(request.get("messages")):
+        for call in mappings(turn.get("tool_calls")):
+            function = mapping(call.get("function") or call.get("custom"))
+            names[call.get("id")] = string(function.get("name"))
+        if turn.get("role") in ("tool", "function"):
+            called = string(turn.get("tool_call_id"))
+            name = names.get(called) or string(turn.get("name"))
+            found.append(ToolResult(name=name, call_id=called, path=f"messages[{at}].content"))
+    return found
 
-    role: str = "assistant"
-    parts: dict[str, list[str]] = field(default_factory=dict)
-    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
-    finish_reason: str | None = None
 
-    def extend(self, choice: dict[str, Any]) -> None:
-        """Add one chunk's delta."""
-        delta = mapping(choice.get("delta"))
-        self.role = string(delta.get("role")) or self.role
-        self.finish_reason = string(choice.get("finish_reason")) or self.finish_reason
-        for key in ("content", "refusal", *_REASONING):
-            text = string(delta.get(key))
-            if text:
-                self.parts.setdefault(key, []).append(text)
-        for call in mappings(delta.get("tool_calls")):
-            # Some servers send whole calls without an index; each is a call of its own.
-            index = count(call.get("index"))
-            self._call(len(self.calls) if index is None else index, call)
-        if isinstance(delta.get("function_call"), dict):
-            self._call(0, {"function": delta["function_call"]})
+def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
+    """Return the edit of the first system or developer message, or that puts one first."""
+    given = request.get("messages")
+    turns: list[Any] = given if isinstance(given, list) else []
+    for index, turn in enumerate(turns):
+        if mapping(turn).get("role") in SYSTEM_ROLES:
+            return f"messages[{index}].content", system
+    return "messages", [{"role": "system", "content": system}, *turns]
 
-    def _call(self, index: int, delta: dict[str, Any]) -> None:
-        """Add one delta of a tool call."""
-        call = self.calls.setdefault(index, {"name": None, "parts": []})
-        name, given = _called(delta)
-        call["name"] = name or call["name"]
-        call["parts"].append(given)
 
-    def whole(self) -> dict[str, Any]:
-        """Return the choice as a whole response would hold it."""
-        said: dict[str, Any] = {key: "".join(parts) for key, parts in self.parts.items()}
-        said["tool_calls"] = [
-            {"function": {"name": call["name"], "arguments": "".join(call["parts"])}}
-            for _, call in sorted(self.calls.items())
+def write_request(asked: Asked, model: str) -> dict[str, Any]:
+    """Return a request of these turns, the results of tools each a message of its own."""
+    turns = [{"role": "system", "content": one.content} for one in asked.system]
+    for turn in asked.turns:
+        said = [one for one in turn if one.kind != "tool_result"]
+        if said:
+            turns.append(_said(said[0].role, said))
+        turns += [
+            {"role": "tool", "tool_call_id": one.call_id, "content": one.content}
+            for one in turn
+            if one.kind == "tool_result"
         ]
-        return {"message": {"role": self.role, **said}, "finish_reason": self.finish_reason}
+    return {"model": model, "messages": turns}
+
+
+def write_reply(
+    reply: Reply, *, request: dict[str, Any], frame: dict[str, Any], ids: IdSource
+) -> dict[str, Any]:
+    """Return a completion of these choices; of as many as were asked for where they are all alike."""
+    answer_id = reply.response_id or ids.base58("chatcmpl-", 29)
+    said = [_said("assistant", turn, ids) for turn in reply.choices]
+    reasons = list(reply.finish_reasons) + [None] * len(said)
+    wanted = min(count(request.get("n")) or 1, _MAX_CHOICES) if len(said) == 1 else len(said)
+    return {
+        "created": FIXED_DATE,
+        "model": reply.model or request.get("model"),
+        **frame,
+        "id": answer_id,
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": index,
+                "message": dict(one),
+                "logprobs": None,
+                "finish_reason": reason or ("tool_calls" if one.get("tool_calls") else "stop"),
+            }
+            for index, (one, reason) in enumerate(zip(said * wanted, reasons * wanted, strict=False))
+            if index < wanted
+        ],
+        "usage": _counted(mapping(frame.get("usage")), reply.usage, wanted if len(said) == 1 else 1),
+    }
+
+
+def write_events(request: dict[str, Any], whole: dict[str, Any], cut: Cut) -> list[Event]:
+    """Return the chunks of a completion, in the API's order, and the mark that ends them."""
+    counts = mapping(request.get("stream_options")).get("include_usage") is True
+    base = {**without(whole, "choices", "usage"), "object": "chat.completion.chunk"}
+    # Where usage was asked for, every chunk has the field, and all but the last leave it null.
+    more = {"usage": None} if counts else {}
+    found: list[Event] = []
+    for position, choice in enumerate(mappings(whole.get("choices"))):
+        index = count(choice.get("index"))
+        index = position if index is None else index
+        for delta in _deltas(mapping(choice.get("message")), cut):
+            found.append(event({**base, "choices": [_choice(index, delta)], **more}))
+        end = _choice(index, {}, string(choice.get("finish_reason")) or "stop")
+        found.append(event({**base, "choices": [end], **more}))
+    if counts:
+        found.append(event({**base, "choices": [], "usage": whole.get("usage")}))
+    return [*found, _DONE]
+
+
+def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: IdSource) -> dict[str, Any]:
+    """Return the completion with a tool call's input replaced, its id new, the call's id kept."""
+    places = [
+        place
+        for choice in mappings(whole.get("choices"))
+        for place in _functions(mapping(choice.get("message")))
+    ]
+    chosen = given.choose(
+        [Call(name=string(f.get("name")), given=string(f.get(k)) or "", free=free) for f, k, free in places]
+    )
+    function, key, _ = places[chosen]
+    old = string(function.get(key)) or ""
+    # The body was parsed for this call alone, so changing it in place changes nothing of the caller's.
+    function[key] = spelled = given.spelled(old)
+    usage = mapping(whole.get("usage"))
+    return {
+        **whole,
+        "id": ids.base58("chatcmpl-", 29),
+        **({"usage": _shifted(usage, old, spelled)} if usage else {}),
+    }
+
+
+def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdSource) -> list[Event]:
+    """Return the chunks with a tool call's input replaced; what does not speak of it stays."""
+    recorded = [(one, one.said()) for one in events]
+    calls = _streamed_calls([chunk for _, chunk in recorded])
+    place = list(calls)[given.choose(list(calls.values()))]
+    old, answer_id = calls[place].given, ids.base58("chatcmpl-", 29)
+    spelled = given.spelled(old)
+    found: list[Event] = []
+    counted: dict[int, int] = {}
+    begun = False
+    for one, chunk in recorded:
+        if not chunk:
+            found.append(one)
+            continue
+        if chunk.get("id"):
+            chunk["id"] = answer_id
+        if usage := mapping(chunk.get("usage")):
+            chunk["usage"] = _shifted(usage, old, spelled)
+        mine = [call for call in _chunk_calls(chunk, counted) if call[0] == place]
+        later: list[Event] = []
+        for _, choice, call in mine:
+            if begun:
+                _drop(choice, call)
+            else:
+                begun = True
+                later = _restarted(chunk, choice, call, spelled)
+        if not mine or not _says_nothing(chunk):
+            found.append(event(chunk, one.name))
+        found += later
+    return found
+
+
+def _extend(said: dict[str, Any], calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
+    """Add one chunk's delta to what a choice says and calls."""
+    said["role"] = string(delta.get("role")) or said.get("role") or "assistant"
+    for key in _TEXTS:
+        text = string(delta.get(key))
+        if text:
+            said.setdefault(key, []).append(text)
+    more = mappings(delta.get("tool_calls"))
+    if isinstance(delta.get("function_call"), dict):
+        more = [*more, {"index": 0, "function": delta["function_call"]}]
+    for call in more:
+        # Some servers send whole calls without an index; each is a call of its own.
+        index = count(call.get("index"))
+        known = calls.setdefault(len(calls) if index is None else index, {"name": None, "given": []})
+        name, given = _called(call)
+        known["id"] = string(call.get("id")) or known.get("id")
+        known["name"] = name or known["name"]
+        known["given"].append(given)
+
+
+def _choice_of(index: int, known: dict[str, Any]) -> dict[str, Any]:
+    """Return a choice as a whole reply holds it."""
+    said: dict[str, Any] = {key: "".join(value) for key, value in known["message"].items()}
+    said["tool_calls"] = [
+        {"id": call["id"], "function": {"name": call["name"], "arguments": "".join(call["given"])}}
+        for _, call in sorted(known["calls"].items())
+    ]
+    return {"index": index, "message": said, "finish_reason": known["finish_reason"]}
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
@@ -128,22 +261,51 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
+def _counted(recorded: dict[str, Any], counted: Usage, times: int) -> dict[str, Any]:
+    """Return the usage of a reply that counts this, to the recorded input where one is known."""
+    given = count(recorded.get("prompt_tokens"))
+    given = counted.input_tokens if given is None else given
+    output = None if counted.output_tokens is None else counted.output_tokens * times
+    return {
+        **recorded,
+        "prompt_tokens": given,
+        "completion_tokens": output,
+        "total_tokens": None if given is None or output is None else given + output,
+        "prompt_tokens_details": recorded.get("prompt_tokens_details")
+        or {"cached_tokens": counted.cached_tokens or 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": counted.thinking_tokens or 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _shifted(usage: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Return the usage after one tool input became another."""
+    output = shifted(usage.get("completion_tokens"), old=old, new=new)
+    given = count(usage.get("prompt_tokens"))
+    total = usage.get("total_tokens") if given is None else given + output
+    return {**usage, "completion_tokens": output, "total_tokens": total}
+
+
 def _called(call: dict[str, Any]) -> tuple[str | None, str]:
     """Return the name and the input of a function's or custom tool's call, as the wire has it."""
     function = mapping(call.get("function") or call.get("custom"))
     given = function.get("arguments", function.get("input"))
-    return string(function.get("name")), given if isinstance(given, str) else "" if given is None else dumps(
-        given
-    )
+    told = given if isinstance(given, str) else "" if given is None else dumps(given)
+    return string(function.get("name")), told
 
 
-def _turn_messages(turn: dict[str, Any], names: dict[str, str]) -> list[Message]:
+def _turn(turn: dict[str, Any], names: dict[str, str]) -> Turn:
     """Return one turn as messages: thoughts, content, refusal, tool calls."""
     role = string(turn.get("role")) or "user"
     content = turn.get("content")
     if role in ("tool", "function"):
-        identity = string(turn.get("tool_call_id")) or string(turn.get("name"))
-        return [message(role, "tool_result", _flat(content), names.get(identity or "", identity))]
+        called = string(turn.get("tool_call_id")) or string(turn.get("name"))
+        name = names.get(called or "", called)
+        return (message(role, "tool_result", flat(content, part_text), name, call_id=called),)
     found: list[Message] = []
     thought = next((t for key in _REASONING if (t := string(turn.get(key)))), None)
     if thought:
@@ -165,50 +327,149 @@ def _turn_messages(turn: dict[str, Any], names: dict[str, str]) -> list[Message]
         calls = [*calls, {"function": turn["function_call"]}]
     for call in calls:
         name, given = _called(call)
-        found.append(message(role, "tool_use", given, name))
+        found.append(message(role, "tool_use", given, name, call_id=string(call.get("id"))))
+    return tuple(found)
+
+
+def _said(role: str, turn: Iterable[Message], ids: IdSource | None = None) -> dict[str, Any]:
+    """Return a turn as a message; parts that are no text go as the wire had them."""
+    texts = [one for one in turn if one.kind not in ("thinking", "tool_use", "refusal")]
+    plain = all(one.wire is None for one in texts)
+    parts = [one.wire or {"type": "text", "text": one.content} for one in texts]
+    calls = [
+        {
+            "id": one.call_id or (None if ids is None else ids.base58("call_", 24)),
+            "type": "function",
+            "function": {"name": one.name, "arguments": one.content},
+        }
+        for one in turn
+        if one.kind == "tool_use"
+    ]
+    thoughts = [one.content for one in turn if one.kind == "thinking"]
+    refusals = [one.content for one in turn if one.kind == "refusal"]
+    content = "\n".join(one.content for one in texts) if texts or not (calls or refusals) else None
+    said: dict[str, Any] = {"role": role, "content": content if plain else parts}
+    if ids is not None:
+        said |= {"refusal": "\n".join(refusals) if refusals else None, "annotations": []}
+    if thoughts:
+        said[_REASONING[0]] = "\n".join(thoughts)
+    if calls:
+        said["tool_calls"] = calls
+    return said
+
+
+def _choice(index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    """Return one choice of a chunk."""
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+def _deltas(said: dict[str, Any], cut: Cut) -> Iterator[dict[str, Any]]:
+    """Yield the deltas of a message: the role, what it thinks and says, its tool calls."""
+    calls = mappings(said.get("tool_calls"))
+    yield {"role": "assistant", "content": None if said.get("content") is None else "", "refusal": None}
+    for key in (*_REASONING, "content", "refusal"):
+        for piece in cut(string(said.get(key)) or ""):
+            yield {key: piece}
+    if isinstance(said.get("function_call"), dict):
+        yield {"function_call": said["function_call"]}
+    for index, call in enumerate(calls):
+        for function, key, _ in _functions({"tool_calls": [call]}):
+            member = "custom" if key == "input" else "function"
+            yield {"tool_calls": [{"index": index, **call, member: {**function, key: ""}}]}
+            for piece in cut(string(function.get(key)) or ""):
+                yield {"tool_calls": [{"index": index, member: {key: piece}}]}
+
+
+def _functions(said: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
+    """Yield each tool call of a message or a delta: its function, the input's key, whether that is free."""
+    for call in mappings(said.get("tool_calls")):
+        if isinstance(call.get("custom"), dict):
+            yield call["custom"], "input", True
+        elif isinstance(call.get("function"), dict):
+            yield call["function"], "arguments", False
+    if isinstance(said.get("function_call"), dict):
+        yield said["function_call"], "arguments", False
+
+
+def _chunk_calls(
+    chunk: dict[str, Any], counted: dict[int, int]
+) -> list[tuple[tuple[int, int], dict[str, Any], dict[str, Any]]]:
+    """Return what a chunk adds to tool calls: (choice's and call's index, the choice, the call's delta).
+
+    `counted` holds how many calls each choice has begun, because some servers send whole calls without an
+    index, each a call of its own.
+    """
+    found: list[tuple[tuple[int, int], dict[str, Any], dict[str, Any]]] = []
+    for choice in mappings(chunk.get("choices")):
+        number, delta = count(choice.get("index")) or 0, mapping(choice.get("delta"))
+        calls = mappings(delta.get("tool_calls"))
+        if isinstance(delta.get("function_call"), dict):
+            calls = [*calls, {"index": 0, "function_call": delta["function_call"]}]
+        for call in calls:
+            index = count(call.get("index"))
+            index = counted.get(number, 0) if index is None else index
+            counted[number] = max(counted.get(number, 0), index + 1)
+            found.append(((number, index), choice, call))
     return found
 
 
-def _flat(content: Any) -> str:
-    """Return a tool result as text: a part a line, JSON where it is not made of parts."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        return "\n".join(part_message("tool", part).content for part in content)
-    return dumps(content)
+def _streamed_calls(chunks: list[dict[str, Any]]) -> dict[tuple[int, int], Call]:
+    """Return the tool calls that the chunks add up to, in order, by choice and index."""
+    calls: dict[tuple[int, int], Call] = {}
+    counted: dict[int, int] = {}
+    for chunk in chunks:
+        for place, _, call in _chunk_calls(chunk, counted):
+            known = calls.get(place, Call(name=None, given=""))
+            for function, key, free in _functions({"tool_calls": [call], **call}):
+                known = Call(
+                    name=string(function.get("name")) or known.name,
+                    given=known.given + (string(function.get(key)) or ""),
+                    free=free or known.free,
+                )
+            calls[place] = known
+    return dict(sorted(calls.items()))
 
 
-def part_message(role: str, part: dict[str, Any]) -> Message:
-    """Return one content part, of Chat Completions or of Responses, as a message."""
-    kind = string(part.get("type")) or ""
-    if kind in ("text", "input_text", "output_text", "summary_text"):
-        return message(role, "text", string(part.get("text")) or "")
-    if kind == "reasoning_text":
-        return message(role, "thinking", string(part.get("text")) or "")
-    if kind == "refusal":
-        return message(role, "refusal", string(part.get("refusal")) or "")
-    if kind in ("image_url", "input_image", "computer_screenshot"):
-        image = part.get("image_url")
-        where = string(image) or string(mapping(image).get("url")) or string(part.get("file_id")) or ""
-        return message(role, "image", short_url(where))
-    if kind in ("file", "input_file"):
-        file = mapping(part.get("file")) or part
-        data = string(file.get("file_data"))
-        where = string(file.get("file_url")) or string(file.get("file_id")) or ""
-        return message(role, "document", short_url(data or where), string(file.get("filename")))
-    if kind == "input_audio":
-        audio = mapping(part.get("input_audio"))
-        data = string(audio.get("data")) or ""
-        return message(role, "other", f"[audio/{string(audio.get('format'))}, {len(data)} base64 characters]")
-    return message(role, "other", dumps(part))
+def _restarted(
+    chunk: dict[str, Any], choice: dict[str, Any], call: dict[str, Any], spelled: str
+) -> list[Event]:
+    """Make the call's first delta begin the new input, and return the chunks that go on with it.
+
+    A server that sent the input whole with the call's name, or without an index, gets it whole again.
+    """
+    function, key, free = next(_functions({"tool_calls": [call], **call}))
+    index = count(call.get("index"))
+    at_once = bool(function.get(key)) or index is None or choice.get("finish_reason") is not None
+    function[key] = spelled if at_once else ""
+    if at_once:
+        return []
+
+    def going_on(piece: str) -> dict[str, Any]:
+        if "function_call" in call:
+            return {"function_call": {key: piece}}
+        return {"tool_calls": [{"index": index, "custom" if free else "function": {key: piece}}]}
+
+    number = count(choice.get("index")) or 0
+    base = without(chunk, "obfuscation")
+    return [event({**base, "choices": [_choice(number, going_on(piece))]}) for piece in deltas(spelled)]
 
 
-def short_url(url: str) -> str:
-    """Return a URL as it is, and base64 data as their kind and length."""
-    head, comma, data = url.partition(",")
-    if comma and head.startswith("data:"):
-        return f"[{head[5:].partition(';')[0] or 'data'}, {len(data)} base64 characters]"
-    # A bare id or link is never this long; base64 without a data: head is.
-    return url if len(url) < 4096 else f"[data, {len(url)} base64 characters]"
+def _drop(choice: dict[str, Any], call: dict[str, Any]) -> None:
+    """Leave the call's delta out of the choice."""
+    delta = mapping(choice.get("delta"))
+    if "function_call" in call:
+        delta.pop("function_call", None)
+        return
+    rest = [one for one in delta.get("tool_calls") or [] if one is not call]
+    if rest:
+        delta["tool_calls"] = rest
+    else:
+        delta.pop("tool_calls", None)
+
+
+def _says_nothing(chunk: dict[str, Any]) -> bool:
+    """Return whether a chunk's choices neither add to anything nor end, so that it can be left out."""
+    return not mapping(chunk.get("usage")) and all(
+        not mapping(choice.get("delta")) and choice.get("finish_reason") is None
+        for choice in mappings(chunk.get("choices"))
+    )

@@ -19,7 +19,7 @@ from .hosts import HOSTS, Host
 from .json_places import outermost_string
 
 if TYPE_CHECKING:
-    from .messages import ProviderModule
+    from .interface import WireForm
 
 GROUP = "tracefork.wire"
 _LOG = logging.getLogger("tracefork_otel")
@@ -118,10 +118,10 @@ def base_urls() -> dict[str, str]:
     return {row.variable: f"https://{row.name}{row.base_path}" for row in rows if row.variable is not None}
 
 
-def load(form: str) -> ProviderModule:
+def load(form: str) -> WireForm:
     """Return the module of the form of this name."""
     module = next(row.module for row in registered().forms if row.name == form)
-    return cast("ProviderModule", import_module(module))
+    return cast("WireForm", import_module(module))
 
 
 @lru_cache(maxsize=1)

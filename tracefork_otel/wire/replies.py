@@ -1,35 +1,36 @@
 """Replies and errors in the wire form that a recorded request asked for.
 
-Nothing here knows a format: each provider's module says what writes its own. What is encoded depends on the
+Nothing here knows a form: each form's file writes its own. What is encoded depends on the
 arguments alone, so the same intervention gives the same bytes, ids included.
 """
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..exchange import Response
 from .codings import decode_body
-from .json_values import loads
+from .facts import recorded_body
+from .framing import SSE, framing_of
+from .json_values import loads, mapping
+from .messages import Reply, Usage, message
 from .registry import load, place, placed
-from .sse import is_sse, sse_events
-from .writing import Ids, ToolInput, compact, laid_out, tokens
+from .writing import Ids, ToolInput, compact, deltas, laid_out, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
     from ..exchange import Headers, Request
-    from .messages import Stream
-    from .writing import ToolResult, WireForm
+    from .framing import Event, Framing
+    from .interface import WireForm
+    from .writing import ToolResult
 
-    _ModelCall: TypeAlias = tuple[WireForm, dict[str, Any], Stream | None]
+    _ModelCall: TypeAlias = tuple[WireForm, dict[str, Any], Framing | None]
 
 _JSON = "application/json"
-_EVENTS = "text/event-stream; charset=utf-8"
 # Headers that speak of the recorded body's bytes, of the connection, or of an error that is no more.
 _STALE = frozenset(
     {
@@ -48,8 +49,6 @@ _STALE = frozenset(
         "x-should-retry",
     }
 )
-# An event with the blank line that ends it; what follows the last one is a part of its own.
-_EVENT = re.compile(rb".+?(?:\r?\n){2,}|.+\Z", re.DOTALL)
 # The seconds that an encoded 429 asks its client to wait: what a fork's user waits, too.
 _RETRY_AFTER_S = "1"
 
@@ -84,26 +83,26 @@ def encode_body(request: Request, recorded: Response | None, body: bytes) -> Res
     """
     found = _form(request)
     if found is None:
-        events = is_sse(body, None)
         usual = recorded.header("content-type") if recorded is not None else None
-        kind = _EVENTS if events else _JSON if loads(body) is not None else "application/octet-stream"
+        events = SSE.content_type if SSE.holds(body, None) else None
+        kind = events or (_JSON if loads(body) is not None else "application/octet-stream")
         return _response([body] if body else [], recorded, usual or kind)
     form, asked, streams = found
-    if is_sse(body, None):
-        if streams != "events":
-            raise UsageError("the response holds server-sent events, and the agent asked for JSON")
-        if not form.frame(body, True):
-            raise UsageError(
-                "the response holds server-sent events, but none that begin this provider's reply"
-            )
-        return _response(_EVENT.findall(body), recorded, _EVENTS)
+    given = framing_of(form.FRAMINGS, body, None)
+    if given is not None:
+        if streams is not given:
+            wanted = "JSON" if streams is None else streams.name
+            raise UsageError(f"the response holds {given.name}, and the agent asked for {wanted}")
+        if not form.is_reply(form.assemble(given.read(body))):
+            raise UsageError(f"the response holds {given.name}, but none that begin this provider's reply")
+        return _response(given.cut(body), recorded, given.content_type)
     whole = loads(body)
     if whole is None:
         raise UsageError("the response is not valid JSON, and no stream of server-sent events either")
     if not isinstance(whole, dict) or not form.is_reply(whole):
         raise UsageError("the response is no reply in this provider's format (for an error use --fault)")
     if streams is not None:
-        return _streamed(form.events(asked, whole), streams, recorded)
+        return _streamed(form.write_events(asked, whole, deltas), streams, recorded)
     return _response([body], recorded, _JSON)
 
 
@@ -138,19 +137,14 @@ def tool_results(request: Request) -> list[ToolResult]:
     return [] if found is None else found[0].tool_results(found[1])
 
 
-def recorded_body(response: Response) -> bytes | None:
-    """Return the body with its content encoding undone, None where that cannot be done."""
-    return decode_body(response.body, response.header("content-encoding"))
-
-
 def _form(request: Request) -> _ModelCall | None:
     """Return what writes this request's replies, its JSON, how it streams; None where it is no model call."""
     path = place(request.url)[1]
     found = placed(path) if request.method.upper() == "POST" else None
     if found is None:
         return None
-    form, _, named, stand_in = found
-    module = load(form.name)
+    known, _, named, stand_in = found
+    form = load(known.name)
     encoding = next((value for name, value in request.headers if name.lower() == "content-encoding"), None)
     asked = loads(decode_body(request.body, encoding) or b"")
     if not isinstance(asked, dict):
@@ -158,7 +152,7 @@ def _form(request: Request) -> _ModelCall | None:
     model = asked.get("model") or named or stand_in
     if not model:
         return None
-    return module.form(path), {**asked, "model": model}, module.streams(request.url, asked)
+    return form, {**asked, "model": model}, form.streams(request.url, asked)
 
 
 def _model_call(request: Request) -> _ModelCall:
@@ -178,7 +172,7 @@ def _text(
     asked: dict[str, Any],
     recorded: Response | None,
     text: str,
-    streams: Stream | None,
+    streams: Framing | None,
 ) -> Response:
     """Return the reply that says the text."""
     try:
@@ -186,19 +180,19 @@ def _text(
     except UnicodeEncodeError as error:
         raise UsageError(f"the text is not valid Unicode at character {error.start}") from None
     body = (recorded_body(recorded) if recorded is not None else None) or b""
-    streamed = _is_stream(body, recorded)
+    framing = _framing(form, body, recorded)
+    frame = mapping(loads(body)) if framing is None else form.assemble(framing.read(body))
     ids = Ids(_seed(request), b"text", said)
-    whole = form.text_reply(
-        asked,
-        form.frame(body, streamed),
-        text,
-        prompt=tokens(request.body.decode("utf-8", "replace")),
-        ids=ids,
+    prompt = tokens(request.body.decode("utf-8", "replace"))
+    reply = Reply(
+        choices=((message("assistant", "text", text),),),
+        usage=Usage(input_tokens=prompt, output_tokens=tokens(text)),
     )
+    whole = form.write_reply(reply, request=asked, frame=frame if form.is_reply(frame) else {}, ids=ids)
     named = None if form.REQUEST_ID is None else (form.REQUEST_ID, ids.hex("req_", 24))
     if streams is not None:
-        return _streamed(form.events(asked, whole), streams, recorded, named)
-    return _response([laid_out(whole, None if streamed else body)], recorded, _JSON, named)
+        return _streamed(form.write_events(asked, whole, deltas), streams, recorded, named)
+    return _response([laid_out(whole, body if framing is None else None)], recorded, _JSON, named)
 
 
 def _tool_input(form: WireForm, request: Request, recorded: Response | None, given: ToolInput) -> Response:
@@ -210,33 +204,29 @@ def _tool_input(form: WireForm, request: Request, recorded: Response | None, giv
         ids = Ids(_seed(request), b"tool_input", compact(given.value).encode())
     except (TypeError, ValueError) as error:
         raise UsageError(f"the tool input is no JSON value: {error}") from None
-    if _is_stream(body, recorded):
-        streams: Stream = "events" if is_sse(body, recorded.header("content-type")) else "array"
-        return _streamed(form.with_streamed_tool_input(body, given, ids), streams, recorded)
+    framing = _framing(form, body, recorded)
+    if framing is not None:
+        events = form.with_streamed_tool_input(list(framing.read(body)), given, ids)
+        return _streamed(events, framing, recorded)
     whole = loads(body)
     if not isinstance(whole, dict) or not form.is_reply(whole):
         raise UsageError("the recorded response is no reply of the model, so it calls no tool: use --text")
     return _response([laid_out(form.with_tool_input(whole, given, ids), body)], recorded, _JSON)
 
 
-def _is_stream(body: bytes, recorded: Response | None) -> bool:
-    """Return whether the recorded body came as a stream."""
-    kind = recorded.header("content-type") if recorded is not None else None
-    return is_sse(body, kind) or body.lstrip()[:1] == b"["
+def _framing(form: WireForm, body: bytes, recorded: Response | None) -> Framing | None:
+    """Return how the recorded body was streamed, None where it came whole."""
+    return framing_of(form.FRAMINGS, body, recorded.header("content-type") if recorded is not None else None)
 
 
 def _streamed(
-    events: Sequence[bytes],
-    streams: Stream,
+    events: Sequence[Event],
+    framing: Framing,
     recorded: Response | None,
     named: tuple[str, str] | None = None,
 ) -> Response:
-    """Return the response that streams these events, as such or as the elements of an array."""
-    if streams == "events":
-        return _response(events, recorded, _EVENTS, named)
-    told = [data for event in events for _, data in sse_events(event)]
-    cuts = [(b",\r\n" if number else b"[") + data for number, data in enumerate(told)]
-    return _response([*cuts, b"]" if cuts else b"[]"], recorded, _JSON, named)
+    """Return the response that streams these events."""
+    return _response(framing.write(events), recorded, framing.content_type, named)
 
 
 def _response(

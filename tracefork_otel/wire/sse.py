@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from .messages import Stream
 
 
 _DATA = re.compile(r"^data:[ ]?([^\r\n]*)", re.M)
@@ -59,8 +57,3 @@ def sse_event(data: bytes, name: str | None = None, *, end: bytes = b"\n") -> by
     if name:
         lines.insert(0, b"event: " + name.encode())
     return b"".join(line + end for line in lines) + end
-
-
-def streams_by_body(url: str, request: dict[str, Any]) -> Stream | None:
-    """Return "events" where the request's body asks for them."""
-    return "events" if request.get("stream") is True else None

@@ -1,20 +1,20 @@
-"""What writing a reply takes in every wire format: ids, token counts, deltas, events, JSON laid out alike."""
+"""What writing a reply takes in every wire form: ids, token counts, deltas, JSON laid out alike."""
 
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
 from .json_values import count, loads, mapping
-from .sse import sse_event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from ..exchange import Headers
+    Cut = Callable[[str], Sequence[str]]
 
 # Both providers bill English text at about four bytes a token.
 _BYTES_PER_TOKEN = 4
@@ -24,6 +24,18 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _HEX = "0123456789abcdef"
 # Dates a reply where no recorded one does: a clock would make two encodings of one intervention differ.
 FIXED_DATE = 1_760_000_000
+
+
+class IdSource(Protocol):
+    """What gives ids in the providers' shapes."""
+
+    def base58(self, prefix: str, length: int) -> str:
+        """Return a prefix and base58 characters, as in Anthropic's ids."""
+        ...
+
+    def hex(self, prefix: str, length: int) -> str:
+        """Return a prefix and hex digits, as in OpenAI's ids."""
+        ...
 
 
 class Ids:
@@ -124,53 +136,6 @@ class ToolResult:
         return {"result": value} if whole else value
 
 
-class WireForm(Protocol):
-    """What one wire format offers for writing; bodies come content-decoded, and every function is pure."""
-
-    @property
-    def REQUEST_ID(self) -> str | None:
-        """The response header that names the request, None where the API has none."""
-        ...
-
-    def frame(self, body: bytes, streamed: bool) -> dict[str, Any]:
-        """Return a recorded reply without what it said: model, date, usage; empty where it is no reply."""
-        ...
-
-    def text_reply(
-        self, request: dict[str, Any], frame: dict[str, Any], text: str, *, prompt: int, ids: Ids
-    ) -> dict[str, Any]:
-        """Return a whole reply that says the text; `prompt` is the count of input tokens if none is known."""
-        ...
-
-    def is_reply(self, whole: dict[str, Any]) -> bool:
-        """Return whether the JSON is a reply in this format."""
-        ...
-
-    def events(self, request: dict[str, Any], whole: dict[str, Any]) -> list[bytes]:
-        """Return the events that a whole reply is streamed in."""
-        ...
-
-    def with_tool_input(self, whole: dict[str, Any], given: ToolInput, ids: Ids) -> dict[str, Any]:
-        """Return a whole reply with a tool call's input replaced."""
-        ...
-
-    def with_streamed_tool_input(self, body: bytes, given: ToolInput, ids: Ids) -> list[bytes]:
-        """Return the events of a streamed reply with a tool call's input replaced."""
-        ...
-
-    def error(self, status: int, ids: Ids) -> tuple[int, dict[str, Any], Headers]:
-        """Return the API's own status for an error like this one, its body, and the headers with it."""
-        ...
-
-    def system_edit(self, request: dict[str, Any], system: str) -> tuple[str, Any]:
-        """Return the JSON path and the value that give a request this system prompt."""
-        ...
-
-    def tool_results(self, request: dict[str, Any]) -> list[ToolResult]:
-        """Return the results of tools that a request carries, in their order."""
-        ...
-
-
 def tokens(text: str) -> int:
     """Return about how many tokens the text is, at least one."""
     return max(1, -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN))
@@ -187,6 +152,17 @@ def deltas(text: str) -> list[str]:
     return [text[at : at + _DELTA_CHARS] for at in range(0, len(text), _DELTA_CHARS)]
 
 
+def signature(thought: str) -> str:
+    """Return an opaque signature, which depends on what it signs."""
+    return b64encode(b"".join(sha256(f"{part}{thought}".encode()).digest() for part in range(3))).decode()
+
+
+def numbered(items: Any) -> list[tuple[int, dict[str, Any]]]:
+    """Return the objects of an array with their places in it."""
+    given = items if isinstance(items, list) else []
+    return [(at, item) for at, item in enumerate(given) if isinstance(item, dict)]
+
+
 def compact(value: Any) -> str:
     """Return the value as JSON without spaces."""
     return _dumps(value, spaced=False, escaped=False)
@@ -196,11 +172,6 @@ def _dumps(value: Any, *, spaced: bool, escaped: bool) -> str:
     """Return the value as JSON on one line."""
     separators = (", ", ": ") if spaced else (",", ":")
     return json.dumps(value, ensure_ascii=escaped, separators=separators, allow_nan=False)
-
-
-def event(data: Mapping[str, Any] | bytes, name: str | None = None) -> bytes:
-    """Return one server-sent event."""
-    return sse_event(data if isinstance(data, bytes) else compact(data).encode(), name)
 
 
 def laid_out(value: Any, like: bytes | None) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.tape.tape import Tape
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.replies import tool_results
 
 from ..rerun import edits
 from ..rerun.edits import Edit
@@ -152,7 +152,7 @@ def _tool_result(text: str) -> Maker:
     """The last result of a tool in the request reads like this."""
 
     def make(tape: Tape, step: int) -> Edit | None:
-        found = providers.tool_results(tape.exchanges[step].request)
+        found = tool_results(tape.exchanges[step].request)
         if not found:
             return None
         return edits.request(set={found[-1].path: found[-1].saying(text, text)})

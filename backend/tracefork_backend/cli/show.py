@@ -17,7 +17,6 @@ from .output import cell, console, duration, print_json, table
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange, Headers
-    from tracefork_otel.wire.facts import Facts
 
     from ..store import Run, Store
 
@@ -117,6 +116,8 @@ def _command_line(summary: Mapping[str, Any]) -> str:
 
 def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
     """The step in a few words: the model and what it answered, or the request line."""
+    from tracefork_otel.wire.facts import facts_of
+
     facts = facts_of(exchange)
     if facts is None:
         return f"{row['method']} {row['url']}"
@@ -148,26 +149,11 @@ def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
     return " ".join(parts) or "ok"
 
 
-def facts_of(exchange: Exchange) -> Facts | None:
-    """What the provider's module reads from an exchange, or None where no provider is recognised."""
-    from tracefork_otel.wire.facts import decode_body, facts
-
-    response = exchange.response
-    body = None if response is None else decode_body(response.body, response.header("content-encoding"))
-    return facts(
-        exchange.request.method,
-        exchange.request.url,
-        request=exchange.request.body,
-        response=body,
-        content_type=None if response is None else response.header("content-type"),
-    )
-
-
 def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> None:
-    from tracefork_otel.wire.facts import decode_body
+    from tracefork_otel.wire.facts import recorded_body
 
     request, response = exchange.request, exchange.response
-    decoded = None if response is None else decode_body(response.body, response.header("content-encoding"))
+    decoded = None if response is None else recorded_body(response)
     replaced = exchange.attributes.get(ATTRIBUTE)
     if as_json:
         print_json(

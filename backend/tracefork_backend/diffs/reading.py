@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from tracefork_otel.exchange import Exchange, Response
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts_of, recorded_body, request_messages
+from tracefork_otel.wire.messages import Facts, Message
 
 Unit: TypeAlias = tuple[str, str | None, str]
 """A piece of a conversation: its kind, the tool's name, and its content, spelled the same on both sides."""
@@ -88,9 +89,9 @@ def read(exchanges: Iterable[Exchange]) -> tuple[Step, ...]:
 
 def _step(number: int, exchange: Exchange, known: set[Unit]) -> Step:
     asked, response = exchange.request, exchange.response
-    facts = providers.facts_of(exchange)
-    body = None if response is None or facts is not None else providers.recorded_body(response)
-    said = _units(providers.request_messages(facts.form if facts is not None else None, asked.body))
+    facts = facts_of(exchange)
+    body = None if response is None or facts is not None else recorded_body(response)
+    said = _units(request_messages(facts.form if facts is not None else None, asked.body))
     reply = _units(facts.reply) if facts is not None else ()
     if facts is None and body:
         reply = (("body", None, body.decode("utf-8", "replace")),)
@@ -116,11 +117,11 @@ def _step(number: int, exchange: Exchange, known: set[Unit]) -> Step:
     )
 
 
-def _units(messages: Sequence[providers.Message]) -> tuple[Unit, ...]:
+def _units(messages: Sequence[Message]) -> tuple[Unit, ...]:
     return tuple((message.kind, message.name, _content(message)) for message in messages)
 
 
-def _content(message: providers.Message) -> str:
+def _content(message: Message) -> str:
     """The content; JSON in one spelling, since a stream brings a tool's input as the model wrote it."""
     if message.kind == "tool_use":
         try:
@@ -131,7 +132,7 @@ def _content(message: providers.Message) -> str:
 
 
 def _answer(
-    exchange: Exchange, response: Response | None, body: bytes | None, facts: providers.Facts | None
+    exchange: Exchange, response: Response | None, body: bytes | None, facts: Facts | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"status": None if response is None else response.status}
     if facts is not None and facts.reply:
@@ -139,7 +140,7 @@ def _answer(
         found["finish_reason"] = facts.finish_reason
     elif response is not None:
         if facts is not None:
-            body = providers.recorded_body(response)
+            body = recorded_body(response)
         found["body"] = _value(response.body if body is None else body)
     if exchange.outcome not in ("complete", "closed"):
         found["outcome"] = exchange.outcome
@@ -147,7 +148,7 @@ def _answer(
     return found
 
 
-def _said(message: providers.Message) -> dict[str, Any]:
+def _said(message: Message) -> dict[str, Any]:
     """A piece of a reply with a tool's input as a value, so that paths lead into it."""
     found: dict[str, Any] = {"kind": message.kind}
     if message.name is not None:

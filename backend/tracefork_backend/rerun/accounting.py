@@ -11,9 +11,9 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.match import MatchMode, fingerprint
 from tracefork_otel.tape.tape import Tape
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts_of
 
-from ..store import facts_of
+from .budget import cost_of
 from .evidence import Tools
 from .records import DriftReport, Records, phase_of, went_live
 from .result import Fork
@@ -108,28 +108,17 @@ class Account:
 
     def _price(self, exchange: Exchange) -> float | str | None:
         """The price of a live call; "" if it is no model call that was answered, None if it is not known."""
-        row = facts_of(exchange)
-        if (
-            row is None
-            or "provider" not in row
-            or exchange.response is None
-            or exchange.response.status >= _REFUSED
-        ):
+        facts, response = facts_of(exchange), exchange.response
+        if facts is None or response is None or response.status >= _REFUSED:
             return ""
-        return row["cost_usd"]
+        return cost_of(exchange)
 
     def _last_text(self) -> str | None:
         for exchange in reversed(self.own):
             response = exchange.response
             if response is None:
                 continue
-            found = providers.facts(
-                exchange.request.method,
-                exchange.request.url,
-                request=exchange.request.body,
-                response=providers.decode_body(response.body, response.header("content-encoding")),
-                content_type=response.header("content-type"),
-            )
+            found = facts_of(exchange)
             if found is not None:
                 return found.text
         return None
@@ -144,7 +133,7 @@ class Account:
             response = exchange.response
             if response is None:
                 continue
-            found = providers.facts_of(exchange)
+            found = facts_of(exchange)
             said = [[one.role, one.kind, one.name, one.content] for one in found.reply] if found else []
             digest.update(json.dumps(said, default=repr).encode() if said else response.body)
             digest.update(f"|{response.status}\n".encode())

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.wire.facts import Facts, facts, facts_of
+from tracefork_otel.wire.facts import facts, facts_of
 from tracefork_otel.wire.json_edits import apply_edits
+from tracefork_otel.wire.messages import Facts
 
 from .edits import KINDS
 

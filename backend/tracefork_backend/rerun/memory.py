@@ -13,7 +13,7 @@ from tracefork_otel.play import memory
 from tracefork_otel.play.match import MatchMode, fingerprint
 from tracefork_otel.play.memory import Remembered
 from tracefork_otel.tape.tape import Tape
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts_of
 
 from .records import phase_of, went_live
 
@@ -73,7 +73,7 @@ class Memories:
             if phase not in ("tail", "memo") or not _answered(exchange):
                 continue
             request = fingerprint(exchange.request, match=self._match, ignore=self._ignore)
-            if went_live(exchange) and providers.facts_of(exchange) is not None:
+            if went_live(exchange) and facts_of(exchange) is not None:
                 trial.answers.append((request, times[request], Remembered(request, path, len(own))))
                 own.append(exchange)
             times[request] += 1

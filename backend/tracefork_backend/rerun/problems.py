@@ -6,8 +6,8 @@ import os
 from urllib.parse import urlsplit
 
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.wire.facts import facts_of
 
-from ..store import facts_of
 from .accounting import Account
 from .records import REFUSED, DriftReport, last_line, phase_of
 from .result import Problem
@@ -145,8 +145,7 @@ class Diagnosis:
 
     @staticmethod
     def _is_model_call(exchange: Exchange) -> bool:
-        row = facts_of(exchange)
-        return row is not None and "provider" in row
+        return facts_of(exchange) is not None
 
     def _keys(self, status: int) -> str:
         unset = [name for name in self._account.tape.start.withheld if not os.environ.get(name)]

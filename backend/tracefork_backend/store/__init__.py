@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .compacting import compact, drop_before
 from .diagnosis import DoctorReport, doctor
-from .facts import facts_of
 from .run import Kind, Run, parse_ref
 from .store import Store, open_store
 
@@ -16,7 +15,6 @@ __all__ = [
     "compact",
     "doctor",
     "drop_before",
-    "facts_of",
     "open_store",
     "parse_ref",
 ]

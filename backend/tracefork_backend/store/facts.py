@@ -22,20 +22,13 @@ VERSION = 4
 """Grows when what is read from the same bytes changes: older facts files are then written anew."""
 
 
-def facts_of(exchange: Exchange) -> dict[str, Any] | None:
+def row_of(exchange: Exchange) -> dict[str, Any] | None:
     """The row of the exchange, or None where no provider is known and the body reads as it is."""
-    from tracefork_otel.wire import facts as providers
+    from tracefork_otel.wire.facts import facts_of, recorded_body
 
-    response = exchange.response
+    response, found = exchange.response, facts_of(exchange)
     encoding = response.header("content-encoding") if response else None
-    body = providers.decode_body(response.body, encoding) if response else None
-    found = providers.facts(
-        exchange.request.method,
-        exchange.request.url,
-        request=exchange.request.body,
-        response=body,
-        content_type=response.header("content-type") if response else None,
-    )
+    body = recorded_body(response) if response and encoding else None
     text = _decoded_text(body) if encoding else None
     if found is None and text is None:
         return None
@@ -102,7 +95,7 @@ def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
 def compute(store: Path, entry: SegmentEntry) -> pa.Table:
     """The facts of a segment, read from its bodies; raises StoreError if it cannot be read."""
     return table_of(
-        row for exchange in segment.iter_exchanges(store, entry) if (row := facts_of(exchange)) is not None
+        row for exchange in segment.iter_exchanges(store, entry) if (row := row_of(exchange)) is not None
     )
 
 

@@ -109,7 +109,7 @@ class _Tail:
             key = (exchange.span_id, exchange.ended_ns)
             started = self._open.get(exchange.span_id)
             if key not in self._known and started is not None:
-                self._known[key] = known_facts.facts_of(replace(exchange, request=started.request))
+                self._known[key] = known_facts.row_of(replace(exchange, request=started.request))
             row = self._known.get(key)
             if row is not None:
                 facts.append(row)
@@ -129,7 +129,7 @@ class _Tail:
             del self._open[record.span_id]
             key = (record.span_id, record.ended_ns)
             if key not in self._known:
-                self._known[key] = known_facts.facts_of(_joined(started, record))
+                self._known[key] = known_facts.row_of(_joined(started, record))
         return b""
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from tracefork_otel.wire.facts import Facts
+    from tracefork_otel.wire.messages import Facts
 
 
 def cost_usd(

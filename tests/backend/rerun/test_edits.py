@@ -15,8 +15,8 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange, Outcome, Request, Response
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.tape.tape import Tape
-from tracefork_otel.wire import facts as providers
 from tracefork_otel.wire.json_edits import apply_edits
+from tracefork_otel.wire.replies import encode_reply
 
 ANTHROPIC = "https://api.anthropic.com/v1/messages"
 CHAT = "https://api.openai.com/v1/chat/completions"
@@ -104,7 +104,7 @@ def test_a_text_is_encoded_for_its_step() -> None:
     made = build(TAPE, 1, text="TK-12 is free", tail="recorded")
     assert (made.kind, made.step, made.label, made.tail) == ("text", 1, "text", "recorded")
     assert made.parent_run_id == TAPE.run_id
-    assert made.response == providers.encode_reply(CALLED.request, CALLED.response, text="TK-12 is free")
+    assert made.response == encode_reply(CALLED.request, CALLED.response, text="TK-12 is free")
     assert made.response is not None
     assert json.loads(made.response.body)["content"] == [{"type": "text", "text": "TK-12 is free"}]
     assert Intervention.from_json(made.to_json()) == made

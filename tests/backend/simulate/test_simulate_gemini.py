@@ -10,7 +10,8 @@ import httpx2
 import pytest
 from tracefork_backend.simulate import Call, ModelServer, Reply, ToolUse, Usage
 
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts
+from tracefork_otel.wire.messages import Facts
 
 MODEL = "/v1beta/models/gemini-3-flash"
 PROJECT = "/v1beta1/projects/p/locations/l/publishers/google/models/gemini-3-flash"
@@ -50,9 +51,9 @@ def asked(prompt: str, *more: dict[str, Any], **members: Any) -> dict[str, Any]:
     return {"contents": [{"role": "user", "parts": [{"text": prompt}]}, *more], **members}
 
 
-def facts(response: httpx2.Response) -> providers.Facts:
+def facts_in(response: httpx2.Response) -> Facts:
     """What our reader makes of an answer."""
-    found = providers.facts(
+    found = facts(
         "POST",
         str(response.request.url),
         request=response.request.content,
@@ -72,7 +73,7 @@ def test_a_function_is_called_and_answered(client: httpx2.Client, base: str, met
         "tools": [{"functionDeclarations": [{"name": "weather"}]}],
     }
     first = client.post(f"{base}:{method}", json=asked("Wetter?", **members))
-    found = facts(first)
+    found = facts_in(first)
     assert [(one.kind, one.content) for one in found.reply] == [
         ("thinking", "One call."),
         ("text", "Moment."),
@@ -92,7 +93,7 @@ def test_a_function_is_called_and_answered(client: httpx2.Client, base: str, met
             "parts": [{"functionResponse": {"name": "weather", "response": {"result": "Regen"}}}],
         },
     ]
-    assert facts(client.post(f"{base}:{method}", json=asked("Wetter?", *turns))).text == "It says: Regen"
+    assert facts_in(client.post(f"{base}:{method}", json=asked("Wetter?", *turns))).text == "It says: Regen"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_errors_have_google_s_shape(client: httpx2.Client, prompt: str, status: 
 def test_a_stream_can_break(client: httpx2.Client) -> None:
     """An error in mid-stream is a chunk; a connection that ends leaves what came before."""
     url = f"{MODEL}:streamGenerateContent?alt=sse"
-    found = facts(client.post(url, json=asked("breaks")))
+    found = facts_in(client.post(url, json=asked("breaks")))
     assert (found.text, found.error_type, found.finish_reason) == ("a" * 32, "UNAVAILABLE", None)
     got: list[bytes] = []
     with (

@@ -19,7 +19,7 @@ from stored import ANTHROPIC, START, Recorder, answered, asked, record, trace
 from tracefork_backend.store import compact, open_store
 
 from tracefork_otel.store import manifest, sealing
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts, request_messages
 from tracefork_otel.wire.registry import recognise
 
 COLUMNS = {
@@ -454,7 +454,7 @@ def given_requests(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyC
 def test_requests_read_in_sql_as_the_provider_modules_read_them(
     given_requests: duckdb.DuckDBPyConnection, requests: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """For requests of every format `messages` has the rows that `providers.request_messages` gives."""
+    """For requests of every format `messages` has the rows that `request_messages` gives."""
     wanted = []
     given_requests.execute("TRUNCATE requests")
     for step, (url, body) in enumerate(requests):
@@ -462,7 +462,7 @@ def test_requests_read_in_sql_as_the_provider_modules_read_them(
         given_requests.execute("INSERT INTO requests VALUES ('r', ?, ?, NULL, ?)", [step, raw, FORMS[url]])
         call = recognise("POST", url, raw.encode())
         assert call is not None
-        for position, one in enumerate(providers.request_messages(call.form, raw.encode())):
+        for position, one in enumerate(request_messages(call.form, raw.encode())):
             wanted.append((step, position, one.role, one.kind, one.name, one.content))
     found = given_requests.execute(
         "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"
@@ -495,13 +495,13 @@ REPLIES = st.one_of(
 def test_plain_replies_read_in_sql_as_the_provider_modules_read_them(
     given_requests: duckdb.DuckDBPyConnection, replies: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """For plain JSON replies of every format `messages` has the rows that `providers.facts` gives."""
+    """For plain JSON replies of every format `messages` has the rows that `facts` gives."""
     wanted = []
     given_requests.execute("TRUNCATE requests")
     for step, (url, body) in enumerate(replies):
         raw = json.dumps(body)
         given_requests.execute("INSERT INTO requests VALUES ('r', ?, '{}', ?, ?)", [step, raw, FORMS[url]])
-        read = providers.facts(
+        read = facts(
             "POST", url, request=b'{"model": "m"}', response=raw.encode(), content_type="application/json"
         )
         assert read is not None

@@ -11,7 +11,9 @@ from anthropic.types import Message as SdkMessage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.messages import Facts
+from tracefork_otel.wire.sse import sse_events
 
 URL = "https://api.anthropic.com/v1/messages"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -190,16 +192,14 @@ def client(body: bytes, content_type: str) -> anthropic.Anthropic:
     return anthropic.Anthropic(api_key="none", http_client=anthropic.DefaultHttpxClient(transport=answer))
 
 
-def read(body: bytes, content_type: str = EVENT_STREAM) -> providers.Facts:
+def read(body: bytes, content_type: str = EVENT_STREAM) -> Facts:
     """Our facts about REQUEST and this answer."""
-    found = providers.facts(
-        "POST", URL, request=json.dumps(REQUEST).encode(), response=body, content_type=content_type
-    )
+    found = facts("POST", URL, request=json.dumps(REQUEST).encode(), response=body, content_type=content_type)
     assert found is not None
     return found
 
 
-def same_as_sdk(found: providers.Facts, sdk: SdkMessage) -> None:
+def same_as_sdk(found: Facts, sdk: SdkMessage) -> None:
     """Hold our reading of an answer against the SDK's."""
     assert found.response_id == sdk.id
     assert found.response_model == sdk.model
@@ -258,7 +258,7 @@ def test_a_whole_message_reads_as_the_sdk_parses_it() -> None:
 
 def test_the_request_reads_as_messages_system_first() -> None:
     """Each block of the request is a message, a tool's result under the name of the call it answers."""
-    found = providers.request_messages("anthropic", json.dumps(REQUEST).encode())
+    found = request_messages("anthropic", json.dumps(REQUEST).encode())
     assert [(m.role, m.kind, m.name, m.content) for m in found] == [
         ("system", "text", None, "Be brief."),
         ("system", "text", None, "Be right."),
@@ -283,7 +283,7 @@ def test_a_streamed_call_reads_as_the_same_call_in_the_next_request() -> None:
         "input": {"city": "München", "nights": 2, "rate": 1.5},
     }
     request = json.dumps({"model": "m", "messages": [{"role": "assistant", "content": [call]}]}).encode()
-    assert providers.request_messages("anthropic", request)[0] == read(STREAM).reply[6]
+    assert request_messages("anthropic", request)[0] == read(STREAM).reply[6]
 
 
 def test_a_stream_cut_at_any_byte_reads_as_a_prefix() -> None:
@@ -348,14 +348,14 @@ def test_half_characters_never_reach_the_store() -> None:
 def test_other_hosts_of_the_format_are_named(url: str, provider: str) -> None:
     """The format is read at Vertex AI and at gateways, under the host's provider name."""
     request = b'{"anthropic_version": "vertex-2023-10-16", "messages": [{"role": "user", "content": "x"}]}'
-    found = providers.facts("POST", url, request=request, response=STREAM, content_type=EVENT_STREAM)
+    found = facts("POST", url, request=request, response=STREAM, content_type=EVENT_STREAM)
     assert found is not None
     assert found.provider == provider
     assert found.text == read(STREAM).text
     assert found.model == ("claude-sonnet-4-5@20250929" if provider == "gcp.vertex_ai" else None)
 
 
-SAMPLES = [json.loads(data) for _, data in providers.sse_events(STREAM)]
+SAMPLES = [json.loads(data) for _, data in sse_events(STREAM)]
 ODD = st.sampled_from(
     [None, True, -1, 2**70, 1.5, "", "text", "\ud83c", [], ["a", 1], {}, {"type": "text"}, [[]]]
 )
@@ -393,6 +393,6 @@ def test_no_json_of_any_shape_raises(data: st.DataObject) -> None:
     events = events if isinstance(events, list) else [events]
     stream = b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events)
     found = [*read(stream).reply, *read(json.dumps(bent(WHOLE, data)).encode(), "application/json").reply]
-    found += providers.request_messages("anthropic", json.dumps(bent(REQUEST, data)).encode())
+    found += request_messages("anthropic", json.dumps(bent(REQUEST, data)).encode())
     for m in found:
         f"{m.role}{m.name}{m.content}".encode()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.sse import sse_events
 
 PIECES = st.lists(
     st.sampled_from(
@@ -37,15 +38,15 @@ def test_events_are_those_that_the_http_client_reads(text: str) -> None:
     """Any text splits into the same events as in the HTTP client's parser, but those without data."""
     # At the very end that parser takes a bare CR for two line ends, which no other parser does.
     body = text.rstrip("\r").encode()
-    ours = [(name or "message", data.decode()) for name, data in providers.sse_events(body) if data]
+    ours = [(name or "message", data.decode()) for name, data in sse_events(body) if data]
     assert ours == [(name, data) for name, data in seen_by_client(body) if data]
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_events_or_not(body: bytes) -> None:
     """No bytes make the event parser raise, and what it yields is a prefix as the body grows."""
-    whole = list(providers.sse_events(body))
-    parts = [list(providers.sse_events(body[:end])) for end in range(len(body) + 1)]
+    whole = list(sse_events(body))
+    parts = [list(sse_events(body[:end])) for end in range(len(body) + 1)]
     assert all(whole[: len(part)] == part for part in parts)
 
 
@@ -79,7 +80,7 @@ def test_paths_and_hosts_lead_to_form_and_provider(
     method: str, url: str, form: str | None, provider: str | None
 ) -> None:
     """The path leads to the form, the host to the provider's name; what generates nothing has no facts."""
-    found = providers.facts(method, url, request=b'{"model":"m"}', response=None, content_type=None)
+    found = facts(method, url, request=b'{"model":"m"}', response=None, content_type=None)
     assert ((found.form, found.provider) if found else (None, None)) == (form, provider)
     if found:
         assert (found.operation, found.model, found.streamed, found.reply) == ("chat", "m", False, ())
@@ -92,7 +93,7 @@ def test_a_path_of_another_service_is_not_a_provider(request_body: bytes) -> Non
     """On an unknown host a path that only looks like a provider's counts for nothing without a model."""
     for path in ("v1/messages", "surveys/12/responses"):
         url = f"https://forms.example.org/{path}"
-        assert providers.facts("POST", url, request=request_body, response=b"{}", content_type=None) is None
+        assert facts("POST", url, request=request_body, response=b"{}", content_type=None) is None
 
 
 @settings(deadline=None)
@@ -110,25 +111,23 @@ def test_no_bytes_make_facts_raise(
     if path == "messages":
         url = "https://api.anthropic.com/v1/messages"
     for response in (body, b"data: " + body + b"\n\n", b'{"content":' + body):
-        found = providers.facts(
-            "POST", url, request=request_body, response=response, content_type=content_type
-        )
+        found = facts("POST", url, request=request_body, response=response, content_type=content_type)
         assert found is not None
-    assert isinstance(providers.request_messages(found.form, request_body), tuple)
+    assert isinstance(request_messages(found.form, request_body), tuple)
 
 
 def test_deep_nesting_is_not_understood_and_does_not_raise() -> None:
     """JSON nested deeper than the interpreter goes is no message, in a request and in a response."""
     deep = b'{"model":"m","content":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     for url in ("https://api.anthropic.com/v1/messages", "https://api.openai.com/v1/responses"):
-        found = providers.facts("POST", url, request=deep, response=deep, content_type="application/json")
+        found = facts("POST", url, request=deep, response=deep, content_type="application/json")
         assert found is not None
         assert (found.model, found.reply) == ("m", ())
-    assert providers.request_messages("anthropic", deep) == ()
+    assert request_messages("anthropic", deep) == ()
 
 
 def test_an_unknown_provider_has_no_messages() -> None:
     """Without a form a request has no messages."""
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    assert providers.request_messages(None, body) == ()
-    assert [m.content for m in providers.request_messages("openai_chat", body)] == ["hi"]
+    assert request_messages(None, body) == ()
+    assert [m.content for m in request_messages("openai_chat", body)] == ["hi"]

@@ -17,7 +17,10 @@ from tracefork_backend.simulate import Call, ModelServer, Reply, ToolUse, Usage
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request, Response
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts
+from tracefork_otel.wire.messages import Facts
+from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply
+from tracefork_otel.wire.sse import sse_events
 
 SAID = "Flug TK-12 ist frei ✈, Sitz 14A. " * 4
 SEARCH = {"city": "Zürich", "days": [1, 2], "deep": {"unit": "°C", "none": None}}
@@ -215,9 +218,9 @@ def played(server: ModelServer, api: Api, streamed: bool, response: Response) ->
     return api.ask(server.url, playing(response), "whatever", streamed)
 
 
-def facts(asked: Request, response: Response) -> providers.Facts:
+def facts_in(asked: Request, response: Response) -> Facts:
     """What our own reader makes of it."""
-    found = providers.facts(
+    found = facts(
         asked.method, asked.url, request=asked.body, response=response.body,
         content_type=response.header("content-type"),
     )  # fmt: skip
@@ -243,7 +246,7 @@ def shape(answer: Any) -> Any:
 def kinds(response: Response) -> list[str]:
     """The sequence of event types, repeats counted once, `ping` left out."""
     found: list[str] = []
-    for name, data in providers.sse_events(response.body):
+    for name, data in sse_events(response.body):
         kind = name or ("[DONE]" if data == b"[DONE]" else "chunk")
         if kind != "ping" and found[-1:] != [kind]:
             found.append(kind)
@@ -255,14 +258,14 @@ def test_a_text_is_read_like_a_live_answer(server: ModelServer, api: Api, stream
     """In place of a tool call, the SDK gets the object that a live answer with that text gives."""
     _, asked, kept = recorded(server, api, streamed, "go")
     reference, _, live_kept = recorded(server, api, streamed, "say")
-    response = providers.encode_reply(asked, kept, text=SAID)
+    response = encode_reply(asked, kept, text=SAID)
     answer = played(server, api, streamed, response)
     assert shape(answer) == shape(reference)
     text, calls, ended = api.said(answer)
     assert (text, calls) == (SAID, [])
     assert ended in ("end_turn", "stop", "completed")
     assert kinds(response) == kinds(live_kept)
-    found = facts(asked, response)
+    found = facts_in(asked, response)
     assert (found.text, found.streamed, found.finish_reason) == (SAID, streamed, ended)
     assert found.model == found.response_model == json.loads(asked.body)["model"]
     assert [m.kind for m in found.reply] == ["text"]
@@ -273,7 +276,7 @@ def test_a_tool_input_is_read_like_a_live_answer(server: ModelServer, api: Api, 
     """Only the first call's input differs from the recorded reply; call ids and all other blocks are kept."""
     original, asked, kept = recorded(server, api, streamed, "go")
     reference, _, _ = recorded(server, api, streamed, "edited")
-    response = providers.encode_reply(asked, kept, tool_input=NEW_INPUT)
+    response = encode_reply(asked, kept, tool_input=NEW_INPUT)
     answer = played(server, api, streamed, response)
     assert shape(answer) == shape(reference)
     text, calls, ended = api.said(answer)
@@ -281,7 +284,7 @@ def test_a_tool_input_is_read_like_a_live_answer(server: ModelServer, api: Api, 
     assert (text, ended) == (api.said(original)[0], api.said(original)[2])
     assert answer.id != original.id
     assert kinds(response) == kinds(kept)
-    found = facts(asked, response)
+    found = facts_in(asked, response)
     used = [(m.name, json.loads(m.content)) for m in found.reply if m.kind == "tool_use"]
     assert used == [("search", NEW_INPUT), ("note", {"x": 1})]
 
@@ -290,18 +293,18 @@ def test_a_tool_input_is_read_like_a_live_answer(server: ModelServer, api: Api, 
 def test_a_named_tool_is_the_one_that_changes(server: ModelServer, api: Api, streamed: bool) -> None:
     """With a tool's name, that tool's call changes; one that was not called is refused."""
     _, asked, kept = recorded(server, api, streamed, "go")
-    response = providers.encode_reply(asked, kept, tool_input={"x": 2}, tool="note")
+    response = encode_reply(asked, kept, tool_input={"x": 2}, tool="note")
     calls = api.said(played(server, api, streamed, response))[1]
     assert calls == [("call_one", "search", SEARCH), ("call_two", "note", {"x": 2})]
     with pytest.raises(UsageError, match=r"does not call a tool 'gone'; it calls search, note"):
-        providers.encode_reply(asked, kept, tool_input={}, tool="gone")
+        encode_reply(asked, kept, tool_input={}, tool="gone")
 
 
 @each
 def test_an_empty_input_is_an_empty_object(server: ModelServer, api: Api, streamed: bool) -> None:
     """A tool input of no members arrives as one."""
     _, asked, kept = recorded(server, api, streamed, "go")
-    response = providers.encode_reply(asked, kept, tool_input={})
+    response = encode_reply(asked, kept, tool_input={})
     assert api.said(played(server, api, streamed, response))[1][0] == ("call_one", "search", {})
 
 
@@ -310,14 +313,14 @@ def test_usage_is_plausible(server: ModelServer, api: Api, streamed: bool) -> No
     """Input counts as recorded, output by length; an edited call moves the output by its own length only."""
     original, asked, kept = recorded(server, api, streamed, "go")
     given, spent = api.usage(original)
-    answer = played(server, api, streamed, providers.encode_reply(asked, kept, text="x" * 4000))
+    answer = played(server, api, streamed, encode_reply(asked, kept, text="x" * 4000))
     assert api.usage(answer) == (given, 1000)
     longer = {"city": "y" * 400}
-    answer = played(server, api, streamed, providers.encode_reply(asked, kept, tool_input=longer))
+    answer = played(server, api, streamed, encode_reply(asked, kept, tool_input=longer))
     assert api.usage(answer)[0] == given
     assert 60 < api.usage(answer)[1] - spent < 110
     _, asked, kept = recorded(server, api, streamed, "say")
-    answer = played(server, api, streamed, providers.encode_reply(asked, kept, text="no"))
+    answer = played(server, api, streamed, encode_reply(asked, kept, text="no"))
     assert api.usage(answer) == (900, 1)
 
 
@@ -326,32 +329,32 @@ def test_a_reply_without_a_tool_call_has_no_input(server: ModelServer, api: Api,
     """A tool input for a recorded text, a recorded error, or no response at all is refused."""
     _, asked, kept = recorded(server, api, streamed, "say")
     with pytest.raises(UsageError, match="calls no tool"):
-        providers.encode_reply(asked, kept, tool_input={})
+        encode_reply(asked, kept, tool_input={})
     with pytest.raises(UsageError, match="calls no tool"):
-        providers.encode_reply(asked, providers.encode_error(asked, 500), tool_input={})
+        encode_reply(asked, encode_error(asked, 500), tool_input={})
     with pytest.raises(UsageError, match="no recorded reply"):
-        providers.encode_reply(asked, None, tool_input={})
+        encode_reply(asked, None, tool_input={})
 
 
 @each
 def test_the_same_intervention_gives_the_same_bytes(server: ModelServer, api: Api, streamed: bool) -> None:
     """Ids follow from request and content: equal for equal, different for another text or another request."""
     _, asked, kept = recorded(server, api, streamed, "go")
-    first = providers.encode_reply(asked, kept, text="a")
-    assert providers.encode_reply(asked, kept, text="a") == first
+    first = encode_reply(asked, kept, text="a")
+    assert encode_reply(asked, kept, text="a") == first
     ids = {
-        facts(asked, response).response_id
+        facts_in(asked, response).response_id
         for response in (
             kept,
             first,
-            providers.encode_reply(asked, kept, text="b"),
-            providers.encode_reply(asked, kept, tool_input={"a": 1}),
-            providers.encode_reply(asked, kept, tool_input={"a": 2}),
-            providers.encode_reply(replace(asked, body=asked.body.replace(b"go", b"no")), kept, text="a"),
+            encode_reply(asked, kept, text="b"),
+            encode_reply(asked, kept, tool_input={"a": 1}),
+            encode_reply(asked, kept, tool_input={"a": 2}),
+            encode_reply(replace(asked, body=asked.body.replace(b"go", b"no")), kept, text="a"),
         )
     }
     assert len(ids) == 6
-    recorded_id = facts(asked, kept).response_id or ""
+    recorded_id = facts_in(asked, kept).response_id or ""
     assert {(len(one or ""), (one or "")[:4]) for one in ids} == {(len(recorded_id), recorded_id[:4])}
 
 
@@ -361,14 +364,14 @@ def test_headers_are_the_recorded_ones(server: ModelServer, api: Api, streamed: 
     _, asked, kept = recorded(server, api, streamed, "go")
     more = (("content-encoding", "identity"), ("Transfer-Encoding", "chunked"), ("retry-after", "9"))
     kept = replace(kept, headers=kept.headers + more)
-    response = providers.encode_reply(asked, kept, text=SAID)
+    response = encode_reply(asked, kept, text=SAID)
     named = "request-id" if api.name == "anthropic" else "x-request-id"
     assert response.header(named) == kept.header(named)
     assert response.header("content-type") == kept.header("content-type")
     gone = ("content-encoding", "content-length", "transfer-encoding", "retry-after")
     assert not {name.lower() for name, _ in response.headers} & set(gone)
     assert sum(response.chunk_sizes) == len(response.body)
-    events = list(providers.sse_events(response.body)) if streamed else [None]
+    events = list(sse_events(response.body)) if streamed else [None]
     assert len(response.chunk_sizes) == len(response.chunk_offsets_us) == len(events)
     assert all(chunk.endswith(b"\n\n") for chunk in response.chunks() if streamed)
 
@@ -379,8 +382,8 @@ def test_a_text_needs_no_recorded_reply(server: ModelServer, api: Api, streamed:
     _, asked, kept = recorded(server, api, streamed, "go")
     cut = replace(kept, body=kept.body[: len(kept.body) // 3], chunk_sizes=())
     named = "request-id" if api.name == "anthropic" else "x-request-id"
-    for before in (None, providers.encode_error(asked, 529), cut):
-        response = providers.encode_reply(asked, before, text="Da.")
+    for before in (None, encode_error(asked, 529), cut):
+        response = encode_reply(asked, before, text="Da.")
         answer = played(server, api, streamed, response)
         assert api.said(answer)[0] == "Da."
         assert (response.status, response.header("x-should-retry")) == (200, None)
@@ -395,7 +398,7 @@ def test_a_whole_reply_given_as_json_comes_as_asked(server: ModelServer, api: Ap
     """A reply in JSON is streamed to an agent that asked for a stream, with the same blocks and calls."""
     _, asked, kept = recorded(server, api, streamed, "go")
     reference, _, whole = recorded(server, api, False, "edited")
-    response = providers.encode_body(asked, kept, whole.body)
+    response = encode_body(asked, kept, whole.body)
     answer = played(server, api, streamed, response)
     assert shape(answer) == shape(reference)
     assert answer.id == reference.id
@@ -411,21 +414,21 @@ def test_bodies_that_the_sdk_could_not_read_are_refused(
     """Invalid JSON, another format's reply, an error body, and events for an agent that asked for JSON."""
     _, asked, kept = recorded(server, api, streamed, "go")
     with pytest.raises(UsageError, match="not valid JSON"):
-        providers.encode_body(asked, kept, b'{"content": [')
-    for wrong in (b'{"foo": 1}', b"[]", providers.encode_error(asked, 429).body):
+        encode_body(asked, kept, b'{"content": [')
+    for wrong in (b'{"foo": 1}', b"[]", encode_error(asked, 429).body):
         with pytest.raises(UsageError, match="no reply in this provider's format"):
-            providers.encode_body(asked, kept, wrong)
+            encode_body(asked, kept, wrong)
     _, _, events = recorded(server, api, True, "say")
     if streamed:
-        same = providers.encode_body(asked, kept, events.body)
+        same = encode_body(asked, kept, events.body)
         assert same.body == events.body
-        assert len(same.chunk_sizes) == len(list(providers.sse_events(events.body)))
+        assert len(same.chunk_sizes) == len(list(sse_events(events.body)))
         assert api.said(played(server, api, True, same))[0] == SAID
         with pytest.raises(UsageError, match="none that begin"):
-            providers.encode_body(asked, kept, b"data: {}\n\n")
+            encode_body(asked, kept, b"data: {}\n\n")
     else:
         with pytest.raises(UsageError, match="asked for JSON"):
-            providers.encode_body(asked, kept, events.body)
+            encode_body(asked, kept, events.body)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +445,7 @@ def test_errors_raise_the_sdks_own(
 ) -> None:
     """Each fault's status raises the SDK's class for it, with the provider's type and message."""
     _, asked, _ = recorded(server, api, streamed, "go")
-    response = providers.encode_error(asked, status)
+    response = encode_error(asked, status)
     with pytest.raises(ours if api.name == "anthropic" else theirs) as caught:
         played(server, api, streamed, response)
     error: Any = caught.value
@@ -452,9 +455,9 @@ def test_errors_raise_the_sdks_own(
     assert response.header("retry-after") == ("1" if status == 429 else None)
     expected = {429: "rate_limit_error", 500: "api_error", 529: "overloaded_error"}
     if api.name == "anthropic":
-        assert facts(asked, response).error_type == expected[status]
+        assert facts_in(asked, response).error_type == expected[status]
     else:
-        assert facts(asked, response).error_type == ("requests" if status == 429 else "server_error")
+        assert facts_in(asked, response).error_type == ("requests" if status == 429 else "server_error")
 
 
 def request_of(api: Api, streamed: bool) -> Request:
@@ -470,14 +473,14 @@ def request_of(api: Api, streamed: bool) -> Request:
 def test_any_text_is_read_back(api: Api, streamed: bool, text: str) -> None:
     """Whatever Unicode the text holds, our reader finds it in the encoded reply."""
     asked = request_of(api, streamed)
-    assert facts(asked, providers.encode_reply(asked, None, text=text)).text == text
+    assert facts_in(asked, encode_reply(asked, None, text=text)).text == text
 
 
 @each
 def test_half_a_character_is_refused(api: Api, streamed: bool) -> None:
     """Text that UTF-8 cannot hold is a mistake said before anything runs."""
     with pytest.raises(UsageError, match="not valid Unicode at character 1"):
-        providers.encode_reply(request_of(api, streamed), None, text="a\ud800")
+        encode_reply(request_of(api, streamed), None, text="a\ud800")
 
 
 def test_a_request_that_is_no_model_call_gets_no_text() -> None:
@@ -489,7 +492,7 @@ def test_a_request_that_is_no_model_call_gets_no_text() -> None:
         ("POST", "https://api.anthropic.com/v1/messages", b"not json"),
     ]:
         with pytest.raises(UsageError, match="is no model call") as caught:
-            providers.encode_reply(Request(method=method, url=url, body=body), None, text="x")
+            encode_reply(Request(method=method, url=url, body=body), None, text="x")
         assert f"{method} {url}" in str(caught.value)
 
 
@@ -497,13 +500,13 @@ def test_a_request_that_is_no_model_call_gets_no_text() -> None:
 def test_exactly_one_change(given: dict[str, Any]) -> None:
     """Neither or both of text and tool input is a mistake."""
     with pytest.raises(UsageError, match="either"):
-        providers.encode_reply(request_of(APIS[0], False), None, **given)
+        encode_reply(request_of(APIS[0], False), None, **given)
 
 
 @each
 def test_the_recorded_input_gives_the_recorded_call(server: ModelServer, api: Api, streamed: bool) -> None:
     """A tool input equal to the recorded one leaves every byte that an agent sends back as it was."""
     original, asked, kept = recorded(server, api, streamed, "go")
-    answer = played(server, api, streamed, providers.encode_reply(asked, kept, tool_input=SEARCH))
+    answer = played(server, api, streamed, encode_reply(asked, kept, tool_input=SEARCH))
     assert shape(answer) == shape(original)
     assert api.usage(answer) == api.usage(original)

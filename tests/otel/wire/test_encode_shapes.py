@@ -10,7 +10,9 @@ import pytest
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request, Response
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts
+from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit
+from tracefork_otel.wire.sse import sse_events
 
 ANTHROPIC = "https://api.anthropic.com/v1/messages"
 VERTEX = (
@@ -45,17 +47,13 @@ def compact(value: object) -> str:
 
 def data(response: Response) -> list[Any]:
     """The events' data, parsed; the mark that ends a chat stream as text."""
-    return [
-        "[DONE]" if raw == b"[DONE]" else json.loads(raw) for _, raw in providers.sse_events(response.body)
-    ]
+    return ["[DONE]" if raw == b"[DONE]" else json.loads(raw) for _, raw in sse_events(response.body)]
 
 
 def calls(asked: Request, response: Response) -> list[tuple[str | None, str]]:
     """The tool calls that our reader finds."""
     kind = response.header("content-type")
-    found = providers.facts(
-        asked.method, asked.url, request=asked.body, response=response.body, content_type=kind
-    )
+    found = facts(asked.method, asked.url, request=asked.body, response=response.body, content_type=kind)
     assert found is not None
     return [(m.name, m.content) for m in found.reply if m.kind == "tool_use"]
 
@@ -97,7 +95,7 @@ def test_anthropic_keeps_every_other_event() -> None:
     """Thoughts, signatures, the provider's own tool and pings stay byte for byte; a comment is no event."""
     recorded = stream(*THOUGHT, ": keep-alive\n\n", *REST)
     asked = request(ANTHROPIC)
-    response = providers.encode_reply(asked, recorded, tool_input={"city": "Oslo"})
+    response = encode_reply(asked, recorded, tool_input={"city": "Oslo"})
     before, after = data(recorded), data(response)
     assert after[1:9] == before[1:9]
     assert after[9:12] == [
@@ -115,13 +113,13 @@ def test_a_providers_own_tool_is_no_call_of_the_agent() -> None:
     """What the provider ran itself cannot be given another input: its result is in the same reply."""
     recorded = stream(*THOUGHT[:9], *REST[2:])
     with pytest.raises(UsageError, match="calls no tool"):
-        providers.encode_reply(request(ANTHROPIC), recorded, tool_input={})
+        encode_reply(request(ANTHROPIC), recorded, tool_input={})
 
 
 def test_a_text_forgets_what_the_recorded_reply_did() -> None:
     """Cached input stays counted; the search that the recorded reply paid for does not."""
     asked = request(ANTHROPIC)
-    begun, *_, ended, _ = data(providers.encode_reply(asked, stream(*THOUGHT, *REST), text="No."))
+    begun, *_, ended, _ = data(encode_reply(asked, stream(*THOUGHT, *REST), text="No."))
     assert begun["message"]["usage"] == {
         "input_tokens": 7,
         "cache_read_input_tokens": 90,
@@ -134,14 +132,14 @@ def test_a_text_forgets_what_the_recorded_reply_did() -> None:
 def test_a_text_on_vertex_names_the_model_of_the_path() -> None:
     """Where the body names no model, the reply names the one of the path."""
     asked = Request(method="POST", url=VERTEX, body=b'{"stream": true, "messages": []}')
-    begun = data(providers.encode_reply(asked, None, text="Hi"))[0]
+    begun = data(encode_reply(asked, None, text="Hi"))[0]
     assert begun["message"]["model"] == "claude-sonnet-4-5"
 
 
 def test_no_text_is_no_block() -> None:
     """Anthropic ends a turn without text by no block at all: an empty one could not be sent back."""
     asked = request(ANTHROPIC, stream=False)
-    assert json.loads(providers.encode_reply(asked, None, text="").body)["content"] == []
+    assert json.loads(encode_reply(asked, None, text="").body)["content"] == []
 
 
 def test_compressed_replies_are_read_and_served_plain() -> None:
@@ -151,14 +149,14 @@ def test_compressed_replies_are_read_and_served_plain() -> None:
     headers = (("Content-Type", "application/json"), ("Content-Encoding", "gzip"), ("x-a", "b"))
     asked = request(ANTHROPIC, stream=False)
     recorded = Response(status=200, headers=headers, body=packed, chunk_sizes=(len(packed),))
-    response = providers.encode_reply(asked, recorded, tool_input={"a": 2})
+    response = encode_reply(asked, recorded, tool_input={"a": 2})
     found = json.loads(response.body)
     assert found["content"] == [{**whole["content"][0], "input": {"a": 2}}]
     assert response.body == json.dumps(found, indent=2).encode()
     assert response.headers == (("content-type", "application/json"), ("x-a", "b"))
     broken = Response(status=200, headers=headers, body=b"junk " * 9, chunk_sizes=(45,))
     with pytest.raises(UsageError, match="no recorded reply that can be read"):
-        providers.encode_reply(asked, broken, tool_input={})
+        encode_reply(asked, broken, tool_input={})
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None, index: int = 0, **more: object) -> dict[str, Any]:
@@ -186,7 +184,7 @@ def test_whole_calls_without_an_index_stay_whole() -> None:
     )
     asked = request(CHAT)
     for name, expected in (("one", ['{"z":0}', '{"b":1}']), ("two", ['{"a":1}', '{"z":0}'])):
-        response = providers.encode_reply(asked, recorded, tool_input={"z": 0}, tool=name)
+        response = encode_reply(asked, recorded, tool_input={"z": 0}, tool=name)
         assert [content for _, content in calls(asked, response)] == expected
         assert len(response.chunk_sizes) == 3
         assert data(response)[1]["choices"][0]["finish_reason"] == "tool_calls"
@@ -211,7 +209,7 @@ def test_deltas_of_two_calls_in_one_chunk_are_told_apart() -> None:
         named=False,
     )
     asked = request(CHAT, stream_options={"include_usage": True})
-    response = providers.encode_reply(asked, recorded, tool_input={"a": "é" * 50})
+    response = encode_reply(asked, recorded, tool_input={"a": "é" * 50})
     assert calls(asked, response) == [("one", compact({"a": "é" * 50})), ("two", '{"b":1}')]
     *chunks, last, done = data(response)
     assert {c["id"] for c in chunks} == {last["id"]} != {"chatcmpl-1"}
@@ -228,7 +226,7 @@ def test_legacy_function_calls_are_calls_too() -> None:
     whole = {**chunk({}), "choices": [{"index": 0, "message": said, "finish_reason": "function_call"}]}
     headers = (("content-type", "application/json"),)
     recorded = Response(status=200, headers=headers, body=json.dumps(whole).encode())
-    found = json.loads(providers.encode_reply(asked, recorded, tool_input={"a": 2}).body)
+    found = json.loads(encode_reply(asked, recorded, tool_input={"a": 2}).body)
     assert found["choices"][0]["message"]["function_call"] == {"name": "f", "arguments": '{"a": 2}'}
     assert "usage" not in found
     streamed = stream(
@@ -239,7 +237,7 @@ def test_legacy_function_calls_are_calls_too() -> None:
         named=False,
     )
     asked = request(CHAT)
-    assert calls(asked, providers.encode_reply(asked, streamed, tool_input={"a": 2})) == [("f", '{"a": 2}')]
+    assert calls(asked, encode_reply(asked, streamed, tool_input={"a": 2})) == [("f", '{"a": 2}')]
 
 
 def test_free_tools_take_text_and_others_objects() -> None:
@@ -252,23 +250,23 @@ def test_free_tools_take_text_and_others_objects() -> None:
     recorded = Response(
         status=200, headers=(("content-type", "application/json"),), body=json.dumps(whole).encode()
     )
-    assert calls(asked, providers.encode_reply(asked, recorded, tool_input="new")) == [
+    assert calls(asked, encode_reply(asked, recorded, tool_input="new")) == [
         ("note", "new"),
         ("f", "{}"),
     ]
     with pytest.raises(UsageError, match="takes plain text"):
-        providers.encode_reply(asked, recorded, tool_input={"a": 1})
+        encode_reply(asked, recorded, tool_input={"a": 1})
     with pytest.raises(UsageError, match="takes a JSON object"):
-        providers.encode_reply(asked, recorded, tool_input="x", tool="f")
+        encode_reply(asked, recorded, tool_input="x", tool="f")
     with pytest.raises(UsageError, match="no JSON value"):
-        providers.encode_reply(asked, recorded, tool_input={"a": {1, 2}}, tool="f")
+        encode_reply(asked, recorded, tool_input={"a": {1, 2}}, tool="f")
 
 
 def test_every_choice_says_the_text() -> None:
     """A request for several choices gets as many, whole and streamed."""
     for streamed in (False, True):
         asked = request(CHAT, n=3, stream=streamed)
-        response = providers.encode_reply(asked, None, text="Ja.")
+        response = encode_reply(asked, None, text="Ja.")
         said = data(response)[:-1] if streamed else [json.loads(response.body)]
         indexes = {choice["index"] for one in said for choice in one["choices"]}
         assert indexes == {0, 1, 2}
@@ -276,10 +274,10 @@ def test_every_choice_says_the_text() -> None:
 
 def test_usage_comes_in_a_chat_stream_only_where_asked() -> None:
     """Without include_usage no chunk speaks of usage; with it all are null but the last, without choices."""
-    plain = data(providers.encode_reply(request(CHAT), None, text="Ja."))[:-1]
+    plain = data(encode_reply(request(CHAT), None, text="Ja."))[:-1]
     assert all("usage" not in one for one in plain)
     asked = request(CHAT, stream_options={"include_usage": True})
-    *chunks, last = data(providers.encode_reply(asked, None, text="Ja."))[:-1]
+    *chunks, last = data(encode_reply(asked, None, text="Ja."))[:-1]
     assert [one["usage"] for one in chunks] == [None] * len(chunks)
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == 1
@@ -350,7 +348,7 @@ def numbered(events: list[dict[str, Any]]) -> Response:
 def test_responses_tell_the_new_input_everywhere(tool: str | None, value: Any, index: int) -> None:
     """Deltas, done, the finished item and the completed response agree; the numbers have no gap."""
     asked = request(RESPONSES)
-    response = providers.encode_reply(asked, numbered(RESPONSE_EVENTS), tool_input=value, tool=tool)
+    response = encode_reply(asked, numbered(RESPONSE_EVENTS), tool_input=value, tool=tool)
     events = data(response)
     spelled = (
         value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -376,7 +374,7 @@ def test_responses_tell_the_new_input_everywhere(tool: str | None, value: Any, i
 def test_a_responses_stream_without_its_end_is_refused() -> None:
     """Without the terminal event nobody knows whether the call is whole."""
     with pytest.raises(UsageError, match="no end"):
-        providers.encode_reply(request(RESPONSES), numbered(RESPONSE_EVENTS[:-1]), tool_input={})
+        encode_reply(request(RESPONSES), numbered(RESPONSE_EVENTS[:-1]), tool_input={})
 
 
 @pytest.mark.parametrize(
@@ -392,16 +390,16 @@ def test_a_responses_stream_without_its_end_is_refused() -> None:
 )
 def test_the_system_prompt_has_each_formats_place(url: str, members: Any, edit: tuple[str, Any]) -> None:
     """The edit goes where the request has its system prompt, or where the format puts a new one."""
-    assert providers.system_edit(request(url, **members), "New.") == edit
+    assert system_edit(request(url, **members), "New.") == edit
 
 
 def test_other_services_get_plain_errors_and_any_body() -> None:
     """A step that is no model call can be answered by any bytes, and fails with a plain JSON error."""
     asked = Request(method="GET", url="https://search.example/q?x=1")
-    error = providers.encode_error(asked, 429)
+    error = encode_error(asked, 429)
     assert json.loads(error.body) == {"error": {"message": "Too Many Requests"}}
     assert (error.status, error.header("retry-after")) == (429, "1")
-    assert json.loads(providers.encode_error(asked, 529).body) == {"error": {"message": "Overloaded"}}
+    assert json.loads(encode_error(asked, 529).body) == {"error": {"message": "Overloaded"}}
     recorded = Response(status=404, headers=(("content-type", "text/plain"), ("x-a", "b")))
     for before, body, kind in [
         (None, b'{"hits": 0}', "application/json"),
@@ -410,6 +408,6 @@ def test_other_services_get_plain_errors_and_any_body() -> None:
         (recorded, b"anything", "text/plain"),
         (None, b"", "application/octet-stream"),
     ]:
-        response = providers.encode_body(asked, before, body)
+        response = encode_body(asked, before, body)
         assert (response.status, response.body, response.header("content-type")) == (200, body, kind)
         assert sum(response.chunk_sizes) == len(body)

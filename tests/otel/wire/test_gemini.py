@@ -20,8 +20,10 @@ from tracefork_otel.exchange import Exchange, Request, Response
 from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.tape.tape import Tape
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts, request_messages
 from tracefork_otel.wire.json_edits import apply_edits
+from tracefork_otel.wire.messages import Facts
+from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
 
 BASE = "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash"
 WHOLE, STREAM, ARRAY = (
@@ -138,9 +140,9 @@ def answered(url: str, body: bytes | None = None) -> Response:
     return Response(status=200, headers=(("content-type", kind), ("x-xss-protection", "0")), body=body)
 
 
-def facts(url: str, response: Response) -> providers.Facts:
+def facts_in(url: str, response: Response) -> Facts:
     """What is read from it."""
-    found = providers.facts(
+    found = facts(
         "POST",
         url,
         request=json.dumps(ASKED).encode(),
@@ -159,7 +161,7 @@ def told(messages: Any) -> list[tuple[str, str, str | None, str]]:
 @each
 def test_a_reply_reads_alike_whole_and_streamed(url: str) -> None:
     """Thoughts, text, calls, usage, model and end are the same from JSON, from events and from an array."""
-    found = facts(url, answered(url))
+    found = facts_in(url, answered(url))
     assert told(found.reply) == READ
     assert found.text == "Moment … 🌦"
     assert (found.input_tokens, found.output_tokens, found.cached_tokens) == (120, 70, 64)
@@ -178,7 +180,7 @@ def test_a_stream_cut_at_any_byte_reads_as_a_prefix(url: str) -> None:
     whole, said = "I need the weather.Moment … 🌦", ""
     # Steps that meet every place within an event, at a third of the cost.
     for end in (*range(0, len(BODIES[url]), 3), len(BODIES[url])):
-        found = facts(url, answered(url, BODIES[url][:end]))
+        found = facts_in(url, answered(url, BODIES[url][:end]))
         said = "".join(one.content for one in found.reply if one.kind != "tool_use")
         assert whole.startswith(said)
     assert said == whole
@@ -193,7 +195,7 @@ def test_a_request_reads_as_messages_in_both_spellings() -> None:
         ("model", "tool_use", "weather", '{"city":"Zürich","days":[1,2]}'),
         ("tool", "tool_result", "weather", "Regen"),
     ]
-    assert told(providers.request_messages("gemini", json.dumps(ASKED).encode())) == wanted
+    assert told(request_messages("gemini", json.dumps(ASKED).encode())) == wanted
     snake = json.dumps(ASKED)
     for camel, under in [
         ("systemInstruction", "system_instruction"),
@@ -203,7 +205,7 @@ def test_a_request_reads_as_messages_in_both_spellings() -> None:
         ("mimeType", "mime_type"),
     ]:
         snake = snake.replace(f'"{camel}"', f'"{under}"')
-    assert told(providers.request_messages("gemini", snake.encode())) == wanted
+    assert told(request_messages("gemini", snake.encode())) == wanted
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_a_request_reads_as_messages_in_both_spellings() -> None:
 )
 def test_every_address_of_the_format_is_known(url: str, provider: str, model: str) -> None:
     """The Gemini API, Vertex AI with and without a project, endpoints, tuned models and gateways are read."""
-    found = facts(url, answered(WHOLE))
+    found = facts_in(url, answered(WHOLE))
     assert (found.provider, found.model) == (provider, model)
     assert cost_usd("gcp.vertex_ai", "gemini-2.5-flash", input_tokens=1, output_tokens=1, at=None) is not None
 
@@ -235,14 +237,14 @@ def test_every_address_of_the_format_is_known(url: str, provider: str, model: st
 def test_what_generates_nothing_is_no_model_call(method: str) -> None:
     """Counts, embeddings and batches have no facts and get no text."""
     url = f"{BASE}:{method}"
-    assert providers.facts("POST", url, request=b"{}", response=b"{}", content_type=None) is None
+    assert facts("POST", url, request=b"{}", response=b"{}", content_type=None) is None
     with pytest.raises(UsageError, match="is no model call"):
-        providers.encode_reply(asked(url), None, text="x")
+        encode_reply(asked(url), None, text="x")
 
 
 def test_a_blocked_prompt_and_errors_say_why() -> None:
     """A prompt that was blocked ends for its reason; an error has its status, also in mid-stream."""
-    blocked = facts(
+    blocked = facts_in(
         WHOLE,
         answered(
             WHOLE, b'{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":5}}'
@@ -251,9 +253,9 @@ def test_a_blocked_prompt_and_errors_say_why() -> None:
     assert (blocked.finish_reason, blocked.reply, blocked.output_tokens) == ("SAFETY", (), 0)
     broken = [CHUNKS[2], {"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}]
     for url, body in [(STREAM, sse(broken)), (ARRAY, array(broken))]:
-        found = facts(url, answered(url, body))
+        found = facts_in(url, answered(url, body))
         assert (found.error_type, found.text, found.finish_reason) == ("UNAVAILABLE", "Moment ", None)
-    assert facts(ARRAY, answered(ARRAY, array(broken[1:]))).error_type == "UNAVAILABLE"
+    assert facts_in(ARRAY, answered(ARRAY, array(broken[1:]))).error_type == "UNAVAILABLE"
 
 
 def test_arguments_that_arrive_in_pieces_are_put_together() -> None:
@@ -281,10 +283,10 @@ def test_arguments_that_arrive_in_pieces_are_put_together() -> None:
         ),
         chunk({"functionCall": {}}, finish="STOP", usageMetadata=USAGE),
     ]
-    (call,) = facts(STREAM, answered(STREAM, sse(pieces))).reply
+    (call,) = facts_in(STREAM, answered(STREAM, sse(pieces))).reply
     assert (call.name, json.loads(call.content)) == ("weather", {"city": "Zürich", "days": [None, {"n": 2}]})
-    edited = providers.encode_reply(asked(STREAM), answered(STREAM, sse(pieces)), tool_input={"city": "Oslo"})
-    assert told(facts(STREAM, edited).reply) == [("model", "tool_use", "weather", '{"city":"Oslo"}')]
+    edited = encode_reply(asked(STREAM), answered(STREAM, sse(pieces)), tool_input={"city": "Oslo"})
+    assert told(facts_in(STREAM, edited).reply) == [("model", "tool_use", "weather", '{"city":"Oslo"}')]
 
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -313,8 +315,8 @@ PARTS = st.lists(
 def test_any_text_is_read_back(url: str, text: str) -> None:
     """Whatever the text, our reader finds it in the encoded reply, with or without a recorded one."""
     for recorded in (None, answered(url)):
-        response = providers.encode_reply(asked(url), recorded, text=text)
-        found = facts(url, response)
+        response = encode_reply(asked(url), recorded, text=text)
+        found = facts_in(url, response)
         assert (found.text, found.finish_reason) == (text, "STOP")
         assert sum(response.chunk_sizes) == len(response.body)
 
@@ -324,8 +326,8 @@ def test_any_text_is_read_back(url: str, text: str) -> None:
 @given(given_input=st.dictionaries(TEXT, VALUES, max_size=3))
 def test_any_tool_input_is_read_back(url: str, given_input: dict[str, Any]) -> None:
     """The chosen call has the new input, and everything else that was said stays."""
-    response = providers.encode_reply(asked(url), answered(url), tool_input=given_input, tool="weather")
-    found = facts(url, response)
+    response = encode_reply(asked(url), answered(url), tool_input=given_input, tool="weather")
+    found = facts_in(url, response)
     call = found.reply[2]
     assert json.loads(call.content) == given_input
     assert told(found.reply[:2]) == READ[:2]
@@ -340,8 +342,8 @@ def test_a_whole_reply_comes_as_asked(url: str, parts: list[dict[str, Any]]) -> 
     """A reply given as JSON says the same when it is streamed; pieces of one text run together."""
     whole = {**SAID, "candidates": [{**SAID["candidates"][0], "content": {"role": "model", "parts": parts}}]}
     raw = json.dumps(whole).encode()
-    found = facts(url, providers.encode_body(asked(url), None, raw))
-    reference = facts(WHOLE, answered(WHOLE, raw))
+    found = facts_in(url, encode_body(asked(url), None, raw))
+    reference = facts_in(WHOLE, answered(WHOLE, raw))
     assert found.text == reference.text
     assert [one for one in told(found.reply) if one[1] == "tool_use"] == [
         one for one in told(reference.reply) if one[1] == "tool_use"
@@ -353,13 +355,13 @@ def test_a_whole_reply_comes_as_asked(url: str, parts: list[dict[str, Any]]) -> 
 def test_usage_moves_by_what_changed(url: str) -> None:
     """A text counts for itself and thinks nothing; an edited call moves the output by its own length."""
     recorded = answered(url)
-    found = facts(url, providers.encode_reply(asked(url), recorded, text="x" * 4000))
+    found = facts_in(url, encode_reply(asked(url), recorded, text="x" * 4000))
     assert (found.input_tokens, found.output_tokens, found.cached_tokens) == (120, 1000, 64)
-    longer = facts(url, providers.encode_reply(asked(url), recorded, tool_input={"city": "y" * 400}))
+    longer = facts_in(url, encode_reply(asked(url), recorded, tool_input={"city": "y" * 400}))
     assert 90 < (longer.output_tokens or 0) - 70 < 110
     assert longer.response_id != "mQI6aZLzHs3pxs0P1a"
-    first = providers.encode_reply(asked(url), recorded, text="a")
-    assert providers.encode_reply(asked(url), recorded, text="a") == first
+    first = encode_reply(asked(url), recorded, text="a")
+    assert encode_reply(asked(url), recorded, text="a") == first
 
 
 @pytest.mark.parametrize(
@@ -368,11 +370,11 @@ def test_usage_moves_by_what_changed(url: str) -> None:
 )
 def test_errors_are_google_s(status: int, sent: int, name: str) -> None:
     """An error has Google's body and status: where others say 529 this API says 503."""
-    response = providers.encode_error(asked(STREAM), status)
-    assert (response.status, facts(STREAM, response).error_type) == (sent, name)
+    response = encode_error(asked(STREAM), status)
+    assert (response.status, facts_in(STREAM, response).error_type) == (sent, name)
     assert json.loads(response.body)["error"]["code"] == sent
     with pytest.raises(UsageError, match="calls no tool"):
-        providers.encode_reply(asked(STREAM), response, tool_input={})
+        encode_reply(asked(STREAM), response, tool_input={})
 
 
 def test_bodies_that_do_not_fit_are_refused() -> None:
@@ -384,8 +386,8 @@ def test_bodies_that_do_not_fit_are_refused() -> None:
         (b'{"candidates": [', "not valid JSON"),
     ]:
         with pytest.raises(UsageError, match=why):
-            providers.encode_body(asked(WHOLE), None, body)
-    assert facts(STREAM, providers.encode_body(asked(STREAM), None, BODIES[STREAM])).text == "Moment … 🌦"
+            encode_body(asked(WHOLE), None, body)
+    assert facts_in(STREAM, encode_body(asked(STREAM), None, BODIES[STREAM])).text == "Moment … 🌦"
 
 
 @pytest.mark.parametrize("member", ["systemInstruction", "system_instruction", None])
@@ -395,7 +397,7 @@ def test_the_system_prompt_has_its_place(member: str | None) -> None:
     if member is not None:
         body[member] = ASKED["systemInstruction"]
     request = asked(WHOLE, body)
-    edit = providers.system_edit(request, "Rhyme.")
+    edit = system_edit(request, "Rhyme.")
     edited = json.loads(apply_edits(request.body, [edit]))
     assert edited[member or "systemInstruction"]["parts"] == [{"text": "Rhyme."}]
     assert len(edited) == len(body) + (member is None)
@@ -403,7 +405,7 @@ def test_the_system_prompt_has_its_place(member: str | None) -> None:
 
 def test_tool_results_are_found() -> None:
     """A function's response is known by its call's id, and in the last turn by its name."""
-    (found,) = providers.tool_results(asked(WHOLE))
+    (found,) = tool_results(asked(WHOLE))
     assert (found.name, found.call_id, found.text) == ("weather", "c8d1", True)
     edited = json.loads(apply_edits(asked(WHOLE).body, [(found.path, "Sonne")]))
     assert edited["contents"][2]["parts"][0]["functionResponse"]["response"] == {"result": "Sonne"}
@@ -411,7 +413,7 @@ def test_tool_results_are_found() -> None:
         {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": one}}]}
         for one in ({"a": 1}, {"error": "no"})
     ]
-    first, last = providers.tool_results(asked(WHOLE, {"contents": answers}))
+    first, last = tool_results(asked(WHOLE, {"contents": answers}))
     assert (first.call_id, first.text, last.call_id) == (None, False, "f")
     assert last.undone == (("contents[1].parts[0].functionResponse.response.error", None),)
 
@@ -445,10 +447,10 @@ def test_every_fault_of_blame_fits_a_step(name: str) -> None:
     made = fits[0]
     if name == "poisoned_argument":
         assert made.response is not None
-        assert "POISONED-Zürich" in facts(WHOLE, made.response).reply[2].content
+        assert "POISONED-Zürich" in facts_in(WHOLE, made.response).reply[2].content
         return
     body = json.loads(apply_edits(run.exchanges[0].request.body, made.edits))
-    messages = told(providers.request_messages("gemini", json.dumps(body).encode()))
+    messages = told(request_messages("gemini", json.dumps(body).encode()))
     if name == "wrong_system_prompt":
         assert messages[0][3].startswith("You are a poet")
     elif name == "dropped_message":
@@ -484,9 +486,7 @@ def test_spans_of_others_read_as_gemini_s_calls() -> None:
     )  # fmt: skip
     found = conversation(span)
     assert found is not None
-    read = providers.facts(
-        "POST", found.url, request=found.request, response=found.response, content_type=None
-    )
+    read = facts("POST", found.url, request=found.request, response=found.response, content_type=None)
     assert read is not None
     assert (read.provider, read.model, read.text, read.input_tokens) == (
         "gcp.gemini",
@@ -494,7 +494,7 @@ def test_spans_of_others_read_as_gemini_s_calls() -> None:
         "Regen.",
         7,
     )
-    assert told(providers.request_messages(read.form, found.request)) == [
+    assert told(request_messages(read.form, found.request)) == [
         ("system", "text", None, "Be brief."),
         ("user", "text", None, "Wetter?"),
         ("model", "tool_use", "weather", '{"city":"Lima"}'),
@@ -526,10 +526,10 @@ JSON = st.recursive(
 def test_no_json_of_any_shape_raises(value: object) -> None:
     """Whatever a body holds, it is read into something or nothing."""
     raw = json.dumps(value).encode()
-    providers.request_messages("gemini", raw)
+    request_messages("gemini", raw)
     for url, body in [(WHOLE, raw), (STREAM, b"data: " + raw + b"\n\n"), (ARRAY, b"[" + raw + b"]")]:
-        providers.facts("POST", url, request=raw, response=body, content_type=None)
-    providers.tool_results(Request(method="POST", url=WHOLE, body=raw))
+        facts("POST", url, request=raw, response=body, content_type=None)
+    tool_results(Request(method="POST", url=WHOLE, body=raw))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -553,15 +553,15 @@ def test_the_sdk_reads_what_is_written(url: str) -> None:
             return [models.generate_content(**asked)]
 
     text = "Flug TK-12 ist frei ✈, Sitz 14A. " * 4
-    chunks = ask(providers.encode_reply(asked(url), answered(url), text=text))
+    chunks = ask(encode_reply(asked(url), answered(url), text=text))
     assert "".join(one.text for one in chunks) == text
     assert chunks[-1].candidates[0].finish_reason == "STOP"
     assert chunks[-1].usage_metadata.prompt_token_count == 120
-    chunks = ask(providers.encode_reply(asked(url), answered(url), tool_input={"city": "東京"}))
+    chunks = ask(encode_reply(asked(url), answered(url), tool_input={"city": "東京"}))
     calls = [call for one in chunks for call in one.function_calls or ()]
     assert [(call.name, call.args) for call in calls] == [("weather", {"city": "東京"}), ("note", {"x": 1})]
     for status, sent in ((429, 429), (500, 500), (529, 503)):
         with pytest.raises(genai.errors.APIError) as caught:
-            ask(providers.encode_error(replace(asked(url)), status))
+            ask(encode_error(replace(asked(url)), status))
         assert caught.value.code == sent
         assert caught.value.status

@@ -17,7 +17,7 @@ from tracefork_backend.simulate import Call, ModelServer, Reply, ToolUse, Usage
 from tracefork_otel.exchange import Response
 from tracefork_otel.seam import content
 from tracefork_otel.seam.exchange import CONTENT_VARIABLE
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 QUESTION = "Wetter in Zürich? 🌦"
@@ -162,15 +162,15 @@ def test_a_conversation_is_told_by_the_convention(model: str, path: str, stream:
         assert said["parts"].pop(0) == {"type": "reasoning", "content": "One call."}
     assert said["parts"] == [{"type": "text", "content": "Moment … 🌦"}]
 
-    facts = providers.facts(
+    known = facts(
         "POST", f"{model}{path}", request=request, response=response.body, content_type=_type(response)
     )
-    assert facts is not None
-    assert found["gen_ai.usage.input_tokens"] == facts.input_tokens == 50
-    assert found["gen_ai.usage.output_tokens"] == facts.output_tokens == 7
-    assert found["gen_ai.usage.cache_read.input_tokens"] == facts.cached_tokens == 20
-    assert found["gen_ai.response.model"] == facts.response_model
-    assert found["gen_ai.response.id"] == facts.response_id
+    assert known is not None
+    assert found["gen_ai.usage.input_tokens"] == known.input_tokens == 50
+    assert found["gen_ai.usage.output_tokens"] == known.output_tokens == 7
+    assert found["gen_ai.usage.cache_read.input_tokens"] == known.cached_tokens == 20
+    assert found["gen_ai.response.model"] == known.response_model
+    assert found["gen_ai.response.id"] == known.response_id
     assert "tracefork.content.truncated" not in found
 
 

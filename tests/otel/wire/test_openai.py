@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
-from tracefork_otel.wire import facts as providers
+from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.messages import Facts, Message
+from tracefork_otel.wire.sse import sse_events
 
 CHAT = "https://api.openai.com/v1/chat/completions"
 RESPONSES = "https://api.openai.com/v1/responses"
@@ -261,20 +263,20 @@ def client(body: bytes, content_type: str) -> openai.OpenAI:
     return openai.OpenAI(api_key="none", http_client=openai.DefaultHttpxClient(transport=answer))
 
 
-def read(url: str, body: bytes, content_type: str = "text/event-stream") -> providers.Facts:
+def read(url: str, body: bytes, content_type: str = "text/event-stream") -> Facts:
     """Our facts about this answer."""
     request = json.dumps(CHAT_REQUEST if url == CHAT else RESPONSES_REQUEST).encode()
-    found = providers.facts("POST", url, request=request, response=body, content_type=content_type)
+    found = facts("POST", url, request=request, response=body, content_type=content_type)
     assert found is not None
     return found
 
 
-def told(found: providers.Facts) -> list[tuple[str, str | None, str]]:
+def told(found: Facts) -> list[tuple[str, str | None, str]]:
     """The reply's messages as (kind, name, content)."""
     return [(m.kind, m.name, m.content) for m in found.reply]
 
 
-def same_as_completion(found: providers.Facts, sdk: ChatCompletion) -> None:
+def same_as_completion(found: Facts, sdk: ChatCompletion) -> None:
     """Hold our reading of an answer against the SDK's completion."""
     assert (found.response_id, found.response_model) == (sdk.id, sdk.model)
     choice = sdk.choices[0]
@@ -293,7 +295,7 @@ def same_as_completion(found: providers.Facts, sdk: ChatCompletion) -> None:
     assert found.cached_tokens == sdk.usage.prompt_tokens_details.cached_tokens
 
 
-def same_as_response(found: providers.Facts, sdk: Response) -> None:
+def same_as_response(found: Facts, sdk: Response) -> None:
     """Hold our reading of an answer against the SDK's response."""
     assert (found.response_id, found.response_model) == (sdk.id, sdk.model)
     assert found.text == sdk.output_text
@@ -329,7 +331,7 @@ def test_a_whole_completion_reads_as_the_sdk_parses_it() -> None:
 
 def test_a_chat_request_reads_as_messages() -> None:
     """Each turn and part of a Chat Completions request is a message, in order."""
-    found = providers.request_messages("openai_chat", json.dumps(CHAT_REQUEST).encode())
+    found = request_messages("openai_chat", json.dumps(CHAT_REQUEST).encode())
     assert [(m.role, m.kind, m.name, m.content) for m in found] == [
         ("developer", "text", None, "Be brief."),
         ("user", "text", None, "What is this?"),
@@ -451,7 +453,7 @@ def test_an_error_names_its_type(url: str) -> None:
 
 def test_a_responses_request_reads_as_messages() -> None:
     """The instructions and each input item of a Responses request are messages, in order."""
-    found = providers.request_messages("openai_responses", json.dumps(RESPONSES_REQUEST).encode())
+    found = request_messages("openai_responses", json.dumps(RESPONSES_REQUEST).encode())
     assert [(m.role, m.kind, m.name, m.content) for m in found] == [
         ("system", "text", None, "Be brief."),
         ("user", "text", None, "How high is it?"),
@@ -463,7 +465,7 @@ def test_a_responses_request_reads_as_messages() -> None:
         ("user", "image", None, "https://example.org/peak.png"),
         ("user", "other", None, '{"type":"item_reference","id":"msg_9"}'),
     ]
-    bare = providers.request_messages("openai_responses", b'{"model": "m", "input": "hi"}')
+    bare = request_messages("openai_responses", b'{"model": "m", "input": "hi"}')
     assert [(m.role, m.content) for m in bare] == [("user", "hi")]
 
 
@@ -471,14 +473,14 @@ def test_azure_names_the_deployment_and_the_model_behind_it() -> None:
     """On Azure the deployment in the path is what was asked for, and the answer names the model."""
     url = "https://mine.openai.azure.com/openai/deployments/prod/chat/completions?api-version=2024-10-21"
     body = f"data: {json.dumps(AZURE_FIRST)}\n\n".encode() + CHAT_STREAM
-    found = providers.facts("POST", url, request=b"{}", response=body, content_type="text/event-stream")
+    found = facts("POST", url, request=b"{}", response=body, content_type="text/event-stream")
     assert found is not None
     assert found.provider == "azure.ai.openai"
     assert (found.model, found.response_model) == ("prod", "gpt-4o-2024-08-06")
     assert found.reply == read(CHAT, CHAT_STREAM).reply
 
 
-EVENTS = [json.loads(data) for _, data in providers.sse_events(RESPONSES_STREAM)]
+EVENTS = [json.loads(data) for _, data in sse_events(RESPONSES_STREAM)]
 ODD = st.sampled_from([None, True, -1, 2**70, 1.5, "", "text", "\ud83c", [], ["a"], {}, [{}], [[]]])
 
 
@@ -510,7 +512,7 @@ def replaced(value: object, place: tuple[object, ...], new: object) -> object:
 @given(st.data())
 def test_no_json_of_any_shape_raises(data: st.DataObject) -> None:
     """Whatever stands where the format expects something else, facts and messages come back as UTF-8."""
-    found: list[providers.Message] = []
+    found: list[Message] = []
     for url, events, whole, request in (
         (CHAT, CHUNKS, CHAT_WHOLE, CHAT_REQUEST),
         (RESPONSES, EVENTS[:-1], DONE, RESPONSES_REQUEST),
@@ -522,6 +524,6 @@ def test_no_json_of_any_shape_raises(data: st.DataObject) -> None:
         found += read(url, b"".join(lines)).reply
         found += read(url, json.dumps(bent(whole, data)).encode(), "application/json").reply
         form = "openai_chat" if url == CHAT else "openai_responses"
-        found += providers.request_messages(form, json.dumps(bent(request, data)).encode())
+        found += request_messages(form, json.dumps(bent(request, data)).encode())
     for m in found:
         f"{m.role}{m.name}{m.content}".encode()

@@ -38,10 +38,10 @@ class Text(Edit):
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return the whole reply that says the text."""
-        from tracefork_otel.wire import facts as wire
+        from tracefork_otel.wire.replies import encode_reply
 
         exchange = tape.exchanges[step]
-        return self.at(step, response=wire.encode_reply(exchange.request, exchange.response, text=self.text))
+        return self.at(step, response=encode_reply(exchange.request, exchange.response, text=self.text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +60,10 @@ class Response(Edit):
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return the response, proven to be one that the provider's SDK reads."""
-        from tracefork_otel.wire import facts as wire
+        from tracefork_otel.wire.replies import encode_body
 
         exchange = tape.exchanges[step]
-        return self.at(step, response=wire.encode_body(exchange.request, exchange.response, self.body))
+        return self.at(step, response=encode_body(exchange.request, exchange.response, self.body))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +103,12 @@ class ToolInput(Edit):
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return the recorded reply with this input of its call."""
-        from tracefork_otel.wire import facts as wire
+        from tracefork_otel.wire.replies import encode_reply
 
         exchange = tape.exchanges[step]
         if exchange.outcome not in ("complete", "closed"):
             raise UsageError(f"{ending(exchange)}, so there is no whole tool call to change: use --text")
-        answer = wire.encode_reply(exchange.request, exchange.response, tool_input=self.value, tool=self.tool)
+        answer = encode_reply(exchange.request, exchange.response, tool_input=self.value, tool=self.tool)
         if not _ended(exchange):
             raise UsageError(f"{ending(exchange)}, so its tool call may not be either: use --text")
         return self.at(step, response=answer)

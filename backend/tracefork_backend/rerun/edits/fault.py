@@ -48,7 +48,7 @@ class Fault(Edit):
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return the error, or how the exchange breaks."""
-        from tracefork_otel.wire.facts import encode_error
+        from tracefork_otel.wire.replies import encode_error
 
         recorded = tape.exchanges[step]
         if self.name == "timeout":

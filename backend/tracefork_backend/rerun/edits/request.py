@@ -84,8 +84,8 @@ class Request(Edit):
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return the edits of the request, each path proven to exist in the recorded one, in their order."""
-        from tracefork_otel.wire.facts import system_edit
         from tracefork_otel.wire.json_edits import apply_edits
+        from tracefork_otel.wire.replies import system_edit
 
         asked, edits = tape.exchanges[step].request, list(self.changes)
         asked = replace(asked, body=apply_edits(asked.body, edits))

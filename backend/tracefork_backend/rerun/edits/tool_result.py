@@ -144,7 +144,7 @@ def _carried(tape: Tape, step: int, name: str) -> tuple[int, Carried] | None:
 
 def _answers(tape: Tape, step: int, body: bytes) -> Iterator[Carried]:
     """Yield the results in the step's request that answer calls of this response, known by their ids."""
-    from tracefork_otel.wire.facts import tool_results
+    from tracefork_otel.wire.replies import tool_results
 
     for one in tool_results(tape.exchanges[step].request):
         if one.call_id is not None and one.call_id.encode() in body:

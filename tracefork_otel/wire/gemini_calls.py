@@ -1,20 +1,13 @@
-"""What reading and writing Gemini's format share: members in both spellings, chunks, arguments in pieces."""
+"""What Gemini's form has of its own about function calls: both spellings of members, arguments in pieces."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from .json_values import loads, mapping, mappings, string
-from .sse import sse_events
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-WRAPPERS = ("result", "output")
-"""Members in which the SDKs wrap what a tool returned, because the wire wants an object."""
+from .json_values import count, mapping, mappings, string
+from .writing import Call, compact, without
 
 _CAPITAL = re.compile(r"[A-Z]")
 # A step of the JSON path that says where a piece of an argument goes: `$.city`, `$['city']`, `$.days[0]`.
@@ -29,32 +22,6 @@ def member(found: dict[str, Any], name: str) -> Any:
     if (value := found.get(name)) is not None:
         return value
     return found.get(_CAPITAL.sub(lambda capital: f"_{capital[0].lower()}", name))
-
-
-def parts_of(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the parts of a content."""
-    return mappings(content.get("parts"))
-
-
-def chunks(body: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the chunks of a stream: of server-sent events, or of an array as far as it goes."""
-    text = body.lstrip()
-    if not text.startswith(b"["):
-        for _, data in sse_events(body):
-            yield mapping(loads(data))
-        return
-    whole = loads(text)
-    if isinstance(whole, list):
-        yield from mappings(whole)
-        return
-    decoder, rest = json.JSONDecoder(), text[1:].decode("utf-8", "replace").lstrip()
-    while rest:
-        try:
-            value, end = decoder.raw_decode(rest)
-        except (ValueError, RecursionError):
-            return
-        yield mapping(value)
-        rest = rest[end:].lstrip().removeprefix(",").lstrip()
 
 
 @dataclass(slots=True)
@@ -110,3 +77,54 @@ def _put(arguments: Any, steps: list[str | int], value: Any) -> None:
         elif not isinstance(known, dict | list):
             held[key] = [] if isinstance(steps[number + 1], int) else {}
         held = held[key]
+
+
+@dataclass(slots=True)
+class RecordedCall:
+    """A function call in recorded chunks: where it begins, and every part that speaks of it."""
+
+    chunk: int
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    holders: list[dict[str, Any]] = field(default_factory=list)
+    whole: Arguments = field(default_factory=Arguments)
+
+    @property
+    def told(self) -> Call:
+        """The call by name and input."""
+        return Call(
+            name=string(self.whole.call.get("name")), given=compact(self.whole.call.get("args") or {})
+        )
+
+    def add(self, part: dict[str, Any], holder: dict[str, Any]) -> bool:
+        """Take a part of the call; return whether more are to come."""
+        self.parts.append(part)
+        self.holders.append(holder)
+        return self.whole.extend(mapping(member(part, "functionCall")))
+
+    def replace(self, value: object) -> None:
+        """Give the call this input, in the first of its parts; the others are gone."""
+        first = self.parts[0]
+        key = "functionCall" if "functionCall" in first else "function_call"
+        kept = without(first[key], "args", "partialArgs", "partial_args", "willContinue", "will_continue")
+        first[key] = {**kept, "args": value}
+        for part, holder in zip(self.parts[1:], self.holders[1:], strict=True):
+            holder["parts"] = [one for one in mappings(holder.get("parts")) if one is not part]
+
+
+def recorded_calls(recorded: list[dict[str, Any]]) -> list[RecordedCall]:
+    """Return the function calls of these chunks, candidate by candidate as they come."""
+    found: list[RecordedCall] = []
+    open_calls: dict[int, RecordedCall] = {}
+    for number, chunk in enumerate(recorded):
+        for one in mappings(chunk.get("candidates")):
+            index, content = count(one.get("index")) or 0, mapping(one.get("content"))
+            for part in mappings(content.get("parts")):
+                if not isinstance(member(part, "functionCall"), dict):
+                    continue
+                call = open_calls.pop(index, None)
+                if call is None:
+                    call = RecordedCall(number)
+                    found.append(call)
+                if call.add(part, content):
+                    open_calls[index] = call
+    return found
