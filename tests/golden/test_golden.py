@@ -31,7 +31,7 @@ from golden.reading import (
 )
 from tracefork_backend.simulate import ModelServer
 
-from tracefork_otel import AgentFailed, Player, Tape
+from tracefork_otel import Player, Tape
 
 
 def read_intervention(file: Path) -> Any:
@@ -176,10 +176,6 @@ def test_every_tape_replays_bit_exact(at_agents: Golden, name: str) -> None:
     assert result.replay_digest == at_agents.expected["tapes"][name]["digest"]
 
 
-@pytest.mark.xfail(
-    raises=AgentFailed,
-    reason="the command on such a tape is our own way to call a function, and nobody gives it the arguments",
-)
 def test_the_tape_of_a_function_that_was_replayed_replays_by_itself(at_agents: Golden) -> None:
     """A run that we started is a run like any other."""
     [file] = (file for file in at_agents.tapes if file.name == "function-replay.tape.jsonl")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..play import claims
 from ..store.records import Draw
+from ..tape.start import CALLED
 from .deck import Deck
 from .sources import Sources
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from ..play.player import Answer
     from ..session.session import Session
 
-CALLED = ("tracefork_otel.decorators.main", "tracefork_otel._agent_main")
-"""The program that calls one agent function, whatever program was recorded."""
 LEAVE_S = 2.0
 """A process that ends at once may spend this long on writing what it drew."""
 

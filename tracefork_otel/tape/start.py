@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+CALLED = ("tracefork_otel.decorators.main", "tracefork_otel._agent_main")
+"""The program that calls one agent function, whatever program was recorded, and its name on old tapes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HowStarted:

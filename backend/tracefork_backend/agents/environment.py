@@ -41,27 +41,27 @@ def traced(
     base: Mapping[str, str],
     *,
     mode: Mode,
-    store: Path,
-    trace_id: str,
-    span_id: str,
+    store: Path | None = None,
+    launch: tuple[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The environment in which every Python process records into the store, below that span."""
+    """Return the environment in which every Python process records into the store, as it is told.
+
+    `launch` is the trace and the span below which it records.
+    """
+    # A replay or fork inherits no settings of who asks for it; a recording keeps what the user set.
     env = {
-        name: value
-        for name, value in base.items()
-        # A replay or fork inherits no settings of who asks for it; a recording keeps what the user set.
-        if mode == "record" or not name.startswith("TRACEFORK_")
+        name: value for name, value in base.items() if mode == "record" or not name.startswith("TRACEFORK_")
     }
-    env.pop("TRACESTATE", None)
+    for name in ("TRACEPARENT", "TRACESTATE"):
+        env.pop(name, None)
     others = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry and not is_boot(entry)]
-    return env | {
-        "TRACEFORK_MODE": mode,
-        "TRACEFORK_STORE": str(store.absolute()),
-        "TRACEPARENT": f"00-{trace_id}-{span_id}-01",
-        "PYTHONPATH": os.pathsep.join([str(BOOT), *others]),
-        **(settings or {}),
-    }
+    env |= {"TRACEFORK_MODE": mode, "PYTHONPATH": os.pathsep.join([str(BOOT), *others])}
+    if store is not None:
+        env["TRACEFORK_STORE"] = str(store.absolute())
+    if launch is not None:
+        env["TRACEPARENT"] = f"00-{launch[0]}-{launch[1]}-01"
+    return env | dict(settings or {})
 
 
 def played(
@@ -71,7 +71,6 @@ def played(
 
     `launch` is the trace and the span below which it records, `kept` the settings that the recording had.
     """
-    trace_id, span_id = launch
     names = {
         "TRACEFORK_TAPE": settings.tape,
         "TRACEFORK_INTERVENTION": settings.intervention,
@@ -83,14 +82,7 @@ def played(
         "TRACEFORK_SEAL": int(settings.seal),
     }
     told = {name: str(value) for name, value in names.items() if value is not None}
-    return traced(
-        base,
-        mode=settings.mode,
-        store=settings.store,
-        trace_id=trace_id,
-        span_id=span_id,
-        settings={**told, **kept},
-    )
+    return traced(base, mode=settings.mode, store=settings.store, launch=launch, settings={**told, **kept})
 
 
 def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
@@ -61,7 +60,7 @@ class WarmPool:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(_ZYGOTE), str(theirs.fileno())],
-                env={**_quiet(env), **(settings or {})},
+                env=traced(env, mode="off", settings=settings),
                 cwd=cwd,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -124,10 +123,9 @@ class WarmPool:
             raise Refused(f"the process that imported {self._name} is gone{self._said()}") from None
 
     def _hand_over(self, ends: Sequence[int]) -> None:
-        descriptors = array.array("i", ends)
         try:
             with self._lock:
-                self._control.sendmsg([_TRIAL], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+                socket.send_fds(self._control, [_TRIAL], ends)
         except OSError as error:
             raise Refused(
                 f"the process that imported {self._name} is gone ({error.strerror}){self._said()}"
@@ -146,12 +144,3 @@ class WarmPool:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._output.close()
-
-
-def _quiet(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment to import the agent in: nothing is recorded yet."""
-    found = traced(env, mode="fork", store=Path(os.devnull), trace_id="", span_id="")
-    found["TRACEFORK_MODE"] = "off"
-    for name in ("TRACEPARENT", "TRACEFORK_STORE"):
-        found.pop(name, None)
-    return found

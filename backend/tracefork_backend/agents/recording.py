@@ -89,8 +89,7 @@ def record(
         os.environ,
         mode="record",
         store=directory,
-        trace_id=launch.trace_id,
-        span_id=launch.span_id,
+        launch=(launch.trace_id, launch.span_id),
         settings=settings,
     )
     routes = routes_of(os.environ) if proxy else ()

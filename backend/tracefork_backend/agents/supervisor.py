@@ -27,9 +27,20 @@ _SETTLE_S = 0.3
 _KILL_S = 10.0
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Set a property of this process where the system has it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it ends."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all that is left below it."""
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _descendants() -> list[int]:
@@ -81,7 +92,7 @@ class Supervisor:
                 stderr=stderr,
                 start_new_session=True,
                 # Were this process killed, nobody would end the command. It has one thread, so this is safe.
-                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=die_with_parent,
             )
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self.say(failed=str(error))
@@ -160,24 +171,21 @@ class Supervisor:
             remaining = self.settle(0.1)
         return ended, remaining
 
-
-def main() -> None:
-    """The command was started, has ended with all that it started, and the director knows how."""
-    control, stdin, stdout, stderr = (int(word) for word in sys.argv[1:5])
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    director = socket.socket(fileno=control)
-    with director.makefile("rb") as orders:
-        line = orders.readline()
-    if not line:
-        return
-    spec = json.loads(line)
-    supervisor = Supervisor(director)
-    if not supervisor.start(spec, stdin, stdout, stderr):
-        return
-    reason = supervisor.run(spec["timeout"])
-    ended, remaining = supervisor.end(reason, spec["grace"])
-    supervisor.say(ended=supervisor.status, reason=reason, swept=ended, remaining=remaining)
+    def watch(self, stdin: int, stdout: int, stderr: int) -> None:
+        """Start what the director orders, see the end of all that it started, and report it."""
+        with self.director.makefile("rb") as orders:
+            line = orders.readline()
+        if not line:
+            return
+        spec = json.loads(line)
+        if not self.start(spec, stdin, stdout, stderr):
+            return
+        reason = self.run(spec["timeout"])
+        ended, remaining = self.end(reason, spec["grace"])
+        self.say(ended=self.status, reason=reason, swept=ended, remaining=remaining)
 
 
 if __name__ == "__main__":
-    main()
+    control, *streams = (int(word) for word in sys.argv[1:5])
+    adopt_orphans()
+    Supervisor(socket.socket(fileno=control)).watch(*streams)

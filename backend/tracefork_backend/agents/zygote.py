@@ -7,10 +7,8 @@ each trial, the four descriptors that `supervisor.py` would be started with. Whe
 
 from __future__ import annotations
 
-import array
 import atexit
 import contextlib
-import ctypes
 import gc
 import importlib.util
 import json
@@ -20,15 +18,13 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
 _MESSAGE = 64 * 1024
 _CLIENTS = ("httpx2", "httpx")
 _DESCRIPTORS = 4
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 # OpenTelemetry's own workers: the SDK starts them anew in a forked child.
 _OWN_THREADS = "Otel"
 _INET = (socket.AF_INET, socket.AF_INET6)
@@ -185,7 +181,7 @@ def _prepare(tape: str) -> None:
 def _fork_trials(control: socket.socket, function: Callable[..., Any], supervisor: ModuleType) -> None:
     trials: set[int] = set()
     while True:
-        message, descriptors = _received(control)
+        message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE, _DESCRIPTORS)
         for pid in list(trials):
             if os.waitpid(pid, os.WNOHANG)[0]:
                 trials.discard(pid)
@@ -200,35 +196,16 @@ def _fork_trials(control: socket.socket, function: Callable[..., Any], superviso
             os.close(descriptor)
 
 
-def _received(control: socket.socket) -> tuple[bytes, list[int]]:
-    """A message and the descriptors that came with it; an empty one if the director is gone."""
-    integers = array.array("i")
-    message, ancillary, _, _ = control.recvmsg(_MESSAGE, socket.CMSG_LEN(_DESCRIPTORS * integers.itemsize))
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            integers.frombytes(data[: len(data) - len(data) % integers.itemsize])
-    return message, list(integers)
-
-
 def _supervise(descriptors: list[int], function: Callable[..., Any], supervisor: ModuleType) -> NoReturn:
-    """The trial has ended with all that it started, and the director knows how; so does this process."""
+    """See one trial to its end, with all that it started, and tell the director; then end this process."""
     status = 1
     try:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        supervisor.adopt_orphans()
         control, *streams = descriptors
-        director = socket.socket(fileno=control)
-        with director.makefile("rb") as orders:
-            line = orders.readline()
-        if line:
-            spec = json.loads(line)
-            over = _forking(supervisor)(director, function)
-            over.start(spec, *streams)
-            reason = over.run(spec["timeout"])
-            ended, remaining = over.end(reason, spec["grace"])
-            over.say(ended=over.status, reason=reason, swept=ended, remaining=remaining)
+        _forking(supervisor)(socket.socket(fileno=control), function).watch(*streams)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -251,8 +228,8 @@ def _forking(supervisor: ModuleType) -> Any:
             super().__init__(director)
             self._function = function
 
-        def start(self, spec: dict[str, Any], stdin: int, stdout: int, stderr: int) -> bool:
-            """The child calls the agent's function in a session of its own."""
+        def start(self, spec: dict[str, Any], *streams: int) -> bool:
+            """Fork a child that calls the agent's function in a session of its own."""
             above = os.getpid()
             pid = os.fork()
             if pid == 0:
@@ -260,9 +237,9 @@ def _forking(supervisor: ModuleType) -> Any:
                 os.close(self.wake_w)
                 os.close(self.wake_r)
                 self.director.close()
-                _become_trial(above, (stdin, stdout, stderr), spec, self._function)
+                _become_trial(above, streams, spec, self._function, supervisor)
             self.child = _Child(pid)
-            for descriptor in (stdin, stdout, stderr):
+            for descriptor in streams:
                 os.close(descriptor)
             self.say(started=pid)
             return True
@@ -272,15 +249,16 @@ def _forking(supervisor: ModuleType) -> Any:
 
 def _become_trial(
     above: int,
-    streams: tuple[int, int, int],
+    streams: Sequence[int],
     spec: dict[str, Any],
     function: Callable[..., Any],
+    supervisor: ModuleType,
 ) -> NoReturn:
-    """The agent's function was called; this process ends as a fresh one would, but for its teardown."""
+    """Call the agent's function; this process ends as a fresh one would, but for its teardown."""
     status = 1
     try:
         os.setsid()
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        supervisor.die_with_parent()
         if os.getppid() != above:
             os._exit(1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -326,16 +304,12 @@ def _leave(status: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # threads that an interpreter's end waits for
         atexit._run_exitfuncs()
-        for stream in _streams():
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(status)
-
-
-def _streams() -> Iterator[Any]:
-    return (stream for stream in (sys.stdout, sys.stderr) if stream is not None)
 
 
 if __name__ == "__main__":

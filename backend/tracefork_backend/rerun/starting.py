@@ -16,7 +16,7 @@ from tracefork_otel.errors import AgentFailed, UsageError
 from tracefork_otel.play.match import MatchMode, parse_paths
 from tracefork_otel.play.tools import TOOLS_MODES, ToolsMode
 from tracefork_otel.settings import Settings
-from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.start import CALLED, HowStarted
 from tracefork_otel.tape.tape import Tape
 
 from ..agents import (
@@ -139,7 +139,7 @@ class InProcesses:
 
     def __init__(self, agent: str | None, tape: Tape, how: Playing, *, portable: bool) -> None:
         start = tape.start
-        entrypoint = agent if agent is not None else None if start.command else start.entrypoint
+        entrypoint = agent if agent is not None else _called(start)
         self._stdin: bytes | None = None
         if entrypoint is not None:
             if ":" not in entrypoint:
@@ -234,6 +234,14 @@ class InProcesses:
         """End the warm process, if there is one."""
         if self._pool is not None:
             self._pool.close()
+
+
+def _called(start: HowStarted) -> str | None:
+    """Return the function that is called at this start, also where our own command called it."""
+    command: tuple[str, ...] = start.command or ()
+    if len(command) > 3 and command[1] == "-m" and command[2] in CALLED:
+        return command[3]
+    return None if command else start.entrypoint
 
 
 Way: TypeAlias = InPlace | InProcesses

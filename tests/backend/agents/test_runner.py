@@ -199,13 +199,13 @@ def test_the_traced_environment(tmp_path: Path) -> None:
         "TRACESTATE": "t",
         "A": "1",
     }
-    env = traced(base, mode="record", store=tmp_path, trace_id="a" * 32, span_id="b" * 16)
+    env = traced(base, mode="record", store=tmp_path, launch=("a" * 32, "b" * 16))
     assert env["PYTHONPATH"] == f"{BOOT}{os.pathsep}mine"
     assert env["TRACEPARENT"] == f"00-{'a' * 32}-{'b' * 16}-01"
     assert (env["TRACEFORK_MODE"], env["TRACEFORK_STORE"], env["A"]) == ("record", str(tmp_path), "1")
     assert env["TRACEFORK_REDACT_HEADERS"] == "x"
     assert "TRACESTATE" not in env
-    replaying = traced(base, mode="replay", store=tmp_path, trace_id="a" * 32, span_id="b" * 16)
+    replaying = traced(base, mode="replay", store=tmp_path, launch=("a" * 32, "b" * 16))
     assert "TRACEFORK_REDACT_HEADERS" not in replaying
 
 

@@ -392,7 +392,7 @@ def test_an_agent_that_was_killed(desk: Desk, leave: Callable[[], None]) -> None
 def test_a_run_that_still_goes_on(desk: Desk) -> None:
     """A run with an open request is not made into a tape before it ended."""
     desk.write("httpx2.get(os.environ['AGENT_URL'] + '/raw/slow?ms=60000', timeout=90)")
-    env = traced(os.environ, mode="record", store=desk.store_path, trace_id="a" * 32, span_id="b" * 16)
+    env = traced(os.environ, mode="record", store=desk.store_path, launch=("a" * 32, "b" * 16))
     agent = subprocess.Popen([sys.executable, "agent.py"], env=env)
     try:
         deadline = time.monotonic() + 30
