@@ -12,24 +12,10 @@ class Row:
     """One cell of one suite."""
 
     suite: str
-    """A letter, A to M; `law` for the statistics alone, `real` for forks of real runs."""
+    """A letter, A to M; `real` for forks of real runs."""
     cell: str
     runs: int
     metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """What a simpler rule does with the same worlds."""
-
-    rule: str
-    cell: str
-    runs: int
-    top: float | None
-    """Share of runs in which it names a true cause; None where there is none to name."""
-    false_blame: float
-    """Share of runs in which it blames an innocent step."""
-    forks: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +36,12 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All suites, the simpler rules beside them, and the gates."""
+    """All suites and the gates."""
 
     quick: bool
     seed: str
     seconds: float
     rows: tuple[Row, ...]
-    baselines: tuple[Baseline, ...]
     gates: tuple[Gate, ...]
 
     @property

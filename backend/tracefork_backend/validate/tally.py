@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ..blaming import Findings, Plan, Search, run
 from .worlds import Diverging, NoisyOr, Pivot, WrongOracle
@@ -41,7 +42,7 @@ class Tally:
     covered: int = 0
     exact_sets: int = 0
     echo_roots: int = 0
-    stops: dict[str, int] = field(default_factory=dict[str, int])
+    stops: Counter[str] = field(default_factory=Counter[str])
     forks: list[int] = field(default_factory=list[int])
 
     def add(self, world: AnyWorld, found: Findings, forks: int) -> None:
@@ -49,7 +50,7 @@ class Tally:
         known = truth(world)
         self.runs += 1
         self.forks.append(forks)
-        self.stops[found.stop_reason] = self.stops.get(found.stop_reason, 0) + 1
+        self.stops[found.stop_reason] += 1
         self.top += found.top in known.causes
         if known.causes:
             self.recall += sum(step in found.certified for step in known.causes) / len(known.causes)
@@ -111,17 +112,8 @@ def pooled(tallies: list[Tally]) -> Tally:
     """Return the counts of several cells taken together."""
     whole = Tally()
     for each in tallies:
-        whole.runs += each.runs
-        whole.top += each.top
-        whole.recall += each.recall
-        whole.false_blame += each.false_blame
-        whole.shown += each.shown
-        whole.covered += each.covered
-        whole.exact_sets += each.exact_sets
-        whole.echo_roots += each.echo_roots
-        whole.forks += each.forks
-        for reason, count in each.stops.items():
-            whole.stops[reason] = whole.stops.get(reason, 0) + count
+        for name in (known.name for known in fields(Tally)):
+            setattr(whole, name, getattr(whole, name) + getattr(each, name))
     return whole
 
 

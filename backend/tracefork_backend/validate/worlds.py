@@ -8,19 +8,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from ..blaming import TrialRequest
-
-
-class World(Protocol):
-    """A run with planted truth."""
-
-    steps: int
-
-    def flips(self, request: TrialRequest, rng: random.Random) -> bool | None:
-        """Return the outcome of one fork, drawn by `rng`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

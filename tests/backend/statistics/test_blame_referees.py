@@ -7,9 +7,9 @@ import math
 import pytest
 from scipy import stats
 from scipy.integrate import quad
+from simpler_rules import newcombe_low
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from tracefork_backend.statistics import chance_of_effect, wilson
-from tracefork_backend.validate.baselines import newcombe_low
 from tracefork_backend.validate.tally import upper_bound
 
 

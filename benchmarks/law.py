@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ..blaming import Plan, Search, estimate, run
-from ..statistics import PairedDifferences, TwoByTwo
-from .tally import generator
-from .worlds import planted
+from tracefork_backend.blaming import Plan, Search, estimate, run
+from tracefork_backend.statistics import PairedDifferences, TwoByTwo
+from tracefork_backend.validate.tally import generator
+from tracefork_backend.validate.worlds import planted
 
 # (rate of flips under treatment, under control) of the cells of research 3.2.
 CELLS = ((0.05, 0.05), (0.2, 0.2), (0.5, 0.5), (0.9, 0.1), (0.7, 0.2), (0.9, 0.0))

@@ -5,12 +5,26 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
-from ..statistics import wilson
-from .report import Baseline
-from .tally import generator
-from .worlds import NoisyOr, planted
+from tracefork_backend.statistics import wilson
+from tracefork_backend.validate.tally import generator
+from tracefork_backend.validate.worlds import NoisyOr, planted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """What a simpler rule does with the worlds."""
+
+    rule: str
+    cell: str
+    top: float | None
+    """Share of runs in which it names a true cause; None where there is none to name."""
+    false_blame: float
+    """Share of runs in which it blames an innocent step."""
+    forks: float
+
 
 # The rule of the nearest rival: Benjamini & Hochberg at q over binomial tests of a constant null rate.
 _BH_Q = 0.10
@@ -122,7 +136,6 @@ def baseline(name: str, cell: str, runs: int, make: Callable[[random.Random], No
     return Baseline(
         rule=name,
         cell=cell,
-        runs=runs,
         top=top / causes if causes else None,
         false_blame=blamed / runs,
         forks=forks / runs,
