@@ -9,26 +9,20 @@ import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..log import warn_once
 from ..settings import CONTENT_VARIABLE
-from ..wire import genai_formats, genai_gemini
 from ..wire.codings import decode_body
-from ..wire.genai_formats import json_object
+from ..wire.genai import INPUT, OUTPUT, SYSTEM, told_of
 
 if TYPE_CHECKING:
-    from ..exchange import Headers, Response
+    from ..exchange import Response
 
-INPUT = "gen_ai.input.messages"
-OUTPUT = "gen_ai.output.messages"
-SYSTEM = "gen_ai.system_instructions"
 CONTENT = (INPUT, OUTPUT, SYSTEM)
 """The attributes that hold bodies once more: the store leaves them out."""
 _LIMIT = 64 * 2**20
 """The largest body that is read beside the agent."""
 
-_FORMATS = genai_formats.FORMATS | genai_gemini.FORMATS
 _ON = ("span_only", "span_and_event", "true")
 """The convention's values that mean spans, and the one that instrumentations took before it had them."""
 
@@ -47,7 +41,7 @@ def content_attributes(
     `tracefork.content.truncated` says that some were left out.
     """
     try:
-        return _attributes(urlsplit(url).path.rstrip("/"), request, response, limit)
+        return _attributes(url, request, response, limit)
     except Exception as error:
         warn_once(
             "content",
@@ -59,17 +53,18 @@ def content_attributes(
 
 
 def _attributes(
-    path: str, request: bytes, response: Response | None, limit: int
+    url: str, request: bytes, response: Response | None, limit: int
 ) -> dict[str, str | int | list[str]]:
-    read = next((read for ending, read in _FORMATS.items() if path.endswith(ending)), None)
-    asked = json_object(request) if read is not None else {}
-    if read is None or not asked:
+    body, content_type = None, None
+    if response is not None:
+        body = decode_body(response.body, response.header("content-encoding"), limit=_LIMIT)
+        content_type = response.header("content-type")
+    told = told_of(url, request, body, content_type)
+    if told is None:
         return {}
-    answer = None if response is None else _decoded(response.body, response.headers)
-    system, inputs, outputs, facts = read(asked, answer)
-    attributes = {name: clean for name, value in facts.items() if (clean := _clean(name, value)) is not None}
+    attributes = {name: _clean(value) for name, value in told.facts.items()}
     truncated = False
-    for name, messages in ((OUTPUT, outputs), (SYSTEM, system), (INPUT, inputs)):
+    for name, messages in ((OUTPUT, told.outputs), (SYSTEM, told.system), (INPUT, told.inputs)):
         if messages:
             text, cut = _fitted(messages, limit)
             attributes[name] = text
@@ -80,13 +75,11 @@ def _attributes(
     return attributes
 
 
-def _clean(name: str, value: Any) -> str | int | list[str] | None:
-    """The value, if OTLP can carry it: a body may claim anything, and one such value fails a whole batch."""
-    if name.startswith("gen_ai.usage."):
-        return value if type(value) is int and 0 <= value < 1 << 63 else None
+def _clean(value: str | int | list[str]) -> str | int | list[str]:
+    """The value as OTLP can carry it: a body may claim anything, and one such value fails a whole batch."""
     if isinstance(value, list):
-        return [_text(item) for item in value if isinstance(item, str)] or None
-    return _text(value) if isinstance(value, str) else None
+        return [_text(item) for item in value]
+    return _text(value) if isinstance(value, str) else value
 
 
 def _text(text: str) -> str:
@@ -122,8 +115,3 @@ def _cut(value: Any, limit: int) -> Any:
         return [_cut(item, limit // max(1, len(value))) for item in value]
     share = max(0, limit // 8)
     return f"{value[:share]}…" if isinstance(value, str) and len(value) > share + 1 else value
-
-
-def _decoded(body: bytes, headers: Headers) -> bytes | None:
-    coding = next((value for name, value in headers if name.lower() == "content-encoding"), None)
-    return decode_body(body, coding, limit=_LIMIT)

@@ -112,6 +112,12 @@ def price_name(provider: str) -> str:
     return next((row.price or provider for row in rows), provider)
 
 
+def host_named(provider: str) -> str:
+    """Return a host of a provider, one that nobody has where none is known."""
+    names = (row.name for row in registered().hosts if row.provider == provider and "*" not in row.name)
+    return next(names, f"{provider}.invalid")
+
+
 def base_urls() -> dict[str, str]:
     """Return the variables that lead a provider's SDKs, each with the base URL that holds without it."""
     rows = registered().hosts

@@ -15,11 +15,12 @@ from tracefork_otel.recording.exchange import TOLD_BY_FIELDS, Ids, OpenExchange
 from tracefork_otel.redaction.redact import Redactor
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, SpanRecord
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
-
-from . import conversation
+from tracefork_otel.wire.genai import Conversation, conversation
 
 _Side: TypeAlias = ExchangeStarted | ExchangeEnded
 Records: TypeAlias = tuple[SpanRecord | _Side, ...]
+_DETAILS = "gen_ai.client.inference.operation.details"
+"""The event on which some instrumentations put the messages."""
 _URLS = ("url.full", "http.url", "http.target", "url.query")
 
 
@@ -27,7 +28,7 @@ def records_of(span: SpanRecord, redactor: Redactor) -> Records:
     """The records that the span is in the store; secrets in its URLs are replaced, bytes become text."""
     if span.attributes.get("tracefork.exchange"):
         return _exchange(span, redactor)
-    told = conversation.read(span)
+    told = conversation(_told(span), span.span_id)
     if told is not None:
         return _messages(span, told, redactor)
     attributes = redactor.attributes(_plain(span.attributes))
@@ -39,6 +40,15 @@ def records_of(span: SpanRecord, redactor: Redactor) -> Records:
     )
     links = tuple({**link, "attributes": _plain(link["attributes"])} for link in span.links)
     return (replace(span, attributes=attributes, events=events, links=links),)
+
+
+def _told(span: SpanRecord) -> dict[str, Any]:
+    """What a span tells of a call, by its attributes and its event of details."""
+    told: dict[str, Any] = {}
+    for event in span.events:
+        if event["name"] == _DETAILS:
+            told |= cast("Mapping[str, Any]", event["attributes"])
+    return {**told, **span.attributes}
 
 
 def _exchange(span: SpanRecord, redactor: Redactor) -> Records:
@@ -88,7 +98,7 @@ def _exchange(span: SpanRecord, redactor: Redactor) -> Records:
     )
 
 
-def _messages(span: SpanRecord, told: conversation.Conversation, redactor: Redactor) -> Records:
+def _messages(span: SpanRecord, told: Conversation, redactor: Redactor) -> Records:
     kind: Headers = (("content-type", "application/json"),)
     request = Request(method="POST", url=told.url, headers=kind, body=told.request)
     response = Response(

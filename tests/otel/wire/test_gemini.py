@@ -12,15 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracefork_backend.blaming import changes
-from tracefork_backend.network.conversation import read as conversation
 from tracefork_backend.store.prices import cost_usd
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange, Request, Response
-from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.genai import conversation
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Facts
 from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
@@ -480,11 +479,7 @@ def test_spans_of_others_read_as_gemini_s_calls() -> None:
             [{"role": "assistant", "parts": [{"type": "text", "content": "Regen."}], "finish_reason": "stop"}]
         ),
     }
-    span = SpanRecord(
-        trace_id="a" * 32, span_id="b" * 16, parent_span_id=None, process_id="1-a", name="generate_content",
-        kind="CLIENT", started_ns=1, ended_ns=2, attributes=attributes,
-    )  # fmt: skip
-    found = conversation(span)
+    found = conversation(attributes, "b" * 16)
     assert found is not None
     read = facts("POST", found.url, request=found.request, response=found.response, content_type=None)
     assert read is not None

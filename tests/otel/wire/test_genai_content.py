@@ -269,10 +269,10 @@ def test_what_a_body_claims_cannot_break_the_exporter() -> None:
         "usage": {"input_tokens": 1 << 70, "output_tokens": "many", "cache_read_input_tokens": True},
     }
     response = Response(status=200, body=json.dumps(answer).encode())
-    request = json.dumps({"messages": [{"role": "user", "content": "\ud83d"}]}).encode()
+    request = json.dumps({"messages": [{"role": "user", "content": "\udfff"}]}).encode()
     found = content.content_attributes("/v1/messages", request, response, limit=LIMIT)
     assert json.loads(str(found[content.INPUT])) == [
-        {"role": "user", "parts": [{"type": "text", "content": "?"}]}
+        {"role": "user", "parts": [{"type": "text", "content": "\ufffd"}]}
     ]
     assert found.keys() == {content.INPUT, content.OUTPUT, "gen_ai.response.id"}
     span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("s")
