@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from .jaeger import jaeger_url
-from .names import BLAME, BLAME_NOTE, FORK, FORK_NOTE, REPLAY, SERVICE
-from .records import SpanRef, link
-from .spans import RootSpan, WriteBack
+from .names import BLAME, BLAME_NOTE, FORK, FORK_NOTE, REPLAY, SERVICE, jaeger_url
+from .spans import RootSpan, SpanRef, WriteBack, link
 
 __all__ = [
     "BLAME",

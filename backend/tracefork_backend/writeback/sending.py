@@ -7,21 +7,18 @@ import importlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from tracefork_otel import __version__
-from tracefork_otel.private_names import SUPPRESS
 
 if TYPE_CHECKING:
     from tracefork_otel.store.records import SpanRecord
@@ -30,14 +27,13 @@ CLOSE_S = 5.0
 """A collector that does not answer costs whoever waits for it no more than this."""
 _EXPORT_S = 3.0
 """One attempt and its retries: less than CLOSE_S, so that the exporter can say why it failed."""
-_GATHER_S = 0.2
+_GATHER_MS = 200
 """How long a span waits for others to be sent with."""
-_BATCH = 512
-"""What the SDK's own processor sends at once."""
+_MANY = 1_000_000
+"""More spans than one operation writes, and more attributes or links than a span of ours has: the user's
+limits are meant for the agent's spans."""
 _REASON_LENGTH = 300
 """Characters of an exporter's complaint that fit into a warning."""
-_MANY = 1_000_000
-"""More attributes or links than a span of ours has: the user's limits are meant for the agent's spans."""
 
 _GRPC_PORT = ":4317"
 """Of every collector's gRPC, which answers HTTP with nothing that says so."""
@@ -50,12 +46,12 @@ _KNOWN = (
 )
 """What exporters say at length, in short."""
 
-_HTTP = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry-exporter-otlp-proto-http")
+_HTTP = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "tracefork-otel[otlp]")
 _GRPC = ("opentelemetry.exporter.otlp.proto.grpc.trace_exporter", "opentelemetry-exporter-otlp-proto-grpc")
 
 
 def endpoint(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The collector that the environment names for traces, or None if it names none or wants none."""
+    """Return the collector that the environment names for traces, or None if it names none or wants none."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     if environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
@@ -65,7 +61,7 @@ def endpoint(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def speaks_grpc(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the environment asks for OTLP by gRPC; by the standard it is HTTP unless said otherwise."""
+    """Return whether the environment asks for gRPC; by the standard it is HTTP unless said otherwise."""
     name = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     return (name or "").strip().lower() == "grpc"
 
@@ -74,96 +70,50 @@ class Outbox:
     """Sends what it is given, and says at its end what did not arrive; no method raises."""
 
     def __init__(self, *, service: str, scope: str, warn: Callable[[str], None]) -> None:
-        self._warn = warn
-        self._endpoint = endpoint()
-        self._queue: SimpleQueue[SpanRecord | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._worker: threading.Thread | None = None
-        self._stop = threading.Event()
         self._service = service
         self._scope = scope
-        self._exporter: SpanExporter | None = None
+        self._warn = warn
+        self._endpoint = endpoint()
+        self._lock = threading.Lock()
+        self._exporter = _Counting()
+        self._spans: _SdkSpans | None = None
+        self._closing: threading.Thread | None = None
         self._given = 0
-        self._sent = 0
-        self._reason: str | None = None
 
     def send(self, record: SpanRecord) -> None:
-        """The span is on its way to the collector, if there is one."""
+        """Send the span to the collector, if there is one."""
         if self._endpoint is None:
             return
         with self._lock:
             self._given += 1
-            self._queue.put(record)
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._run, name="tracefork-otlp", daemon=True)
-                self._worker.start()
+            if self._spans is None:
+                self._spans = _SdkSpans(self._service, self._scope, self._exporter)
+            self._spans.end(record)
 
     def finish(self) -> None:
-        """Nothing more comes: what is left is being sent; `close` waits for it."""
-        self._stop.set()
-        self._queue.put(None)
+        """Take nothing more and send what is left; `close` waits for it."""
+        if self._spans is not None and self._closing is None:
+            # The SDK waits longer than we do. It is a daemon: it ends with the exporter's own time limit.
+            self._closing = threading.Thread(
+                target=self._spans.provider.shutdown, name="tracefork-otlp", daemon=True
+            )
+            self._closing.start()
 
     def close(self) -> None:
-        """Everything arrived, or a warning said how much did not and why; at most CLOSE_S have passed."""
+        """Wait until everything arrived, at most CLOSE_S; warn of how much did not, and why."""
         self.finish()
-        worker = self._worker
-        if worker is None:
+        if self._closing is None:
             return
-        worker.join(CLOSE_S)
-        if worker.is_alive():
-            self._reason = self._reason or f"it did not answer in {CLOSE_S:.0f} s"
-        # A worker that still waits for the network is a daemon: it ends with its own time limit.
-        lost = self._given - self._sent
+        self._closing.join(CLOSE_S)
+        if self._closing.is_alive():
+            self._exporter.give_up(f"it did not answer in {CLOSE_S:.0f} s")
+        lost = self._given - self._exporter.sent
         if lost:
             spans = "1 span" if lost == 1 else f"{lost} spans"
             self._warn(
                 f"{spans} did not reach the collector at {self._endpoint}, the store has them all the same: "
-                f"{self._reason or 'it did not take them'}{self._hint()}"
+                f"{self._exporter.reason or 'it did not take them'}{self._hint()}"
             )
-
-    def _run(self) -> None:
-        # Exporters are not to be traced themselves, nor counted as connections of the agent.
-        token = otel_context.attach(otel_context.set_value(SUPPRESS, True))
-        try:
-            self._exporter = _exporter()
-            spans = _SdkSpans(self._service, self._scope)
-            with _listening(self._exporter, self._failed):
-                more = True
-                while more:
-                    more = self._one_batch(spans)
-        except Exception as error:
-            self._failed(str(error) or type(error).__name__)
-        finally:
-            if self._exporter is not None:
-                with contextlib.suppress(Exception):
-                    self._exporter.shutdown()
-            otel_context.detach(token)
-
-    def _one_batch(self, spans: _SdkSpans) -> bool:
-        """A batch was sent, or tried; False once nothing more will come."""
-        assert self._exporter is not None
-        records: list[SpanRecord] = []
-        record = self._queue.get()
-        until = time.monotonic() + _GATHER_S
-        while record is not None:
-            records.append(record)
-            if len(records) == _BATCH:
-                break
-            try:
-                # After the end was said nothing more is worth waiting for.
-                wait = 0.0 if self._stop.is_set() else max(0.0, until - time.monotonic())
-                record = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
-            except Empty:
-                break
-        if records:
-            result = self._exporter.export([spans.made(one) for one in records])
-            if result is SpanExportResult.SUCCESS:
-                self._sent += len(records)
-        return record is not None
-
-    def _failed(self, reason: str) -> None:
-        short = next((plain for words, plain in _KNOWN if words in reason), reason[:_REASON_LENGTH])
-        self._reason = self._reason or short
 
     def _hint(self) -> str:
         if _GRPC_PORT in (self._endpoint or "") and not speaks_grpc():
@@ -171,14 +121,55 @@ class Outbox:
         return ""
 
 
+class _Counting(SpanExporter):
+    """The exporter that the environment asks for, made in the thread that sends; counts what arrived."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.reason: str | None = None
+        self._exporter: SpanExporter | None = None
+        self._over = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send the spans; what fails is remembered, not raised."""
+        if self._over:
+            return SpanExportResult.FAILURE
+        try:
+            if self._exporter is None:
+                self._exporter = _exporter()
+            with _listening(self._exporter, self._failed):
+                result = self._exporter.export(spans)
+        except Exception as error:
+            self._failed(str(error) or type(error).__name__)
+            return SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
+            self.sent += len(spans)
+        return result
+
+    def give_up(self, reason: str) -> None:
+        """Send no further batch."""
+        self._over = True
+        self._failed(reason)
+
+    def shutdown(self) -> None:
+        """Let the collector go."""
+        if self._exporter is not None:
+            with contextlib.suppress(Exception):
+                self._exporter.shutdown()
+
+    def _failed(self, reason: str) -> None:
+        short = next((plain for words, plain in _KNOWN if words in reason), reason[:_REASON_LENGTH])
+        self.reason = self.reason or short
+
+
 def _exporter() -> SpanExporter:
-    """The exporter for the protocol asked for; raises RuntimeError if it is not installed."""
+    """Return the exporter for the protocol asked for; raise RuntimeError if it is not installed."""
     module, package = _GRPC if speaks_grpc() else _HTTP
     try:
         cls: Any = importlib.import_module(module).OTLPSpanExporter
     except ImportError as error:
         raise RuntimeError(
-            f"the exporter for it cannot be imported ({error}); install it: pip install {package}"
+            f"the exporter for it cannot be imported ({error}); install it: pip install '{package}'"
         ) from error
     return cls(timeout=_EXPORT_S)
 
@@ -191,31 +182,20 @@ class _GivenIds(IdGenerator):
         self.span_id = 0
 
     def generate_trace_id(self) -> int:
-        """The trace id of the next span."""
+        """Return the trace id of the next span."""
         return self.trace_id
 
     def generate_span_id(self) -> int:
-        """The id of the next span."""
+        """Return the id of the next span."""
         return self.span_id
 
 
-class _Kept(SpanProcessor):
-    """Keeps the span that ended last."""
-
-    span: ReadableSpan
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """The span is the one that ended last."""
-        self.span = span
-
-
 class _SdkSpans:
-    """Makes the SDK's spans out of records, whatever sampler and limits the user set; for one thread."""
+    """Ends the SDK's spans that records describe, whatever sampler and limits the user set; one at a time."""
 
-    def __init__(self, service: str, scope: str) -> None:
+    def __init__(self, service: str, scope: str, exporter: SpanExporter) -> None:
         self._ids = _GivenIds()
-        self._kept = _Kept()
-        provider = TracerProvider(
+        self.provider = TracerProvider(
             sampler=ALWAYS_ON,
             resource=Resource.create({"service.name": service, "service.version": __version__}),
             shutdown_on_exit=False,
@@ -230,11 +210,15 @@ class _SdkSpans:
                 max_span_attribute_length=SpanLimits.UNSET,
             ),
         )
-        provider.add_span_processor(self._kept)
-        self._tracer = provider.get_tracer(scope, __version__)
+        self.provider.add_span_processor(
+            BatchSpanProcessor(
+                exporter, max_queue_size=_MANY, schedule_delay_millis=_GATHER_MS, max_export_batch_size=512
+            )
+        )
+        self._tracer = self.provider.get_tracer(scope, __version__)
 
-    def made(self, record: SpanRecord) -> ReadableSpan:
-        """The record as an ended span with the same ids and times."""
+    def end(self, record: SpanRecord) -> None:
+        """End a span with the ids and times of the record."""
         self._ids.trace_id = int(record.trace_id, 16)
         self._ids.span_id = int(record.span_id, 16)
         parent = otel_context.Context()
@@ -252,7 +236,6 @@ class _SdkSpans:
         if record.status != "UNSET":
             span.set_status(trace.Status(trace.StatusCode[record.status], record.status_message))
         span.end(record.ended_ns)
-        return self._kept.span
 
 
 def _links(links: Sequence[Mapping[str, Any]]) -> list[trace.Link]:
@@ -270,7 +253,7 @@ def _place(trace_id: str, span_id: str) -> trace.SpanContext:
 
 @contextlib.contextmanager
 def _listening(exporter: SpanExporter, heard: Callable[[str], None]) -> Iterator[None]:
-    """What the exporter logs in this thread goes to `heard` alone: one warning of ours says it better."""
+    """Have what the exporter logs in this thread go to `heard` alone: one warning of ours says it better."""
     here = threading.get_ident()
 
     def ours(record: logging.LogRecord) -> bool:

@@ -6,32 +6,54 @@ Every span is first a record in the store, from its start on, and goes to a coll
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.recording.process import process_started
 from tracefork_otel.store import sealing
 from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import Wal, process_of, wal_files
 
 from .names import FORK, FORK_NOTE, REPLAY, SCOPE, SERVICE
-from .records import SpanRef, Status, end_of, link, new_id, present, process
 from .sending import Outbox
+
+_NOTE_US = 1
+"""A longer note would take the critical path and the self time away from the model call that it stands on."""
+
+Status: TypeAlias = Literal["UNSET", "OK", "ERROR"]
+LinkKind: TypeAlias = Literal["parent", "forked_from", "fork"]
+Attributes: TypeAlias = Mapping[str, object]
+"""Those that are None are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanRef:
+    """A span that others link to."""
+
+    trace_id: str
+    span_id: str
+
+
+def link(trace_id: str, span_id: str, kind: LinkKind) -> dict[str, object]:
+    """Return a link as the store keeps it, saying what it leads to."""
+    return {"trace_id": trace_id, "span_id": span_id, "attributes": {"tracefork.link": kind}}
 
 
 class RootSpan:
     """The open root of a run that the backend starts; the agent's own spans become its children."""
 
-    def __init__(self, owner: WriteBack, record: SpanRecord) -> None:
-        self._owner = owner
+    def __init__(self, record: SpanRecord, on_end: Callable[[SpanRecord], None]) -> None:
         self._record = record
+        self._on_end = on_end
         self._lock = threading.Lock()
         self._ended = False
 
@@ -45,26 +67,15 @@ class RootSpan:
         """16 hex digits."""
         return self._record.span_id
 
-    @property
-    def ref(self) -> SpanRef:
-        """This span as the target of a link."""
-        return SpanRef(trace_id=self.trace_id, span_id=self.span_id)
-
-    @property
-    def traceparent(self) -> str:
-        """The value of TRACEPARENT for the agent: sampled, so that the user's ratio does not drop the run."""
-        return f"00-{self.trace_id}-{self.span_id}-01"
-
     def end(
         self,
         *,
         outcome: bool | None = None,
-        attributes: Mapping[str, object] | None = None,
+        attributes: Attributes | None = None,
         status: Status = "UNSET",
         message: str | None = None,
-        ended_ns: int | None = None,
     ) -> None:
-        """The span is ended in the store and on its way to the collector; only the first call counts.
+        """End the span in the store and send it to the collector; only the first call counts.
 
         `outcome` is what an oracle said, None if none did or none could. A run that was lost is no error of
         its span: `status` is for agents that crashed, drifted or ran out of time.
@@ -73,25 +84,29 @@ class RootSpan:
             if self._ended:
                 return
             self._ended = True
-        graded = {} if outcome is None else {"tracefork.run.outcome": outcome}
+        told = {**(attributes or {}), "tracefork.run.outcome": outcome}
         self._record = replace(
             self._record,
-            ended_ns=ended_ns or time.time_ns(),
+            ended_ns=time.time_ns(),
             status=status,
             status_message=message,
-            attributes={**self._record.attributes, **present(attributes or {}), **graded},
+            attributes={**self._record.attributes, **_present(told)},
         )
-        self._owner._ended(self, self._record)
+        self._on_end(self._record)
 
 
 class WriteBack:
-    """Writes spans of service `tracefork` for one operation; at the block's end they are sealed and sent."""
+    """Writes spans of service `tracefork` for one operation; at the block's end they are sealed and sent.
+
+    What writes a span raises StoreError if the store cannot be written.
+    """
 
     def __init__(self, store: Path | str | None, *, warn: Callable[[str], None] | None = None) -> None:
         """`store` is where spans are kept; None if they are only sent."""
         self._store = None if store is None else Path(store)
         self._warn = warn or _to_stderr
-        self._process = process()
+        # Without argv: the director's command line may carry what the user means for the agent.
+        self._process = process_started(mode="off", via="backend", service=SERVICE)
         self._wal = None if self._store is None else Wal(self._store, self._process)
         self._outbox = Outbox(service=SERVICE, scope=SCOPE, warn=self._warn)
         self._open: dict[str, RootSpan] = {}
@@ -111,12 +126,16 @@ class WriteBack:
         self.close()
 
     def close(self) -> None:
-        """The spans are in a segment, and at the collector; a warning says if either could not be."""
+        """Seal the spans and wait until they were sent; warn if either could not be."""
         self._outbox.finish()
         if self._wal is not None:
             self._wal.close()
-        if self._written and self._store is not None:
-            self._seal(self._store)
+        if self._store is not None and self._written:
+            ours = [path for path in wal_files(self._store) if process_of(path) == self._process.process_id]
+            try:
+                sealing.seal(self._store, ours)
+            except StoreError as error:
+                self._warn(f"{error} (whoever opens the store next seals them)")
         self._outbox.close()
 
     def open_fork(
@@ -131,31 +150,22 @@ class WriteBack:
         tail: str,
         experiment_id: str | None = None,
         kind: Literal["fork", "trial"] = "fork",
-        attributes: Mapping[str, object] | None = None,
-        started_ns: int | None = None,
+        attributes: Attributes | None = None,
     ) -> RootSpan:
-        """A fork's root is open and in the store, linked to the parent's root and to the forked exchange.
-
-        Raises StoreError if the store cannot be written.
-        """
+        """Open a fork's root, linked to the parent's root and to the forked exchange."""
         links = [link(parent_run_id, forked_span_id, "forked_from")]
         # Jaeger shows one row for two links to one span.
         if parent_root_span_id is not None and parent_root_span_id != forked_span_id:
             links.insert(0, link(parent_run_id, parent_root_span_id, "parent"))
-        return self._root(
-            FORK.format(name=name, step=step),
-            {
-                "tracefork.run.kind": kind,
-                "tracefork.parent.run_id": parent_run_id,
-                "tracefork.fork.step": step,
-                "tracefork.fork.intervention": intervention,
-                "tracefork.fork.tail": tail,
-                "tracefork.experiment.id": experiment_id,
-                **(attributes or {}),
-            },
-            links,
-            started_ns,
-        )
+        told: dict[str, object] = {
+            "tracefork.run.kind": kind,
+            "tracefork.parent.run_id": parent_run_id,
+            "tracefork.fork.step": step,
+            "tracefork.fork.intervention": intervention,
+            "tracefork.fork.tail": tail,
+            "tracefork.experiment.id": experiment_id,
+        }
+        return self._root(FORK.format(name=name, step=step), {**told, **(attributes or {})}, links)
 
     def open_replay(
         self,
@@ -163,33 +173,24 @@ class WriteBack:
         name: str,
         parent_run_id: str,
         parent_root_span_id: str | None,
-        attributes: Mapping[str, object] | None = None,
-        started_ns: int | None = None,
+        attributes: Attributes | None = None,
     ) -> RootSpan:
-        """The root of a replay is open and in the store, linked to the root of the run that it plays.
-
-        Raises StoreError if the store cannot be written.
-        """
+        """Open the root of a replay, linked to the root of the run that it plays."""
         links = [] if parent_root_span_id is None else [link(parent_run_id, parent_root_span_id, "parent")]
-        told = {
-            "tracefork.run.kind": "replay",
-            "tracefork.parent.run_id": parent_run_id,
-            **(attributes or {}),
-        }
-        return self._root(REPLAY.format(name=name), told, links, started_ns)
+        told = {"tracefork.run.kind": "replay", "tracefork.parent.run_id": parent_run_id}
+        return self._root(REPLAY.format(name=name), {**told, **(attributes or {})}, links)
+
+    def _root(self, name: str, attributes: Attributes, links: Sequence[Mapping[str, object]]) -> RootSpan:
+        record = _record(name, attributes, started_ns=time.time_ns(), links=links)
+        # In the store before the agent runs, so that a director that is killed leaves a readable fork.
+        self._append(record)
+        root = self._open[record.span_id] = RootSpan(record, self._end)
+        return root
 
     def note_fork(
-        self,
-        *,
-        exchange: Exchange,
-        kind: str,
-        fork: RootSpan | SpanRef,
-        attributes: Mapping[str, object] | None = None,
+        self, *, exchange: Exchange, kind: str, fork: RootSpan | SpanRef, attributes: Attributes | None = None
     ) -> SpanRef:
-        """The parent's trace says, at the forked exchange, that it was forked there, and links to the fork.
-
-        Raises StoreError if the store cannot be written.
-        """
+        """Say in the parent's trace, at the forked exchange, that it was forked there; link to the fork."""
         return self.note(
             exchange=exchange,
             name=FORK_NOTE.format(kind=kind),
@@ -203,39 +204,28 @@ class WriteBack:
         exchange: Exchange,
         name: str,
         links: Sequence[Mapping[str, object]],
-        attributes: Mapping[str, object],
+        attributes: Attributes,
         status: Status = "UNSET",
         message: str | None = None,
     ) -> SpanRef:
-        """A span of 1 µs stands in the exchange's trace, its child, ending with it.
-
-        Raises StoreError if the store cannot be written.
-        """
+        """Write a span of 1 µs into the exchange's trace, its child, ending with it."""
         started_ns, ended_ns = end_of(exchange)
-        record = SpanRecord(
-            trace_id=exchange.trace_id,
-            span_id=new_id(8),
-            parent_span_id=exchange.span_id,
+        return self.span(
             name=name,
-            kind="INTERNAL",
+            attributes={"tracefork.note": True, **attributes},
             started_ns=started_ns,
             ended_ns=ended_ns,
-            status=status,
-            status_message=message,
-            service=SERVICE,
-            scope=SCOPE,
-            attributes={"tracefork.note": True, **present(attributes)},
+            parent=SpanRef(trace_id=exchange.trace_id, span_id=exchange.span_id),
             links=links,
+            status=status,
+            message=message,
         )
-        self._append(record)
-        self._outbox.send(record)
-        return SpanRef(trace_id=record.trace_id, span_id=record.span_id)
 
     def span(
         self,
         *,
         name: str,
-        attributes: Mapping[str, object],
+        attributes: Attributes,
         started_ns: int,
         ended_ns: int,
         parent: SpanRef | None = None,
@@ -243,56 +233,23 @@ class WriteBack:
         status: Status = "UNSET",
         message: str | None = None,
     ) -> SpanRef:
-        """A span that is over stands in the store and goes to the collector; without a parent it is a root.
-
-        Raises StoreError if the store cannot be written.
-        """
-        record = SpanRecord(
-            trace_id=parent.trace_id if parent else new_id(16),
-            span_id=new_id(8),
-            parent_span_id=parent.span_id if parent else None,
-            name=name,
-            kind="INTERNAL",
+        """Write a span that is over and send it to the collector; without a parent it is a root."""
+        record = _record(
+            name,
+            attributes,
             started_ns=started_ns,
             ended_ns=ended_ns,
-            status=status,
-            status_message=message,
-            service=SERVICE,
-            scope=SCOPE,
-            attributes=present(attributes),
+            parent=parent,
             links=links,
+            status=status,
+            message=message,
         )
         self._append(record)
         self._outbox.send(record)
         return SpanRef(trace_id=record.trace_id, span_id=record.span_id)
 
-    def _root(
-        self,
-        name: str,
-        attributes: Mapping[str, object],
-        links: Sequence[Mapping[str, object]],
-        started_ns: int | None,
-    ) -> RootSpan:
-        record = SpanRecord(
-            trace_id=new_id(16),
-            span_id=new_id(8),
-            parent_span_id=None,
-            name=name,
-            kind="INTERNAL",
-            started_ns=started_ns or time.time_ns(),
-            service=SERVICE,
-            scope=SCOPE,
-            attributes=present(attributes),
-            links=links,
-        )
-        # In the store before the agent runs, so that a director that is killed leaves a readable fork.
-        self._append(record)
-        root = RootSpan(self, record)
-        self._open[record.span_id] = root
-        return root
-
-    def _ended(self, root: RootSpan, record: SpanRecord) -> None:
-        self._open.pop(root.span_id, None)
+    def _end(self, record: SpanRecord) -> None:
+        self._open.pop(record.span_id, None)
         self._outbox.send(record)
         self._append(record)
 
@@ -301,12 +258,53 @@ class WriteBack:
             self._wal.append(record)
             self._written = True
 
-    def _seal(self, store: Path) -> None:
-        ours = [path for path in wal_files(store) if process_of(path) == self._process.process_id]
-        try:
-            sealing.seal(store, ours)
-        except StoreError as error:
-            self._warn(f"{error} (whoever opens the store next seals them)")
+
+def end_of(exchange: Exchange) -> tuple[int, int]:
+    """Return the exchange's last whole microsecond, for backends that keep start and length in µs."""
+    ended_ns = exchange.ended_ns if exchange.ended_ns is not None else exchange.started_ns
+    length_us = (ended_ns - exchange.started_ns) // 1000
+    end = exchange.started_ns + max(0, length_us) * 1000
+    return max(exchange.started_ns, end - _NOTE_US * 1000), max(exchange.started_ns, end)
+
+
+def _record(
+    name: str,
+    attributes: Attributes,
+    *,
+    started_ns: int,
+    ended_ns: int | None = None,
+    parent: SpanRef | None = None,
+    links: Sequence[Mapping[str, object]] = (),
+    status: Status = "UNSET",
+    message: str | None = None,
+) -> SpanRecord:
+    return SpanRecord(
+        trace_id=parent.trace_id if parent else _new_id(16),
+        span_id=_new_id(8),
+        parent_span_id=parent.span_id if parent else None,
+        name=name,
+        kind="INTERNAL",
+        started_ns=started_ns,
+        ended_ns=ended_ns,
+        status=status,
+        status_message=message,
+        service=SERVICE,
+        scope=SCOPE,
+        attributes=_present(attributes),
+        links=links,
+    )
+
+
+def _present(attributes: Attributes) -> dict[str, object]:
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _new_id(size: int) -> str:
+    """Return random hex digits, not all of them 0: that is no id."""
+    while True:
+        digits = secrets.token_hex(size)
+        if digits.strip("0"):
+            return digits
 
 
 def _to_stderr(message: str) -> None:

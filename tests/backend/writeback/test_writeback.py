@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from recorded import read_store
 from tracefork_backend.store import open_store
 from tracefork_backend.writeback import RootSpan, SpanRef, WriteBack, jaeger_url, link
-from tracefork_backend.writeback.records import end_of
+from tracefork_backend.writeback.spans import end_of
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange, Request, Response
@@ -255,20 +255,6 @@ def test_a_replay_has_a_root_of_the_backend_too(tmp_path: Path) -> None:
     assert span.attributes == {"tracefork.run.kind": "replay", "tracefork.parent.run_id": PARENT}
     assert list(span.links) == [link(PARENT, PARENT_ROOT, "parent")]
     assert (span.status, span.status_message) == ("ERROR", "drift at step 2")
-
-
-def test_traceparent_is_sampled_and_taken_by_the_sdk(tmp_path: Path) -> None:
-    """The W3C propagator reads the fork's ids from it, and the sampled flag."""
-    from opentelemetry import trace
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    with WriteBack(tmp_path) as back:
-        opened = fork(back)
-        context = TraceContextTextMapPropagator().extract({"traceparent": opened.traceparent})
-        parent = trace.get_current_span(context).get_span_context()
-        opened.end()
-    assert (f"{parent.trace_id:032x}", f"{parent.span_id:016x}") == (opened.trace_id, opened.span_id)
-    assert parent.trace_flags.sampled
 
 
 def test_a_note_stands_at_the_end_of_its_exchange(tmp_path: Path) -> None:
@@ -505,7 +491,7 @@ def test_an_exporter_that_is_not_installed_is_named(
         fork(back).end()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: 1 span did not reach the collector")
-    assert "pip install opentelemetry-exporter-otlp-proto-http" in line
+    assert "pip install 'tracefork-otel[otlp]'" in line
 
 
 def test_forks_end_in_many_threads_at_once(tmp_path: Path, collector: Collector) -> None:
