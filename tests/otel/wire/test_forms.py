@@ -1,0 +1,381 @@
+"""Every wire form keeps one contract; adding a form is filling in what this file asks for.
+
+1. Write `tracefork_otel/wire/FORM.py`: what `wire/interface.py` says, as functions of a module. Where replies
+   stream by other rules than server-sent events, write a framing too (`wire/framing.py`).
+2. Name it in `wire/forms.py`: a line with its paths, each with the provider that it belongs to on a host that
+   is not known. Name its hosts in `wire/hosts.py`.
+3. Put one conversation as its provider sends it into `samples/FORM.json`: a request with a system prompt, a
+   tool call and the tool's result, and what is to be read of it (`asked`); a reply that says a text and calls
+   a tool, whole and as a stream, and what is to be read of it (`said`, `told`, `counted`); an error in a
+   stream.
+
+Then this file holds the form to everything else: cuts, errors, edits, any JSON, and writing what it reads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracefork_otel.exchange import Request, Response
+from tracefork_otel.wire.facts import facts
+from tracefork_otel.wire.forms import FORMS
+from tracefork_otel.wire.framing import Event, Framing
+from tracefork_otel.wire.interface import WireForm
+from tracefork_otel.wire.json_edits import apply_edits
+from tracefork_otel.wire.messages import Asked, Facts, Message, Reply, Usage
+from tracefork_otel.wire.registry import load, recognise
+from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
+from tracefork_otel.wire.writing import Ids, deltas
+
+NAMES = [form.name for form in FORMS]
+each = pytest.mark.parametrize("name", NAMES)
+
+
+@cache
+def sample(name: str) -> dict[str, Any]:
+    """The conversation of a form."""
+    return json.loads((Path(__file__).parent / "samples" / f"{name}.json").read_text())
+
+
+def ways() -> list[Any]:
+    """Each form, whole and by each of its framings, as (name, which of its streams or None)."""
+    found = []
+    for name in NAMES:
+        numbers = [None, *range(len(sample(name)["streamed"]))]
+        found += [pytest.param(name, at, id=f"{name}-{'whole' if at is None else at}") for at in numbers]
+    return found
+
+
+each_way = pytest.mark.parametrize(("name", "at"), ways())
+
+
+def asked(name: str, at: int | None) -> Request:
+    """The request of the sample, as the way asks for it."""
+    given = sample(name)
+    if at is None:
+        return Request(method="POST", url=given["url"], body=dumped(given["request"]))
+    one = given["streamed"][at]
+    return Request(method="POST", url=one["url"], body=dumped(given["request"] | one["request"]))
+
+
+def dumped(value: Any) -> bytes:
+    """The JSON as a client sends it."""
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def framing(name: str, at: int) -> Framing:
+    """How the reply of that way is streamed."""
+    request = asked(name, at)
+    found = load(name).streams(request.url, json.loads(request.body))
+    assert found is not None
+    return found
+
+
+def events(name: str) -> list[Event]:
+    """The events of the sample's stream."""
+    return [
+        Event(kind, data.encode() if isinstance(data, str) else dumped(data))
+        for kind, data in sample(name)["stream"]
+    ]
+
+
+def answered(name: str, at: int | None) -> Response:
+    """The sample's reply, as it was asked for."""
+    if at is None:
+        kind, chunks = "application/json", [dumped(sample(name)["reply"])]
+    else:
+        kind, chunks = framing(name, at).content_type, framing(name, at).write(events(name))
+    return Response(status=200, headers=(("content-type", kind),), body=b"".join(chunks))
+
+
+def read(request: Request, response: Response | None) -> Facts:
+    """The facts of an exchange."""
+    found = facts(
+        request.method,
+        request.url,
+        request=request.body,
+        response=None if response is None else response.body,
+        content_type=None if response is None else response.header("content-type"),
+    )
+    assert found is not None
+    return found
+
+
+def told(messages: Any) -> list[list[str | None]]:
+    """Messages as in a sample."""
+    return [[one.role, one.kind, one.name, one.content] for one in messages]
+
+
+@each
+def test_a_request_is_read(name: str) -> None:
+    """System prompt, question, tool call and result are the sample's; a call and its result share an id."""
+    form, given = load(name), sample(name)
+    messages = form.read_request(given["request"]).messages
+    assert told(messages) == given["asked"]
+    call, result = (next(one for one in messages if one.kind == kind) for kind in ("tool_use", "tool_result"))
+    assert call.call_id == result.call_id is not None
+    assert recognise("POST", given["url"], dumped(given["request"])) is not None
+
+
+@each_way
+def test_a_reply_is_read_alike_however_it_came(name: str, at: int | None) -> None:
+    """Text, tool call, usage, model, id and end are the sample's, whole and streamed."""
+    given, found = sample(name), read(asked(name, at), answered(name, at))
+    assert told(found.reply) == given["said"]
+    assert found.text == "".join(content for _, kind, _, content in given["said"] if kind == "text")
+    assert (found.form, found.streamed, found.error_type) == (name, at is not None, None)
+    assert [found.response_model, found.response_id, found.finish_reason] == [
+        given["told"][key] for key in ("model", "response_id", "finish_reason")
+    ]
+    counts = {key: value for key in asdict(Usage()) if (value := getattr(found, key, None)) is not None}
+    assert counts == given["counted"]
+
+
+@each_way
+def test_a_cut_reply_is_a_prefix(name: str, at: int | None) -> None:
+    """Cut at any byte, what is read begins like the whole, and grows with what came."""
+    whole, response = read(asked(name, at), answered(name, at)), answered(name, at)
+    longest = ""
+    for end in range(len(response.body)):
+        cut = Response(status=200, headers=response.headers, body=response.body[:end])
+        found = read(asked(name, at), cut)
+        assert whole.text.startswith(found.text)
+        assert len(found.text) >= len(longest)
+        assert len(found.reply) <= len(whole.reply)
+        longest = found.text
+    assert longest == ("" if at is None else whole.text)
+    assert read(asked(name, at), None).reply == ()
+
+
+@each_way
+@pytest.mark.parametrize("status", [429, 500, 529])
+def test_an_error_is_written_and_read(name: str, at: int | None, status: int) -> None:
+    """An error has its type, a status that clients try again, and says nothing else."""
+    found = encode_error(asked(name, at), status)
+    assert found.status in (status, 503)
+    assert found.status != 429 or found.header("retry-after")
+    facts_found = read(asked(name, at), found)
+    assert facts_found.error_type
+    assert facts_found.reply == ()
+
+
+@pytest.mark.parametrize(("name", "at"), [one for one in ways() if one.values[1] is not None])
+def test_an_error_in_a_stream_keeps_what_came_before(name: str, at: int) -> None:
+    """A stream that breaks off with an error tells the error, and the text so far."""
+    kind, data = sample(name)["stream_error"]
+    said = events(name)
+    half = len(said) // 2
+    body = b"".join(framing(name, at).write([*said[:half], Event(kind, dumped(data))]))
+    response = Response(status=200, headers=answered(name, at).headers, body=body)
+    found = read(asked(name, at), response)
+    assert found.error_type == sample(name)["error_type"]
+    assert found.text
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+
+
+@each_way
+@settings(max_examples=25, deadline=None)
+@given(text=TEXT)
+def test_any_text_is_written_and_read_back(name: str, at: int | None, text: str) -> None:
+    """A text in place of the recorded reply reads as that text, by the same way, with plausible usage."""
+    recorded = answered(name, at)
+    made = encode_reply(asked(name, at), recorded, text=text)
+    assert made == encode_reply(asked(name, at), recorded, text=text)
+    found = read(asked(name, at), made)
+    assert (found.text, found.streamed) == (text, at is not None)
+    assert {one.kind for one in found.reply} <= {"text"}
+    assert found.response_model == sample(name)["told"]["model"]
+    assert found.response_id != sample(name)["told"]["response_id"]
+    assert found.input_tokens == sample(name)["counted"]["input_tokens"]
+    assert found.output_tokens
+    assert encode_body(asked(name, at), recorded, made.body).body == made.body
+
+
+INPUTS = st.dictionaries(TEXT, st.recursive(st.none() | st.integers(-9, 9) | TEXT, st.lists), max_size=3)
+
+
+@each_way
+@settings(max_examples=25, deadline=None)
+@given(given_input=INPUTS)
+def test_any_tool_input_is_written_and_read_back(
+    name: str, at: int | None, given_input: dict[str, Any]
+) -> None:
+    """A tool call's input is replaced where it stands; the rest of the reply stays as it was."""
+    made = encode_reply(asked(name, at), answered(name, at), tool_input=given_input, tool="note")
+    before, after = read(asked(name, at), answered(name, at)), read(asked(name, at), made)
+    assert [one for one in after.reply if one.kind != "tool_use"] == [
+        one for one in before.reply if one.kind != "tool_use"
+    ]
+    (call,) = (one for one in after.reply if one.kind == "tool_use")
+    assert (call.name, json.loads(call.content)) == ("note", given_input)
+    assert after.finish_reason == before.finish_reason
+    assert after.input_tokens == before.input_tokens
+
+
+@each_way
+def test_the_system_prompt_and_a_result_are_edited_in_place(name: str, at: int | None) -> None:
+    """The edits that change the system prompt and a tool's result are read in the edited request."""
+    request = asked(name, at)
+    path, value = system_edit(request, "Be long.")
+    (result,) = tool_results(request)
+    assert result.name == "weather"
+    edits = [(path, value), (result.path, result.saying("Sonne", "Sonne")), *result.undone]
+    body = json.loads(apply_edits(request.body, edits))
+    wanted = [
+        [role, kind, named, {"Be brief.": "Be long.", "Regen": "Sonne"}.get(content, content)]
+        for role, kind, named, content in sample(name)["asked"]
+    ]
+    assert told(load(name).read_request(body).messages) == wanted
+
+
+SAID = st.one_of(
+    st.builds(lambda text: ("text", None, text), TEXT.filter(bool)),
+    st.builds(lambda text: ("tool_use", "note", json.dumps({"x": text})), TEXT),
+)
+
+
+@each
+@settings(max_examples=40, deadline=None)
+@given(parts=st.lists(SAID, min_size=1, max_size=4, unique_by=lambda part: part[0]))
+def test_what_is_written_is_read_back(name: str, parts: list[tuple[Any, str | None, str]]) -> None:
+    """A reply and a request that are written say what they were made of, whole and by events."""
+    form = load(name)
+    parts = sorted(parts, key=lambda part: part[0] == "tool_use")
+    turn = tuple(
+        Message(role="assistant", kind=kind, name=named, content=text) for kind, named, text in parts
+    )
+    reply = Reply(choices=(turn,), usage=Usage(input_tokens=90, output_tokens=7, cached_tokens=20), model="m")
+    whole = form.write_reply(reply, request={"model": "m"}, frame={}, ids=Ids(b"seed"))
+    assert form.is_reply(whole)
+    counting = {"model": "m", "stream_options": {"include_usage": True}}
+    streamed = form.assemble(form.write_events(counting, whole, deltas))
+    for one in (whole, streamed):
+        found = form.read_reply(one)
+        assert said(found.messages) == said(turn)
+        counted = found.usage
+        assert (counted.input_tokens, counted.output_tokens, counted.cached_tokens) == (90, 7, 20)
+        assert (found.model, found.response_id) == ("m", form.read_reply(whole).response_id)
+    system = (Message(role="system", kind="text", content="Be brief."),)
+    user = (Message(role="user", kind="text", content="Hi"),)
+    again = form.read_request(form.write_request(Asked(system, (user, turn)), "m"))
+    assert said(again.messages) == said((*system, *user, *turn))
+
+
+def said(messages: Any) -> list[tuple[str, str | None, Any]]:
+    """What messages say, a tool's input as a value: its spelling is the wire's."""
+    return [
+        (one.kind, one.name, json.loads(one.content) if one.kind == "tool_use" else one.content)
+        for one in messages
+    ]
+
+
+def scalars(value: Any) -> set[str]:
+    """All keys and texts in a sample, of which odd bodies are made."""
+    if isinstance(value, dict):
+        return {*value, *(text for item in value.values() for text in scalars(item))}
+    if isinstance(value, list):
+        return {text for item in value for text in scalars(item)}
+    return {value} if isinstance(value, str) else set()
+
+
+@each
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_json_of_any_shape_raises(name: str, data: st.DataObject) -> None:
+    """Any JSON in place of a request, a reply or an event reads as something that UTF-8 can carry."""
+    form, words = load(name), sorted(scalars(sample(name)))
+    odd = st.recursive(
+        st.none() | st.booleans() | st.integers(-1, 3) | st.sampled_from([*words, "\ud83d"]),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(words), inner, max_size=5)
+        ),
+        max_leaves=25,
+    )
+    body = data.draw(st.dictionaries(st.sampled_from(words), odd, max_size=6))
+    stream = [Event(None, json.dumps(bent(one.said(), data, odd)).encode()) for one in events(name)]
+    found = [*form.read_request(body).messages, *form.read_reply(body).messages]
+    found += form.read_request(bent(sample(name)["request"], data, odd)).messages
+    found += form.read_reply(bent(sample(name)["reply"], data, odd)).messages
+    found += form.read_reply(form.assemble(stream)).messages
+    for one in found:
+        f"{one.role}{one.name}{one.content}".encode()
+    form.tool_results(body)
+    form.system_edit(body, "x")
+    form.is_reply(body)
+
+
+def bent(value: Any, data: st.DataObject, odd: st.SearchStrategy[Any]) -> Any:
+    """The value with one member, at any depth, that is something else."""
+    if isinstance(value, dict) and value:
+        key = data.draw(st.sampled_from(sorted(value)))
+        if data.draw(st.booleans()):
+            return {**value, key: data.draw(odd)}
+        return {**value, key: bent(value[key], data, odd)}
+    if isinstance(value, list) and value:
+        at = data.draw(st.integers(0, len(value) - 1))
+        return [*value[:at], bent(value[at], data, odd), *value[at + 1 :]]
+    return value
+
+
+def _anthropic(client: httpx2.Client, streamed: bool) -> str:
+    sdk = anthropic.Anthropic(api_key="none", http_client=client, max_retries=0)
+    request: Any = sample("anthropic")["request"]
+    if streamed:
+        with sdk.messages.stream(**request) as stream:
+            return stream.get_final_text()
+    return sdk.messages.create(**request).content[0].text
+
+
+def _chat(client: httpx2.Client, streamed: bool) -> str | None:
+    sdk = openai.OpenAI(api_key="none", http_client=client, max_retries=0)
+    request: Any = sample("openai_chat")["request"]
+    if streamed:
+        with sdk.chat.completions.stream(**request) as stream:
+            return stream.get_final_completion().choices[0].message.content
+    return sdk.chat.completions.create(**request).choices[0].message.content
+
+
+def _responses(client: httpx2.Client, streamed: bool) -> str:
+    sdk = openai.OpenAI(api_key="none", http_client=client, max_retries=0)
+    request: Any = sample("openai_responses")["request"]
+    if streamed:
+        with sdk.responses.stream(**request) as stream:
+            return stream.get_final_response().output_text
+    return sdk.responses.create(**request).output_text
+
+
+SDKS = {"anthropic": _anthropic, "openai_chat": _chat, "openai_responses": _responses}
+"""The unmodified SDKs that are installed for the tests."""
+
+
+@pytest.mark.parametrize(("name", "at"), [one for one in ways() if one.values[0] in SDKS])
+def test_the_sdk_accepts_a_written_text(name: str, at: int | None) -> None:
+    """The provider's own SDK reads a text that we wrote, with no recorded reply to go by."""
+    made = encode_reply(asked(name, at), None, text="Sonne … ☀")
+    transport = httpx2.MockTransport(
+        lambda _: httpx2.Response(made.status, headers=list(made.headers), content=made.body)
+    )
+    assert SDKS[name](httpx2.Client(transport=transport), at is not None) == "Sonne … ☀"
+
+
+@each
+def test_a_form_offers_all_of_the_interface(name: str) -> None:
+    """Nothing that the interface names is missing in the form's module."""
+    module = load(name)
+    assert isinstance(module, ModuleType)
+    wanted = {one for one in vars(WireForm) if not one.startswith("_")}
+    assert {one for one in wanted if not hasattr(module, one)} == set()
