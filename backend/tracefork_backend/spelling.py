@@ -12,10 +12,10 @@ def short(text: str, limit: int = SHOWN) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def money(usd: float | None) -> str:
-    """Return an amount of dollars, with as many digits as it needs; nothing for None."""
+def money(usd: float | None, *, cents_from: float = 1.0) -> str:
+    """Return an amount of dollars, with four digits where it is smaller than that; nothing for None."""
     if usd is None:
         return ""
     if usd == 0:
         return "$0"
-    return f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"
+    return f"${usd:.4f}" if usd < cents_from else f"${usd:,.2f}"

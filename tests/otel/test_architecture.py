@@ -12,10 +12,7 @@ PACKAGES = {
     "tracefork_otel": REPOSITORY / "tracefork_otel",
     "tracefork_backend": REPOSITORY / "backend" / "tracefork_backend",
 }
-CIRCLES = (
-    ("tracefork_backend.diffs.diff", "tracefork_backend.diffs.text"),
-    ("tracefork_backend.store.run", "tracefork_backend.store.store"),
-)
+CIRCLES = (("tracefork_backend.store.run", "tracefork_backend.store.store"),)
 """Those that there still are; none is ever added."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.wire.facts import facts_of
 
+from ..spelling import short
 from .findings import Findings
 from .journal import TrialRecord
 from .modes import mode_found
@@ -39,11 +40,10 @@ def step_shown(exchange: Exchange) -> StepShown:
     if facts is None:
         return StepShown()
     said = " ".join(f"{one.name}({one.content})" if one.name else str(one.content) for one in facts.reply)
-    said = " ".join(said.split())
     return StepShown(
         model=facts.model,
         tool=next((one.name for one in facts.reply if one.kind == "tool_use"), None),
-        preview=said if len(said) <= _PREVIEW else said[: _PREVIEW - 1] + "…",
+        preview=short(said, _PREVIEW),
     )
 
 

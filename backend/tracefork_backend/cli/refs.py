@@ -19,14 +19,14 @@ def named(opened: Store, ref: str) -> Run | Tape:
     return opened.run(ref) if tape is None else tape
 
 
-def named_step(opened: Store, ref: str, *, flag: str = "") -> tuple[Run | Tape, int]:
-    """Return what NAME@STEP names, and the step; UsageError if it names none, beginning with the flag."""
-    name, step = split(ref, flag=flag)
+def named_step(opened: Store, ref: str) -> tuple[Run | Tape, int]:
+    """Return what NAME@STEP names, and the step."""
+    name, step = split(ref)
     return named(opened, name), step
 
 
 def split(ref: str, *, flag: str = "") -> tuple[str, int]:
-    """Return name and step of NAME@STEP."""
+    """Return name and step of NAME@STEP; UsageError, beginning with the flag, where it names no step."""
     from ..store import parse_ref
 
     name, step = parse_ref(ref)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.redaction.redact import ATTRIBUTE
 
 from ..spelling import money
 from .flags.common import STORE, JsonOption, StoreOption
 from .output import cell, console, duration, print_json, table
 
 if TYPE_CHECKING:
-    from tracefork_otel.exchange import Exchange, Headers
+    from tracefork_otel.exchange import Exchange, Headers, Response
 
     from ..store import Run, Store
 
@@ -142,7 +141,7 @@ def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
         parts.append("replayed")
     if row["intervention"]:
         parts.append(str(row["intervention"]))
-    if ATTRIBUTE in exchange.attributes:
+    if _replaced(exchange) is not None:
         parts.append("redacted")
     if exchange.damage:
         parts.append("damaged")
@@ -150,11 +149,9 @@ def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
 
 
 def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> None:
-    from tracefork_otel.wire.facts import recorded_body
-
     request, response = exchange.request, exchange.response
-    decoded = None if response is None else recorded_body(response)
-    replaced = exchange.attributes.get(ATTRIBUTE)
+    body = b"" if response is None else _decoded(response)
+    replaced = _replaced(exchange)
     if as_json:
         print_json(
             {
@@ -163,9 +160,7 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
                 "request_headers": request.headers,
                 "request": _text(request.body),
                 "response_headers": None if response is None else response.headers,
-                "response": None
-                if response is None
-                else _text(response.body if decoded is None else decoded),
+                "response": None if response is None else _text(body),
                 "error": exchange.error_message,
             }
         )
@@ -192,11 +187,26 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
     for line in _header_lines(response.headers):
         print_line(line)
     print_line()
-    print_line(_pretty(response.body if decoded is None else decoded))
+    print_line(_pretty(body))
     if exchange.error_type:
         print_line(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
     if exchange.damage:
         print_line(f"damaged: {exchange.damage}")
+
+
+def _replaced(exchange: Exchange) -> object:
+    """Return what the rules of redaction replaced, None where nothing was."""
+    from tracefork_otel.redaction.redact import ATTRIBUTE
+
+    return exchange.attributes.get(ATTRIBUTE)
+
+
+def _decoded(response: Response) -> bytes:
+    """Return the body with its content encoding undone, as it came where that cannot be done."""
+    from tracefork_otel.wire.facts import recorded_body
+
+    found = recorded_body(response)
+    return response.body if found is None else found
 
 
 def _header_lines(headers: Headers) -> Iterator[str]:

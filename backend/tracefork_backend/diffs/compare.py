@@ -68,6 +68,61 @@ class StepDiff:
         return f"{self.a}→{self.b}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the two runs, as a whole."""
+
+    run_id: str
+    name: str
+    steps: int
+    status: str | None
+    """`ok`, `error`, `killed` or `running`; None for a tape."""
+    outcome: bool | None
+    """What an oracle said."""
+    exit_status: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    last_text: str
+    """What the run's last model call answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How two runs compare."""
+
+    a: Side
+    b: Side
+    steps: tuple[StepDiff, ...]
+    """In the order of `b`, what only `a` has standing where it was."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether any step does."""
+        return self.first is not None
+
+    @property
+    def first(self) -> int | None:
+        """The index of the first difference, None if there is none."""
+        return next((index for index, step in enumerate(self.steps) if step.differs), None)
+
+    @property
+    def chain(self) -> tuple[int, ...]:
+        """The indexes of the steps that follow from the first: they carry it, or what it led to."""
+        first = self.first
+        if first is None:
+            return ()
+        reached = {first}
+        for index, step in enumerate(self.steps):
+            if reached & set(step.follows):
+                reached.add(index)
+        return tuple(sorted(reached - {first}))
+
+    def count(self, kind: Kind) -> int:
+        """How many steps compare so."""
+        return sum(1 for step in self.steps if step.kind == kind)
+
+
 def compare(pairs: Sequence[Pair], a: Sequence[Step], b: Sequence[Step]) -> tuple[StepDiff, ...]:
     """Each pair compared, in order."""
     history = _History(a, b)

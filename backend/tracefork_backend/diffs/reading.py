@@ -13,6 +13,8 @@ from tracefork_otel.exchange import Exchange, Response
 from tracefork_otel.wire.facts import facts_of, recorded_body, request_messages
 from tracefork_otel.wire.messages import Facts, Message
 
+from ..spelling import short
+
 Unit: TypeAlias = tuple[str, str | None, str]
 """A piece of a conversation: its kind, the tool's name, and its content, spelled the same on both sides."""
 
@@ -190,17 +192,11 @@ def _what(model: str, reply: Sequence[Unit]) -> str:
     parts = [model]
     for kind, name, content in reply:
         if kind == "tool_use":
-            parts.append(f"→ {name}({short(content)})")
+            parts.append(f"→ {name}({short(content, _SHOWN)})")
         elif kind in ("text", "refusal") and content.strip():
-            parts.append(json.dumps(short(content), ensure_ascii=False))
+            parts.append(json.dumps(short(content, _SHOWN), ensure_ascii=False))
     return " ".join(parts)
 
 
 def _brief(model: str, reply: Sequence[Unit]) -> str:
     return " ".join([model, *(f"→ {name}" for kind, name, _ in reply if kind == "tool_use")])
-
-
-def short(text: str, limit: int = _SHOWN) -> str:
-    """The text on one line, cut at the limit."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

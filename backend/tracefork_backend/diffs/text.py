@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from .compare import Change, StepDiff
-from .reading import short
-
-if TYPE_CHECKING:
-    from .diff import Diff, Side
+from ..spelling import money, short
+from .compare import Change, Comparison, Side, StepDiff
 
 _CHANGES = 4
 """Changes of a step that are printed; the others are counted."""
@@ -20,7 +16,7 @@ _ENDING = 200
 _SIGNS = {"same": "=", "changed": "~", "added": "+", "gone": "-"}
 
 
-def lines(found: Diff) -> tuple[str, ...]:
+def lines(found: Comparison) -> tuple[str, ...]:
     """The two runs, each step or stretch of equal steps, and what it comes to."""
     return (
         *(f"{sign} {_side(side)}" for sign, side in (("a", found.a), ("b", found.b))),
@@ -36,7 +32,7 @@ def _side(side: Side) -> str:
     if side.input_tokens is not None:
         parts.append(f"{side.input_tokens} in, {side.output_tokens or 0} out")
     if side.cost_usd is not None:
-        parts.append(dollars(side.cost_usd))
+        parts.append(money(side.cost_usd))
     ended = _outcome(side)
     return "  ".join([part for part in parts if part] + ([ended] if ended else []))
 
@@ -47,7 +43,7 @@ def _outcome(side: Side) -> str:
     return side.status or ""
 
 
-def _steps(found: Diff) -> Iterator[str]:
+def _steps(found: Comparison) -> Iterator[str]:
     steps = found.steps
     at = 0
     while at < len(steps):
@@ -69,7 +65,7 @@ def _same(steps: Sequence[StepDiff]) -> Iterator[str]:
         yield f"= {steps[0].name} to {steps[-1].name}  {len(steps)} steps, the same"
 
 
-def _different(found: Diff, index: int) -> Iterator[str]:
+def _different(found: Comparison, index: int) -> Iterator[str]:
     step = found.steps[index]
     marks: list[str] = []
     if index == found.first:
@@ -101,7 +97,7 @@ def _value(text: str) -> str:
     return short(text, _VALUE) or '""'
 
 
-def _named(found: Diff, indexes: Sequence[int]) -> str:
+def _named(found: Comparison, indexes: Sequence[int]) -> str:
     names = [found.steps[index].name for index in indexes]
     if len(names) == 1:
         return f"step {names[0]}"
@@ -110,7 +106,7 @@ def _named(found: Diff, indexes: Sequence[int]) -> str:
     return f"steps {', '.join(names[:_NAMES])}{f' … {names[-1]}' if len(names) > _NAMES else ''}"
 
 
-def _summary(found: Diff) -> Iterator[str]:
+def _summary(found: Comparison) -> Iterator[str]:
     counts = [f"{count} {kind}" for kind in _SIGNS if (count := found.count(kind))]  # type: ignore[arg-type]
     first = found.first
     if first is None:
@@ -133,11 +129,4 @@ def _summary(found: Diff) -> Iterator[str]:
             status = "" if side.exit_status is None else f"  (exit status {side.exit_status})"
             yield f"{sign} ends  {json.dumps(short(side.last_text, _ENDING), ensure_ascii=False)}{status}"
     if found.a.cost_usd is not None and found.b.cost_usd is not None:
-        yield f"cost    {dollars(found.a.cost_usd)} → {dollars(found.b.cost_usd)}"
-
-
-def dollars(usd: float) -> str:
-    """An amount of dollars, with as many digits as it needs."""
-    if usd == 0:
-        return "$0"
-    return f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"
+        yield f"cost    {money(found.a.cost_usd)} → {money(found.b.cost_usd)}"

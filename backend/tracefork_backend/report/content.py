@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tracefork_otel.wire.facts import facts_of
 
 from ..blaming.findings import Findings
+from ..spelling import short
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange
@@ -133,7 +134,7 @@ def _timed(exchanges: tuple[Exchange, ...], step: int, begin: int) -> TimelineSt
     status = exchange.response.status if exchange.response else None
     failed = exchange.outcome not in ("complete", "closed") or (status is not None and status >= 400)
     if found is not None and not failed:
-        says = _short(answer_text(exchange))
+        says = short(answer_text(exchange), _SAYS)
     else:
         says = exchange.outcome if status is None else f"status {status}, {exchange.outcome}"
     return TimelineStep(
@@ -152,11 +153,6 @@ def _timed(exchanges: tuple[Exchange, ...], step: int, begin: int) -> TimelineSt
 def _where(exchange: Exchange) -> str:
     host = exchange.request.url.partition("://")[2].partition("/")[0]
     return f"{exchange.request.method} {host}"
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _SAYS else flat[: _SAYS - 1] + "…"
 
 
 def answer_text(exchange: Exchange) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from ..blaming.findings import Effect, Findings
 from ..blaming.modes import mode_found
+from ..spelling import money
 from .content import Report
 
 Tone = Literal["cause", "open", "clear", "quiet"]
@@ -157,10 +158,8 @@ def stopped(found: Findings) -> str:
 
 
 def dollars(amount: float | None) -> str:
-    """An amount as text, with more digits where it is small; `unknown` without one."""
-    if amount is None:
-        return "unknown"
-    return f"${amount:,.2f}" if amount == 0 or amount >= 0.1 else f"${amount:.4f}"
+    """An amount as text; `unknown` without one."""
+    return money(amount, cents_from=0.1) or "unknown"
 
 
 def duration(ms: float) -> str:

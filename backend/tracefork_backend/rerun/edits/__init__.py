@@ -66,46 +66,12 @@ def _values(given: object) -> tuple[str, ...]:
     return tuple(given) if isinstance(given, list | tuple) else (str(given),)
 
 
-def text(text: str) -> Edit:
-    """Let the model's answer be this text."""
-    return Text(text=text)
-
-
-def response(body: bytes | str) -> Edit:
-    """Let the response be this body, whole, with status 200."""
-    return Response(body=body.encode() if isinstance(body, str) else body)
-
-
-def tool_input(value: object, *, tool: str | None = None) -> Edit:
-    """Let the model call its first tool (or the first of that name) with this input."""
-    return ToolInput(value=value, tool=tool)
-
-
-def tool_result(name: str, value: object, *, text: str | None = None) -> Edit:
-    """Let the next call of that tool after the step's answer give this value.
-
-    A tool that gave a text is given one: `text`, or else the value as JSON.
-    """
-    return ToolResult.giving(name, value, text=text)
-
-
-def request(
-    *, set: Mapping[str, object] | None = None, system: str | None = None, model: str | None = None
-) -> Edit:
-    """Let the agent's request go out for real with these JSON paths, this system prompt, this model."""
-    return Request(changes=tuple((set or {}).items()), system=system, model=model)
-
-
-def fault(kind: str | int) -> Edit:
-    """Let the request fail: status 429, 500 or 529, a read timeout, or a connection cut in mid-body."""
-    return Fault.named(str(kind))
-
-
-def resample() -> Edit:
-    """Let the same request go out for real, and the model answer anew."""
-    return Resample()
-
-
-def noop() -> Edit:
-    """Change nothing: the recorded response is served."""
-    return Noop()
+# What Python calls: `tf.text("…")`, `tf.fault(529)`.
+text = Text
+response = Response.of
+tool_input = ToolInput
+tool_result = ToolResult.giving
+request = Request.setting
+fault = Fault.named
+resample = Resample
+noop = Noop

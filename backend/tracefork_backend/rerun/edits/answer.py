@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import Intervention, Kind
-from tracefork_otel.tape.tape import Tape
 
 from ...flag import Flag, file_bytes, json_value, text_value
 from ...spelling import short
 from .edit import Edit, Given, ending
 
+if TYPE_CHECKING:
+    from tracefork_otel.exchange import Exchange
+    from tracefork_otel.tape.tape import Tape
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True)
 class Text(Edit):
     """The model's answer is this text."""
 
@@ -27,9 +28,9 @@ class Text(Edit):
     text: str
 
     @classmethod
-    def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return a text for each value."""
-        return [cls(text=text_value(one, "--text")) for one in given["text"]]
+    def parsed(cls, value: str, given: Given) -> Edit:
+        """Return the edit with the text, or that of a file."""
+        return cls(text_value(value, "--text"))
 
     @property
     def variant(self) -> str:
@@ -44,7 +45,7 @@ class Text(Edit):
         return self.at(step, response=encode_reply(exchange.request, exchange.response, text=self.text))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Response(Edit):
     """The response is this body, whole, with status 200."""
 
@@ -54,9 +55,14 @@ class Response(Edit):
     body: bytes
 
     @classmethod
-    def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return the content of each file."""
-        return [cls(body=file_bytes(path, "--response")) for path in given["response"]]
+    def parsed(cls, value: str, given: Given) -> Edit:
+        """Return the edit with the file's bytes."""
+        return cls(file_bytes(value, "--response"))
+
+    @classmethod
+    def of(cls, body: bytes | str) -> Response:
+        """Return the edit with this body, a text as UTF-8."""
+        return cls(body.encode() if isinstance(body, str) else body)
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return the response, proven to be one that the provider's SDK reads."""
@@ -66,7 +72,7 @@ class Response(Edit):
         return self.at(step, response=encode_body(exchange.request, exchange.response, self.body))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ToolInput(Edit):
     """The model calls its first tool (or the first of that name) with this input."""
 
@@ -82,14 +88,13 @@ class ToolInput(Edit):
     )
 
     value: object
-    tool: str | None = None
+    tool: str | None = field(default=None, kw_only=True)
 
     @classmethod
-    def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return an input for each value, all of the same tool."""
-        tool = next(iter(given["tool"]), None)
-        flag = cls.flags[0]
-        return [cls(value=json_value(text_value(one, flag), flag), tool=tool) for one in given["tool_input"]]
+    def parsed(cls, value: str, given: Given) -> Edit:
+        """Return the edit with the JSON, of the tool that --tool names."""
+        found = json_value(text_value(value, "--tool-input"), "--tool-input")
+        return cls(found, tool=next(iter(given["tool"]), None))
 
     @property
     def label(self) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import TAILS, Intervention, Kind, Tail
-from tracefork_otel.tape.tape import Tape
 
 from ...flag import Flag
+
+if TYPE_CHECKING:
+    from tracefork_otel.exchange import Exchange
+    from tracefork_otel.tape.tape import Tape
 
 Given: TypeAlias = Mapping[str, Sequence[str]]
 """The values of each flag by its name: none where it was not given, one (of no meaning) for a switch."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Edit(ABC):
     """What to change at a step, whichever run that will be: one edit binds to any number of runs."""
 
@@ -30,9 +32,14 @@ class Edit(ABC):
     """Whether it gives the step's response itself, so that at the last step it decides what is graded."""
 
     @classmethod
-    @abstractmethod
     def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return one edit a variant that the values of its flags ask for."""
+        """Return one edit a variant that the values of its flags ask for: one for each of the first flag."""
+        return [cls.parsed(value, given) for value in given[cls.flags[0].name]]
+
+    @classmethod
+    def parsed(cls, value: str, given: Given) -> Edit:
+        """Return the edit that this value of the first flag asks for, or that the switch is."""
+        return cls()
 
     @abstractmethod
     def change(self, tape: Tape, step: int) -> Intervention:
@@ -45,7 +52,7 @@ class Edit(ABC):
 
     @property
     def variant(self) -> str:
-        """The label and what is set, for telling variants apart."""
+        """The label with what is set, by which variants are told apart."""
         return self.label
 
     def bind(self, tape: Tape, step: int, *, tail: Tail = "live") -> Intervention:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
-from tracefork_otel import exchange
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Kind
-from tracefork_otel.tape.tape import Tape
 
 from ...flag import Flag
 from .edit import Edit, Given
+
+if TYPE_CHECKING:
+    from tracefork_otel import exchange
+    from tracefork_otel.tape.tape import Tape
 
 FaultName: TypeAlias = Literal["429", "500", "529", "timeout", "disconnect"]
 FAULTS: tuple[FaultName, ...] = get_args(FaultName)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fault(Edit):
     """The request fails: the provider's own error of a status, a read timeout, a break in mid-body."""
 
@@ -30,16 +31,17 @@ class Fault(Edit):
     name: FaultName
 
     @classmethod
-    def named(cls, name: str) -> Fault:
+    def named(cls, name: str | int) -> Fault:
         """Return the fault of that name."""
-        if name not in FAULTS:
+        found: FaultName | None = next((known for known in FAULTS if known == str(name)), None)
+        if found is None:
             raise UsageError(f"{name} is no fault: use one of {', '.join(FAULTS)}")
-        return cls(name=name)
+        return cls(found)
 
     @classmethod
-    def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return each of the faults."""
-        return [cls.named(one) for one in given["fault"]]
+    def parsed(cls, value: str, given: Given) -> Edit:
+        """Return the fault of that name."""
+        return cls.named(value)
 
     @property
     def label(self) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlsplit
 
-from tracefork_otel import exchange
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Kind
-from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.paths import parse_path
 
 from ...flag import Flag, assignment, text_value
 from ...spelling import short
 from .edit import Edit, Given
+
+if TYPE_CHECKING:
+    from tracefork_otel import exchange
+    from tracefork_otel.tape.tape import Tape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,13 @@ class Request(Edit):
             raise UsageError(f"{twice} is set twice in one edit: give one value, or make two variants")
         if self.model is not None and ("model",) in paths:
             raise UsageError("the model is set twice, by --set and by --model: give one of them")
+
+    @classmethod
+    def setting(
+        cls, *, set: Mapping[str, object] | None = None, system: str | None = None, model: str | None = None
+    ) -> Request:
+        """Return the edit with these values by their JSON paths."""
+        return cls(changes=tuple((set or {}).items()), system=system, model=model)
 
     @classmethod
     def variants(cls, given: Given) -> Sequence[Edit]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Kind
-from tracefork_otel.tape.tape import Tape
 
 from ...flag import Flag
-from .edit import Edit, Given, ending
+from .edit import Edit, ending
+
+if TYPE_CHECKING:
+    from tracefork_otel.tape.tape import Tape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Resample(Edit):
     """The same request goes out for real, and the model answers anew."""
 
@@ -23,28 +24,18 @@ class Resample(Edit):
     edited: ClassVar[bool] = False
     answers: ClassVar[bool] = False
 
-    @classmethod
-    def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return the one that there is."""
-        return [cls()]
-
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return an intervention without any bytes."""
         return self.at(step)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Noop(Edit):
     """Nothing is changed: the recorded response is served."""
 
     kind: ClassVar[Kind] = "noop"
     flags: ClassVar[tuple[Flag, ...]] = (Flag("noop", "Nothing is changed."),)
     edited: ClassVar[bool] = False
-
-    @classmethod
-    def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return the one that there is."""
-        return [cls()]
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return an intervention without any bytes; UsageError where none were recorded."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tracefork_otel.decorators.values import exact
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Kind
-from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.dumps import dumps
 
 from ...flag import Flag, json_or_text, text_value
@@ -17,10 +16,11 @@ from ...spelling import short
 from .edit import Edit, Given
 
 if TYPE_CHECKING:
+    from tracefork_otel.tape.tape import Tape
     from tracefork_otel.wire.writing import ToolResult as Carried
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ToolResult(Edit):
     """The tool's next call after the step's answer gives this value.
 
@@ -40,29 +40,25 @@ class ToolResult(Edit):
     """The value for a tool that gave a text."""
 
     @classmethod
-    def giving(cls, tool: str, value: object, *, text: str | None = None) -> ToolResult:
-        """Return the edit whose text is the value as JSON, unless it is given."""
-        if not tool:
+    def giving(cls, name: str, value: object, *, text: str | None = None) -> ToolResult:
+        """Return the edit; a tool that gave a text is given one: `text`, or else the value as JSON."""
+        if not name:
             raise UsageError("a tool result needs the tool's name")
         spelled = exact(value)
         if spelled is None:
-            raise UsageError(f"the result of {tool} is no JSON value: {value!r}; give it as text")
+            raise UsageError(f"the result of {name} is no JSON value: {value!r}; give it as text")
         said = value if isinstance(value, str) else spelled
-        return cls(tool=tool, value=value, text=said if text is None else text)
+        return cls(name, value, said if text is None else text)
 
     @classmethod
-    def variants(cls, given: Given) -> Sequence[Edit]:
-        """Return a result for each NAME=VALUE, whose value is JSON where it is JSON, else the text itself."""
-        return [cls._of(one) for one in given["tool_result"]]
-
-    @classmethod
-    def _of(cls, given: str) -> ToolResult:
-        name, equals, value = given.partition("=")
+    def parsed(cls, value: str, given: Given) -> Edit:
+        """Return the edit of NAME=VALUE, whose value is JSON where it is JSON, else the text itself."""
+        name, equals, result = value.partition("=")
         if not (equals and name.strip()):
             raise UsageError(
-                f"--tool-result {given!r} is not NAME=VALUE: write it like 'check_seats={{\"seats\": 0}}'"
+                f"--tool-result {value!r} is not NAME=VALUE: write it like 'check_seats={{\"seats\": 0}}'"
             )
-        text = text_value(value, "--tool-result")
+        text = text_value(result, "--tool-result")
         return cls.giving(name.strip(), json_or_text(text), text=text)
 
     @property
