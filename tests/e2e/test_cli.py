@@ -194,6 +194,15 @@ def test_tape_goes_to_another_store_and_replays_there(recorded: Path, tmp_path: 
     assert (again.status, "already" in again.out) == (0, True)
 
 
+def test_a_tape_file_is_exported_like_the_run_it_is_of(recorded: Path, tmp_path: Path) -> None:
+    """Where a command takes a run it takes a tape file, without any store."""
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    assert tracefork("tape", "export", "last", "-o", first, cwd=recorded).status == 0
+    again = tracefork("tape", "export", first, "-o", second, cwd=tmp_path)
+    assert again.status == 0, again.err
+    assert second.read_bytes() == first.read_bytes()
+
+
 def test_doctor_finds_a_healthy_store_healthy_and_names_a_damaged_file(folder: Path) -> None:
     """A whole store is status 0; a truncated segment is named, status 1, and the other runs stay readable."""
     assert tracefork("doctor", cwd=folder).status == 0
