@@ -188,6 +188,7 @@ FACTS = (
     Column("streamed", BOOLEAN),
     Column("response_text", TEXT),
     Column("reply", SAID),
+    Column("asked", SAID),
 )
 TABLES: dict[str, tuple[Column, ...]] = {
     "exchanges": EXCHANGES,

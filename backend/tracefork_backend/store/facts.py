@@ -18,13 +18,17 @@ from tracefork_otel.store.manifest import SegmentEntry
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 4
+    from tracefork_otel.wire.messages import Message
+
+VERSION = 5
 """Grows when what is read from the same bytes changes: older facts files are then written anew."""
+_READ_BY_SQL = frozenset({"anthropic", "openai_chat", "openai_responses", "gemini"})
+"""The forms whose plain bodies the view `messages` reads itself; for others the facts have the messages."""
 
 
 def row_of(exchange: Exchange) -> dict[str, Any] | None:
     """The row of the exchange, or None where no provider is known and the body reads as it is."""
-    from tracefork_otel.wire.facts import facts_of, recorded_body
+    from tracefork_otel.wire.facts import facts_of, recorded_body, request_messages
 
     response, found = exchange.response, facts_of(exchange)
     encoding = response.header("content-encoding") if response else None
@@ -35,6 +39,7 @@ def row_of(exchange: Exchange) -> dict[str, Any] | None:
     row: dict[str, Any] = {"trace_id": exchange.trace_id, "span_id": exchange.span_id, "response_text": text}
     if found is None:
         return row
+    by_sql = found.form in _READ_BY_SQL
     return row | {
         "provider": found.provider,
         "operation": found.operation,
@@ -48,13 +53,17 @@ def row_of(exchange: Exchange) -> dict[str, Any] | None:
         "streamed": found.streamed,
         # A plain JSON reply is read by the view from the body itself: kept here too, it would stand twice
         # in the store, a quarter of its size.
-        "reply": None
-        if text is None and not found.streamed
-        else [
-            {"role": said.role, "kind": said.kind, "name": said.name, "content": said.content}
-            for said in found.reply
-        ],
+        "reply": None if by_sql and text is None and not found.streamed else _rows(found.reply),
+        "asked": None if by_sql else _rows(request_messages(found.form, exchange.request.body)),
     }
+
+
+def _rows(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return the messages as they stand in a row."""
+    return [
+        {"role": said.role, "kind": said.kind, "name": said.name, "content": said.content}
+        for said in messages
+    ]
 
 
 def _decoded_text(body: bytes | None) -> str | None:

@@ -259,7 +259,7 @@ SELECT
 FROM _steps e
 JOIN _bodies b ON b.trace_id = e.trace_id AND b.step = e.step
 LEFT JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id
-WHERE coalesce(f.operation, _attribute(e.attributes, 'gen_ai.operation.name')) IS NOT NULL;
+WHERE coalesce(f.operation, _attribute(e.attributes, 'gen_ai.operation.name')) IS NOT NULL AND f.asked IS NULL;
 
 CREATE OR REPLACE VIEW _blocks AS
 SELECT trace_id, step, turn, place, said.role, said.b, _block_kind(_string(said.b, '$.type')) AS kind
@@ -330,9 +330,14 @@ FROM (
         FROM _blocks
     )
     UNION ALL
-    SELECT trace_id, step, 2147483647, place, said.role, said.kind, said.name, said.content, NULL
+    SELECT trace_id, step, turn, place, said.role, said.kind, said.name, said.content, NULL
     FROM (
-        SELECT e.trace_id, e.step, unnest(f.reply) AS said, generate_subscripts(f.reply, 1) AS place
+        SELECT e.trace_id, e.step, 2147483647 AS turn, unnest(f.reply) AS said, generate_subscripts(f.reply, 1) AS place
+        FROM _steps e
+        JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id
+        UNION ALL
+        -- Of forms that are not read here.
+        SELECT e.trace_id, e.step, 0, unnest(f.asked), generate_subscripts(f.asked, 1)
         FROM _steps e
         JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id
     )
