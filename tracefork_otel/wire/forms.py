@@ -50,6 +50,11 @@ FORMS = (
         ),
     ),
     Form("openai_chat", f"{_HERE}.openai_chat", (Path(_DEPLOYMENT + "/chat/completions", "openai"),)),
+    Form(
+        "openai_completions",
+        f"{_HERE}.openai_completions",
+        (Path(_DEPLOYMENT + r"(?<!/chat)(?<!/fim)/completions", "openai", "text_completion"),),
+    ),
     Form("openai_responses", f"{_HERE}.openai_responses", (Path(_DEPLOYMENT + "/responses", "openai"),)),
     Form(
         "gemini",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .json_values import dumps, mapping, string
-from .messages import Message, base64_note, message
+from .json_values import count, dumps, mapping, string
+from .messages import Message, Usage, base64_note, message
 
 if TYPE_CHECKING:
     from ..exchange import Headers
@@ -43,6 +43,40 @@ def error_type(told: Any) -> str:
     """Return an error's type or code, in OpenAI's and its copiers' shapes."""
     found = mapping(told)
     return string(found.get("type")) or string(found.get("code")) or "error"
+
+
+def read_usage(usage: dict[str, Any]) -> Usage:
+    """Return the counts; on this wire the input holds the cached parts already."""
+    details = mapping(usage.get("prompt_tokens_details"))
+    cached = count(details.get("cached_tokens"))
+    return Usage(
+        input_tokens=count(usage.get("prompt_tokens")),
+        output_tokens=count(usage.get("completion_tokens")),
+        # DeepSeek's name for the same count.
+        cached_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
+        cache_write_tokens=count(details.get("cache_write_tokens")),
+    )
+
+
+def write_usage(recorded: dict[str, Any], counted: Usage, times: int) -> dict[str, Any]:
+    """Return the usage of a reply that counts this, to the recorded input where one is known."""
+    given = count(recorded.get("prompt_tokens"))
+    given = counted.input_tokens if given is None else given
+    output = None if counted.output_tokens is None else counted.output_tokens * times
+    return {
+        **recorded,
+        "prompt_tokens": given,
+        "completion_tokens": output,
+        "total_tokens": None if given is None or output is None else given + output,
+        "prompt_tokens_details": recorded.get("prompt_tokens_details")
+        or {"cached_tokens": counted.cached_tokens or 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": counted.thinking_tokens or 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
 
 
 def part_message(role: str, part: dict[str, Any]) -> Message:

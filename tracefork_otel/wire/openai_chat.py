@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from . import openai
 from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
-from .messages import Asked, Message, Reply, Turn, Usage, flat, message
+from .messages import Asked, Message, Reply, Turn, flat, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text
 from .writing import FIXED_DATE, Call, ToolInput, ToolResult, deltas, numbered, shifted, without
 
@@ -51,7 +51,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
         model=string(whole.get("model")),
         response_id=string(whole.get("id")),
         error_type=None if error is None else error_type(error),
-        usage=_usage(mapping(whole.get("usage"))),
+        usage=openai.read_usage(mapping(whole.get("usage"))),
     )
 
 
@@ -141,7 +141,9 @@ def write_reply(
             for index, (one, reason) in enumerate(zip(said * wanted, reasons * wanted, strict=False))
             if index < wanted
         ],
-        "usage": _counted(mapping(frame.get("usage")), reply.usage, wanted if len(said) == 1 else 1),
+        "usage": openai.write_usage(
+            mapping(frame.get("usage")), reply.usage, wanted if len(said) == 1 else 1
+        ),
     }
 
 
@@ -246,40 +248,6 @@ def _choice_of(index: int, known: dict[str, Any]) -> dict[str, Any]:
         for _, call in sorted(known["calls"].items())
     ]
     return {"index": index, "message": said, "finish_reason": known["finish_reason"]}
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    """Return the counts; on this wire the input holds the cached parts already."""
-    details = mapping(usage.get("prompt_tokens_details"))
-    cached = count(details.get("cached_tokens"))
-    return Usage(
-        input_tokens=count(usage.get("prompt_tokens")),
-        output_tokens=count(usage.get("completion_tokens")),
-        # DeepSeek's name for the same count.
-        cached_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
-        cache_write_tokens=count(details.get("cache_write_tokens")),
-    )
-
-
-def _counted(recorded: dict[str, Any], counted: Usage, times: int) -> dict[str, Any]:
-    """Return the usage of a reply that counts this, to the recorded input where one is known."""
-    given = count(recorded.get("prompt_tokens"))
-    given = counted.input_tokens if given is None else given
-    output = None if counted.output_tokens is None else counted.output_tokens * times
-    return {
-        **recorded,
-        "prompt_tokens": given,
-        "completion_tokens": output,
-        "total_tokens": None if given is None or output is None else given + output,
-        "prompt_tokens_details": recorded.get("prompt_tokens_details")
-        or {"cached_tokens": counted.cached_tokens or 0, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": counted.thinking_tokens or 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
 
 
 def _shifted(usage: dict[str, Any], old: str, new: str) -> dict[str, Any]:
