@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from tracefork_otel.exchange import Exchange
 
-    from ..rerun.result import Fork
     from ..store import Run
 
 
@@ -51,19 +50,6 @@ def graded_run(run: Run) -> Graded:
         output=attributes.get("tracefork.result"),
         exit_status=run.start.exit_status,
         last_text=last_text(run.exchanges),
-    )
-
-
-def graded_fork(fork: Fork) -> Graded:
-    """What a fork shows an oracle; one that never was what was asked for has a problem instead."""
-    return Graded(
-        run_id=fork.run_id,
-        output=fork.output,
-        exit_status=fork.exit_status,
-        last_text=fork.last_text or "",
-        stdout=fork.stdout,
-        stderr=fork.stderr,
-        problem=None if fork.gradable else str(fork.problem),
     )
 
 

@@ -18,7 +18,6 @@ from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.tape import Tape
 
-from ..grading.graded import graded_fork
 from ..grading.oracle import Oracle, grade
 from ..store import Run, Store, open_store
 from ..writeback import RootSpan
@@ -312,7 +311,7 @@ class _Attempt:
         outcome: bool | None = None
         try:
             if oracle is not None and fork.gradable:
-                outcome = grade(oracle, graded_fork(fork))
+                outcome = grade(oracle, fork.graded())
         finally:
             self.root.end(
                 outcome=outcome,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from tracefork_otel.errors import AgentFailed, Drift, StoreError, UsageError
 from tracefork_otel.play.intervention import Kind, Tail
 
+from ..grading.graded import Graded
 from .records import DriftReport, Leak
 
 if TYPE_CHECKING:
@@ -111,6 +112,18 @@ class Fork:
     def gradable(self) -> bool:
         """Whether an oracle can say how it ended: the agent ran to its end, changed as asked."""
         return self.problem is None or self.problem.kind in GRADED
+
+    def graded(self) -> Graded:
+        """Return what an oracle is shown; a fork that is not what was asked for has a problem instead."""
+        return Graded(
+            run_id=self.run_id,
+            output=self.output,
+            exit_status=self.exit_status,
+            last_text=self.last_text or "",
+            stdout=self.stdout,
+            stderr=self.stderr,
+            problem=None if self.gradable else str(self.problem),
+        )
 
     @property
     def run(self) -> Run:
