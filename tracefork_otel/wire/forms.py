@@ -35,6 +35,9 @@ class Form(NamedTuple):
 
 _HERE = "tracefork_otel.wire"
 _DEPLOYMENT = r"(?:/deployments/(?P<deployment>[^/]+)(?:/.*)?)?"
+_BEDROCK = r"/model/(?P<model>.+)"
+# Models that make no text are called by the same path.
+_SPEAKING = r"/model/(?P<model>(?!.*(?:embed|rerank|image|canvas|reel|stability\.|marengo)).+)"
 _GEMINI = r"/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+):(?:generateContent|streamGenerateContent)"
 
 FORMS = (
@@ -63,6 +66,16 @@ FORMS = (
             Path(r"/(?:publishers|projects)/.*" + _GEMINI, "gcp.vertex_ai", "generate_content"),
             Path(_GEMINI, "gcp.gemini", "generate_content"),
         ),
+    ),
+    Form(
+        "bedrock_converse",
+        f"{_HERE}.bedrock_converse",
+        (Path(_BEDROCK + "/converse(?:-stream)?", "aws.bedrock"),),
+    ),
+    Form(
+        "bedrock_invoke",
+        f"{_HERE}.bedrock_invoke",
+        (Path(_SPEAKING + "/invoke(?:-with-response-stream)?", "aws.bedrock"),),
     ),
 )
 """Adding a form is adding its file and its line here; tests/otel/wire/test_forms.py is the recipe."""

@@ -356,12 +356,19 @@ def _tool_result(name: str | None, called: str | None, where: str, response: Any
     """Return where a function's response says what the function returned."""
     wrapper = next((key for key in _WRAPPERS if key in mapping(response)), None)
     if wrapper is not None:
-        text = isinstance(response[wrapper], str)
-        return ToolResult(name=name, call_id=called, path=f"{where}.{wrapper}", text=text)
+        path = f"{where}.{wrapper}"
+        if isinstance(response[wrapper], str):
+            return ToolResult(name=name, call_id=called, path=path)
+        return ToolResult(name=name, call_id=called, path=path, saying=lambda value, text: value)
     if list(mapping(response)) == ["error"]:
         undone = ((f"{where}.error", None),)
         return ToolResult(name=name, call_id=called, path=f"{where}.{_WRAPPERS[0]}", undone=undone)
-    return ToolResult(name=name, call_id=called, path=where, text=False)
+    return ToolResult(name=name, call_id=called, path=where, saying=_object)
+
+
+def _object(value: object, text: str) -> object:
+    """Return the value as a whole response, which has to be an object."""
+    return value if isinstance(value, dict) else {_WRAPPERS[0]: value}
 
 
 def _parts(turn: Turn, ids: IdSource) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ _STALE = frozenset(
         "retry-after-ms",
         "trailer",
         "transfer-encoding",
+        "x-amzn-errortype",
         "x-should-retry",
     }
 )

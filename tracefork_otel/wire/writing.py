@@ -124,16 +124,8 @@ class ToolResult:
     """The JSON path of what it says."""
     undone: tuple[tuple[str, object], ...] = ()
     """Further edits that another result needs, such as that it is no error."""
-    text: bool = True
-    """Whether the wire has it as text, else as a JSON value."""
-
-    def saying(self, value: object, text: str) -> object:
-        """Return what stands at the path if the tool gave this value, which is this as text."""
-        if self.text:
-            return text
-        # A whole response of a function has to be an object.
-        whole = self.path.endswith(".response") and not isinstance(value, dict)
-        return {"result": value} if whole else value
+    saying: Callable[[object, str], object] = lambda value, text: text
+    """Return what stands at the path if the tool gave this value, which is this as text."""
 
 
 def tokens(text: str) -> int:

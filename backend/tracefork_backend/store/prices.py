@@ -57,12 +57,17 @@ def cost_of(
     """Return what a call cost by its facts, None where nobody knows.
 
     The price is that of the first of `models` that the list has, by default of the model that answered and of
-    the one asked for; `asked_tokens` counts its input where the wire did not.
+    the one asked for, which comes first where it is the answering one's name and more: Bedrock bills
+    `global.anthropic.claude-…` by another price than its regions' `claude-…`. `asked_tokens` counts the input
+    where the wire did not.
     """
     asked = asked_tokens if facts.input_tokens is None else facts.input_tokens
     if asked is None:
         return None
-    for model in models or (facts.response_model, facts.model):
+    told = (facts.response_model, facts.model)
+    if facts.response_model and facts.model and facts.response_model in facts.model:
+        told = (facts.model, facts.response_model)
+    for model in models or told:
         cost = model and cost_usd(
             facts.provider,
             model,

@@ -405,7 +405,7 @@ def test_the_system_prompt_has_its_place(member: str | None) -> None:
 def test_tool_results_are_found() -> None:
     """A function's response is known by its call's id, and in the last turn by its name."""
     (found,) = tool_results(asked(WHOLE))
-    assert (found.name, found.call_id, found.text) == ("weather", "c8d1", True)
+    assert (found.name, found.call_id, found.saying({}, "{}")) == ("weather", "c8d1", "{}")
     edited = json.loads(apply_edits(asked(WHOLE).body, [(found.path, "Sonne")]))
     assert edited["contents"][2]["parts"][0]["functionResponse"]["response"] == {"result": "Sonne"}
     answers = [
@@ -413,7 +413,8 @@ def test_tool_results_are_found() -> None:
         for one in ({"a": 1}, {"error": "no"})
     ]
     first, last = tool_results(asked(WHOLE, {"contents": answers}))
-    assert (first.call_id, first.text, last.call_id) == (None, False, "f")
+    assert (first.call_id, last.call_id) == (None, "f")
+    assert [first.saying(value, "said") for value in ({"b": 2}, 3)] == [{"b": 2}, {"result": 3}]
     assert last.undone == (("contents[1].parts[0].functionResponse.response.error", None),)
 
 

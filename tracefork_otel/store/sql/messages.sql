@@ -252,6 +252,8 @@ SELECT
     END AS replied,
     CASE
         WHEN regexp_matches(e.url, '(/v1/messages|:(streamRawPredict|rawPredict))/?(\?|$)') THEN 'anthropic'
+        WHEN regexp_matches(e.url, '/invoke(-with-response-stream)?/?(\?|$)')
+            AND contains(b.request_text, '"anthropic_version"') THEN 'anthropic'
         WHEN regexp_matches(e.url, '/responses/?(\?|$)') THEN 'responses'
         WHEN regexp_matches(e.url, '(:|%3[Aa])(g|streamG)enerateContent/?(\?|$)') THEN 'gemini'
         ELSE 'chat'

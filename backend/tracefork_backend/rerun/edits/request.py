@@ -120,7 +120,7 @@ def _model_path(asked: exchange.Request, model: str) -> str | None:
     if named is None:
         return None
     path = urlsplit(asked.url).path
-    spellings = "|".join(map(re.escape, (named, quote(named, safe=""))))
+    spellings = "|".join(map(re.escape, (named, quote(named, safe=""), quote(named, safe=":"))))
     place = re.search(rf"/(?:models|tunedModels|endpoints|deployments|model)/({spellings})(?=[/:%])", path)
     if place is None:
         raise UsageError(
