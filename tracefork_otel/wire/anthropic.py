@@ -17,6 +17,7 @@ from .writing import (
     numbered,
     shifted,
     signature,
+    spaced,
     without,
 )
 
@@ -407,7 +408,7 @@ def _deltas(block: dict[str, Any], cut: Cut) -> Iterator[dict[str, Any]]:
             yield {"type": "thinking_delta", "thinking": piece}
         yield {"type": "signature_delta", "signature": string(block.get("signature")) or ""}
     elif kind.endswith("tool_use"):
-        yield from _input_deltas(compact(block.get("input") or {}), cut)
+        yield from _input_deltas(spaced(block.get("input") or {}), cut)
 
 
 def _input_deltas(spelled: str, cut: Cut) -> list[dict[str, Any]]:

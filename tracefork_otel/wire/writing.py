@@ -160,6 +160,11 @@ def compact(value: Any) -> str:
     return _dumps(value, spaced=False, escaped=False)
 
 
+def spaced(value: Any) -> str:
+    """Return the value as JSON with a space after each colon and comma."""
+    return _dumps(value, spaced=True, escaped=False)
+
+
 def _dumps(value: Any, *, spaced: bool, escaped: bool) -> str:
     """Return the value as JSON on one line."""
     separators = (", ", ": ") if spaced else (",", ":")

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 from ..network.listen import HOST, Listener, bind
 from . import answers, raw
-from .answers import Dialect, dialect_of
+from .apis import Api, api_at, read
 from .model import Behaviour, Call, Ids, Reply
 from .wire import Answer, Send, write
 
@@ -153,43 +153,41 @@ class ModelServer:
         ids = Ids(rng, seeded=self._seed is not None)
         if path == _COUNT_TOKENS:
             return answers.token_count(request.body, ids)
-        found = dialect_of(path)
+        found = api_at(path)
         if found is None:
             return answers.not_found(path, ids)
         return await self._model_answer(*found, request, rng, ids)
 
     async def _model_answer(
-        self, dialect: Dialect, told: Mapping[str, Any], request: Recorded, rng: random.Random, ids: Ids
+        self, api: Api, told: Mapping[str, Any], request: Recorded, rng: random.Random, ids: Ids
     ) -> Answer:
         if request.method != "POST":
-            return answers.failure(dialect, Reply(status=405, text="Method Not Allowed"), ids)
+            return answers.failure(api, Reply(status=405, text="Method Not Allowed"), ids)
         try:
             body = request.json()
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            return answers.failure(dialect, Reply(status=400, text="The request body is not valid JSON"), ids)
+            return answers.failure(api, Reply(status=400, text="The request body is not valid JSON"), ids)
         body = {**body, **told}
-        problem = dialect.wire.check(body)
+        problem = api.check(body)
         if problem is not None:
-            return answers.failure(dialect, Reply(status=400, text=problem), ids)
+            return answers.failure(api, Reply(status=400, text=problem), ids)
         try:
-            reply = await self._reply(dialect, body, request, rng)
+            reply = await self._reply(api, body, request, rng)
         except Exception as error:
             self.errors.append(error)
             why = f"the behaviour raised {type(error).__name__}: {error}"
             refused = Reply(status=500, text=why, headers=(("x-should-retry", "false"),))
-            return answers.failure(dialect, refused, ids)
-        return answers.answer(dialect, body, reply, length=len(request.body), ids=ids)
+            return answers.failure(api, refused, ids)
+        return answers.answer(api, body, reply, length=len(request.body), ids=ids)
 
-    async def _reply(
-        self, dialect: Dialect, body: Mapping[str, Any], request: Recorded, rng: random.Random
-    ) -> Reply:
-        said = dialect.wire.read(body)
+    async def _reply(self, api: Api, body: Mapping[str, Any], request: Recorded, rng: random.Random) -> Reply:
+        said = read(api, body)
         index, self._calls = self._calls, self._calls + 1
         call = Call(
-            provider=dialect.provider,
-            operation=dialect.operation,
+            provider=api.provider,
+            operation=api.operation,
             index=index,
             body=body,
             system=said.system,
