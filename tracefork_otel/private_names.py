@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
-from opentelemetry.util._decorator import _agnosticcontextmanager as AGNOSTIC
-
 SEND = "_send_single_request"
 """`Client` and `AsyncClient` of httpx2 and httpx: one request, one response, below redirects and auth."""
 TRANSPORT_FOR_URL = "_transport_for_url"
@@ -20,6 +17,8 @@ GLOBAL_PROVIDER = "_TRACER_PROVIDER"
 
 PROXY_TRACER = "_tracer"
 """`opentelemetry.trace.ProxyTracer`: the tracer behind it, which does nothing until a provider is set."""
+INITIALIZING = "_initializing"
+"""The `__spec__` of a module: whether it is still being imported."""
 
 
 class Private(NamedTuple):
@@ -27,38 +26,37 @@ class Private(NamedTuple):
 
     module: str
     owner: str | None
-    """A class of the module, or None for the module itself."""
+    """A class or another attribute of the module, or None for the module itself."""
     name: str
-    on_instance: bool = False
-    """True if only instances have it."""
+    made_with: tuple[object, ...] | None = None
+    """What an instance is made with, if only instances have it."""
 
+
+_CLIENTS = (("httpx2", "Client"), ("httpx2", "AsyncClient"), ("httpx", "Client"), ("httpx", "AsyncClient"))
+_PROXY = ("_instrumenting_module_name", "_instrumenting_library_version", "_schema_url", "_attributes")
+_UVICORN = ("startup", "main_loop", "on_tick", "shutdown", "capture_signals")
 
 PRIVATE_NAMES: tuple[Private, ...] = (
-    Private("httpx2", "Client", SEND),
-    Private("httpx2", "AsyncClient", SEND),
-    Private("httpx", "Client", SEND),
-    Private("httpx", "AsyncClient", SEND),
-    Private("httpx2", "Client", TRANSPORT_FOR_URL),
-    Private("httpx2", "AsyncClient", TRANSPORT_FOR_URL),
-    Private("httpx", "Client", TRANSPORT_FOR_URL),
-    Private("httpx", "AsyncClient", TRANSPORT_FOR_URL),
+    *(Private(module, owner, name) for module, owner in _CLIENTS for name in (SEND, TRANSPORT_FOR_URL)),
     Private("opentelemetry.context", None, "_SUPPRESS_INSTRUMENTATION_KEY"),
     Private("opentelemetry.context", None, RUNTIME_CONTEXT),
-    Private("opentelemetry.context.contextvars_context", "ContextVarsRuntimeContext", CURRENT_CONTEXT, True),
+    Private("opentelemetry.context.contextvars_context", "ContextVarsRuntimeContext", CURRENT_CONTEXT, ()),
     Private("opentelemetry.trace", None, GLOBAL_PROVIDER),
     Private("opentelemetry.trace", "ProxyTracer", PROXY_TRACER),
+    *(Private("opentelemetry.trace", "ProxyTracer", name, ("library",)) for name in _PROXY),
     Private("opentelemetry.util._decorator", None, "_agnosticcontextmanager"),
+    Private("json", "__spec__", INITIALIZING),
+    # What clocks and randomness end in, and the lanes of those who draw.
+    Private("uuid", None, "_generate_time_safe"),
+    Private("random", None, "_inst"),
+    Private("random", None, "_urandom"),
+    Private("threading", "Thread", "_target", ()),
+    Private("asyncio.events", None, "_get_running_loop"),
+    # How an interpreter ends, for a forked child that has to end like one.
+    Private("threading", None, "_shutdown"),
+    Private("atexit", None, "_run_exitfuncs"),
+    # Without an underscore, and documented nowhere: what the backend's server replaces and asks.
+    *(Private("uvicorn", "Server", name) for name in _UVICORN),
+    Private("uvicorn.server", "ServerState", "connections", ()),
+    Private("uvicorn.server", "ServerState", "tasks", ()),
 )
-
-__all__ = [
-    "AGNOSTIC",
-    "CURRENT_CONTEXT",
-    "GLOBAL_PROVIDER",
-    "PRIVATE_NAMES",
-    "PROXY_TRACER",
-    "RUNTIME_CONTEXT",
-    "SEND",
-    "SUPPRESS",
-    "TRANSPORT_FOR_URL",
-    "Private",
-]

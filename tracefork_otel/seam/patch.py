@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
 
 from .. import private_names as names
 from ..log import warn_once
@@ -107,4 +108,4 @@ def _async_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[..
 def _suppressed() -> bool:
     # Exporters set this around their own calls. The key for HTTP spans alone is set by SDK instrumentations
     # around the very calls that are to be recorded, so it does not count.
-    return bool(otel_context.get_value(names.SUPPRESS))
+    return bool(otel_context.get_value(SUPPRESS))

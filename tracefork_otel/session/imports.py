@@ -3,81 +3,53 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from types import ModuleType
-from typing import Any
 
+from wrapt import register_post_import_hook
+
+from .. import private_names as names
 from ..log import LOG
 
 Callback = Callable[[ModuleType], None]
 
-_waiting: dict[str, list[Callback]] = {}
-
 
 def when_imported(name: str, callback: Callback) -> Callable[[], None]:
-    """Call back with the module, now or right after its import; return what forgets about it."""
-    module = sys.modules.get(name)
-    if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
-        callback(module)
-        return lambda: None
-    _waiting.setdefault(name, []).append(callback)
-    if _FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, _FINDER)
-    return lambda: _forget(name, callback)
+    """Call back with the module, now or right after its import; return what forgets about it.
 
-
-def _forget(name: str, callback: Callback) -> None:
-    callbacks = _waiting.get(name, [])
-    if callback in callbacks:
-        callbacks.remove(callback)
-    if not callbacks:
-        _waiting.pop(name, None)
-    if not _waiting and _FINDER in sys.meta_path:
-        sys.meta_path.remove(_FINDER)
-
-
-class _Finder:
-    """Finds nothing itself: it lets the other finders find, and watches the module being executed."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The spec that the other finders have for a module that somebody waits for, else None."""
-        if name not in _waiting:
-            return None
-        for finder in list(sys.meta_path):
-            find = getattr(finder, "find_spec", None)
-            if finder is self or find is None:
-                continue
-            spec: ModuleSpec | None = find(name, path, target)
-            if spec is not None:
-                if spec.loader is not None and hasattr(spec.loader, "exec_module"):
-                    _watch(name, spec.loader)
-                return spec
-        return None
-
-
-def _watch(name: str, loader: Any) -> None:
-    execute = loader.exec_module
-
-    def exec_module(module: ModuleType) -> None:
-        execute(module)
-        for callback in _waiting.pop(name, []):
-            try:
-                callback(module)
-            except Exception:
-                LOG.exception("tracefork could not hook into %s", name)
-
-    try:
-        loader.exec_module = exec_module
-    except AttributeError:
+    The hooks are wrapt's, as those of other tracers are: a finder of our own would meet theirs.
+    """
+    if _is_being_imported(name):
+        with suppress(Exception):
+            import_module(name)  # waits for another thread's import
+    if _is_being_imported(name):
         LOG.warning(
-            "tracefork cannot see when %s is imported (its loader is %r): call "
+            "tracefork cannot see when the import of %s ends, as it was called from within: call "
             "TraceforkInstrumentor().instrument() after that import",
             name,
-            type(loader).__name__,
         )
+        return lambda: None
+    wanted = True
+
+    def hook(module: ModuleType) -> None:
+        if not wanted:
+            return
+        try:
+            callback(module)
+        except Exception:
+            LOG.exception("tracefork could not hook into %s", name)
+
+    def forget() -> None:
+        # wrapt has no way to take a hook off again.
+        nonlocal wanted
+        wanted = False
+
+    register_post_import_hook(hook, name)
+    return forget
 
 
-_FINDER: Any = _Finder()
+def _is_being_imported(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, names.INITIALIZING, False))

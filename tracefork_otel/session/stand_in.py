@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.util._decorator import _agnosticcontextmanager
 
-from ..private_names import AGNOSTIC
 from . import current, providers, root
 
 
@@ -24,7 +24,7 @@ class RootedTracer(trace.Tracer):
             context = root.context(session)
         return self._real.start_span(name, context, *args, **kwargs)
 
-    @AGNOSTIC
+    @_agnosticcontextmanager
     def start_as_current_span(
         self,
         name: str,
