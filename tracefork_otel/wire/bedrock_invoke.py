@@ -162,10 +162,10 @@ def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdS
 def _asked(request: dict[str, Any]) -> WireForm:
     """Return the form that a request is in."""
     turns = mappings(request.get("messages"))
-    if "anthropic_version" in request:
-        return cast("WireForm", anthropic)
-    if not turns:
+    if "anthropic_version" not in request and bedrock_prompts.is_request(request):
         return cast("WireForm", bedrock_prompts)
+    if "anthropic_version" in request or not turns:
+        return cast("WireForm", anthropic)
     parts = [part for turn in turns for part in mappings(turn.get("content"))]
     nova = "schemaVersion" in request or any("type" not in part for part in parts)
     return cast("WireForm", bedrock_converse if nova else openai_chat)

@@ -24,6 +24,11 @@ _INPUT = ("prompt_token_count", "inputTextTokenCount")
 _OUTPUT = ("generation_token_count", "tokenCount", "totalOutputTextTokenCount")
 
 
+def is_request(request: dict[str, Any]) -> bool:
+    """Return whether a request is a prompt."""
+    return any(isinstance(request.get(key), str) for key in _PROMPTS)
+
+
 def read_request(request: dict[str, Any]) -> Asked:
     """Return the prompt as the one turn of the user."""
     prompts = (text for key in _PROMPTS if (text := string(request.get(key))) is not None)
