@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from e2e.command import EXAMPLES, environment, tracefork
 from tracefork_backend.blaming import changes, journal
+from tracefork_backend.blaming.modes import MODES
+from tracefork_backend.cli.flags import blame as flags
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import Call, ModelServer, Reply
 from tracefork_backend.simulate.behaviours import booking
@@ -116,6 +119,11 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         done = tracefork(*arguments, cwd=folder)
         assert done.status == 2, done.err
         assert says in done.err
+
+
+def test_the_flag_knows_every_mode() -> None:
+    """It names them without loading them, so that help is quick; none is missing."""
+    assert get_args(flags.Mode) == tuple(mode.name for mode in MODES)
 
 
 def test_help_shows_the_verbs_of_blame(tmp_path: Path) -> None:

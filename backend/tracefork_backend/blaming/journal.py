@@ -7,9 +7,8 @@ import dataclasses
 import fcntl
 import json
 import os
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,12 +201,14 @@ def path_of(store: Path, experiment_id: str) -> Path:
 def find(store: Path, prefix: str) -> str:
     """The one experiment whose id begins so, `last` being the newest; raises UsageError if there is none."""
     found = sorted((store / _FOLDER).glob(f"*{_ENDING}"), key=lambda path: path.stat().st_mtime_ns)
-    ids = [path.name.removesuffix(_ENDING) for path in found]
-    if prefix == "last" and ids:
-        return ids[-1]
-    fitting = [one for one in ids if re.fullmatch("[0-9a-f]+", prefix) and one.startswith(prefix)]
+    return the_one([path.name.removesuffix(_ENDING) for path in found], prefix, "experiment")
+
+
+def the_one(ids: Sequence[str], prefix: str, kind: str) -> str:
+    """Return the one id that begins so, `last` being the last of them; raises UsageError if there is none."""
+    fitting = list(ids[-1:]) if prefix == "last" else [one for one in ids if one.startswith(prefix)]
     if len(fitting) == 1:
         return fitting[0]
     near = ", ".join(one[:8] for one in (fitting or ids)[-5:])
-    what = "several experiments begin" if fitting else "no experiment begins"
+    what = "several experiments begin" if fitting else f"no {kind} begins"
     raise UsageError(f"{what} with {prefix}" + (f": there is {near}" if near else "; `blame RUN` makes one"))

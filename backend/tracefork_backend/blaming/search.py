@@ -49,11 +49,6 @@ class Search:
         arm = self._state.ledger.arms.get(arm_id)
         return None if arm is None else arm.shares(replicate)
 
-    @property
-    def deterministic(self) -> bool:
-        """Whether one fork is taken to stand for all."""
-        return self._state.deterministic
-
     def next_batch(self, room: int) -> Sequence[TrialRequest]:
         """Return at most `room` trials to run now; none while the search waits for others, or when it is
         done.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 Role = Literal["treatment", "control", "group", "conditional", "value"]
@@ -44,55 +44,28 @@ class _Waiting:
 _WAITING: Final = _Waiting()
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Arm:
     """The trials of one set of steps in one role; outcomes count from the front, whatever order they arrive
     in.
     """
 
-    __slots__ = (
-        "_slots",
-        "altered",
-        "arm_id",
-        "defined",
-        "flips",
-        "issued",
-        "kept",
-        "outcomes",
-        "role",
-        "scope",
-        "shared",
-        "steps",
-        "tails",
-    )
-
-    def __init__(
-        self,
-        arm_id: str,
-        role: Role,
-        *,
-        steps: tuple[int, ...],
-        altered: tuple[int, ...],
-        kept: int,
-        scope: str = "",
-    ) -> None:
-        self.arm_id = arm_id
-        self.scope = scope
-        self.role: Role = role
-        self.steps = steps
-        self.altered = altered
-        self.kept = kept
-        self.issued = 0
-        self.outcomes: list[bool | None] = []
-        """True: flipped. False: did not. None: could not be graded."""
-        self.defined: list[bool] = []
-        self.flips = 0
-        self.shared = False
-        """Whether any trial was answered from the memory of its replicate."""
-        self.tails: set[str] = set()
-        """Digests of what the forks answered, as far as the runner gave them; "" among them: one it did
-        not.
-        """
-        self._slots: dict[int, bool | None] = {}
+    arm_id: str
+    role: Role
+    steps: tuple[int, ...]
+    altered: tuple[int, ...]
+    kept: int
+    scope: str = ""
+    issued: int = 0
+    outcomes: list[bool | None] = field(default_factory=list[bool | None])
+    """True: flipped. False: did not. None: could not be graded."""
+    defined: list[bool] = field(default_factory=list[bool])
+    flips: int = 0
+    shared: bool = False
+    """Whether any trial was answered from the memory of its replicate."""
+    tails: set[str] = field(default_factory=set[str])
+    """Digests of what the forks answered, as far as the runner gave them; "" among them: one it did not."""
+    _slots: dict[int, bool | None] = field(default_factory=dict[int, bool | None])
 
     def shares(self, replicate: int) -> str:
         """Return the name of what that trial shares memory with: only trials of one use share any."""
@@ -159,18 +132,13 @@ class Ledger:
         self.arms: dict[str, Arm] = {}
 
     def _arm(
-        self,
-        arm_id: str,
-        role: Role,
-        *,
-        steps: tuple[int, ...],
-        altered: tuple[int, ...],
-        kept: int,
-        scope: str,
+        self, arm_id: str, role: Role, steps: tuple[int, ...], altered: tuple[int, ...], kept: int, scope: str
     ) -> Arm:
         arm = self.arms.get(arm_id)
         if arm is None:
-            arm = self.arms[arm_id] = Arm(arm_id, role, steps=steps, altered=altered, kept=kept, scope=scope)
+            arm = self.arms[arm_id] = Arm(
+                arm_id=arm_id, role=role, steps=steps, altered=altered, kept=kept, scope=scope
+            )
         return arm
 
     def keep(self, step: int, *, use: str = "", role: Role = "control") -> Arm:

@@ -8,10 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tracefork_otel.errors import UsageError
-
 from ..store import Store
-from .journal import TrialRecord
+from .journal import TrialRecord, the_one
 from .plan import Plan
 from .result import BlameResult, Tables, finite
 from .search import Search
@@ -19,15 +17,8 @@ from .search import Search
 
 def _experiment(store: Store, prefix: str) -> dict[str, Any]:
     """Return the row of the one finished experiment whose id begins so; `last` is the newest."""
-    rows = store.ask("blame_experiments")
-    found = (
-        rows[-1:] if prefix == "last" else [one for one in rows if one["experiment_id"].startswith(prefix)]
-    )
-    if len(found) == 1:
-        return found[0]
-    near = ", ".join(one["experiment_id"][:8] for one in (found or rows)[-5:])
-    what = "several experiments begin" if found else "no finished experiment begins"
-    raise UsageError(f"{what} with {prefix}" + (f": there is {near}" if near else "; `blame RUN` makes one"))
+    rows = {row["experiment_id"]: row for row in store.ask("blame_experiments")}
+    return rows[the_one(list(rows), prefix, "finished experiment")]
 
 
 def stored_tables(store: Store, prefix: str) -> Tables:

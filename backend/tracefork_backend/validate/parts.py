@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
-from typing import IO, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 from tracefork_otel.errors import AgentFailed
 
@@ -92,47 +92,32 @@ class RealForks:
             said.close()
 
 
+# What real forks promise: in words, of which cells, which of their metrics, and its limit.
+_PROMISES: tuple[tuple[str, str, str, Literal["at most", "at least"], float], ...] = (
+    (
+        "real forks of a flaky agent, 4 to 6 steps: experiments that certify an innocent",
+        *("flaky", "false_blame", "at most", 0.05),
+    ),
+    ("real forks, five fault classes at every step: top-1", "fault", "top", "at least", 0.95),
+    (
+        "real forks that change nothing: experiments that certify a step",
+        *("noop", "certified", "at most", 0.0),
+    ),
+    (
+        "seconds for 10 steps, 4 trials each, 20 ms a live call, warm, the best run",
+        *("n=10", "seconds", "at most", 1.0),
+    ),
+)
+
+
 def gates(rows: Iterable[Row]) -> list[Gate]:
-    """What real forks promise, and what was measured."""
-    of: dict[str, list[Row]] = {"flaky": [], "fault": [], "noop": [], "n=10": []}
+    """Return what real forks promise, and what was measured over all experiments of a kind."""
+    of: dict[str, list[Row]] = {}
     for row in rows:
-        of[row.cell.split()[0].rstrip(",")].append(row)
-
-    def share(kind: str, metric: str) -> tuple[float, int]:
+        of.setdefault(row.cell.split()[0].rstrip(","), []).append(row)
+    made: list[Gate] = []
+    for name, kind, metric, sense, limit in _PROMISES:
         runs = sum(row.runs for row in of[kind])
-        return sum(row.metrics[metric] * row.runs for row in of[kind]) / runs, runs
-
-    flaky, flaky_runs = share("flaky", "false_blame")
-    top, top_runs = share("fault", "top")
-    noop, noop_runs = share("noop", "certified")
-    seconds, trials = share("n=10", "seconds")
-    return [
-        Gate(
-            name="real forks of a flaky agent, 4 to 6 steps: experiments that certify an innocent",
-            value=flaky,
-            sense="at most",
-            limit=0.05,
-            runs=flaky_runs,
-        ),
-        Gate(
-            name="real forks, five fault classes at every step: top-1",
-            value=top,
-            sense="at least",
-            limit=0.95,
-            runs=top_runs,
-        ),
-        Gate(
-            name="real forks that change nothing: experiments that certify a step",
-            value=noop,
-            sense="at most",
-            limit=0.0,
-            runs=noop_runs,
-        ),
-        Gate(
-            name="seconds for 10 steps, 4 trials each, 20 ms a live call, warm, the best run",
-            value=seconds,
-            sense="at most",
-            limit=1.0,
-            runs=trials,
-        ),
-    ]
+        value = sum(row.metrics[metric] * row.runs for row in of[kind]) / runs
+        made.append(Gate(name=name, value=value, sense=sense, limit=limit, runs=runs))
+    return made

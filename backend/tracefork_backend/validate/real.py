@@ -27,7 +27,6 @@ from .agents import Careless, Coin, ask, look_up
 from .report import Row
 
 Part: TypeAlias = Literal["flaky", "faults", "wall"]
-PARTS: tuple[Part, ...] = ("flaky", "faults", "wall")
 OnStep: TypeAlias = Callable[[int, int], None]
 """Told how many experiments are done, of how many."""
 

@@ -134,8 +134,27 @@ class Value(Mode):
         return flips
 
     def drops(self, state: State) -> tuple[Drop, ...]:
-        """Return how the whole loss divides over the measured prefixes."""
-        return _drops(state)
+        """Return how the whole loss divides over the measured prefixes; the parts add up to it exactly."""
+        measured: list[tuple[int, float, int]] = []
+        for step in range(-1, state.plan.steps):
+            arm = state.ledger.arms.get(f"keep:{step}")
+            if arm is not None and arm.rate is not None and (len(arm.defined) >= _MEASURED or step == -1):
+                measured.append((step, arm.rate, len(arm.defined)))
+        if not measured or measured[0][0] != -1:
+            return ()
+        if measured[-1][0] != state.plan.steps - 1:
+            # Not re-run: the recorded outcome stands, which is no flip.
+            measured.append((state.plan.steps - 1, 0.0, 0))
+        return tuple(
+            Drop(
+                first=before[0] + 1,
+                last=after[0],
+                drop=before[1] - after[1],
+                n_before=before[2],
+                n_after=after[2],
+            )
+            for before, after in itertools.pairwise(measured)
+        )
 
     def q_values(self, state: State) -> dict[int, float]:
         """Return Bonferroni's over all steps, which also covers choosing among them by the same trials."""
@@ -169,7 +188,7 @@ class Value(Mode):
             return certified(state)
         if step in state.closed:
             return state.closed[step]
-        for drop in _drops(state):
+        for drop in self.drops(state):
             if drop.first <= step <= drop.last:
                 chance = Contrast(_prefix(state, drop.first - 1), _prefix(state, drop.last)).chance(0.2)
                 share = f"{drop.drop:.2f} of the loss"
@@ -281,30 +300,6 @@ def _counts(state: State, span: _Span) -> list[tuple[int, int, int]]:
         if arm is not None and arm.defined:
             counts.append((step, arm.flips, len(arm.defined) - arm.flips))
     return counts
-
-
-def _drops(state: State) -> tuple[Drop, ...]:
-    """Return how the whole loss divides over the measured prefixes; the parts add up to it exactly."""
-    measured: list[tuple[int, float, int]] = []
-    for step in range(-1, state.plan.steps):
-        arm = state.ledger.arms.get(f"keep:{step}")
-        if arm is not None and arm.rate is not None and (len(arm.defined) >= _MEASURED or step == -1):
-            measured.append((step, arm.rate, len(arm.defined)))
-    if not measured or measured[0][0] != -1:
-        return ()
-    if measured[-1][0] != state.plan.steps - 1:
-        # Not re-run: the recorded outcome stands, which is no flip.
-        measured.append((state.plan.steps - 1, 0.0, 0))
-    return tuple(
-        Drop(
-            first=before[0] + 1,
-            last=after[0],
-            drop=before[1] - after[1],
-            n_before=before[2],
-            n_after=after[2],
-        )
-        for before, after in itertools.pairwise(measured)
-    )
 
 
 VALUE = Value()

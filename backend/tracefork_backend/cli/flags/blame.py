@@ -14,6 +14,7 @@ from .common import choice, valued
 if TYPE_CHECKING:
     from ...blaming.changes import Change
 
+# The names of `blaming.modes`, which would take longer to load than help may take.
 Mode: TypeAlias = Literal["auto", "intervene", "value", "fixed"]
 Coupling: TypeAlias = Literal["fresh", "recorded"]
 
