@@ -23,49 +23,49 @@ class TraceforkError(Exception):
 
 
 class UsageError(TraceforkError):
-    """The caller named something that does not exist or does not fit."""
+    """A reference, flag or value that does not exist or does not fit; the caller can mend it."""
 
     exit_status = 2
 
 
 class UnknownRun(UsageError):
-    """No run, or more than one, goes by that name."""
+    """A name that no run goes by, or more than one."""
 
 
 class StoreError(TraceforkError):
-    """A file of the store cannot be read or written; the message names it."""
+    """A file of the store that cannot be read or written; the message names it."""
 
     exit_status = 2
 
 
 class TapeError(TraceforkError):
-    """A tape cannot be read, or does not hold what it claims."""
+    """A tape that cannot be read, or does not hold what it claims."""
 
     exit_status = 2
 
 
 class TruncatedBody(TapeError):
-    """A body lacks bytes or does not match its digest, so the run cannot be replayed."""
+    """A body that lacks bytes or does not match its digest, so that its run cannot be replayed."""
 
 
 class Drift(TraceforkError):
-    """A replay differs from its tape; the message is the explanation."""
+    """A difference between a replay and its tape; the message is the explanation."""
 
     exit_status = 1
 
 
 class AgentFailed(TraceforkError):
-    """The agent could not be started, crashed, or ran out of time."""
+    """An agent that could not be started, crashed, or ran out of time."""
 
     exit_status = 3
 
 
 class ToolFailed(TraceforkError):
-    """A tool failed in the recording; its exception's type is not loaded here, so this stands in for it."""
+    """Stand-in for a tool's recorded exception whose type is not loaded here."""
 
     exit_status = 3
 
     def __init__(self, message: str, *, kind: str = "") -> None:
-        """`kind` is the recorded type's name with its module."""
+        """Create the error; `kind` is the recorded type's name with its module."""
         super().__init__(f"{kind}: {message}" if kind else message)
         self.kind = kind

@@ -44,14 +44,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedactedRequest(Request):
-    """A request in which rules of the user's replaced something, until it is written down."""
+    """A request in which the user's rules replaced something; `recorded` is what may be written down."""
 
     raw: bytes = field(default=b"", compare=False, repr=False)
-    """The body with nothing replaced; it is never written down."""
+    """The body with nothing replaced, which is never written down."""
     counts: Mapping[str, int] = field(default_factory=dict[str, int], compare=False)
-    """How often, by rule."""
+    """How often each rule replaced something, by the rule's name."""
     withheld: str | None = None
-    """Why its body is not there, or None."""
+    """Why the body was left out, or None."""
 
     @property
     def sent(self) -> bytes:
@@ -59,7 +59,7 @@ class RedactedRequest(Request):
         return self.raw
 
     def recorded(self) -> Request:
-        """The request as it is written down."""
+        """Return the request as it is written down."""
         return Request(method=self.method, url=self.url, headers=self.headers, body=self.body)
 
 
@@ -82,12 +82,12 @@ class Response:
         return sha256(self.body).hexdigest()
 
     def header(self, name: str) -> str | None:
-        """The first header of that name (case does not matter), or None."""
+        """Return the value of the first header of that name (case does not matter), or None."""
         wanted = name.lower()
         return next((value for key, value in self.headers if key.lower() == wanted), None)
 
     def chunks(self) -> tuple[bytes, ...]:
-        """The body in the cuts in which it arrived."""
+        """Return the body in the cuts in which it arrived."""
         pieces: list[bytes] = []
         at = 0
         for size in self.chunk_sizes:

@@ -1,4 +1,4 @@
-"""The one line: `TraceforkInstrumentor().instrument()`."""
+"""The one line that turns recording on: `TraceforkInstrumentor().instrument()`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ _STOCK = {"httpx2": "HTTPX2ClientInstrumentor", "httpx": "HTTPXClientInstrumento
 
 
 class TraceforkInstrumentor(BaseInstrumentor):
-    """Turns recording on and off in this process; also found by `opentelemetry-instrument`."""
+    """The switch that turns recording on and off in this process; also found by `opentelemetry-instrument`.
+
+    >>> from tracefork_otel import TraceforkInstrumentor
+    >>> TraceforkInstrumentor().instrument(store="runs")
+    """
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """None: whichever clients are installed are captured."""
+        """Return no requirement: whichever clients are installed are captured."""
         return ()
 
     def instrument(
@@ -44,9 +48,9 @@ class TraceforkInstrumentor(BaseInstrumentor):
         draws_include: Iterable[str] | None = None,
         **others: Any,
     ) -> None:
-        """Every HTTP exchange of this process is recorded from now on, in clients old and new.
+        """Record every HTTP exchange of this process from now on, through clients old and new.
 
-        An argument that is not given comes from the environment (see the settings). In a process that
+        An argument that is not given comes from the environment (see `Settings`). In a process that
         `tracefork-otel run` or a replay started, mode and store are theirs, whatever is given here.
         """
         given = {

@@ -1,4 +1,4 @@
-"""Start and end of recording in a process, in order, and its undo. Imports neither OTel nor a client."""
+"""Start, end and undo of recording in a process; imports neither OTel nor a client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def boot(via: str, settings: Settings | None = None, *, sink: Sink | None = None
 
 
 def shut() -> None:
-    """Record nothing any more, and put back whatever we replaced where it is still ours to put back."""
+    """Stop recording, and put back whatever we replaced where ours still stands."""
     end_recording("uninstrument")
     undo.take_back()
     close_session()

@@ -22,7 +22,7 @@ INITIALIZING = "_initializing"
 
 
 class Private(NamedTuple):
-    """Where a private name is looked for."""
+    """A private name, and where it is looked for."""
 
     module: str
     owner: str | None

@@ -6,16 +6,15 @@ Precedence: argument of `instrument()`, then environment, then the default below
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from .errors import UsageError
 
 Mode: TypeAlias = Literal["record", "replay", "fork", "off"]
 Timing: TypeAlias = Literal["none", "recorded"]
-MODES: tuple[Mode, ...] = ("record", "replay", "fork", "off")
 
 CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """OTel's own: asks for conversations on spans; bodies are parsed in the agent's process only then."""
@@ -75,74 +74,76 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """The settings of the environment; raises UsageError naming a variable that does not parse."""
-        return cls(
-            mode=cast("Mode", _choice(environ, "TRACEFORK_MODE", MODES, "record")),
-            store=Path(environ.get("TRACEFORK_STORE") or DEFAULT_STORE),
-            tape=_path(environ, "TRACEFORK_TAPE"),
-            intervention=_path(environ, "TRACEFORK_INTERVENTION"),
-            event_body_limit=_size(environ, "TRACEFORK_EVENT_BODY_LIMIT", 32 * 1024),
-            redact_headers=_names(environ, "TRACEFORK_REDACT_HEADERS"),
-            redact_params=_names(environ, "TRACEFORK_REDACT_PARAMS"),
-            redact=_path(environ, "TRACEFORK_REDACT"),
-            redact_rules=environ.get("TRACEFORK_REDACT_RULES", ""),
-            provider=_flag(environ, "TRACEFORK_PROVIDER", False),
-            http_spans=_flag(environ, "TRACEFORK_HTTP_SPANS", True),
-            rotate_bytes=_size(environ, "TRACEFORK_ROTATE_BYTES", 64 * 1024 * 1024),
-            seal=_flag(environ, "TRACEFORK_SEAL", True),
-            sync=cast(
-                "Literal['never', 'exchange']",
-                _choice(environ, "TRACEFORK_SYNC", ("never", "exchange"), "never"),
-            ),
-            match=cast(
-                "Literal['exact', 'json']", _choice(environ, "TRACEFORK_MATCH", ("exact", "json"), "exact")
-            ),
-            ignore=_names(environ, "TRACEFORK_IGNORE"),
-            timing=cast("Timing", _choice(environ, "TRACEFORK_TIMING", get_args(Timing), "none")),
-            allow_hosts=_names(environ, "TRACEFORK_ALLOW_HOSTS"),
-            tools=cast("Literal['recorded', 'live', 'refuse'] | None", _tools(environ)),
-            draws=_flag(environ, "TRACEFORK_DRAWS", False),
-            draws_include=_names(environ, "TRACEFORK_DRAWS_INCLUDE"),
-        )
+        """Return the settings of the environment; raise UsageError naming a variable that does not parse."""
+        values: dict[str, Any] = {}
+        for name, read in _READERS.items():
+            variable = f"TRACEFORK_{name.upper()}"
+            text = environ.get(variable, "")
+            if text.strip():
+                values[name] = read(variable, text)
+        return cls(**values)
 
 
-def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
-    value = environ.get(name) or default
-    if value not in allowed:
-        raise UsageError(f"{name}={value!r} is not one of {', '.join(filter(None, allowed))}")
-    return value
+def _one_of(*allowed: str) -> Callable[[str, str], str]:
+    def read(variable: str, text: str) -> str:
+        if text not in allowed:
+            raise UsageError(f"{variable}={text!r} is not one of {', '.join(allowed)}")
+        return text
+
+    return read
 
 
-def _tools(environ: Mapping[str, str]) -> str | None:
-    return _choice(environ, "TRACEFORK_TOOLS", ("recorded", "live", "refuse", ""), "") or None
+def _text(variable: str, text: str) -> str:
+    return text
 
 
-def _path(environ: Mapping[str, str], name: str) -> Path | None:
-    value = environ.get(name)
-    return Path(value) if value else None
+def _path(variable: str, text: str) -> Path:
+    return Path(text)
 
 
-def _names(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in environ.get(name, "").split(",") if part.strip())
+def _names(variable: str, text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _flag(environ: Mapping[str, str], name: str, default: bool) -> bool:
-    value = environ.get(name, "").strip().lower()
-    if not value:
-        return default
+def _flag(variable: str, text: str) -> bool:
+    value = text.strip().lower()
     if value in ("1", "true", "yes", "on"):
         return True
     if value in ("0", "false", "no", "off"):
         return False
-    raise UsageError(f"{name}={value!r} is not a yes or a no: use 1 or 0")
+    raise UsageError(f"{variable}={value!r} is not a yes or a no: use 1 or 0")
 
 
-def _size(environ: Mapping[str, str], name: str, default: int) -> int:
-    value = environ.get(name, "").strip()
-    if not value:
-        return default
+def _size(variable: str, text: str) -> int:
+    value = text.strip()
     if value == "unlimited":
         return UNLIMITED
     if not value.isdigit():
-        raise UsageError(f"{name}={value!r} is not a number of bytes (or `unlimited`)")
+        raise UsageError(f"{variable}={value!r} is not a number of bytes (or `unlimited`)")
     return int(value)
+
+
+_READERS: Mapping[str, Callable[[str, str], object]] = {
+    "mode": _one_of(*get_args(Mode)),
+    "store": _path,
+    "tape": _path,
+    "intervention": _path,
+    "event_body_limit": _size,
+    "redact_headers": _names,
+    "redact_params": _names,
+    "redact": _path,
+    "redact_rules": _text,
+    "provider": _flag,
+    "http_spans": _flag,
+    "rotate_bytes": _size,
+    "seal": _flag,
+    "sync": _one_of("never", "exchange"),
+    "match": _one_of("exact", "json"),
+    "ignore": _names,
+    "timing": _one_of(*get_args(Timing)),
+    "allow_hosts": _names,
+    "tools": _one_of("recorded", "live", "refuse"),
+    "draws": _flag,
+    "draws_include": _names,
+}
+"""How the variable of each setting, `TRACEFORK_` and its name, is read."""

@@ -1,4 +1,4 @@
-"""What is changed in this process outside of us, and how each change is taken back."""
+"""The changes that we make to other libraries in this process, and how each is taken back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Undo:
-    """Changes in the order in which they were made; they are taken back from the last to the first."""
+    """A stack of changes, taken back from the last to the first."""
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], object]] = []
@@ -16,11 +16,11 @@ class Undo:
         return len(self._steps)
 
     def add(self, step: Callable[[], object]) -> None:
-        """Call the step when all is taken back."""
+        """Have the step called when the changes are taken back."""
         self._steps.append(step)
 
     def replace(self, owner: Any, name: str, ours: Any) -> None:
-        """Put ours there under that name; what stood there comes back only where ours still stands."""
+        """Set the owner's attribute; taking it back restores what was there, unless others replaced it."""
         inherited = isinstance(owner, type) and name not in owner.__dict__
         before = _own(owner, name)
         setattr(owner, name, ours)

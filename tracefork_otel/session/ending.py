@@ -1,4 +1,4 @@
-"""The end of a recording process: its root is ended, and what is known is handed on within a limit."""
+"""The end of a recording process: its root ends, and what is known is handed on within a time limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 from . import current
 
 FLUSH_SECONDS = 2.0
-"""A process that was told to end may spend this long on handing on what it knows."""
+"""How long a process that was told to end may spend on handing on what it knows."""
 
 
 def end_recording(how: str) -> None:
@@ -25,7 +25,7 @@ def end_recording(how: str) -> None:
 
 
 def watch_sigterm() -> bool:
-    """Hand on what is known where SIGTERM would end this process; return whether that is ours to do."""
+    """Take SIGTERM over where it has its default, to hand on what is known first; return whether we did."""
     with contextlib.suppress(ValueError, OSError):
         if (
             threading.current_thread() is threading.main_thread()

@@ -9,7 +9,7 @@ from ..exchange import Headers
 
 
 def link_record(link: Any) -> dict[str, object]:
-    """An OTel link as the store keeps it."""
+    """Return an OTel link as the store keeps it."""
     return {
         "trace_id": f"{link.context.trace_id:032x}",
         "span_id": f"{link.context.span_id:016x}",
@@ -18,7 +18,7 @@ def link_record(link: Any) -> dict[str, object]:
 
 
 def body_event(body: bytes, headers: Headers, limit: int) -> dict[str, Any]:
-    """The attributes of a body's event: length and digest of the whole, its text up to the limit."""
+    """Return the attributes of a body's event: length and digest of the whole, text up to `limit` bytes."""
     event: dict[str, Any] = {
         "tracefork.body.length": len(body),
         "tracefork.body.sha256": sha256(body).hexdigest(),

@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 
 class TraceforkSpanExporter(SpanExporter):
-    """Stores the spans that it is given; one that the processor stored already is not stored again."""
+    """A span exporter that writes into the store; a span that the processor stored already is left out.
+
+    >>> provider.add_span_processor(BatchSpanProcessor(TraceforkSpanExporter(store="runs")))
+    """
 
     def __init__(self, store: str | Path | None = None) -> None:
-        """Spans go to the store that this process records into, else to the given or the environment's."""
+        """Use the store that this process records into already, else the given or the environment's."""
         open_session("exporter", store=store)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """The spans are in the WAL, or their loss is counted and logged."""
+        """Write the spans into the WAL; a loss is counted and logged."""
         session = current.session
         if session is None:
             return SpanExportResult.FAILURE
@@ -33,8 +36,8 @@ class TraceforkSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Nothing is held back, so nothing is left to do."""
+        """Do nothing: no span is held back."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Everything is in the WAL already."""
+        """Return True at once: every span is in the WAL already."""
         return True

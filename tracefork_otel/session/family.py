@@ -13,7 +13,7 @@ GENERATIONS = 8
 
 
 def open_run(store: Path) -> tuple[int, int, int] | None:
-    """(trace id, span id, flags) of the one root that the nearest recording ancestor has open, or None.
+    """Return (trace id, span id, flags) of the root that the nearest recording ancestor has open, or None.
 
     Children that are spawned or started as programs share nothing with their parent but the store.
     """

@@ -1,4 +1,4 @@
-"""What is changed in OpenTelemetry's API: late providers are met, and a replay is everything's parent."""
+"""Changes to OpenTelemetry's API: late providers are adopted, and a replay is every span's parent."""
 
 from __future__ import annotations
 

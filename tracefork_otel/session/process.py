@@ -14,7 +14,7 @@ from ..redaction import redact
 
 
 def start_attributes(mode: str, redactor: redact.Redactor) -> dict[str, object]:
-    """How this process was started, as attributes of a run's root span, secrets left out."""
+    """Return how this process was started, as attributes of a run's root span, secrets left out."""
     kept, withheld = redactor.environment(os.environ)
     attributes: dict[str, object] = {
         "tracefork.command": json.dumps(redactor.command((sys.executable, *sys.orig_argv[1:]))),
@@ -30,7 +30,7 @@ def start_attributes(mode: str, redactor: redact.Redactor) -> dict[str, object]:
 
 
 def program() -> str:
-    """The short name of what this interpreter runs: a script's or a module's name."""
+    """Return the short name of what this interpreter runs: a script's or a module's name."""
     words = iter(sys.orig_argv[1:])
     for word in words:
         if word == "-m":
@@ -47,7 +47,7 @@ def program() -> str:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit that is checked out in the folder or above it, read from files, or None."""
+    """Return the commit that is checked out in the folder or above it, read from files, or None."""
     with suppress(OSError, ValueError):
         for place in (folder, *folder.parents):
             git = place / ".git"
@@ -71,7 +71,7 @@ def git_commit(folder: Path) -> str | None:
 
 
 def service_name() -> str:
-    """The service's name as OTel's own variables give it, else that of the program."""
+    """Return the service's name as OTel's own variables give it, else that of the program."""
     named = os.environ.get("OTEL_SERVICE_NAME")
     if named:
         return named
@@ -90,7 +90,7 @@ _SHAPING = (
 
 
 def versions() -> dict[str, object]:
-    """The attribute with the versions of what shapes an agent's requests, as far as it is loaded by now."""
+    """Return an attribute with the versions of the loaded modules that shape an agent's requests."""
     found: dict[str, str] = {"python": sys.version.split()[0]}
     for name in _SHAPING:
         module: Any = sys.modules.get(name)
@@ -101,7 +101,7 @@ def versions() -> dict[str, object]:
 
 
 def remote_parent() -> tuple[int, int, int] | None:
-    """(trace id, span id, flags) of the command that started this process, from TRACEPARENT, or None."""
+    """Return (trace id, span id, flags) of the span that TRACEPARENT names, or None."""
     parts = os.environ.get("TRACEPARENT", "").split("-")
     with suppress(ValueError, IndexError):
         trace, span, flags = int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)

@@ -1,8 +1,8 @@
-"""Every span of an adopted provider goes into the store: its start where a run may begin, its end always."""
+"""Spans of an adopted provider go into the store: their start where a run may begin, their end always."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,18 +24,23 @@ if TYPE_CHECKING:
 _REMEMBERED = 8192
 """Ended spans whose ids are kept, so that one that also comes through an exporter is stored once: four times
 the default queue of a BatchSpanProcessor."""
+_stored: OrderedDict[int, None] = OrderedDict()
+"""The ids of the spans that were stored last, oldest first."""
 _URL_ATTRIBUTES = ("url.full", "http.url", "http.target", "url.query")
 
 
 class TraceforkSpanProcessor(SpanProcessor):
-    """Writes spans into the WAL of this process; it works on after `shutdown`, until the process ends."""
+    """A span processor that writes into the WAL of this process, until the process ends.
+
+    >>> provider.add_span_processor(TraceforkSpanProcessor(store="runs"))
+    """
 
     def __init__(self, store: str | Path | None = None) -> None:
-        """Spans go to the store that this process records into, else to the given or the environment's."""
+        """Use the store that this process records into already, else the given or the environment's."""
         open_session("processor", store=store)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """The start of a root is in the WAL, so that a process that is killed leaves it readable."""
+        """Write down the start of a root, so that a process that is killed leaves a readable run."""
         session = current.session
         if session is None:
             return
@@ -49,45 +54,24 @@ class TraceforkSpanProcessor(SpanProcessor):
             session.lost("start of a span", error)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """The span is in the WAL; an exchange's own is left to the seam, which has the bodies."""
+        """Write the span down; an exchange's own is left to the seam, which has the bodies."""
         session = current.session
         if session is not None:
             store_span(session, span)
 
     def shutdown(self) -> None:
-        """Nothing changes: spans that end later are stored as well."""
+        """Do nothing: spans that end later are stored as well."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Everything is in the WAL already; dropped responses are ended."""
+        """End the exchanges whose response was dropped; every span is in the WAL already."""
         session = current.session
         if session is not None:
             session.flush()
         return True
 
 
-class _Stored:
-    """The ids of the spans that were stored last."""
-
-    def __init__(self) -> None:
-        self.ids: set[int] = set()
-        self.order: deque[int] = deque()
-
-    def first_time(self, span_id: int) -> bool:
-        """Whether this span was not stored yet; from now on it was."""
-        if span_id in self.ids:
-            return False
-        self.ids.add(span_id)
-        self.order.append(span_id)
-        if len(self.order) > _REMEMBERED:
-            self.ids.discard(self.order.popleft())
-        return True
-
-
-_stored = _Stored()
-
-
 def store_span(session: Session, span: ReadableSpan) -> None:
-    """The ended span is in the store once, whichever way it came."""
+    """Store the ended span once, whether a processor or an exporter brings it."""
     try:
         session.reap()
         context = span.get_span_context()
@@ -98,7 +82,10 @@ def store_span(session: Session, span: ReadableSpan) -> None:
             if exchange is not None:
                 exchange.seen = span
             return
-        if _stored.first_time(context.span_id):
+        if context.span_id not in _stored:
+            _stored[context.span_id] = None
+            if len(_stored) > _REMEMBERED:
+                _stored.popitem(last=False)
             told = context.span_id in session.told
             session.told.discard(context.span_id)
             session.append(span_record(session, span, told=told))
@@ -107,12 +94,12 @@ def store_span(session: Session, span: ReadableSpan) -> None:
 
 
 def is_exchange(attributes: Mapping[str, Any] | None) -> bool:
-    """Whether these are the attributes of an exchange span of ours."""
+    """Return whether these are the attributes of an exchange span of ours."""
     return bool(attributes) and "tracefork.exchange" in attributes  # pyright: ignore[reportOperatorIssue]
 
 
 def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> SpanRecord:
-    """The span as the store keeps it, secrets in its URLs replaced; a run's root says how it was started.
+    """Return the span as the store keeps it, secrets replaced; a run's root says how it was started.
 
     That is long, so an end leaves it out where the start has `told` it: whoever reads the two joins them.
     """
@@ -157,7 +144,7 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
 
 
 def _link_to_fork(session: Session, span: Span) -> None:
-    """A root that escapes a replay's trace keeps its identity and points to the replay."""
+    """Link a root that lies outside of the replay's trace to the replay."""
     remote = session.remote
     if remote is None or session.settings.mode not in ("replay", "fork"):
         return

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
-    """What a new exchange is a child of (the process's root, if nothing else), and who records its span."""
+    """Return the parent of a new exchange (the process's root, if nothing else), and who records its span."""
     chosen = tracer()
     parent = spans.current_parent(session)
     if parent is None:
@@ -31,7 +31,7 @@ def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
 
 
 def context(session: Session) -> Any:
-    """The context of the process's root, for a span that has no other parent."""
+    """Return the context of the process's root, for a span that has no other parent."""
     return spans.under(_root_span(session, tracer())).context
 
 
@@ -57,7 +57,7 @@ def _root_span(session: Session, chosen: trace.Tracer | None) -> OwnSpan:
 def enter(
     session: Session, name: str, attributes: dict[str, Any], *, below_root: bool = False
 ) -> tuple[OwnSpan, Callable[[], None]]:
-    """A span of ours is open and current here, until the returned function is called.
+    """Open a span of ours and make it current, until the returned function is called.
 
     Where no span is current it is a root itself, or `below_root` a child of the process's root.
     """
@@ -76,7 +76,7 @@ def enter(
 
 
 def end_root(session: Session, how: str) -> None:
-    """The root that this process made is ended; an exception that nobody caught makes it an error."""
+    """End the root that this process made, once; an exception that nobody caught makes it an error."""
     span = session.root
     if span is None or session.root_pid != os.getpid() or span.ended:
         return

@@ -29,7 +29,7 @@ EXIT_SECONDS = 10.0
 
 
 def seal_later(path: Path) -> None:
-    """The WAL will be sealed in the background; without pyarrow, by whoever opens the store next."""
+    """Seal the WAL in the background; without pyarrow, leave it to whoever opens the store next."""
     global _thread
     if _leaving or find_spec("pyarrow") is None:
         return
@@ -62,14 +62,14 @@ def _work() -> None:
 
 
 def leave() -> None:
-    """No seal is under way, and none begins: what is not sealed is left to whoever opens the store next."""
+    """Wait for the seal under way and begin no other: the rest is left to whoever opens the store next."""
     global _leaving
     _leaving = True
     _idle.wait(EXIT_SECONDS)
 
 
 def seal_at_exit(session: Session) -> None:
-    """What this process recorded is a segment that any DuckDB reads, if that is quick; else the WAL stays."""
+    """Seal what this process recorded, so that any DuckDB reads it; a WAL that would take long stays."""
     sink = session.sink
     if not isinstance(sink, Wal) or sink.size > EXIT_BYTES or find_spec("pyarrow") is None:
         return

@@ -36,12 +36,12 @@ class Sink(Protocol):
     """Where records go: a `Wal`, or anything else with `append`."""
 
     def append(self, record: Record) -> None:
-        """The record is safe when this returns."""
+        """Write the record down; it is safe when this returns."""
         ...
 
 
 class Answers(Protocol):
-    """Where answers come from in a replay or a fork: a `Player`, or anything else that can say these."""
+    """Where answers come from in a replay or a fork: a `Player`, or a stand-in for one."""
 
     @property
     def watching(self) -> bool:
@@ -49,7 +49,7 @@ class Answers(Protocol):
         ...
 
     def answer(self, request: Request) -> Answer:
-        """The exchange that answers the request, leave to go live, or why nothing answers."""
+        """Return the exchange that answers the request, leave to go live, or why nothing answers."""
         ...
 
 
@@ -110,13 +110,13 @@ class Session:
         remote: tuple[int, int, int] | None = None,
         sink: Sink | None = None,
     ) -> None:
-        """`remote` is (trace id, span id, flags) of the span that this process's own root is a child of."""
+        """Create a session; `remote` is (trace id, span id, flags) of the parent of this process's root."""
         self.settings = settings
         self.via = via
         self.redactor = redact.of(settings)
         self.remote = remote
         self.joined = False
-        """Whether `remote` is no command of ours, but what a parent process told, or has open itself."""
+        """Whether `remote` is the run of a parent process, not a command of ours."""
         self.service = service_name()
         self.launched = False
         """Whether the environment is ours: a `run`, a replay or a fork started this process."""
@@ -145,7 +145,8 @@ class Session:
         """Attributes of ending spans by span id, as the store is to have them: no provider cuts these."""
         self.abandoned: SimpleQueue[tuple[Open, int]] = SimpleQueue()
         self._seq = itertools.count()
-        self._sink: Sink | None = self._given
+        self.sink: Sink | None = self._given
+        """Where records go, once there was one."""
         self._sink_lock = threading.Lock()
         self.root_lock = threading.Lock()
         self._losses: dict[str, int] = {}
@@ -154,16 +155,15 @@ class Session:
         self._lookups = 0
 
     def after_fork(self) -> None:
-        """This forked child has a WAL, a number and a lock of its own, and nothing open."""
-        inherited = self._sink
-        if inherited is not None and hasattr(inherited, "reset_after_fork"):
-            inherited.reset_after_fork()  # pyright: ignore[reportAttributeAccessIssue]
+        """Begin anew in a forked child: a WAL, a process id and locks of its own, nothing open."""
+        if hasattr(self.sink, "reset_after_fork"):
+            self.sink.reset_after_fork()  # pyright: ignore[reportAttributeAccessIssue]
         self._fresh()
         if self.draws is not None:
             self.draws.forked()
 
     def adjust(self, changes: Mapping[str, Any]) -> None:
-        """The given settings replace the present ones; the store and the mode stay."""
+        """Replace the given settings and keep the others."""
         self.settings = replace(self.settings, **changes)
         self.redactor = redact.of(self.settings)
         self._extras = None
@@ -174,7 +174,7 @@ class Session:
         return None if self.remote is None or self.joined else f"{self.remote[0]:032x}"
 
     def join(self) -> None:
-        """The root that this process makes is in the run of the process that started it, if that records."""
+        """Look for the run of the process that started this one, for the root of this one to be part of."""
         if self.remote is None and self._lookups < LOOKUPS and self.capturing and self.via != "backend":
             self._lookups += 1
             try:
@@ -186,13 +186,13 @@ class Session:
                 self.lost("search for the parent's run", error)
 
     def next_seq(self) -> int:
-        """The next exchange's place in this process."""
+        """Return the next exchange's place in this process, 0-based."""
         return next(self._seq)
 
     def append(self, record: Record) -> bool:
-        """Whether the record is in the WAL; else its loss is counted and logged."""
+        """Write the record into the WAL and return True; where that fails, count and log the loss."""
         try:
-            sink = self._sink or self._open()
+            sink = self.sink or self._open()
             sink.append(record)
         except Exception as error:
             self.lost(type(record).__name__, error)
@@ -203,10 +203,10 @@ class Session:
 
     def _open(self) -> Sink:
         with self._sink_lock:
-            if self._sink is None:
+            if self.sink is None:
                 from ..store.wal import Wal
 
-                self._sink = Wal(
+                self.sink = Wal(
                     self.settings.store,
                     self.process(),
                     sync=self.settings.sync,
@@ -215,11 +215,11 @@ class Session:
                 )
                 if self.redactor.unreadable is not None:
                     why = {"why": self.redactor.unreadable}
-                    self._sink.append(Note(kind="incomplete", time_ns=time_ns(), attributes=why))
-            return self._sink
+                    self.sink.append(Note(kind="incomplete", time_ns=time_ns(), attributes=why))
+            return self.sink
 
     def process(self) -> ProcessStarted:
-        """How this process describes itself at the head of its WAL."""
+        """Return how this process describes itself at the head of its WAL."""
         return process_started(
             process_id=self.process_id,
             argv=self.redactor.command(sys.orig_argv),
@@ -234,7 +234,7 @@ class Session:
         )
 
     def lost(self, where: str, error: BaseException) -> None:
-        """The loss is counted, logged once for its kind, and noted in the WAL when that can be written."""
+        """Count the loss, log the first of its kind, and note it in the WAL once that can be written."""
         kind = f"{where}: {type(error).__name__}"
         count = self._losses.get(kind, 0) + 1
         self._losses[kind] = count
@@ -250,7 +250,7 @@ class Session:
 
     def _report(self) -> None:
         pending, self._unreported = self._unreported, 0
-        sink = self._sink
+        sink = self.sink
         if not pending or sink is None:
             return
         why = "; ".join(f"{kind} x{count}" for kind, count in self._losses.items())
@@ -260,51 +260,45 @@ class Session:
             self._unreported += pending
 
     def note(self, kind: str, attributes: Mapping[str, object], trace_id: str | None = None) -> None:
-        """The note is in the WAL."""
+        """Write a note into the WAL."""
         self.append(Note(kind=kind, time_ns=time_ns(), trace_id=trace_id, attributes=attributes))
 
     def reap(self) -> None:
-        """Exchanges whose response was dropped unread are ended, with the time at which they were dropped."""
+        """End the exchanges whose response was dropped unread, as of the time at which it was dropped."""
         while not self.abandoned.empty():
             with suppress(Empty):  # another thread may reap as well
                 exchange, when = self.abandoned.get_nowait()
                 exchange.finish("abandoned", ended_ns=when)
 
     def flush(self) -> None:
-        """What is known so far is in the WAL."""
+        """Write what is known so far into the WAL."""
         self.reap()
         self.flush_draws()
         self._report()
 
     def flush_draws(self, trace_id: str | None = None) -> None:
-        """What the agent drew so far is in the WAL, as part of that run if one is given."""
+        """Write what the agent drew so far into the WAL, as part of that run if one is given."""
         if self.draws is not None:
             try:
                 self.draws.flush(trace_id)
             except Exception as error:
                 self.lost("draws", error)
 
-    @property
-    def sink(self) -> Sink | None:
-        """Where records go, once there was one."""
-        return self._sink
-
     def close(self) -> None:
-        """The WAL is closed and can be sealed by anyone."""
+        """Close the WAL, so that anyone may seal it."""
         self.flush()
-        sink = self._sink
-        if sink is not None and hasattr(sink, "close"):
+        if hasattr(self.sink, "close"):
             with suppress(Exception):
-                sink.close()  # pyright: ignore[reportAttributeAccessIssue]
+                self.sink.close()  # pyright: ignore[reportAttributeAccessIssue]
 
     def prepare(self) -> None:
-        """What the first exchange would have to wait for is done: the WAL is loaded, our start is known."""
+        """Do what the first exchange would wait for: load the WAL's code, find out how we were started."""
         from ..store import wal  # noqa: F401
 
         self._extras = start_attributes(self.settings.mode, self.redactor)
 
     def run_attributes(self) -> dict[str, object]:
-        """How this process was started, for the store's record of a root span alone: no exporter sees it."""
+        """Return how this process was started, for the store's record of a root span; no exporter sees it."""
         if self._extras is None:
             self._extras = start_attributes(self.settings.mode, self.redactor)
         return {**self._extras, **versions()}

@@ -1,4 +1,4 @@
-"""Spans of ours: through the user's provider where it records, straight into the WAL where it does not."""
+"""Spans of our own: through the user's provider where it records, straight into the WAL where not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SpanStore(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """What this process does."""
+        """The settings of this process."""
         ...
 
     @property
@@ -93,7 +93,7 @@ class OwnSpan:
         return None if self.parent_id is None else f"{self.parent_id:016x}"
 
     def record(self, session: SpanStore, *, extras: Mapping[str, object] | None = None, **ended: Any) -> None:
-        """The store has the span as it stands now."""
+        """Write the span into the store as it stands."""
         session.append(
             SpanRecord(
                 trace_id=self.trace_id,
@@ -110,7 +110,7 @@ class OwnSpan:
         )
 
     def end(self, session: SpanStore, *, error: BaseException | None = None) -> None:
-        """The span is ended once, in the store and wherever the provider exports to."""
+        """End the span once, in the store and wherever the provider exports to."""
         if self.ended:
             return
         self.ended = True
@@ -131,7 +131,7 @@ class OwnSpan:
         )
 
     def is_process_root(self, session: SpanStore) -> bool:
-        """Whether its parent lives in another process: the command that started this one."""
+        """Return whether its parent is the command that started this process."""
         return session.remote is not None and self.parent_id == session.remote[1]
 
 
@@ -143,7 +143,7 @@ def start(
     attributes: dict[str, Any],
     started_ns: int,
 ) -> OwnSpan:
-    """A span is open under the parent: the tracer's if that records, else one that only we know."""
+    """Open a span under the parent: the tracer's if that records, else one that only we know."""
     if tracer is not None:
         span = tracer.start_span(
             name, context=parent.context, kind=SpanKind.INTERNAL, attributes=attributes, start_time=started_ns
@@ -168,7 +168,7 @@ def start(
 
 
 def current_parent(session: SpanStore) -> Parent | None:
-    """The span that is current here, or None if it is none, or only the command that started this process."""
+    """Return the current span as a parent; None for none, or only the command that started this process."""
     context = otel_context.get_current()
     span = trace.get_current_span(context).get_span_context()
     if span.is_valid and not (session.remote is not None and span.span_id == session.remote[1]):
@@ -180,13 +180,13 @@ def current_parent(session: SpanStore) -> Parent | None:
 
 
 def under(span: OwnSpan) -> Parent:
-    """The given span as a parent, in the context that is current here."""
+    """Return the given span as a parent, in the current context."""
     carrier = span.sdk if span.sdk is not None else NonRecordingSpan(span.context)
     return Parent(trace.set_span_in_context(carrier, otel_context.get_current()), span.context)
 
 
 def remote_parent(session: SpanStore) -> Parent:
-    """The command that started this process as a parent, or none, in an otherwise empty context."""
+    """Return the command that started this process as a parent, or none, in an otherwise empty context."""
     session.join()
     if session.remote is None:
         return Parent(otel_context.Context(), None)
@@ -196,6 +196,6 @@ def remote_parent(session: SpanStore) -> Parent:
 
 
 def make_current(span: OwnSpan) -> Callable[[], None]:
-    """Spans that start here are children of a span that no provider knows, until the result is called."""
+    """Make a span that no provider knows the parent of spans of ours, until the result is called."""
     token = _own_parent.set(span.context)
     return lambda: _own_parent.reset(token)

@@ -12,13 +12,13 @@ from . import current, providers, root
 
 
 class RootedTracer(trace.Tracer):
-    """Spans of a library, which are children of the process's root where nothing else is their parent."""
+    """A library's tracer, whose spans are children of the process's root where they have no other parent."""
 
     def __init__(self, name: str, version: str | None, schema_url: str | None, attributes: Any) -> None:
         self._real = providers.stand_in().get_tracer(name, version, schema_url, attributes)
 
     def start_span(self, name: str, context: Any = None, *args: Any, **kwargs: Any) -> trace.Span:
-        """The span has begun, in the trace of the process."""
+        """Start a span in the trace of the process."""
         session = current.session
         if session is not None and not trace.get_current_span(context).get_span_context().is_valid:
             context = root.context(session)
@@ -35,7 +35,7 @@ class RootedTracer(trace.Tracer):
         end_on_exit: bool = True,
         **kwargs: Any,
     ) -> Iterator[trace.Span]:
-        """Inside the block the span is the current one."""
+        """Start a span that is the current one inside the block."""
         span = self.start_span(
             name,
             context,
@@ -49,7 +49,7 @@ class RootedTracer(trace.Tracer):
 
 
 def instead(before: property) -> property:
-    """What a proxy's tracer is from now on: the application's, and while it has none, one that is kept."""
+    """Return a property for a proxy's tracer: the application's or, while it has none, a `RootedTracer`."""
     rooted: dict[tuple[str, str | None], RootedTracer] = {}
 
     def tracer(proxy: Any) -> trace.Tracer:

@@ -21,20 +21,20 @@ class Inside:
 
 
 def current() -> Inside | None:
-    """The innermost tool call here, None outside of any."""
+    """Return the innermost tool call that the code here belongs to, or None."""
     found = otel_context.get_value(_KEY)
     return found if isinstance(found, Inside) else None
 
 
 def enter(span_id: str) -> tuple[Inside, Callable[[], None]]:
-    """A tool call goes on here until the returned function is called."""
+    """Begin a tool call here, which goes on until the returned function is called."""
     here = Inside(span_id, current())
     token = otel_context.attach(otel_context.set_value(_KEY, here))
     return here, lambda: otel_context.detach(token)
 
 
 def count() -> None:
-    """The tool calls that go on here have made one more request."""
+    """Count one more request for every tool call that the code here belongs to."""
     here = current()
     while here is not None:
         here.exchanges += 1
