@@ -38,11 +38,11 @@ TOLD_BY_FIELDS = frozenset(
 
 
 class Book(Protocol):
-    """Where exchanges are written down, and what of them may be."""
+    """Where exchanges are written down, and the redactor that says what of them may be."""
 
     @property
     def redactor(self) -> redact.Redactor:
-        """What replaces secrets."""
+        """The redactor that replaces secrets."""
         ...
 
     def append(self, record: ExchangeStarted | ExchangeEnded, /) -> object:
@@ -51,7 +51,7 @@ class Book(Protocol):
 
 
 class Ids(NamedTuple):
-    """Which span an exchange is."""
+    """The ids of an exchange's span."""
 
     trace_id: str
     span_id: str
@@ -84,7 +84,7 @@ def named(request: Request, host: str) -> tuple[str, dict[str, Any]]:
 
 
 class OpenExchange:
-    """Collects what arrives; `finish` writes it down, exactly once."""
+    """An exchange that goes on: it collects what arrives, and `finish` writes that down exactly once."""
 
     __slots__ = (
         "_once",
@@ -171,7 +171,7 @@ class OpenExchange:
         return self._once.locked()
 
     def belongs_to(self, phase: str, intervention: str | None) -> None:
-        """Note its part in a fork; `intervention` says what was changed, if it is the forked one."""
+        """Keep its part in a fork; `intervention` says what was changed, if it is the forked one."""
         self.attributes["tracefork.phase"] = phase
         if intervention is not None:
             self.attributes["tracefork.intervention"] = self.intervention = intervention

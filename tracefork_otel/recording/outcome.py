@@ -9,12 +9,12 @@ _BROKEN = ("RemoteProtocolError", "ReadError", "CloseError", "WriteError", "Prot
 _CANCELLED = ("CancelledError", "Cancelled")
 """asyncio's and trio's."""
 _FAILURES: tuple[Outcome, ...] = ("cut", "failed", "no_response")
-"""To leave a stream early is none."""
+"""Leaving a stream early is no failure."""
 _FAILED_STATUS = 400
 
 
 def outcome_of(error: BaseException, *, answered: bool) -> Outcome:
-    """Return how an exchange ends that this error ends, once or before the head of a response came."""
+    """Return the outcome of an exchange that this error ends; `answered` if a response's head had come."""
     kind = type(error).__name__
     if kind in _CANCELLED:
         return "cancelled"
@@ -26,7 +26,7 @@ def outcome_of(error: BaseException, *, answered: bool) -> Outcome:
 
 
 def is_failure(outcome: Outcome, status: int | None) -> bool:
-    """Whether an exchange that ended so is an error; `status` is that of its response, if one came."""
+    """Return whether an exchange that ended so failed; `status` is that of its response, if one came."""
     return outcome in _FAILURES or (status is not None and status >= _FAILED_STATUS)
 
 

@@ -1,4 +1,4 @@
-"""How a process introduces itself at the head of its WAL."""
+"""The record by which a process introduces itself at the head of its WAL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def new_process_id() -> str:
 
 
 def cwd() -> str:
-    """Return the working directory, or nothing where it was removed."""
+    """Return the working directory, empty where it was removed."""
     try:
         return os.getcwd()
     except OSError:

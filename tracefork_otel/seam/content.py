@@ -28,14 +28,14 @@ _ON = ("span_only", "span_and_event", "true")
 
 
 def wanted(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the environment asks for message content on spans."""
+    """Return whether the environment asks for message content on spans."""
     return environ.get(CONTENT_VARIABLE, "").strip().lower() in _ON
 
 
 def content_attributes(
     url: str, request: bytes, response: Response | None, *, limit: int
 ) -> dict[str, str | int | list[str]]:
-    """The attributes that an exchange with these bodies adds to its span, none where the format is unknown.
+    """Return the attributes that these bodies add to their exchange's span, none in an unknown format.
 
     Messages take at most about `limit` bytes together, the answer and the newest first;
     `tracefork.content.truncated` says that some were left out.
@@ -76,19 +76,19 @@ def _attributes(
 
 
 def _clean(value: str | int | list[str]) -> str | int | list[str]:
-    """The value as OTLP can carry it: a body may claim anything, and one such value fails a whole batch."""
+    """Return the value as OTLP can carry it: one that it cannot would fail a whole batch."""
     if isinstance(value, list):
         return [_text(item) for item in value]
     return _text(value) if isinstance(value, str) else value
 
 
 def _text(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    """Return the text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _fitted(messages: list[dict[str, Any]], limit: int) -> tuple[str, bool]:
-    """The newest messages as JSON of at most `limit` bytes, and whether something had to be left out."""
+    """Return the newest messages as JSON of at most `limit` bytes, and whether something was left out."""
     kept: list[str] = []
     left = limit - 2
     for message in reversed(messages):
@@ -108,7 +108,7 @@ def _dumped(message: Any) -> str:
 
 
 def _cut(value: Any, limit: int) -> Any:
-    """The value with no string over a share of the limit that leaves room for a few of them."""
+    """Return the value with each string cut to a share of the limit, so that a few of them fit."""
     if isinstance(value, dict):
         return {name: _cut(item, limit) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""An exchange at the seam: besides the record it has a span, which others see too."""
+"""Exchanges at the seam: each has a record and a span, which others see too."""
 
 from __future__ import annotations
 

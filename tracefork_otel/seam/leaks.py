@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
@@ -38,7 +39,7 @@ OTLP_PORTS = (4317, 4318)
 """Where an exporter that nobody configured sends to, on this machine."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _REMEMBERED = 4
-"""Host names that were looked up last: a connection shows an address, a person wants the name."""
+"""How many looked-up host names are kept: a connection shows an address, a person wants the name."""
 
 _STARTED = ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system", "os.spawn")
 _URL = re.compile(r"http(s?)://(?:[^/@\s'\"]*@)?(\[[^\]\s]+\]|[^/:?#\s'\";|&)]+)(?::(\d+))?", re.I)
@@ -55,7 +56,7 @@ _LIBRARY = tuple(
 
 
 def watch(session: Session) -> None:
-    """Connections of this process are watched from now on, as long as it has a session."""
+    """Watch the connections of this process from now on, as long as it has a session."""
     global _installed
     _noted.clear()
     session.allowed = _allowed(session)
@@ -119,7 +120,7 @@ def _leaked(session: Session, host: str, port: int, client: str, caller: str | N
 
 
 def _words(event: str, args: tuple[Any, ...]) -> list[str]:
-    """The program that is started and its arguments, as far as they are text."""
+    """Return the program that is started and its arguments, as far as they are text."""
     if event == "subprocess.Popen":
         given = args[1] if args[1] is not None else [args[0]]
     elif event == "os.system":
@@ -136,20 +137,20 @@ def _words(event: str, args: tuple[Any, ...]) -> list[str]:
 
 
 def _starting(session: Session, words: list[str], watching: bool) -> None:
-    """A program that talks to a model, or in a replay to anybody, is noted; Python records for itself."""
+    """Note a program that talks to a model, or in a replay to anybody; Python records for itself."""
     programs = [os.path.basename(word) for word in words]
     if not programs or programs[0].startswith(("python", "pypy")):
         return
     fetching = next((name for name in programs if name in FETCHING_PROGRAMS), None)
-    client, caller, fetches = fetching or programs[0], _caller(), fetching is not None
+    client, caller = fetching or programs[0], _caller()
     known = client in MODEL_PROGRAMS
     places = [place for word in words for place in _places(word)]
-    if fetches:  # `curl api.openai.com/v1/models` is a URL too
+    if fetching:  # `curl api.openai.com/v1/models` is a URL too
         bare = [word.split("/")[0].lower() for word in words]
         places += [(host, 443) for host in bare if is_model_host(host)]
     elif known and not places:
         places = [(client, 443)]  # wherever it talks to
-    if not (fetches or known):
+    if not (fetching or known):
         places = [place for place in places if is_model_host(place[0])]
     if watching:
         for host, port in places:
@@ -165,8 +166,8 @@ def _starting(session: Session, words: list[str], watching: bool) -> None:
 
 
 def _places(word: str) -> Iterator[tuple[str, int]]:
-    for found in _URL.finditer(word):
-        yield found[2].strip("[]").lower(), int(found[3] or (443 if found[1] else 80))
+    for url in _URL.finditer(word):
+        yield url[2].strip("[]").lower(), int(url[3] or (443 if url[1] else 80))
 
 
 def _at(caller: str | None) -> str:
@@ -211,33 +212,26 @@ def _matches(host: str, port: int, allowed: tuple[str, int | None]) -> bool:
     return host == name or host in _addresses(name)
 
 
-_known_addresses: dict[str, frozenset[str]] = {}
-
-
+@functools.cache
 def _addresses(name: str) -> frozenset[str]:
-    known = _known_addresses.get(name)
-    if known is None:
-        try:
-            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            known = frozenset(str(entry[4][0]) for entry in found)
-        except OSError:
-            known = frozenset()
-        _known_addresses[name] = known
-    return known
+    try:
+        entries = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return frozenset()
+    return frozenset(str(entry[4][0]) for entry in entries)
 
 
 def _caller() -> str | None:
-    """The innermost frame that is neither ours nor a library's, as `file:line in function`."""
+    """Return the innermost frame that is neither ours nor a library's, as `file:line in function`."""
     for frame in _frames():
         file = frame.f_code.co_filename
-        library = file.startswith(("<frozen", _HERE, *_LIBRARY)) or "-packages" in file
-        if not library:
+        if not (file.startswith(("<frozen", _HERE, *_LIBRARY)) or "-packages" in file):
             return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
     return None
 
 
 def _client() -> str:
-    """The HTTP client whose code runs now, the one that was called first if they are stacked."""
+    """Return the HTTP client whose code runs here; the one that was called first if they are stacked."""
     found = None
     for frame in _frames():
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]

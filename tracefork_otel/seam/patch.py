@@ -21,7 +21,7 @@ from .supported import is_supported
 
 @dataclass(slots=True)
 class _Patch:
-    """A wrapped method; `active` is False where a later patch keeps us from taking it off again."""
+    """A wrapped method; `active` is False where another's patch over ours keeps us from removing it."""
 
     cls: type[Any]
     original: Callable[..., Any]
@@ -33,7 +33,7 @@ _patches: list[_Patch] = []
 
 
 def install(module: ModuleType) -> None:
-    """The client classes of this module are wrapped once, whatever names the module goes by."""
+    """Wrap the client classes of this module, once, whatever names the module goes by."""
     if not is_supported(module):
         return
     tees = tees_for(module)
@@ -42,7 +42,7 @@ def install(module: ModuleType) -> None:
 
 
 def uninstall() -> None:
-    """Nothing is captured any more; a patch that was put over ours stays as it is."""
+    """Stop capturing; a patch that others put over ours stays as it is."""
     for patch in list(_patches):
         patch.active = False
         if patch.cls.__dict__.get(names.SEND) is patch.wrapper:

@@ -1,4 +1,4 @@
-"""The seam's other side: a request is answered from a tape, and nothing of it reaches the network."""
+"""The seam while it plays: a request is answered from a tape, and nothing of it reaches the network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ cancelled it then (a timeout, a sibling's failure) does it again."""
 
 
 def send(session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any) -> Any:
-    """The recorded response or error, a transport error that explains the drift, or a fork's live answer."""
+    """Return the recorded or a fork's live response; raise the recorded error, or that of a drift."""
     body, complete = known_body(module, request)
     body = body if complete else request.read()
     staged = _staged(session, module, request, body)
@@ -51,7 +51,7 @@ def send(session: Session, module: ModuleType, tees: Tees, original: Any, client
 async def asend(
     session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any
 ) -> Any:
-    """The same for an asynchronous client."""
+    """Do what `send` does, for an asynchronous client."""
     body, complete = known_body(module, request)
     body = body if complete else await request.aread()
     staged = _staged(session, module, request, body)
@@ -71,7 +71,7 @@ async def asend(
 
 
 def _edited(module: ModuleType, request: Any, body: bytes, live: Live) -> Any:
-    """The request as it goes out: another one where a fork changes its body or its path."""
+    """Return the request as it goes out: another one where a fork changes its body or its path."""
     if live.body is None and live.path is None:
         return request
     edited = with_body(module, request, body if live.body is None else live.body)
@@ -81,13 +81,13 @@ def _edited(module: ModuleType, request: Any, body: bytes, live: Live) -> Any:
 
 
 def at_path(url: Any, path: str) -> Any:
-    """The URL with another path, its query kept."""
+    """Return the URL with another path, its query kept."""
     _, mark, query = url.raw_path.partition(b"?")
     return url.copy_with(raw_path=path.encode("ascii", "replace") + mark + query)
 
 
 def with_body(module: ModuleType, request: Any, body: bytes) -> Any:
-    """The same request with another body, its length said in the header's own place."""
+    """Return the request with another body, the new length in the place of the old header."""
     headers = module.Headers(request.headers.raw)
     headers.pop("transfer-encoding", None)
     headers["content-length"] = str(len(body))
@@ -99,7 +99,7 @@ def with_body(module: ModuleType, request: Any, body: bytes) -> Any:
 def _staged(
     session: Session, module: ModuleType, request: Any, body: bytes
 ) -> tuple[SeamExchange, _Transport] | Live:
-    """An open exchange and the transport that answers it, or how to go live; raises where nothing answers."""
+    """Return an open exchange and the transport that answers it, or how to go live; else raise the drift."""
     value = value_of(session, request, body)
     player = session.player
     assert player is not None
@@ -135,7 +135,7 @@ def _staged(
 
 
 class _Stage:
-    """The client as its own method sees it, but for the transport: all else that the method does stays."""
+    """A stand-in for the client that differs in its transport alone, so its own method does all the rest."""
 
     def __init__(self, client: Any, transport: _Transport) -> None:
         self._client = client
@@ -151,7 +151,7 @@ class _Stage:
 
 @dataclass(slots=True)
 class _Transport:
-    """Answers one request with one recorded exchange."""
+    """A transport that answers one request with one recorded exchange."""
 
     module: ModuleType
     exchange: SeamExchange
@@ -159,14 +159,14 @@ class _Transport:
     waits: bool
 
     def handle_request(self, request: Any) -> Any:
-        """The recorded response; raises the recorded error where there was none."""
+        """Return the recorded response, or raise the recorded error."""
         if self.recorded.response is None:
             time.sleep(self.left_until_the_end() if self.waits else 0)
             raise self.error(request)
         return self.response(request)
 
     async def handle_async_request(self, request: Any) -> Any:
-        """The same for an asynchronous client."""
+        """Do what `handle_request` does, for an asynchronous client."""
         if self.recorded.response is None:
             if self.recorded.outcome == "cancelled":
                 await self.hang()
@@ -175,7 +175,7 @@ class _Transport:
         return self.response(request)
 
     def response(self, request: Any) -> Any:
-        """The recorded head, and a stream that gives the recorded chunks."""
+        """Return the recorded head with a stream that gives the recorded chunks."""
         recorded = self.recorded.response
         assert recorded is not None
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded.headers]
@@ -187,7 +187,7 @@ class _Transport:
         )
 
     def chunks(self) -> Iterator[tuple[float, bytes]]:
-        """Each recorded chunk, and how many seconds from now it is due."""
+        """Yield each recorded chunk after the number of seconds in which it is due."""
         response = self.recorded.response
         assert response is not None
         offsets = response.chunk_offsets_us if self.waits else ()
@@ -198,17 +198,17 @@ class _Transport:
             yield max(0.0, (self.exchange.started + due_ns - perf_counter_ns()) / 1e9), piece
 
     def left_until_the_end(self) -> float:
-        """Seconds until the recorded exchange was over, counted from this one's start."""
+        """Return the seconds until the recorded exchange was over, counted from this one's start."""
         length_ns = (self.recorded.ended_ns or self.recorded.started_ns) - self.recorded.started_ns
         return max(0.0, (self.exchange.started + length_ns - perf_counter_ns()) / 1e9)
 
     async def hang(self) -> None:
-        """Waits to be cancelled again; raises the cancellation itself if nobody does."""
+        """Wait to be cancelled as in the recording; raise the cancellation if nobody does."""
         await _sleep(self.left_until_the_end() + GRACE_S)
         raise asyncio.CancelledError
 
     def error(self, request: Any) -> BaseException:
-        """The recorded error, of the client library's own class."""
+        """Return the recorded error, of the client library's own class."""
         module, recorded = self.module, self.recorded
         home, _, name = (recorded.error_type or "").rpartition(".")
         message = recorded.error_message or ""
@@ -231,7 +231,7 @@ class _Transport:
 @functools.cache
 def _playback_class(module: ModuleType) -> type[Any]:
     class Playback(module.SyncByteStream, module.AsyncByteStream):
-        """The recorded body in its recorded cuts, and its recorded end."""
+        """A stream of the recorded body in its recorded cuts, with its recorded end."""
 
         def __init__(self, transport: _Transport, request: Any) -> None:
             self._transport = transport
@@ -260,10 +260,10 @@ def _playback_class(module: ModuleType) -> type[Any]:
                 raise transport.error(self._request)
 
         def close(self) -> None:
-            """Nothing is held open."""
+            """Do nothing: no connection is held."""
 
         async def aclose(self) -> None:
-            """Nothing is held open."""
+            """Do nothing: no connection is held."""
 
     return Playback
 

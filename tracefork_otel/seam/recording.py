@@ -1,4 +1,4 @@
-"""What happens at the seam while it records: a request is written down, sent, and its response noted."""
+"""The seam while it records: a request is written down, sent, and its response kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def record(
     request: Any,
     live: Live | None = None,
 ) -> Any:
-    """What the network answered, recorded; `live` says which part of a fork the request is."""
+    """Send the request, record it and return the answer; `live` says which part of a fork it is."""
     exchange = begin(session, module, tees, request, live)
     if exchange is None:
         return original(client, request)
@@ -60,7 +60,7 @@ async def arecord(
     request: Any,
     live: Live | None = None,
 ) -> Any:
-    """The same for an asynchronous client."""
+    """Do what `record` does, for an asynchronous client."""
     exchange = begin(session, module, tees, request, live)
     if exchange is None:
         return await original(client, request)
@@ -89,7 +89,7 @@ def attach(exchange: SeamExchange) -> Any:
 
 
 def restore(request: Any, token: Any) -> None:
-    """The context is what it was, and a streaming request has its own stream back."""
+    """Restore the context that `attach` changed, and give a streaming request its own stream back."""
     if token is not None:
         otel_context.detach(token)
     stream = request.stream
@@ -100,7 +100,7 @@ def restore(request: Any, token: Any) -> None:
 def begin(
     session: Session, module: ModuleType, tees: Tees, request: Any, live: Live | None = None
 ) -> SeamExchange | None:
-    """An exchange is open and its request in the WAL; None if that failed, which is counted."""
+    """Open an exchange and write its request down; where that fails, count the loss and return None."""
     exchange: SeamExchange | None = None
     try:
         session.reap()
@@ -121,7 +121,7 @@ def begin(
 
 
 def known_body(module: ModuleType, request: Any) -> tuple[bytes, bool]:
-    """The request's body, and whether it is known already: a streaming one is not before it was sent."""
+    """Return the request's body, and whether it is known yet: a streamed one is only once it was sent."""
     try:
         return request.content, True
     except module.RequestNotRead:
@@ -132,12 +132,12 @@ def known_body(module: ModuleType, request: Any) -> tuple[bytes, bool]:
 
 
 def value_of(session: Session, request: Any, body: bytes) -> Request:
-    """The request as it is recorded and matched: secrets in URL and headers replaced."""
+    """Return the request as it is recorded and matched, secrets replaced."""
     return session.redactor.request(request.method, str(request.url), request.headers.raw, body)
 
 
 def start(session: Session, request: Any, value: Request, *, replayed: bool) -> SeamExchange:
-    """An open exchange with its span, not yet in the WAL."""
+    """Start an exchange and its span, without writing it down yet."""
     url = request.url
     host = url.host
     seq = session.next_seq()
@@ -160,7 +160,7 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
 
 
 def received(exchange: SeamExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:
-    """The response's head is noted; so is its body, now if the transport gave it whole, else when read."""
+    """Keep the response's head, and its body: now where it is `whole` already, else as it is read."""
     try:
         exchange.answered(
             response.status_code,
@@ -179,7 +179,7 @@ def received(exchange: SeamExchange, tee: type[Any], response: Any, whole: bytes
 
 
 def _ready(response: Any) -> bool:
-    """Whether the transport gave the body at once (a mock, a cache), so nobody will iterate the stream."""
+    """Return whether the transport gave the body at once (a mock, a cache): nobody iterates its stream."""
     return response.is_closed or response.is_stream_consumed
 
 

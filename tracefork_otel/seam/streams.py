@@ -1,4 +1,4 @@
-"""Tees around body streams: every chunk is handed on as it comes, and noted; nothing is held back."""
+"""Tees around body streams: each chunk is kept and handed on as it comes; none is held back."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Tees(NamedTuple):
     request_both: type[Any]
 
     def request(self, module: ModuleType, stream: Any, exchange: SeamExchange) -> Any:
-        """A stream of the same kind as the given one."""
+        """Return a tee around the stream that is iterated in the same ways."""
         sync, both = isinstance(stream, module.SyncByteStream), isinstance(stream, module.AsyncByteStream)
         cls = self.request_both if sync and both else self.request_sync if sync else self.request_async
         return cls(stream, exchange)
 
 
 class _ResponseTee:
-    """What both kinds of response tee share: the stream behind, and the exchange that they report to."""
+    """The base of both response tees: the stream behind, and the exchange that they report to."""
 
     def __init__(self, stream: Any, exchange: SeamExchange) -> None:
         self._stream = stream
@@ -48,7 +48,7 @@ class _ResponseTee:
 
 
 class RequestTee:
-    """What both kinds of request tee share; a second iteration (a retry inside a transport) starts anew."""
+    """The base of the request tees; a second iteration (a retry inside a transport) starts anew."""
 
     def __init__(self, stream: Any, exchange: SeamExchange) -> None:
         self.stream = stream
@@ -67,7 +67,7 @@ class RequestTee:
 
 
 def tees_for(module: ModuleType) -> Tees:
-    """Tee classes that the given library (httpx, httpx2) takes for streams of its own."""
+    """Return tee classes that the given library (httpx, httpx2) takes for streams of its own."""
 
     class ResponseSync(_ResponseTee, module.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Whether a version of a client library is one that can be captured; where it is not, that is said."""
+"""A check of whether this version of a client library can be captured."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _STREAMS = ("ByteStream", "SyncByteStream", "AsyncByteStream", "RequestNotRead")
 
 
 def is_supported(module: ModuleType) -> bool:
-    """Whether the module can be wrapped; if not, the log and the store say which version is not captured."""
+    """Return whether the module can be wrapped; if not, say so in the log and the store."""
     why = _misfit(module)
     if why is None:
         return True
     version = f"{module.__name__} {getattr(module, '__version__', '(of no version)')}"
-    said = f"{version} is not captured: {why}; its calls go out as ever, and are not recorded"
+    why = f"{version} is not captured: {why}; its calls go out as ever, and are not recorded"
     warn_once(
-        f"fit {module.__name__}", "%s. Install another version: pip install -U %s", said, module.__name__
+        f"fit {module.__name__}", "%s. Install another version: pip install -U %s", why, module.__name__
     )
     session = current.session
     if session is not None:
-        session.note("incomplete", {"why": said, "client": module.__name__}, session.launch_id)
+        session.note("incomplete", {"why": why, "client": module.__name__}, session.launch_id)
     return False
 
 

@@ -156,8 +156,9 @@ class Session:
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: a WAL, a process id and locks of its own, nothing open."""
-        if hasattr(self.sink, "reset_after_fork"):
-            self.sink.reset_after_fork()  # pyright: ignore[reportAttributeAccessIssue]
+        reset = getattr(self.sink, "reset_after_fork", None)
+        if reset is not None:
+            reset()
         self._fresh()
         if self.draws is not None:
             self.draws.forked()
@@ -287,9 +288,10 @@ class Session:
     def close(self) -> None:
         """Close the WAL, so that anyone may seal it."""
         self.flush()
-        if hasattr(self.sink, "close"):
+        close = getattr(self.sink, "close", None)
+        if close is not None:
             with suppress(Exception):
-                self.sink.close()  # pyright: ignore[reportAttributeAccessIssue]
+                close()
 
     def prepare(self) -> None:
         """Do what the first exchange would wait for: load the WAL's code, find out how we were started."""
