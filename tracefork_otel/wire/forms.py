@@ -59,6 +59,12 @@ FORMS = (
         (Path(_DEPLOYMENT + r"(?<!/chat)(?<!/fim)/completions", "openai", "text_completion"),),
     ),
     Form("openai_responses", f"{_HERE}.openai_responses", (Path(_DEPLOYMENT + "/responses", "openai"),)),
+    Form("cohere_chat", f"{_HERE}.cohere_chat", (Path(r"/v2/chat", "cohere"),)),
+    Form(
+        "ollama",
+        f"{_HERE}.ollama",
+        (Path(r"/api/chat", "ollama"), Path(r"/api/generate", "ollama", "text_completion")),
+    ),
     Form(
         "gemini",
         f"{_HERE}.gemini",

@@ -118,7 +118,36 @@ class JsonArray:
         return [body]
 
 
+class JsonLines:
+    """A JSON object a line; a lone line without the type to say so is a reply that came whole."""
+
+    name = "lines of JSON"
+    content_type = "application/x-ndjson"
+
+    def holds(self, body: bytes, content_type: str | None) -> bool:
+        """Return whether the type says so, or the first of several lines is an object of its own."""
+        if content_type is not None and "ndjson" in content_type.lower():
+            return True
+        first, _, rest = body.lstrip().partition(b"\n")
+        return first.startswith(b"{") and rest.lstrip().startswith(b"{") and loads(first) is not None
+
+    def read(self, body: bytes) -> Iterator[Event]:
+        """Yield each line that is an object: one that is cut is none."""
+        for line in body.splitlines():
+            if isinstance(loads(line), dict):
+                yield Event(None, line)
+
+    def write(self, events: Iterable[Event]) -> list[bytes]:
+        """Return a chunk for each line."""
+        return [event.data + b"\n" for event in events]
+
+    def cut(self, body: bytes) -> Sequence[bytes]:
+        """Return the lines as they are."""
+        return body.splitlines(keepends=True)
+
+
 SSE = ServerSentEvents()
+NDJSON = JsonLines()
 
 
 def framing_of(framings: Sequence[Framing], body: bytes, content_type: str | None) -> Framing | None:
