@@ -59,7 +59,7 @@ def _message(role: str, block: dict[str, Any], names: dict[str, str]) -> Message
         return message(role, "text", _part_text(block), wire=block)
     for key, kind, _ in _MIMES:
         if key in block:
-            name = string(mapping(block[key]).get("name"))
+            name = string(mapping(block[key]).get("name")) if kind == "document" else None
             return message(role, kind, _part_text(block), name, wire=block)
     if "searchResult" in block:
         title = string(mapping(block["searchResult"]).get("title"))
