@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..wire.codings import Plain, Unreadable, coded, undone
 from ..wire.dumps import dumps
+from ..wire.eventstream import AwsEventStream
 from ..wire.json_places import Place, decoded, places
 from ..wire.paths import PathTokens, fits
 from ..wire.sse import data_spans, is_sse
@@ -72,6 +73,8 @@ def rewrite(
     if not body or not (paths or patterns):
         return None
     plain = _plain(body, coding)
+    if AwsEventStream().holds(plain.body, media):
+        raise Unreadable("it is a binary event stream, whose pieces are base64 or checked by sums")
     spelling = _spelling(plain.body)
     cuts = () if coding else _cuts(plain.body, spelling, sizes)
     made = _Rewriting(rules, plain.body.decode(spelling), media, cuts)

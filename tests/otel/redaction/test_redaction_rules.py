@@ -19,6 +19,7 @@ from tracefork_otel.redaction.bodies import rewrite
 from tracefork_otel.redaction.reading import from_json, load, parse
 from tracefork_otel.redaction.rules import Rules
 from tracefork_otel.wire.codings import Unreadable
+from tracefork_otel.wire.eventstream import frame
 
 EMAIL = {"name": "emails", "pattern": r"[\w.]+@\w+\.com", "replace": "EMAIL"}
 
@@ -238,8 +239,10 @@ def test_compressed_bodies_are_compressed_again(cut: int) -> None:
         (b"?", "text/plain", "rot13"),
         (b"<a>", "application/json", ""),
         (gzip.compress(b"a", mtime=0) + b"more", "text/plain", "gzip"),
+        (frame({":event-type": "chunk"}, b'{"bytes":"YUB4LmNvbQ=="}'), "application/octet-stream", ""),
+        (b"cut", "application/vnd.amazon.eventstream", ""),
     ],
-    ids=["no gzip", "unknown", "no json", "more behind"],
+    ids=["no gzip", "unknown", "no json", "more behind", "event stream", "cut event stream"],
 )
 def test_what_cannot_be_looked_into_is_not_passed(body: bytes, media: str, coding: str) -> None:
     """A body of an unknown or broken coding, and one that only claims to be JSON, is refused."""

@@ -17,7 +17,7 @@ from tracefork_otel.wire.facts import facts, request_messages
 from tracefork_otel.wire.framing import Event
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Facts
-from tracefork_otel.wire.registry import Call, is_model_host, recognise
+from tracefork_otel.wire.registry import Call, is_model_host, load, recognise
 from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
 
 HOST = "https://bedrock-runtime.us-east-1.amazonaws.com"
@@ -302,6 +302,45 @@ def test_a_reply_whole_and_streamed() -> None:
         )
         assert found.error_type is None
     assert read(CONVERSE, ASKED, streamed(EVENTS)).streamed
+
+
+def test_a_prompt_of_the_account() -> None:
+    """A prompt that Bedrock keeps is called by its ARN, with its variables in place of messages."""
+    url = f"{HOST}/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Aprompt%2FABCDE12345%3A1/converse"
+    body = b'{"promptVariables": {"city": {"text": "Lima"}}}'
+    found = read(url, body, whole(REPLY))
+    assert found.model == "arn:aws:bedrock:us-east-1:123456789012:prompt/ABCDE12345:1"
+    assert said(found) == SAID
+    assert request_messages("bedrock_converse", body) == ()
+    answer = encode_reply(Request(method="POST", url=url, body=body), None, text="Adieu.")
+    assert read(url, body, answer).text == "Adieu."
+
+
+def test_a_tool_that_the_server_runs() -> None:
+    """Nova's search streams its result beside the call, and a picture comes as a block of its own."""
+    use = {"toolUseId": "s1", "name": "nova_grounding", "type": "server_tool_use"}
+    result = {"toolUseId": "s1", "type": "nova_grounding_result", "status": "success"}
+    events = [
+        named("messageStart", role="assistant"),
+        named("contentBlockStart", contentBlockIndex=0, start={"toolUse": use}),
+        delta(0, toolUse={"input": '{"q":"Lima"}'}),
+        named("contentBlockStart", contentBlockIndex=1, start={"toolResult": result}),
+        delta(1, toolResult=[{"json": {"hits": 1}}]),
+        named("contentBlockStart", contentBlockIndex=2, start={"image": {"format": "png"}}),
+        delta(2, image={"source": {"bytes": "eA=="}}),
+        delta(3, text="Big."),
+        named("messageStop", stopReason="end_turn"),
+    ]
+    wanted = [
+        ("tool_use", "nova_grounding", '{"q":"Lima"}'),
+        ("tool_result", "nova_grounding", '{"hits":1}'),
+        ("image", None, "[image/png, 4 base64 characters]"),
+        ("text", None, "Big."),
+    ]
+    assert said(read(CONVERSE, ASKED, streamed(events))) == wanted
+    form = load("bedrock_converse")
+    together = form.assemble(events)
+    assert form.assemble(form.write_events({}, together, lambda text: [text])) == together
 
 
 def test_a_cut_stream_says_a_prefix() -> None:
