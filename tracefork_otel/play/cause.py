@@ -61,7 +61,7 @@ _LONGEST = 32 * 1024
 
 
 def cause_of(path: Sequence[str | int], recorded: Any, got: Any, recorded_body: Any, got_body: Any) -> Cause:
-    """The likeliest cause of this difference: the values' look first, then the place in the body."""
+    """Return the likeliest cause of a difference, by the values' look and then by the place in the body."""
     top = path[0] if path else ""
     if top in _MODEL_MEMBERS:
         return "model"
@@ -78,7 +78,7 @@ def cause_of(path: Sequence[str | int], recorded: Any, got: Any, recorded_body: 
 
 
 def shorten(recorded: str, got: str) -> tuple[str, str]:
-    """Both values, cut to about 80 characters around the place where they part."""
+    """Return both values, cut to about 80 characters around the place where they part."""
     if max(len(recorded), len(got)) <= _WIDTH:
         return recorded, got
     start = max(0, common_prefix(recorded, got) - _CONTEXT)
@@ -86,7 +86,7 @@ def shorten(recorded: str, got: str) -> tuple[str, str]:
 
 
 def common_prefix(a: str | bytes, b: str | bytes) -> int:
-    """The number of leading characters or bytes that both have in common."""
+    """Return the number of leading characters or bytes that both have in common."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -98,7 +98,7 @@ def common_prefix(a: str | bytes, b: str | bytes) -> int:
 
 
 def _around(left: str, right: str) -> tuple[str, str]:
-    """Both texts without their common beginning and end, but for a margin; two words if that is long."""
+    """Return both texts without their common ends but for a margin; two words if the rest is long."""
     start = common_prefix(left, right)
     end = min(common_prefix(left[::-1], right[::-1]), min(len(left), len(right)) - start)
     if max(len(left), len(right)) - start - end > _LONGEST:
@@ -121,7 +121,7 @@ def _text(value: Any) -> str | None:
 
 
 def _look(left: str, right: str) -> Cause | None:
-    """How the parts look in which the two texts differ, the first of them if they look differently."""
+    """Return how the first differing parts of the two texts look, or None if more differs than such parts."""
     sides: list[list[tuple[Cause, str]]] = []
     rests: list[str] = []
     for text in (left, right):
@@ -139,7 +139,7 @@ def _look(left: str, right: str) -> Cause | None:
 
 
 def _is_tool_result(body: Any, path: Sequence[str | int]) -> bool:
-    """Whether the path goes through a tool's result: by role in a chat, by type in a list of blocks."""
+    """Return whether the path goes through a tool's result, by a message's role or a block's type."""
     value: Any = body
     for token in path:
         if isinstance(value, dict):
@@ -160,7 +160,7 @@ def _is_tool_result(body: Any, path: Sequence[str | int]) -> bool:
 
 
 def _wraps_tool_results(message: Mapping[str, Any]) -> bool:
-    """A message that appears whole on one side only counts by what all of its blocks are."""
+    """Return whether every block of the message is a tool's result."""
     blocks = message.get("content")
     if not isinstance(blocks, list) or not blocks:
         return False

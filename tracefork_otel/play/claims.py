@@ -1,4 +1,4 @@
-"""What all processes of one replay or fork share: who took which part of it, as files of a folder."""
+"""Claims that all processes of a replay or fork share: who took which part of it, as files of a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 Claim: TypeAlias = Callable[[str], bool]
-"""Whether that is still free for the caller; True at most once among all processes of a replay."""
+"""Takes what is named; True at most once among all processes of a replay."""
 
 AGAIN = "again"
 """The forked exchange's recorded answer, for a client that tries again after the intervention."""
@@ -56,7 +56,7 @@ class Claims:
         self._folder = folder
 
     def __call__(self, name: str) -> bool:
-        """Claim that; return whether nobody did before."""
+        """Claim what is named; return whether nobody did before."""
         try:
             os.close(os.open(self._folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
@@ -66,7 +66,7 @@ class Claims:
         return True
 
     def taken(self, name: str) -> bool:
-        """Whether somebody claimed that."""
+        """Return whether somebody claimed what is named."""
         return (self._folder / name).exists()
 
 

@@ -1,4 +1,4 @@
-"""What a fork changes at its step: the value that the backend hands to the agent's process, and its file."""
+"""What a fork changes: the value that the backend hands to the agent's process, and its file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Intervention:
         return self.kind == "noop" or self.result is not None
 
     def to_json(self) -> str:
-        """The intervention as one JSON object."""
+        """Return the intervention as one JSON object."""
         return json.dumps(
             {
                 "format": _FORMAT,
@@ -101,7 +101,7 @@ class Intervention:
 
     @classmethod
     def from_json(cls, text: str | bytes, *, where: str = "intervention") -> Intervention:
-        """The intervention that `to_json` made this text of; `where` names it in the error if nothing did."""
+        """Return the intervention that `to_json` made this text of; `where` names the text in errors."""
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -131,7 +131,7 @@ class Intervention:
             raise TapeError(f"{where} is a damaged intervention ({what}): start the fork again") from None
 
     def dump(self, path: str | Path) -> None:
-        """The file holds this intervention whole, for its owner alone."""
+        """Write the file, whole or not at all, for its owner alone."""
         target = Path(path)
         try:
             write_whole(target, self.to_json().encode())
@@ -140,7 +140,7 @@ class Intervention:
 
     @classmethod
     def load(cls, path: str | Path) -> Intervention:
-        """The intervention in a file; raises TapeError naming the file if it holds none."""
+        """Read the intervention in a file; raise TapeError naming the file if it holds none."""
         try:
             data = Path(path).read_bytes()
         except OSError as error:

@@ -18,7 +18,7 @@ from .player import Player
 
 
 class Unplayable:
-    """Stands in for a player whose tape cannot be read: every request fails, none goes over the network."""
+    """A stand-in for a player whose tape cannot be read: every request fails, none goes over the network."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -28,14 +28,14 @@ class Unplayable:
         """No tool runs either."""
 
     def answer(self, request: object, *of_tool: object, live: bool = False) -> Any:
-        """Raises what is wrong with the tape."""
+        """Raise what is wrong with the tape."""
         raise TapeError(self.why)
 
 
 def load_tape(path: Path) -> Tape:
-    """The tape in a file, read once as long as the file stays the same: forks of one process share it."""
-    found = os.stat(path)
-    return _tape(path.absolute(), found.st_mtime_ns, found.st_size)
+    """Return the tape in a file, read once while the file stays the same: forks of one process share it."""
+    status = os.stat(path)
+    return _tape(path.absolute(), status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=1)
@@ -44,8 +44,7 @@ def _tape(path: Path, changed_ns: int, size: int) -> Tape:
 
 
 def load_player(settings: Settings) -> Player | Unplayable:
-    """The player of the tape that the settings name, or one that refuses every request."""
-    recall = None
+    """Return the player of the tape that the settings name, or one that refuses every request."""
     try:
         mode = settings.mode
         if settings.tape is None:
@@ -59,8 +58,6 @@ def load_player(settings: Settings) -> Player | Unplayable:
                 )
             beside, change = settings.intervention, Intervention.load(settings.intervention)
         claim = claims_beside(beside)
-        if change is not None:
-            recall = memory_beside(beside, claim)
         return Player(
             tape,
             match=match,
@@ -68,7 +65,7 @@ def load_player(settings: Settings) -> Player | Unplayable:
             claim=claim,
             intervention=change,
             tools=settings.tools,
-            recall=recall,
+            recall=None if change is None else memory_beside(beside, claim),
         )
     except Exception as error:
         LOG.error("tracefork: no request will be answered: %s", error)

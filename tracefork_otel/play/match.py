@@ -1,4 +1,4 @@
-"""Which recorded request a request is; and, where it is none of them, what differs and why."""
+"""Matching of requests with recorded ones; and, for one that is none of them, what differs and why."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Explanation:
     """What to do, where that does not follow from the cause alone."""
 
     def text(self) -> str:
-        """One line for a person: where, what, why, and what to do."""
+        """Return one line for a person: where, what, why, and what to do."""
         where = f"step {self.step}: {self.request}"
         if not self.path:
             return f"{where} is not on the tape ({self.cause}): {self.advice or _ADVICE[self.cause]}"
@@ -59,12 +59,12 @@ class Explanation:
         )
 
     def to_json(self) -> str:
-        """The explanation as a JSON object, for a span attribute."""
+        """Return the explanation as a JSON object, for a span attribute."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Explanation:
-        """The explanation that `to_json` made this text of."""
+        """Return the explanation that `to_json` made this text of."""
         return cls(**json.loads(text))
 
 
@@ -95,7 +95,7 @@ class Candidate:
 
 
 def fingerprint(request: Request, *, match: MatchMode = "exact", ignore: Sequence[str] = ()) -> str:
-    """A hex digest that two requests share exactly if they match."""
+    """Return a hex digest that two requests share exactly if they match."""
     paths = parse_paths(tuple(ignore))
     body = _comparable(request, paths) if match == "json" or paths else request.body
     digest = sha256(f"{request.method.upper()}\n{request.url}\n".encode("utf-8", "surrogatepass"))
@@ -105,7 +105,7 @@ def fingerprint(request: Request, *, match: MatchMode = "exact", ignore: Sequenc
 
 @lru_cache(maxsize=64)
 def parse_paths(ignore: tuple[str, ...]) -> tuple[PathTokens, ...]:
-    """The tokens of each path; raises UsageError naming the first that is none."""
+    """Return the tokens of each path; raise UsageError naming the first that is none."""
     return tuple(parse_path(path) for path in ignore)
 
 
@@ -116,7 +116,7 @@ def explain(
     match: MatchMode = "exact",
     ignore: Sequence[str] = (),
 ) -> Explanation:
-    """Why this request is none of the unused candidates: the nearest one and the first difference to it."""
+    """Explain why the request is none of the unused candidates, by the nearest and its first difference."""
     listed = list(candidates)
     unused = [candidate for candidate in listed if not candidate.used]
     expected = unused[0].step if unused else len(listed)
@@ -171,7 +171,7 @@ def _same_endpoint(a: Request, b: Request) -> bool:
 
 
 def _other_endpoint(about: Explanation, request: Request, unused: Sequence[Candidate]) -> Explanation:
-    """No recorded request has that method and URL: the expected one is shown, by its URL."""
+    """Explain a request whose method and URL no recorded one has, by those of the one that was expected."""
     if not unused:
         return about
     recorded, got = unused[0].request.url, request.url
@@ -184,7 +184,7 @@ def _other_endpoint(about: Explanation, request: Request, unused: Sequence[Candi
 
 
 def _similarity(a: bytes, b: bytes) -> float:
-    """The share of two bodies that they have in common at their beginning and their end."""
+    """Return the share (0 to 1) that two bodies have in common at their beginning and end."""
     longest = max(len(a), len(b))
     if a == b or not longest:
         return 1.0
@@ -214,7 +214,7 @@ def _parse(body: bytes) -> tuple[bool, Any]:
 
 
 def _comparable(request: Request, ignore: Sequence[PathTokens]) -> bytes:
-    """The body in a form in which only what counts can differ."""
+    """Return the body in a form in which only what counts can differ."""
     ok, value = _parse(request.body)
     if ok:
         try:

@@ -1,4 +1,4 @@
-"""What earlier trials of a replicate were answered: a file beside a fork's intervention names the tapes."""
+"""Answers that earlier trials of a replicate got: a file beside a fork's intervention names their tapes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from ..errors import TapeError
 from ..exchange import Exchange
@@ -27,47 +26,40 @@ class Remembered:
     step: int
 
 
-_Numbered: TypeAlias = tuple[int, Remembered]
-
-
 class Memory:
-    """Gives each remembered answer once, to the first request with its fingerprint; called under a lock.
+    """Remembered answers, each given once to the first request with its fingerprint; called under a lock.
 
     A tape is read when the first of its answers is wanted: most forks ask for nothing that was asked before.
     """
 
     def __init__(self, entries: Iterable[Remembered], claim: Claim | None = None) -> None:
-        """`claim` is shared by the processes of the fork, so that no answer is given in two of them."""
-        self._waiting: dict[str, deque[_Numbered]] = {}
-        for number, one in enumerate(entries):
-            self._waiting.setdefault(one.request, deque()).append((number, one))
+        """Keep the entries; `claim` lets no two processes of the fork give the same answer."""
+        self._waiting: dict[str, deque[tuple[int, Remembered]]] = {}
+        for number, entry in enumerate(entries):
+            self._waiting.setdefault(entry.request, deque()).append((number, entry))
         self._claim = claim
         self._tapes: dict[Path, Tape] = {}
 
     def __call__(self, fingerprint: str) -> Exchange | None:
-        """The next answer to this request, or None if nothing is left of it."""
+        """Return the next answer to a request with this fingerprint, or None if none is left."""
         waiting = self._waiting.get(fingerprint)
         while waiting:
-            number, one = waiting.popleft()
+            number, entry = waiting.popleft()
             if self._claim is None or self._claim(claims.memory(number)):
-                return self._tape(one.tape).exchanges[one.step]
+                if entry.tape not in self._tapes:
+                    self._tapes[entry.tape] = Tape.load(entry.tape)
+                return self._tapes[entry.tape].exchanges[entry.step]
         return None
-
-    def _tape(self, path: Path) -> Tape:
-        found = self._tapes.get(path)
-        if found is None:
-            found = self._tapes[path] = Tape.load(path)
-        return found
 
 
 def dump(entries: Iterable[Remembered], intervention: Path) -> None:
-    """The fork of this intervention remembers these answers."""
-    lines = (json.dumps([one.request, str(one.tape), one.step]) + "\n" for one in entries)
+    """Write the answers that the fork of this intervention is to remember."""
+    lines = (json.dumps([entry.request, str(entry.tape), entry.step]) + "\n" for entry in entries)
     intervention.with_name(intervention.name + _ENDING).write_text("".join(lines))
 
 
 def memory_beside(intervention: Path, claim: Claim | None = None) -> Memory | None:
-    """What the fork of this intervention remembers; None if nothing was given to it."""
+    """Return what the fork of this intervention remembers, or None if it was given nothing."""
     path = intervention.with_name(intervention.name + _ENDING)
     try:
         text = path.read_text()

@@ -1,4 +1,4 @@
-"""Answers requests from a tape: no I/O, no patching, so the seam, the proxy and the tests share it."""
+"""The player of a tape: without I/O and patching, so that the seam, the proxy and the tests share it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Phase: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The exchange that answers the request: a recorded one, or the one that a fork puts in its place."""
+    """An exchange that answers the request: a recorded one, or the one that a fork puts in its place."""
 
     exchange: Exchange
     step: int
@@ -44,7 +44,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The request goes over the network, with another body or to another path if one is given."""
+    """Leave to go over the network, with another body or to another path if one is given."""
 
     phase: Phase
     body: bytes | None = None
@@ -54,7 +54,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """No unused recorded request matches; nothing may go over the network."""
+    """No answer: no unused recorded request matches, and nothing may go over the network."""
 
     explanation: Explanation
     repeated: bool = False
@@ -67,7 +67,10 @@ Answer: TypeAlias = Served | Live | Miss
 
 
 class Player:
-    """Serves each recorded exchange once, to the first request that matches it, from any thread.
+    """A tape that answers requests: each exchange once, to the first request that matches, from any thread.
+
+    >>> player = Player(Tape.load("run.tape"), match="json")
+    >>> answer = player.answer(request)  # a Served, Live or Miss
 
     With an intervention it plays a fork. What started before the forked exchange ended does not depend on its
     answer: it is the prefix, served from the tape, and nothing else is answered before the intervention was
@@ -86,7 +89,7 @@ class Player:
         tools: ToolsMode | None = None,
         recall: Recall | None = None,
     ) -> None:
-        """`tools` says what calls of local tools get, see `ToolPlayer`; `recall` what a tail need not ask."""
+        """Load the tape; `tools` says what calls of tools get, `recall` gives answers of earlier trials."""
         self.tape = tape
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
@@ -106,7 +109,7 @@ class Player:
         """What answers calls of local tools."""
 
     def answer(self, request: Request) -> Answer:
-        """What answers the request; a recorded exchange is used by that, a miss stands once in `misses`."""
+        """Return what answers the request, and use that up; a miss is kept once in `misses`."""
         key = self._fingerprint(request)
         fork = self._fork
         with self._lock:
@@ -128,7 +131,7 @@ class Player:
         return Miss(known, repeated=known is not explanation, phase=phase)
 
     def _recalled(self, key: str, answer: Served | Live) -> Served | Live:
-        """The answer that is remembered, where an unchanged request would go over the network."""
+        """Return the remembered answer, where an unchanged request would go over the network."""
         if self._recall is None or answer.phase != "tail":
             return answer
         remembered = self._recall(key)
@@ -140,7 +143,7 @@ class Player:
         return self._fork is None or not self._fork.delivered
 
     def remaining(self) -> tuple[int, ...]:
-        """The steps that no request has asked for yet, in order."""
+        """Return the steps that no request has asked for yet, in order."""
         with self._lock:
             return tuple(step for step in range(self.tape.steps) if step not in self._used)
 
@@ -151,7 +154,7 @@ class Player:
             return tuple(self._misses.values())
 
     def _placement(self) -> Placement:
-        """Where this player stands, for its tools."""
+        """Return where this player stands, for its tools."""
         with self._lock:
             step = min(max(self._used, default=-1), self.tape.steps - 1)
             fork = self._fork
@@ -162,7 +165,7 @@ class Player:
             return Placement("tail", step, fork.is_offline, fork.changes)
 
     def _leave(self) -> None:
-        """Nothing goes live any more: a tool was called that the tape does not know there."""
+        """Let nothing go live any more: a tool was called that the tape does not know there."""
         if self._fork is not None:
             self._fork.missed()
 
@@ -192,7 +195,7 @@ class Player:
 
 
 class _Fork:
-    """Where a fork stands: before its intervention, after it, or off its tape."""
+    """The state of a fork: before its intervention, after it, or off its tape."""
 
     def __init__(self, tape: Tape, intervention: Intervention, claim: Claim | None) -> None:
         self._tape = tape
@@ -208,7 +211,7 @@ class _Fork:
         )
         self.again = tape.steps
         """Stands for the forked exchange's recorded answer, for a client that tries again afterwards."""
-        self._also = {one.step: one for one in intervention.also}
+        self._also = {change.step: change for change in intervention.also}
         self._due: tuple[Intervention, ...] = ()
         """Further changes whose call was made."""
         self._place = len(self._prefix) + 1
@@ -244,11 +247,11 @@ class _Fork:
         return (self._intervention, *self._due)
 
     def first_open(self, steps: Sequence[int] | deque[int]) -> int | None:
-        """The first of these steps that may be served now."""
+        """Return the first of these steps that may be served now, or None."""
         return next((step for step in steps if self.is_open(step)), None)
 
     def is_open(self, step: int) -> bool:
-        """Whether this step may be served now."""
+        """Return whether this step may be served now."""
         if step in self._prefix:
             return True
         if step == self._intervention.step:
@@ -256,15 +259,15 @@ class _Fork:
         return self._intervention.tail != "live" and self.delivered and not self.drifted
 
     def is_expected(self, step: int) -> bool:
-        """Whether a request that nothing answers may have been meant for this step."""
+        """Return whether a request that nothing answers may have been meant for this step."""
         return step == self._intervention.step or self.is_open(step)
 
     def answers_again(self, step: int) -> bool:
-        """Whether the recorded answer to this step is still unused once the step is."""
+        """Return whether the recorded answer to this step is still unused once the step is."""
         return step == self._intervention.step and not self._intervention.keeps_exchange
 
     def missed(self) -> Phase:
-        """The phase in which a request found no answer; a fork that left its prefix stays off its tape."""
+        """Return the phase of an unanswered request; a fork that misses in its prefix stays off its tape."""
         if self.delivered:
             return "tail"
         self._leave()
@@ -276,7 +279,7 @@ class _Fork:
             self._shared(claims.OFF_TAPE)
 
     def tail(self, request: Request) -> Served | Live:
-        """What answers a request of the tail: the network, or a further change that is due at its place."""
+        """Return what answers a request of the tail: the network, or a further change that is due there."""
         if not self._also:
             return Live("tail")
         place = self._next_place()
@@ -286,20 +289,10 @@ class _Fork:
         self._due = (*self._due, change)
         if change.result is not None:  # the model answers as it does, the tool that it then calls does not
             return Live("intervention", None, change.label)
-        body: bytes | None = None
-        if change.edits:
-            from ..wire.json_edits import apply_edits
-
-            body = apply_edits(request.sent, change.edits)
-        if change.goes_live:
-            return Live("intervention", body, change.label, change.path)
-        recorded = self._tape.exchanges[place]
-        if change.kind == "noop":
-            return Served(recorded, place, "intervention", change.label)
-        return Served(_changed(recorded, change), place, "intervention", change.label, changed=True)
+        return self._made(change, place, _edited(request, change))
 
     def _next_place(self) -> int:
-        """The place of this call, which no other process of the fork was given."""
+        """Take the next place of the fork's run that no other process of the fork took."""
         while True:
             place = self._place
             self._place += 1
@@ -307,21 +300,21 @@ class _Fork:
                 return place
 
     def served(self, step: int, request: Request) -> Served | Live:
-        """What answers a request that took this step."""
+        """Return what answers a request that took this step."""
         change = self._intervention
         if step != change.step:
             recorded = self._tape.exchanges[change.step if step == self.again else step]
             return Served(recorded, step, "prefix" if step in self._prefix else "memo")
-        body: bytes | None = None
-        if change.edits:
-            from ..wire.json_edits import apply_edits
-
-            try:
-                body = apply_edits(request.sent, change.edits)
-            except Exception:
-                self._leave()
-                raise
+        try:
+            body = _edited(request, change)
+        except Exception:
+            self._leave()
+            raise
         self._delivered = True
+        return self._made(change, step, body)
+
+    def _made(self, change: Intervention, step: int, body: bytes | None) -> Served | Live:
+        """Return the answer that the change makes; `body` is that of the request, if it is changed."""
         if change.goes_live:
             return Live("intervention", body, change.label, change.path)
         recorded = self._tape.exchanges[step]
@@ -330,8 +323,16 @@ class _Fork:
         return Served(_changed(recorded, change), step, "intervention", change.label, changed=True)
 
 
+def _edited(request: Request, change: Intervention) -> bytes | None:
+    if not change.edits:
+        return None
+    from ..wire.json_edits import apply_edits
+
+    return apply_edits(request.sent, change.edits)
+
+
 def _changed(recorded: Exchange, change: Intervention) -> Exchange:
-    """The forked exchange as the intervention wants it to end."""
+    """Return the recorded exchange with the ending that the intervention wants."""
     if change.error is None:
         return replace(
             recorded, response=change.response, outcome="complete", error_type=None, error_message=None

@@ -1,4 +1,4 @@
-"""Which recorded result a call of a tool gets: no I/O and no patching, as in the player of exchanges."""
+"""The player of a tape's tool calls: without I/O and patching, as the player of exchanges."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Why: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """The call gets the recorded result; its function does not run."""
+    """A recorded result for the call; its function does not run."""
 
     call: ToolCall
     loosely: bool = False
@@ -43,7 +43,7 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The call gets what a fork puts in place of its result; its function does not run."""
+    """A result that a fork puts in place of the call's; its function does not run."""
 
     result: str
     """JSON."""
@@ -53,7 +53,7 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The function runs for real."""
+    """Leave for the function to run for real."""
 
     why: Why
     call: ToolCall | None = None
@@ -63,7 +63,7 @@ class Runs:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing answers the call, and its function may not run."""
+    """No answer: nothing is recorded for the call, and its function may not run."""
 
     explanation: Explanation
     phase: Literal["prefix", "tail"] | None
@@ -75,7 +75,7 @@ ToolAnswer: TypeAlias = Recalled | Replaced | Runs | Refused
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One call as it is looked for."""
+    """A call as it is looked for."""
 
     name: str
     arguments: str
@@ -85,7 +85,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a replay or a fork stands, as far as its tools need to know."""
+    """The place at which a replay or a fork stands, as far as its tools need to know."""
 
     stage: Stage
     step: int
@@ -97,12 +97,12 @@ class Placement:
 
 
 def mode_of(asked: ToolsMode | None, calls: Sequence[ToolCall]) -> ToolsMode:
-    """What holds for a tape's tools: what is asked for, else `recorded` where there is a recording."""
+    """Return the mode of a tape's tools: the one asked for, else `recorded` where there is a recording."""
     return asked or ("recorded" if calls else "live")
 
 
 class ToolPlayer:
-    """Gives each recorded result once, to the first call of that name and arguments, from any thread."""
+    """A tape's recorded results, each given once to the first call of that name and arguments, any thread."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class ToolPlayer:
         leave: Callable[[], None] = lambda: None,
         claim: Claim | None = None,
     ) -> None:
-        """`placement` says where the player stands; `leave` is called when a fork's prefix left its tape."""
+        """Load the calls; `placement` says where the player stands, `leave` hears of a miss in a prefix."""
         self.calls = tuple(calls)
         self.mode: ToolsMode = mode_of(mode, calls)
         self._placement = placement
@@ -136,7 +136,7 @@ class ToolPlayer:
     def answer(
         self, name: str, arguments: str, by_text: tuple[str, ...] = (), *, live: bool = False
     ) -> ToolAnswer:
-        """What this call gets; a recorded result is used by that, also where it is to run anyway (`live`)."""
+        """Return what this call gets, and use that up, also where the function is to run anyway (`live`)."""
         placement = self._placement()
         asked = _Asked(name, arguments, by_text, key_of(name, arguments, by_text))
         with self._lock:
@@ -173,7 +173,7 @@ class ToolPlayer:
         return Refused(self._explain(asked, placement, found), phase)
 
     def _take(self, asked: _Asked, stage: Stage) -> tuple[int, bool] | None:
-        """The first unused recorded call that this one repeats, and whether only loosely so."""
+        """Take the first unused recorded call that this one repeats, and say whether only loosely so."""
         tried = [(self._waiting.get(asked.key), False)]
         # After a fork's change other values are to be expected, so only equal ones are the same call.
         if asked.by_text and stage != "tail":
@@ -189,22 +189,22 @@ class ToolPlayer:
         return None
 
     def _holds(self, call: ToolCall, changes: Sequence[Intervention]) -> bool:
-        """Whether a change that is due is one of a call that this call makes."""
+        """Return whether a change that is due concerns a call that this call makes."""
         meant = {self.calls[change.call].inside for change in changes if change.call is not None}
         while meant - {None}:
             if call.span_id in meant:
                 return True
-            meant = {one.inside for one in self.calls if one.span_id in meant}
+            meant = {outer.inside for outer in self.calls if outer.span_id in meant}
         return False
 
     def _use_within(self, call: ToolCall) -> None:
-        """Calls that a served call made are not asked for: its function does not run."""
+        """Use up the calls that a served call made: its function does not run, so nobody asks for them."""
         for inner in self._within.get(call.span_id, ()):
             self._used.add(inner)
             self._use_within(self.calls[inner])
 
     def _replacement(self, asked: _Asked, changes: Sequence[Intervention]) -> Replaced | None:
-        """The result that a change puts in place of this call's, if it is the call that is meant."""
+        """Return the result that a change puts in place of this call's, if it is the call that is meant."""
         for number, change in enumerate(changes):
             if number in self._replaced or change.tool != asked.name or change.result is None:
                 continue
@@ -224,7 +224,7 @@ class ToolPlayer:
         return None
 
     def _explain(self, asked: _Asked, placement: Placement, found: ToolCall | None) -> Explanation:
-        """Why nothing answers the call."""
+        """Explain why nothing answers the call."""
         from .match import Explanation
 
         name, arguments = asked.name, asked.arguments
@@ -253,7 +253,7 @@ _ADVICE = {
 
 
 def _difference(nearest: ToolCall | None, arguments: str) -> tuple[str, str | None, str | None, int]:
-    """The first argument that differs from the nearest recorded call, both values, and how many do."""
+    """Return the first argument that differs from the nearest call, both values, and how many differ."""
     from .cause import shorten
 
     if nearest is None or nearest.arguments == arguments:
@@ -279,12 +279,12 @@ def _key(call: ToolCall) -> str:
 
 
 def key_of(name: str, arguments: str, by_text: tuple[str, ...] = ()) -> str:
-    """A digest that two calls share exactly if they are of one tool and their arguments are equal."""
+    """Return a digest that two calls share exactly if their tool and arguments are the same."""
     return _digest(name, json.loads(arguments), by_text)
 
 
 def loose_key_of(name: str, arguments: str, by_text: tuple[str, ...]) -> str:
-    """The same, with arguments that are no JSON left out."""
+    """Return the digest with arguments that are no JSON left out."""
     kept = {key: value for key, value in json.loads(arguments).items() if key not in by_text}
     return _digest(name, kept, by_text)
 
