@@ -124,6 +124,8 @@ def write_reply(
     """Return a reply that says this; the API has one choice."""
     said = _said("assistant", reply.messages, ids)
     usage, counted = mapping(frame.get("usage")), reply.usage
+    if counted.cached_tokens is not None:
+        usage = {"cached_tokens": counted.cached_tokens, **usage}
     billed = {"input_tokens": counted.input_tokens, **mapping(usage.get("billed_units"))}
     tokens = {"input_tokens": counted.input_tokens, **mapping(usage.get("tokens"))}
     return {

@@ -166,7 +166,7 @@ def write_reply(
         "created_at": _DATE,
         **without(frame, "message", "logprobs", "context", "image", "error", *_TEXTS),
     }
-    if "messages" in request or "message" in frame:
+    if "prompt" not in request and "response" not in frame:
         told["message"] = said
     elif "tool_calls" in said:
         raise UsageError("/api/generate calls no tools")

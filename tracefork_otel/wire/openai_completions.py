@@ -206,4 +206,6 @@ def _extend_logprobs(choice: dict[str, Any], more: dict[str, Any]) -> None:
         known = choice.setdefault("logprobs", {})
         for name, values in more.items():
             old = known.get(name)
-            known[name] = [*(old or []), *values] if isinstance(values, list) else values
+            known[name] = (
+                [*(old if isinstance(old, list) else ()), *values] if isinstance(values, list) else values
+            )
