@@ -19,3 +19,8 @@ def money(usd: float | None, *, cents_from: float = 1.0) -> str:
     if usd == 0:
         return "$0"
     return f"${usd:.4f}" if usd < cents_from else f"${usd:,.2f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return the number with the noun, in the plural unless there is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -79,7 +79,7 @@ def _spent(found: Mapping[str, Any]) -> str:
 
 
 def progress_line(progress: Progress) -> str:
-    """The experiment as it runs, in a line or two."""
+    """Return the experiment as it runs, in a line or two."""
     found = progress.findings
     lines = [
         f"{progress.phase}: {progress.forks} forks, {money(progress.spent_usd)} spent, "

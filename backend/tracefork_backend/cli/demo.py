@@ -65,7 +65,7 @@ def _show(says: str, command: str, store: Path, expected: Container[int]) -> Non
 
 
 def _fail(command: str, store: Path) -> None:
-    """The newest run is one that failed."""
+    """Run the sampled agent until one of its runs fails, which is the newest then."""
     from ..grading.graded import graded_run
     from ..store import open_store
 
@@ -80,7 +80,7 @@ def _fail(command: str, store: Path) -> None:
 
 
 def _tracefork(command: str, store: Path) -> int:
-    """The exit status of one of our commands, typed as a person would type it, its output on our own."""
+    """Return the exit status of one of our commands, typed as a person types it, its output on our own."""
     verb, _, rest = command.partition(" ")
     ours = shlex.join([sys.executable, "-m", "tracefork_backend.cli", verb, "--store", str(store)])
     program = f"{ours} {rest}"
@@ -88,7 +88,7 @@ def _tracefork(command: str, store: Path) -> int:
 
 
 def _example(name: str) -> Path:
-    """The example agent of that name: beside the package where it is installed, in the checkout else."""
+    """Return the path of an example agent: beside the package where it is installed, else in the checkout."""
     packaged = Path(str(resources.files("tracefork_backend"))) / "examples" / name
     if packaged.is_file():
         return packaged

@@ -37,16 +37,23 @@ def diff(
     with open_store(store) as opened:
         if second is None:
             first, second = _parent(opened, first), first
-        found = compare(named(opened, first), named(opened, second))
+        comparison = compare(named(opened, first), named(opened, second))
     if as_json:
-        print_json({**asdict(found), "differs": found.differs, "first": found.first, "chain": found.chain})
+        print_json(
+            {
+                **asdict(comparison),
+                "differs": comparison.differs,
+                "first": comparison.first,
+                "chain": comparison.chain,
+            }
+        )
     else:
-        print(found)
-    return DIFFERENT if exit_code and found.differs else 0
+        print(comparison)
+    return DIFFERENT if exit_code and comparison.differs else 0
 
 
 def _parent(opened: Store, ref: str) -> str:
-    """The run that a fork or replay was made of."""
+    """Return the id of the run that a fork or replay was made of."""
     run = opened.run(ref)
     if run.parent_run_id is None:
         raise UsageError(f"run {run.run_id[:8]} is no fork, so it has no parent: name two runs, diff A B")

@@ -44,7 +44,7 @@ def print_fork(fork: Fork) -> None:
 
 
 def headline(fork: Fork) -> str:
-    """The fork in one line."""
+    """Return the fork in one line."""
     from ..rerun.edits import KINDS
 
     calls = [f"{fork.calls_replayed} served"]
@@ -70,14 +70,14 @@ def _outcome(fork: Fork) -> str:
 
 
 def fork_row(fork: Fork) -> dict[str, Any]:
-    """The fork as JSON."""
-    found = {
+    """Return the fork as JSON."""
+    row = {
         field.name: getattr(fork, field.name) for field in dataclasses.fields(fork) if field.name != "store"
     }
     for name in ("drift", "problem"):
-        found[name] = None if found[name] is None else dataclasses.asdict(found[name])
-    found["leaks"] = [dataclasses.asdict(leak) for leak in fork.leaks]
-    return found
+        row[name] = None if row[name] is None else dataclasses.asdict(row[name])
+    row["leaks"] = [dataclasses.asdict(leak) for leak in fork.leaks]
+    return row
 
 
 def print_matrix(made: Matrix) -> None:
@@ -87,7 +87,7 @@ def print_matrix(made: Matrix) -> None:
 
 
 def matrix_table(made: Matrix) -> Table:
-    """The cells, one a line."""
+    """Return the table of the cells, one a line."""
     shown = table(
         "RUN", "VARIANT", "FORKS", "PASS", "FAIL", "?", "RATE", "95 %", "COST", "WAS", "",
         right=("FORKS", "PASS", "FAIL", "?", "RATE", "COST"), grow=("VARIANT", ""),
@@ -140,7 +140,7 @@ def print_plan(planned: Matrix, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def progress(*, single: bool) -> Iterator[Callable[[Matrix], None] | None]:
-    """Inside the block, what is called with a matrix shows it on a terminal's standard error."""
+    """Yield what shows a growing matrix on a terminal's standard error; None for a single fork or a pipe."""
     if single or not sys.stderr.isatty():
         yield None
         return

@@ -10,11 +10,6 @@ from ..spelling import money
 from .flags.common import STORE, JsonOption, StoreOption
 from .output import ago, cell, console, duration, print_rows, say, table
 
-COLUMNS = (
-    "run_id, name, service, kind, started_at, duration_ms, steps, input_tokens, output_tokens, cost_usd, "
-    "status, outcome, complete, parent_run_id, fork_step"
-)
-
 
 def ls(
     store: StoreOption = STORE,
@@ -26,22 +21,19 @@ def ls(
     from ..store import open_store
 
     with open_store(store) as opened:
-        kinds = "" if every else "where kind in ('record', 'fork')"
-        rows = opened.rows(
-            f"select {COLUMNS} from runs {kinds} order by started_at desc, run_id limit {limit}"
-        )
+        rows = opened.ask("runs_listed", every=every, limit=limit)
         losses = opened.losses()
     if as_json:
         return print_rows(rows)
     if not rows:
         say(f"no runs in {store}: record one with `tracefork-otel run -- python agent.py`")
     else:
-        made = table(
+        shown = table(
             "RUN", "WHEN", "NAME", "KIND", "STEPS", "IN", "OUT", "COST", "TIME", "STATUS", "",
             right=("STEPS", "IN", "OUT", "COST", "TIME"),
         )  # fmt: skip
         for row in rows:
-            made.add_row(
+            shown.add_row(
                 str(row["run_id"])[:8],
                 ago(row["started_at"]),
                 cell(row["name"], 40),
@@ -54,7 +46,7 @@ def ls(
                 cell(row["outcome"] if row["outcome"] is not None else row["status"]),
                 "" if row["complete"] else "incomplete",
             )
-        console().print(made)
+        console().print(shown)
     if losses:
         say(f"{losses} records could not be written: `tracefork-otel doctor` says which and why")
     return None

@@ -26,7 +26,7 @@ PIPE_WIDTH = 200
 
 
 def console() -> Console:
-    """A console on standard output, as wide as the terminal or wide enough for a pipe."""
+    """Return a console on standard output, as wide as the terminal or wide enough for a pipe."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or PIPE_WIDTH)
@@ -34,7 +34,7 @@ def console() -> Console:
 
 
 def table(*columns: str, right: Iterable[str] = (), grow: Iterable[str] = ()) -> Table:
-    """An empty table with these headings; `right` are aligned so, `grow` may fold over lines."""
+    """Return an empty table with these headings, `right` aligned so; those in `grow` may fold over lines."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -78,7 +78,7 @@ def say(message: str) -> None:
 
 
 def cell(value: object, limit: int = 400) -> str:
-    """A value as a table shows it: short, on one line, NULL as nothing."""
+    """Return a value as a table shows it: short, on one line, NULL as nothing."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -97,7 +97,7 @@ def cell(value: object, limit: int = 400) -> str:
 
 
 def ago(then: datetime) -> str:
-    """How long ago that was, in one unit. `then` is UTC."""
+    """Return how long ago that was, in one unit; `then` is UTC."""
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
     seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
@@ -108,7 +108,7 @@ def ago(then: datetime) -> str:
 
 
 def duration(milliseconds: float | None) -> str:
-    """A duration for people."""
+    """Return a duration for people, nothing where it is not known."""
     if milliseconds is None or math.isnan(milliseconds):
         return ""
     return f"{milliseconds:.0f} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.1f} s"

@@ -12,6 +12,7 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
+from ..spelling import counted
 from .flags.common import STORE, HostOption, PortOption, RedactOption, StoreOption, valued
 from .flags.edit import EditFlags
 from .flags.start import MatchFlags, TailOption, TimingOption
@@ -144,6 +145,5 @@ def _tell(store: Path, run_ids: tuple[str, ...], lost: int) -> None:
     with open_store(store) as opened:
         for run_id in run_ids:
             if opened.has_run(run_id):
-                steps = opened.run(run_id).steps
-                what = f"{steps} step{'' if steps == 1 else 's'}"
-                say(f"tracefork-otel: run {run_id[:8]}, {what}: tracefork-otel show {run_id[:8]}")
+                short_id, steps = run_id[:8], counted(opened.run(run_id).steps, "step")
+                say(f"tracefork-otel: run {short_id}, {steps}: tracefork-otel show {short_id}")

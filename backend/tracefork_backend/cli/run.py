@@ -8,6 +8,7 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
+from ..spelling import counted
 from .flags.common import STORE, RedactOption, StoreOption
 from .output import say
 
@@ -45,9 +46,7 @@ def run(
     recorded = record(store, command, provider=provider, proxy=proxy, draws=draws, rules=redact)
     for problem in recorded.problems:
         say(f"tracefork-otel: {problem}")
-    for recorded_run in recorded.runs:
-        say(
-            f"tracefork-otel: run {recorded_run.run_id[:8]} recorded, {recorded_run.steps} "
-            f"step{'' if recorded_run.steps == 1 else 's'}: tracefork-otel show {recorded_run.run_id[:8]}"
-        )
+    for made in recorded.runs:
+        run_id, steps = made.run_id[:8], counted(made.steps, "step")
+        say(f"tracefork-otel: run {run_id} recorded, {steps}: tracefork-otel show {run_id}")
     return recorded.exit_status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
     from ..store import Run, Store
 
-STEP_COLUMNS = (
-    "step, span_id, started_at, duration_ms, ttfb_ms, method, url, provider, operation, model, status_code, "
-    "outcome, streamed, input_tokens, output_tokens, cached_tokens, cost_usd, replayed, intervention"
-)
-
 
 def show(
     ref: Annotated[
@@ -38,10 +34,7 @@ def show(
     name, step = parse_ref(ref)
     with open_store(store) as opened:
         run = opened.run(name)
-        rows = opened.rows(
-            f"select {STEP_COLUMNS} from exchanges where run_id = $run_id order by step",
-            {"run_id": run.run_id},
-        )
+        rows = opened.ask("steps_of_run", run_id=run.run_id)
         if step is None:
             _show_run(opened, run, rows, as_json)
             return
@@ -54,31 +47,31 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
     from ..rerun.evidence import Redaction
     from ..store.drawn import recorded_line
 
-    summary = opened.rows("select * from runs where run_id = $run_id", {"run_id": run.run_id})[0]
+    (summary,) = opened.ask("run_by_id", run_id=run.run_id)
     launched = opened.draws_of_launch(run.launch_id) if run.launch_id else ()
     drawn = recorded_line(launched or run.notes)
     replaced = Redaction(run.exchanges).recorded()
     if as_json:
         incomplete = list(run.incomplete_reasons)
-        told = {"incomplete": incomplete, "draws": drawn, "redacted": replaced}
-        print_json({**summary, "exchanges": rows, **told})
+        print_json(
+            {**summary, "exchanges": rows, "incomplete": incomplete, "draws": drawn, "redacted": replaced}
+        )
         return
     out = console()
-    out.print(
+    print_line = partial(out.print, markup=False, soft_wrap=True)
+    print_line(
         f"run {run.run_id}  {summary['name']}  {summary['service']}  "
         f"{summary['started_at']:%Y-%m-%d %H:%M:%S} UTC  {duration(summary['duration_ms'])}  "
-        f"{money(summary['cost_usd'])}  {summary['status']}",
-        markup=False,
-        soft_wrap=True,
+        f"{money(summary['cost_usd'])}  {summary['status']}"
     )
     if summary["command"] or summary["entrypoint"]:
-        out.print(f"started by  {_command_line(summary)}", markup=False, soft_wrap=True)
-    made = table(
+        print_line(f"started by  {_command_line(summary)}")
+    steps = table(
         "STEP", "WHAT", "IN", "OUT", "COST", "TIME", "STATUS",
         right=("STEP", "IN", "OUT", "COST", "TIME"), grow=("WHAT",),
     )  # fmt: skip
     for row, exchange in zip(rows, run.exchanges, strict=True):
-        made.add_row(
+        steps.add_row(
             str(row["step"]),
             _what(row, exchange),
             cell(row["input_tokens"]),
@@ -87,12 +80,12 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
             duration(row["duration_ms"]),
             _status(row, exchange),
         )
-    out.print(made)
+    out.print(steps)
     if drawn is not None:
-        out.print(f"draws  {drawn}", markup=False, soft_wrap=True)
+        print_line(f"draws  {drawn}")
     if replaced is not None:
-        out.print(f"rules  {replaced}", markup=False, soft_wrap=True)
-    out.print(_closing_line(run), markup=False, soft_wrap=True)
+        print_line(f"rules  {replaced}")
+    print_line(_closing_line(run))
 
 
 def _closing_line(run: Run) -> str:
@@ -114,19 +107,19 @@ def _command_line(summary: Mapping[str, Any]) -> str:
 
 
 def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
-    """The step in a few words: the model and what it answered, or the request line."""
+    """Return the step in a few words: the model and what it answered, or the request line."""
     from tracefork_otel.wire.facts import facts_of
 
     facts = facts_of(exchange)
     if facts is None:
         return f"{row['method']} {row['url']}"
-    said: list[str] = []
+    reply: list[str] = []
     for message in facts.reply:
         if message.kind == "tool_use":
-            said.append(f"→ {message.name}({cell(message.content, 80)})")
+            reply.append(f"→ {message.name}({cell(message.content, 80)})")
         elif message.kind == "text" and message.content.strip():
-            said.append(json.dumps(cell(message.content, 80), ensure_ascii=False))
-    return f"{row['model'] or facts.provider}  {' '.join(said)}".rstrip()
+            reply.append(json.dumps(cell(message.content, 80), ensure_ascii=False))
+    return f"{row['model'] or facts.provider}  {' '.join(reply)}".rstrip()
 
 
 def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
@@ -165,15 +158,10 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
             }
         )
         return
-    out = console()
-    print_line = lambda line="": out.print(line, markup=False, soft_wrap=True)  # noqa: E731
+    print_line = partial(console().print, markup=False, soft_wrap=True)
     print_line(f"step {row['step']}  {_what(row, exchange)}")
     print_line(f"{request.method} {request.url}")
-    for line in _header_lines(request.headers):
-        print_line(line)
-    print_line()
-    print_line(_pretty(request.body))
-    print_line()
+    print_line("\n".join([*_header_lines(request.headers), "", _pretty(request.body), ""]))
     if replaced is not None:
         print_line(f"redacted: {replaced}")
     if response is None:
@@ -184,10 +172,7 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
         f"{len(response.chunk_sizes)} chunks, first byte after {duration(row['ttfb_ms']) or 'no time'}, "
         f"whole after {duration(row['duration_ms']) or 'no time'}"
     )
-    for line in _header_lines(response.headers):
-        print_line(line)
-    print_line()
-    print_line(_pretty(body))
+    print_line("\n".join([*_header_lines(response.headers), "", _pretty(body)]))
     if exchange.error_type:
         print_line(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
     if exchange.damage:
@@ -205,8 +190,8 @@ def _decoded(response: Response) -> bytes:
     """Return the body with its content encoding undone, as it came where that cannot be done."""
     from tracefork_otel.wire.facts import recorded_body
 
-    found = recorded_body(response)
-    return response.body if found is None else found
+    decoded = recorded_body(response)
+    return response.body if decoded is None else decoded
 
 
 def _header_lines(headers: Headers) -> Iterator[str]:
@@ -222,7 +207,7 @@ def _text(body: bytes) -> object:
 
 
 def _pretty(body: bytes) -> str:
-    """A body as a person reads it: JSON indented, other text as it is, bytes as a count and their start."""
+    """Return a body for a person: JSON indented, other text as it is, bytes as a count and their start."""
     if not body:
         return "(empty body)"
     try:

@@ -39,7 +39,7 @@ def sql(
 
 
 def _print(names: list[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows as a table, or one column a line where a table of them would not fit."""
+    """Print rows as a table, or one column a line where a table of them would not fit."""
     out = console()
     texts = [[cell(value) for value in row] for row in rows]
     widths = [max(map(len, (name, *column))) for name, *column in zip(names, *texts, strict=True)]

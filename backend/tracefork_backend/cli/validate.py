@@ -40,25 +40,25 @@ def validate(
 
     if report is not None and not report.parent.is_dir():
         raise UsageError(f"--report {report}: there is no folder {report.parent}")
-    with _progress() as told_of:
-        found = run_suites(quick=quick, on_progress=told_of)
-    told = found.to_dict()
+    with _progress() as on_progress:
+        result = run_suites(quick=quick, on_progress=on_progress)
+    measured = result.to_dict()
     if report is not None:
-        report.write_text(json.dumps(told, indent=1))
+        report.write_text(json.dumps(measured, indent=1))
     if as_json:
-        print_json(told)
+        print_json(measured)
     else:
-        _show(found)
-    return 0 if found.passed else FAILED
+        _show(result)
+    return 0 if result.passed else FAILED
 
 
-def _show(found: Report) -> None:
+def _show(result: Report) -> None:
     shown = table(
         "", "gate", "measured", "limit", "runs", right=("measured", "limit", "runs"), grow=("gate",)
     )
     for column in (column for column in shown.columns if column.header != "gate"):
         column.min_width = len("at least 0.95") if column.header == "limit" else len("measured")
-    for gate in found.gates:
+    for gate in result.gates:
         shown.add_row(
             "ok" if gate.passed else "FAILED",
             gate.name,
@@ -67,14 +67,16 @@ def _show(found: Report) -> None:
             str(gate.runs),
         )
     console().print(shown)
-    failed = sum(not gate.passed for gate in found.gates)
-    said = f"{len(found.gates)} gates, {failed} failed" if failed else f"all {len(found.gates)} gates passed"
-    print(f"{said} in {found.seconds:.0f} s")
-    if any(not gate.passed and gate.name.startswith("seconds") for gate in found.gates):
+    failed = sum(not gate.passed for gate in result.gates)
+    summary = (
+        f"{len(result.gates)} gates, {failed} failed" if failed else f"all {len(result.gates)} gates passed"
+    )
+    print(f"{summary} in {result.seconds:.0f} s")
+    if any(not gate.passed and gate.name.startswith("seconds") for gate in result.gates):
         print(
             f"A gate of seconds asks for an idle machine; the load of this one is {os.getloadavg()[0]:.1f}."
         )
-    if found.quick:
+    if result.quick:
         print(
             "This was a look: few runs of each suite. Without --quick there are as many as the gates ask for."
         )
@@ -82,7 +84,7 @@ def _show(found: Report) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows how far each kind of suite is, in one line on a terminal's standard error."""
+    """Yield what shows how far each kind of suite is, in one line on a terminal's standard error."""
     from rich.console import Console
 
     shown = Console(stderr=True, highlight=False)
@@ -92,8 +94,8 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         return
     with shown.status("starting") as status:
 
-        def told(what: str, at: int, of: int) -> None:
+        def on_progress(what: str, at: int, of: int) -> None:
             done[what] = f"{what} {at}/{of}"
-            status.update(" · ".join(list(done.values())))
+            status.update(" · ".join(done.values()))
 
-        yield told
+        yield on_progress

@@ -78,7 +78,7 @@ def _bisect(store: Path, refs: list[str], start: ReplayFlags, as_json: bool) -> 
 
 
 def _differs(result: ReplayResult) -> bool:
-    """Whether the agent does something else, and it is not only that the replay was not seen whole."""
+    """Return whether the agent does something else, rather than that the replay was not seen whole."""
     return bool(result.drifts or result.missing or result.leaks)
 
 

@@ -23,7 +23,7 @@ _PLACE = 0.2
 
 
 def align(a: Sequence[Step], b: Sequence[Step]) -> list[Pair]:
-    """The pairs in the order of `b`, what only `a` has standing where it was; each step occurs once.
+    """Return the pairs in the order of `b`, what only `a` has where it was; each step occurs once.
 
     The pairs maximise the sum of their scores without crossing; equal steps that are left, as when
     concurrent requests came in another order, are paired afterwards.
@@ -39,7 +39,7 @@ def align(a: Sequence[Step], b: Sequence[Step]) -> list[Pair]:
 
 
 def _certain(a: Sequence[Step], b: Sequence[Step]) -> frozenset[int]:
-    """The `id` of each step that is paired with equal ones only: the other side has as many of them."""
+    """Return the `id` of each step that pairs with equal ones only: the other side has as many of them."""
     ours, theirs = [step.key for step in a], [step.key for step in b]
     counts = Counter(ours), Counter(theirs)
     return frozenset(
@@ -64,7 +64,7 @@ def _common(a: Sequence[Step], b: Sequence[Step]) -> int:
 
 
 def score(a: Step, b: Step) -> float:
-    """How much speaks for two steps being counterparts, 0 if they cannot be."""
+    """Return how much speaks for two steps being counterparts, 0 if they cannot be."""
     if a.place != b.place:
         return 0.0
     if _origin(a) == _origin(b):
@@ -77,12 +77,12 @@ def score(a: Step, b: Step) -> float:
 
 
 def _origin(step: Step) -> str:
-    """The recorded exchange that the step is, or was answered from."""
+    """Return the span id of the recorded exchange that the step is, or was answered from."""
     return step.exchange.served_span_id or step.exchange.span_id
 
 
 def _best(a: Sequence[Step], b: Sequence[Step], certain: frozenset[int]) -> list[Pair]:
-    """The alignment of two parts that is worth most, by dynamic programming within a band."""
+    """Return the alignment of two parts that is worth most, by dynamic programming within a band."""
     if not a or not b:
         return [*((i, None) for i in range(len(a))), *((None, j) for j in range(len(b)))]
     band = _band(len(a), len(b))
@@ -105,7 +105,7 @@ def _best(a: Sequence[Step], b: Sequence[Step], certain: frozenset[int]) -> list
 def _walked(
     n: int, m: int, best: Sequence[dict[int, float]], scores: Sequence[dict[int, float]]
 ) -> list[Pair]:
-    """The pairs of the best way through the table, what only `a` has before what only `b` has."""
+    """Return the pairs of the best way through the table, what only `a` has before what only `b` has."""
     pairs: list[Pair] = []
     i = j = 0
     while i < n and j < m:
@@ -129,12 +129,12 @@ def _walked(
 
 
 def _band(n: int, m: int) -> int:
-    """How far from the diagonal steps are compared."""
+    """Return how far from the diagonal steps are compared."""
     return max(m, n) if n * m <= CELLS else max(abs(n - m) + 8, CELLS // (2 * n))
 
 
 def _crossing(pairs: list[Pair], a: Sequence[Step], b: Sequence[Step]) -> list[Pair]:
-    """The same pairs with equal steps that both sides have left put together."""
+    """Pair equal steps that both sides have left, though that crosses other pairs."""
     gone = [i for i, j in pairs if i is not None and j is None]
     moved: dict[int, int] = {}
     for _, j in [pair for pair in pairs if pair[0] is None]:

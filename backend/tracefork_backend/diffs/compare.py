@@ -119,12 +119,12 @@ class Comparison:
         return tuple(sorted(reached - {first}))
 
     def count(self, kind: Kind) -> int:
-        """How many steps compare so."""
+        """Return how many steps compare so."""
         return sum(1 for step in self.steps if step.kind == kind)
 
 
 def compare(pairs: Sequence[Pair], a: Sequence[Step], b: Sequence[Step]) -> tuple[StepDiff, ...]:
-    """Each pair compared, in order."""
+    """Compare each pair, in order."""
     history = _History(a, b)
     return tuple(
         _compared(index, None if i is None else a[i], None if j is None else b[j], history)
@@ -213,7 +213,7 @@ class _History:
     def enter(
         self, index: int, ours: Step | None, theirs: Step | None, asked: Sequence[_Found]
     ) -> tuple[tuple[int, ...], tuple[Change, ...]]:
-        """The earlier pairs whose differences this one carries, and what differs in its request besides."""
+        """Return the earlier pairs whose differences this one carries, and what else its request changes."""
         left, right = _apart(ours.said if ours else (), theirs.said if theirs else ())
         differing = [*left, *right]
         follows = {self._first[unit] for unit in differing if unit in self._first}
@@ -234,7 +234,7 @@ class _History:
         return tuple(sorted(follows - {index})), news
 
     def _mentioned(self, asked: Iterable[_Found]) -> set[int]:
-        """The pairs whose differing answers hold a value in which this request, no model call, differs."""
+        """Return the pairs whose differing answers hold a value that differs in this request."""
         values = {
             str(value) for _, _, a, b in asked for value in (a, b) if isinstance(value, str | int | float)
         }
@@ -246,13 +246,13 @@ class _History:
 
 
 def _apart(a: Sequence[Unit], b: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
-    """What only one of the two has, or has more often."""
+    """Return what only `a` has, or has more often, and what only `b` has."""
     ours, theirs = Counter(a), Counter(b)
     return list((ours - theirs).elements()), list((theirs - ours).elements())
 
 
 def _by_kind(a: Sequence[Unit], b: Sequence[Unit]) -> tuple[Change, ...]:
-    """The pieces of both sides put beside each other by kind and tool."""
+    """Put the pieces of both sides beside each other, by kind and tool."""
     names = dict.fromkeys((kind, name) for kind, name, _ in (*a, *b))
     changes: list[Change] = []
     for kind, name in names:

@@ -45,7 +45,7 @@ class Diff(Comparison):
 
 
 def diff(a: Comparable, b: Comparable, *, store: Store | None = None) -> Diff:
-    """How two runs compare; each is a run, a tape, or a fork, whose store is the other one's or `store`."""
+    """Compare two runs, each a run, a tape, or a fork, whose store is the other one's or `store`."""
     stores = [store, *(side.store for side in (a, b) if isinstance(side, Run))]
     where = next((found for found in stores if found is not None), None)
     left, right = _whole(a, where), _whole(b, where)

@@ -69,17 +69,17 @@ class Step:
         return self.address, self.exchange.request.body, json.dumps(self.answer, sort_keys=True)
 
     def asks_as(self, other: Step) -> bool:
-        """Whether both requests are the same."""
+        """Return whether both requests are the same."""
         ours, theirs = self.exchange.request, other.exchange.request
         return ours.body == theirs.body and self.address == other.address
 
     def same_as(self, other: Step) -> bool:
-        """Whether both ask and are answered the same."""
+        """Return whether both ask and are answered the same."""
         return self.asks_as(other) and self.answer == other.answer
 
 
 def read(exchanges: Iterable[Exchange]) -> tuple[Step, ...]:
-    """The steps of a run in their order."""
+    """Return the steps of a run in their order."""
     known: set[Unit] = set()
     steps: list[Step] = []
     for number, exchange in enumerate(exchanges):
@@ -124,7 +124,7 @@ def _units(messages: Sequence[Message]) -> tuple[Unit, ...]:
 
 
 def _content(message: Message) -> str:
-    """The content; JSON in one spelling, since a stream brings a tool's input as the model wrote it."""
+    """Return the content, a tool's input in one spelling: a stream brings it as the model wrote it."""
     if message.kind == "tool_use":
         try:
             return json.dumps(json.loads(message.content), sort_keys=True, ensure_ascii=False)
@@ -151,7 +151,7 @@ def _answer(
 
 
 def _said(message: Message) -> dict[str, Any]:
-    """A piece of a reply with a tool's input as a value, so that paths lead into it."""
+    """Return a piece of a reply with a tool's input as a value, so that paths lead into it."""
     found: dict[str, Any] = {"kind": message.kind}
     if message.name is not None:
         found["name"] = message.name

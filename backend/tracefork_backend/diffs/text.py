@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from ..spelling import money, short
+from ..spelling import counted, money, short
 from .compare import Change, Comparison, Side, StepDiff
 
 _CHANGES = 4
@@ -17,7 +17,7 @@ _SIGNS = {"same": "=", "changed": "~", "added": "+", "gone": "-"}
 
 
 def lines(found: Comparison) -> tuple[str, ...]:
-    """The two runs, each step or stretch of equal steps, and what it comes to."""
+    """Return the two runs, each step or stretch of equal steps, and what it comes to, as lines."""
     return (
         *(f"{sign} {_side(side)}" for sign, side in (("a", found.a), ("b", found.b))),
         "",
@@ -28,7 +28,7 @@ def lines(found: Comparison) -> tuple[str, ...]:
 
 
 def _side(side: Side) -> str:
-    parts = [side.run_id[:8], side.name, f"{side.steps} step{'' if side.steps == 1 else 's'}"]
+    parts = [side.run_id[:8], side.name, counted(side.steps, "step")]
     if side.input_tokens is not None:
         parts.append(f"{side.input_tokens} in, {side.output_tokens or 0} out")
     if side.cost_usd is not None:
@@ -87,7 +87,7 @@ def _different(found: Comparison, index: int) -> Iterator[str]:
 
 
 def _telling(step: StepDiff) -> list[Change]:
-    """What a person needs to see: of a request that carries earlier differences only what is new in it."""
+    """Return what a person needs to see: of a request that carries earlier differences only what is new."""
     if not step.follows:
         return list(step.changes)
     return [*step.news, *(change for change in step.changes if change.where == "response")]

@@ -86,7 +86,7 @@ class Cell:
         return dict(Counter(fork.problem.kind for fork in self.forks if fork.problem is not None))
 
     def row(self) -> dict[str, Any]:
-        """The cell as JSON."""
+        """Return the cell as JSON."""
         return {
             "run_id": self.run_id,
             "run_name": self.run_name,
@@ -148,11 +148,11 @@ class Matrix:
         return sum(cell.unpriced for cell in self.cells)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The cells as JSON."""
+        """Return the cells as JSON."""
         return [cell.row() for cell in self.cells]
 
     def summary(self) -> str:
-        """One line: trials, cost, and what kept others from being made."""
+        """Return one line: trials, cost, and what kept others from being made."""
         parts = [f"{len(self.forks)} of {self.wanted} forks", f"${self.cost_usd:.4f}"]
         if self.budget_usd is not None:
             parts[-1] += f" of ${self.budget_usd:.2f}"
@@ -167,6 +167,6 @@ class Matrix:
 
 
 def names_of(edits: Sequence[Edit]) -> list[str]:
-    """A name for each variant: what it changes, and to what; numbered where that is not enough."""
+    """Return a name for each variant: what it changes, and to what; numbered where that is not enough."""
     names = [edit.variant for edit in edits]
     return [name if names.count(name) == 1 else f"{name} #{n + 1}" for n, name in enumerate(names)]

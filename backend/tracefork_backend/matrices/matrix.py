@@ -39,7 +39,7 @@ def plan(
     budget_usd: float | None = None,
     agent: Agent | None = None,
 ) -> Matrix:
-    """The matrix before anything runs: what each cell is likely to take, and which cannot be.
+    """Return the matrix before anything runs: what each cell is likely to take, and which cannot be.
 
     Raises UsageError if no cell can be, or if the oracle fails on a recorded run.
     """
@@ -76,7 +76,7 @@ def plan(
 
 
 def _recorded(run: Run | Tape) -> Graded:
-    """What the recording shows an oracle, which is asked before anything is spent: it may be broken."""
+    """Return what the recording shows an oracle, asked before anything is spent: it may be broken."""
     if isinstance(run, Run):
         return graded_run(run)
     return Graded(run_id=run.run_id, exit_status=run.start.exit_status, last_text=last_text(run.exchanges))
@@ -100,7 +100,7 @@ def matrix(
     tools: ToolsMode | None = None,
     on_change: OnChange | None = None,
 ) -> Matrix:
-    """Each run forked at its step by each edit, so many times; `on_change` is shown the matrix as it grows.
+    """Fork each run at its step by each edit, so many times, and show `on_change` the matrix as it grows.
 
     No trial starts that the budget has no room for: it ends with what was found so far. Runs are forked in
     their order, as many at a time as there are jobs. Raises UsageError as `plan` does, before anything runs.
@@ -166,11 +166,11 @@ class _Board:
         self._stopped = False
 
     def cell(self, at: int) -> Cell:
-        """The cell as it stands."""
+        """Return the cell as it stands."""
         return self._cells[at]
 
     def add(self, at: int, fork: Fork) -> None:
-        """The fork is one of the cell's trials."""
+        """Add the fork to the cell's trials."""
         with self._lock:
             cell = self._cells[at]
             self._cells[at] = replace(cell, forks=(*cell.forks, fork))
@@ -178,12 +178,12 @@ class _Board:
                 self._on_change(self._now())
 
     def lacks(self, at: int, why: str) -> None:
-        """The cell says why it has fewer trials than wanted."""
+        """Note why the cell has fewer trials than wanted."""
         with self._lock:
             self._cells[at] = replace(self._cells[at], why=why)
 
     def now(self) -> Matrix:
-        """The matrix as it stands."""
+        """Return the matrix as it stands."""
         with self._lock:
             return self._now()
 
@@ -191,14 +191,14 @@ class _Board:
         return replace(self.planned, cells=tuple(self._cells), exhausted=self.budget.exhausted)
 
     def enter(self, forker: Forker) -> None:
-        """This forker is stopped with the others."""
+        """Take in a forker, which is stopped with the others."""
         with self._lock:
             self._forkers.append(forker)
             if self._stopped:
                 forker.stop()
 
     def stop(self) -> None:
-        """Whatever runs is being ended, and nothing more starts."""
+        """Begin to end whatever runs, and start nothing more."""
         self.budget.close()
         with self._lock:
             self._stopped = True
@@ -220,7 +220,7 @@ class _Group:
         self._dearest: dict[int, float] = {}
 
     def make(self, forker: Forker, oracle: Oracle | None) -> None:
-        """The trials of all cells are made, as far as the budget goes."""
+        """Make the trials of all cells, as far as the budget goes."""
         board = self.board
         board.enter(forker)
         times = max(board.cell(at).wanted for at in self.cells)
@@ -237,7 +237,7 @@ class _Group:
         )
 
     def admit(self, at: int) -> bool:
-        """Whether that trial starts: the worst that it may cost is set aside, or the cell says why not."""
+        """Set aside the worst that a trial may cost and return True, or note why it does not start."""
         board, place = self.board, self._places[at]
         expected = board.cell(place).estimate
         assert expected is not None
@@ -256,7 +256,7 @@ class _Group:
         return True
 
     def ended(self, at: int, fork: Fork) -> None:
-        """What the trial did cost is spent."""
+        """Book what the trial did cost."""
         place = self._places[at]
         if fork.cost_usd is not None:
             self._dearest[place] = max(self._dearest.get(place, 0.0), fork.cost_usd)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..blaming.findings import Effect, Findings
 from ..blaming.modes import mode_found
-from ..spelling import money
+from ..spelling import counted, money
 from .content import Report
 
 Tone = Literal["cause", "open", "clear", "quiet"]
@@ -179,7 +179,7 @@ def _listed(steps: tuple[int, ...]) -> str:
 
 
 def _of(part: int, whole: int) -> str:
-    return f"{part} of {whole} fork{'' if whole == 1 else 's'}"
+    return f"{part} of {counted(whole, 'fork')}"
 
 
 def _sentence(text: str) -> str:

@@ -14,6 +14,7 @@ from tracefork_otel.wire.facts import facts, facts_of
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Facts
 
+from ..spelling import counted
 from .edits import KINDS
 
 if TYPE_CHECKING:
@@ -47,9 +48,8 @@ class Estimate:
         return self.cost_usd * WORST
 
     def __str__(self) -> str:
-        calls = f"{self.calls} live call{'' if self.calls == 1 else 's'}"
         more = f" and what {', '.join(self.unknown)} costs, whose price is not known" if self.unknown else ""
-        return f"{calls}, ${self.cost_usd:.4f}{more}"
+        return f"{counted(self.calls, 'live call')}, ${self.cost_usd:.4f}{more}"
 
 
 def estimate(tape: Tape, change: Intervention) -> Estimate:
@@ -83,7 +83,7 @@ def again(calls: Iterable[Exchange], *, first_model: str | None = None) -> Estim
 
 
 def after(tape: Tape, step: int) -> Iterator[Exchange]:
-    """The exchanges that can depend on a step's answer: those that began once it was there."""
+    """Return the exchanges that can depend on a step's answer: those that began once it was there."""
     forked = tape.exchanges[step]
     ended = forked.ended_ns if forked.ended_ns is not None else forked.started_ns
     return (
@@ -162,7 +162,7 @@ class Budget:
         return self._refused
 
     def reserve(self, usd: float, *, wait: bool = False) -> bool:
-        """Whether that much is set aside now; if not, what is spent and reserved leaves no room for it.
+        """Set that much aside and return True; False where what is spent and reserved leaves no room for it.
 
         With `wait` it is only refused once nothing else is reserved that could be settled for less.
         """
@@ -184,7 +184,7 @@ class Budget:
         return self._spent + self._reserved + usd <= self.limit_usd + _ROUNDING
 
     def settle(self, reserved_usd: float, spent_usd: float | None, *, unknown_calls: int = 0) -> None:
-        """What was reserved is free again, and what the trial cost is spent; None if nobody knows."""
+        """Free what was reserved, and book what the trial cost; None if nobody knows."""
         with self._settled:
             self._running -= 1
             self._reserved = max(0.0, self._reserved - reserved_usd) if self._running else 0.0
@@ -193,17 +193,17 @@ class Budget:
             self._settled.notify_all()
 
     def close(self) -> None:
-        """Nothing more is set aside, and nobody waits for it."""
+        """Set nothing more aside, and let nobody wait for it."""
         with self._settled:
             self._closed = True
             self._settled.notify_all()
 
 
 def total(estimates: Iterable[tuple[Estimate, int]]) -> Estimate:
-    """What so many trials of each are likely to take together."""
+    """Return what so many trials of each are likely to take together."""
     calls, cost, unknown = 0, 0.0, dict[str, None]()
-    for one, times in estimates:
-        calls += one.calls * times
-        cost += one.cost_usd * times
-        unknown |= dict.fromkeys(one.unknown)
+    for trial, times in estimates:
+        calls += trial.calls * times
+        cost += trial.cost_usd * times
+        unknown |= dict.fromkeys(trial.unknown)
     return Estimate(calls=calls, cost_usd=cost, unknown=tuple(unknown))

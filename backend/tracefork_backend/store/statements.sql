@@ -46,6 +46,21 @@ SELECT * FROM runs WHERE kind IN ('record', 'fork') ORDER BY started_at DESC, ru
 SELECT * FROM runs ORDER BY started_at DESC, run_id LIMIT $limit
 -- :runs_of_kind
 SELECT * FROM runs WHERE kind = $kind ORDER BY started_at DESC, run_id LIMIT $limit
+-- :runs_listed
+SELECT
+    run_id, name, service, kind, started_at, duration_ms, steps, input_tokens, output_tokens, cost_usd, status, outcome,
+    complete, parent_run_id, fork_step
+FROM runs
+WHERE $every OR kind IN ('record', 'fork')
+ORDER BY started_at DESC, run_id
+LIMIT $limit
+-- :steps_of_run
+SELECT
+    step, span_id, started_at, duration_ms, ttfb_ms, method, url, provider, operation, model, status_code, outcome,
+    streamed, input_tokens, output_tokens, cached_tokens, cost_usd, replayed, intervention
+FROM exchanges
+WHERE run_id = $run_id
+ORDER BY step
 -- :has_run
 SELECT count(*) > 0 FROM _exchanges WHERE trace_id = $run_id
 -- :segments_of_runs
