@@ -53,7 +53,7 @@ class _Edit(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A part of the text, what it says, and how that is spelled."""
+    """A part of the text: where it stands, what it says, and how that is spelled."""
 
     start: int
     end: int
@@ -97,7 +97,7 @@ def substituted(rules: Rules, side: Side, text: str, counts: Counter[str] | None
 
 
 def substituted_json(rules: Rules, text: str, counts: Counter[str]) -> str:
-    """Return the same by the patterns of both sides, for a text that is JSON, or may be."""
+    """Return the text, which may be JSON, with what the patterns of both sides find in it replaced."""
     made = _Rewriting(rules, text, "application/json", (), counts)
     made.by_pattern(rules.of("pattern", None))
     return made.text
@@ -310,7 +310,7 @@ def _encoded(text: str, spelling: str) -> bytes:
 
 
 def _cuts(plain: bytes, spelling: str, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The places, in characters, at which the chunks meet."""
+    """Return the places, in characters, at which the chunks meet."""
     decoder = codecs.getincrementaldecoder(spelling)()
     cuts: list[int] = []
     at = length = 0

@@ -1,4 +1,4 @@
-"""A user's redaction rules read: from TOML, checked, and from the JSON that is written down beside a run."""
+"""The reading of a user's redaction rules: from TOML, and from the JSON that is recorded beside a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SLOW_NS = 20_000_000
 
 
 def load(path: Path) -> Rules:
-    """The rules of a TOML file; raises UsageError naming the file, and the key that is wrong."""
+    """Read the rules of a TOML file; raise UsageError naming the file, and the key that is wrong."""
     import tomllib
 
     try:
@@ -42,7 +42,7 @@ def load(path: Path) -> Rules:
 
 
 def from_json(text: str) -> Rules:
-    """The rules that `Rules.source` wrote down; raises UsageError if it did not."""
+    """Return the rules that a `Rules.source` holds; raise UsageError for any other text."""
     try:
         told = json.loads(text)
     except ValueError as error:
@@ -51,20 +51,20 @@ def from_json(text: str) -> Rules:
 
 
 def together(first: Rules | None, second: Rules | None) -> Rules | None:
-    """The rules of both, each once."""
+    """Return the rules of both, each once."""
     if first is None or second is None:
         return first or second
     more = tuple(rule for rule in second.rules if rule not in first.rules)
     if not more:
         return first
-    told, also = json.loads(first.source), json.loads(second.source)
-    rules = [*told.get("rule", ()), *(one for one in also.get("rule", ()) if one not in told.get("rule", ()))]
+    tables = json.loads(first.source).get("rule", [])
+    rules = [*tables, *(rule for rule in json.loads(second.source).get("rule", ()) if rule not in tables)]
     salt = first.salt or second.salt
     return parse({"rule": rules, "salt": salt}, "the redaction rules together")
 
 
 def parse(told: Any, where: str) -> Rules:
-    """The rules that a file's tables tell; raises UsageError naming `where` and the key that is wrong."""
+    """Return the rules of a file's tables; raise UsageError naming `where` and the key that is wrong."""
     if not isinstance(told, Mapping):
         raise UsageError(f"{where}: write rules as [[rule]] tables")
     table = cast("Mapping[str, Any]", told)
@@ -81,9 +81,9 @@ def parse(told: Any, where: str) -> Rules:
             f'{where}: there is no [[rule]] in it: write one, such as [[rule]] with json = "**.email"'
         )
     rules = tuple(_rule(one, f"{where}: rule {number}") for number, one in enumerate(listed, 1))
-    made = Rules(rules=rules, salt=salt, source=json.dumps(told, ensure_ascii=False, sort_keys=True))
-    _settled(made, where)
-    return made
+    checked = Rules(rules=rules, salt=salt, source=json.dumps(told, ensure_ascii=False, sort_keys=True))
+    _check_settled(checked, where)
+    return checked
 
 
 def _rule(told: Mapping[str, Any], where: str) -> Rule:
@@ -145,8 +145,8 @@ def _compiled(pattern: str, where: str) -> re.Pattern[str]:
     return regex
 
 
-def _settled(rules: Rules, where: str) -> None:
-    """Raises UsageError where rules would change what rules have put in: each replay would do it again."""
+def _check_settled(rules: Rules, where: str) -> None:
+    """Raise UsageError where rules would change what rules have put in: each replay would do it again."""
     for number, rule in enumerate(rules.rules, 1):
         for side in rule.sides:
             once = substituted(

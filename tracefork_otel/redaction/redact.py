@@ -1,9 +1,8 @@
-"""Secrets in headers, URLs and the environment, replaced before anything leaves the thread that met them."""
+"""Secrets in headers, URLs and the environment: replaced before anything leaves the thread that met them."""
 
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from urllib.parse import quote, unquote_plus
 
 from ..errors import UsageError
 from ..exchange import Headers, RedactedRequest, Request, Response
+from ..log import LOG
 from .names import PARAMS, REDACTED, arguments, environment, is_secret_header
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .rules import Rules, Side
 
-LOG = logging.getLogger("tracefork_otel")
 _PAIR = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
 _USERINFO = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#@]*(?:@[^/?#@]*)*@")
 
@@ -32,22 +31,22 @@ _CACHED_NAMES = 4096
 
 
 RULES_VARIABLE = "TRACEFORK_REDACT_RULES"
-"""In the recorded environment: the rules themselves, by which a replay replaces the same."""
+"""The recorded variable that holds the rules, by which a replay replaces the same."""
 _TOLD = ("tracefork.arguments", "tracefork.result", "tracefork.tool.error")
 """Attributes of ours that hold what the agent's code was given or gave."""
 _ORIGIN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
 ATTRIBUTE = "tracefork.redacted"
-"""Of an exchange: JSON by side, then by rule, how often it replaced something."""
+"""Attribute of an exchange: how often a rule replaced something, as JSON by side, then by rule."""
 WITHHELD = "tracefork.withheld"
-"""Of an exchange: why a body was not recorded at all."""
+"""Attribute of an exchange: why a body was not recorded at all."""
 _STRUCTURE = ("content-type", "content-length", "content-encoding", "transfer-encoding", "retry-after")
 """Headers that say nothing but how to read a message."""
 _WITHHELD = "body withheld"
-"""Counted beside the rules."""
+"""What a withheld body counts as, beside the rules' names."""
 
 
 class Redactor:
-    """Replaces secret headers and URL parameters, and what a user's rules find, always in the same way."""
+    """What replaces secret headers and parameters, and what a user's rules find, always in the same way."""
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class Redactor:
         rules: Rules | None = None,
         unreadable: str | None = None,
     ) -> None:
-        """Names given here count as secret beside the built-in ones; case does not matter.
+        """Create a redactor; `headers` and `params` are secret names beside the built-in ones, in any case.
 
         Where the rules are `unreadable` nothing passes that they might have been meant for: no body, no text.
         """
@@ -72,26 +71,26 @@ class Redactor:
     # --- exchanges ---
 
     def request(self, method: str, url: str, raw: Iterable[tuple[bytes, bytes]], body: bytes) -> Request:
-        """The request as it is recorded and matched; a RedactedRequest where rules replaced something."""
+        """Return the request as it is recorded; a RedactedRequest where rules replaced something."""
         if self._plain:
             return Request(method=method, url=self.url(url), headers=self.request_headers(raw), body=body)
         counts: Counter[str] = Counter()
         sent, headers = body, self._lines(raw, self._sent, "request", counts)
         body, headers, _, withheld = self._body("request", sent, headers, (), counts)
-        found = self.url(url, counts)
+        url = self.url(url, counts)
         if not counts:
-            return Request(method=method, url=found, headers=headers, body=body)
+            return Request(method=method, url=url, headers=headers, body=body)
         return RedactedRequest(
-            method=method, url=found, headers=headers, body=body, raw=sent, counts=counts, withheld=withheld
+            method=method, url=url, headers=headers, body=body, raw=sent, counts=counts, withheld=withheld
         )
 
     def request_body(self, request: Request, body: bytes, counts: Counter[str]) -> tuple[bytes, str | None]:
-        """The body that was sent in pieces, as it is recorded; and why it is withheld, if it is."""
-        found, _, _, withheld = self._body("request", body, request.headers, (), counts)
-        return found, withheld
+        """Return the body that was sent in pieces, as it is recorded, and why it is withheld, if it is."""
+        recorded, _, _, withheld = self._body("request", body, request.headers, (), counts)
+        return recorded, withheld
 
     def response(self, response: Response, counts: Counter[str]) -> tuple[Response, str | None]:
-        """The response as it is recorded; and why its body is withheld, if it is."""
+        """Return the response as it is recorded, and why its body is withheld, if it is."""
         if self._plain:
             return response, None
         body, headers, sizes, withheld = self._body(
@@ -111,7 +110,7 @@ class Redactor:
     def _body(
         self, side: Side, body: bytes, headers: Headers, sizes: tuple[int, ...], counts: Counter[str]
     ) -> tuple[bytes, Headers, tuple[int, ...], str | None]:
-        """Body, headers and chunk sizes; the same body object where nothing was replaced."""
+        """Return body, headers, chunk sizes, and why it is withheld; the same body where nothing is found."""
         if self._plain or not body:
             return body, headers, sizes, None
         why = self.unreadable
@@ -122,7 +121,7 @@ class Redactor:
             media = _header(headers, "content-type").lower()
             coding = _header(headers, "content-encoding").strip().lower()
             try:
-                found = rewrite(
+                rewritten = rewrite(
                     self.rules,
                     side,
                     body,
@@ -133,21 +132,21 @@ class Redactor:
             except Unreadable as error:
                 why = str(error)
             else:
-                if found is None:
+                if rewritten is None:
                     return body, headers, sizes, None
-                counts.update(found.counts)
-                return found.body, _of_length(headers, len(found.body)), found.sizes, None
+                counts.update(rewritten.counts)
+                return rewritten.body, _of_length(headers, len(rewritten.body)), rewritten.sizes, None
         counts[_WITHHELD] += 1
         return b"", _of_length(headers, 0, coded=False), (), why
 
     def request_headers(self, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """The header lines as text, the values of secret ones replaced."""
+        """Return the header lines as text, the values of secret ones replaced."""
         return self._lines(raw, self._sent, "request", None)
 
     def response_headers(
         self, raw: Iterable[tuple[bytes, bytes]], counts: Counter[str] | None = None
     ) -> Headers:
-        """The header lines as text; one that merely mentions a token is kept: a replay serves it."""
+        """Return the header lines as text; one that merely mentions a token is kept: a replay serves it."""
         return self._lines(raw, self._received, "response", counts)
 
     def _lines(
@@ -186,12 +185,12 @@ class Redactor:
         return shown
 
     def is_secret_header(self, name: str, *, request: bool = True) -> bool:
-        """Whether the value of a header of that name is replaced."""
+        """Return whether the value of a header of that name is replaced."""
         lower = name.lower()
         return lower in self._headers or is_secret_header(lower, request=request)
 
     def url(self, url: str, counts: Counter[str] | None = None) -> str:
-        """The URL with its user information and secret parameters replaced."""
+        """Return the URL with its user information and secret parameters replaced."""
         if "@" in url:
             url = _USERINFO.sub(rf"\1{REDACTED}@", url)
         if "=" in url:
@@ -229,18 +228,17 @@ class Redactor:
     # --- other text that is written down ---
 
     def text(self, text: str, counts: Counter[str] | None = None) -> str:
-        """The text, JSON or not, with what patterns find replaced."""
+        """Return the text, JSON or not, with what patterns find replaced."""
         if self._plain:
             return text
         if self.rules is None:
             return "{}" if text.startswith("{") else REDACTED
         from .bodies import substituted_json
 
-        found = counts if counts is not None else Counter[str]()
-        return substituted_json(self.rules, text, found)
+        return substituted_json(self.rules, text, Counter() if counts is None else counts)
 
     def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes of a span, with what patterns find in their texts replaced."""
+        """Return the attributes of a span, with what patterns find in their texts replaced."""
         if self._plain:
             return dict(attributes)
         return {name: self._value(name, value) for name, value in attributes.items()}
@@ -251,29 +249,28 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, (list, tuple)):
-            return [self.text(one) if isinstance(one, str) else one for one in value]
+            return [self.text(item) if isinstance(item, str) else item for item in value]
         return value
 
     def command(self, argv: Iterable[str]) -> tuple[str, ...]:
-        """The command line with secrets and what patterns find replaced, but for the program's own name."""
+        """Return the command line with secrets and what patterns find replaced, the program's name kept."""
         first, *rest = arguments(argv) or ("",)
         return (first, *(self.text(word) for word in rest)) if self.rules is not None else (first, *rest)
 
     def environment(self, environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-        """What `environment` keeps and withholds; withheld is also what a pattern finds something in."""
+        """Return what `names.environment` keeps and withholds; what a pattern matches is withheld as well."""
         kept, withheld = environment(environ)
         if self.rules is None:
             return kept, withheld
-        found = {name for name, value in kept.items() if name != RULES_VARIABLE and self.text(value) != value}
-        kept = {name: value for name, value in kept.items() if name not in found}
-        kept[RULES_VARIABLE] = self.rules.source
-        return kept, tuple(sorted({*withheld, *found} - {RULES_VARIABLE}))
+        passed = {name: value for name, value in kept.items() if self.text(value) == value}
+        withheld = tuple(sorted({*withheld, *(kept.keys() - passed.keys())} - {RULES_VARIABLE}))
+        return {**passed, RULES_VARIABLE: self.rules.source}, withheld
 
 
 def told(
     attributes: dict[str, Any], request: Mapping[str, int], response: Mapping[str, int], withheld: str | None
 ) -> None:
-    """The attributes of an exchange say which rules replaced something in it, how often, and where."""
+    """Add to an exchange's attributes which rules replaced something in it, how often, and where."""
     if request or response:
         sides = {"request": dict(request), "response": dict(response)}
         attributes[ATTRIBUTE] = json.dumps({side: counts for side, counts in sides.items() if counts})
@@ -282,7 +279,7 @@ def told(
 
 
 def of(settings: Settings) -> Redactor:
-    """What these settings ask for; where its rules cannot be read, nothing passes, and the log says so."""
+    """Return the redactor of the settings; where its rules cannot be read, log that and let nothing pass."""
     if settings.redact is None and not settings.redact_rules:
         return Redactor(settings.redact_headers, settings.redact_params)
     rules: Rules | None = None
@@ -296,7 +293,7 @@ def of(settings: Settings) -> Redactor:
 
 
 def rules_of(settings: Settings) -> Rules | None:
-    """The rules of a run's command and of a file together; raises UsageError where one cannot be read."""
+    """Return the rules of a run's command and of a file together; raise UsageError for unreadable ones."""
     from . import reading
 
     given = reading.from_json(settings.redact_rules) if settings.redact_rules else None
@@ -304,9 +301,9 @@ def rules_of(settings: Settings) -> Rules | None:
 
 
 def with_rules(settings: Settings, path: Path | None) -> Settings:
-    """The settings with the rules of that file, else their own, as text that needs no file any more.
+    """Return the settings with the rules of that file, else their own, as text that needs no file.
 
-    Raises UsageError where the rules cannot be read.
+    Raise UsageError where the rules cannot be read.
     """
     if path is not None:
         settings = replace(settings, redact=path, redact_rules="")
@@ -319,7 +316,7 @@ def _header(headers: Headers, name: str) -> str:
 
 
 def _of_length(headers: Headers, length: int, *, coded: bool = True) -> Headers:
-    """The headers with the length that the body has now."""
+    """Return the headers with the body's length; without its coding if it is not `coded`."""
     return tuple(
         (name, str(length) if name.lower() == "content-length" else value)
         for name, value in headers

@@ -21,19 +21,19 @@ what it was served, makes the same text of them."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What one rule looks for, where, and what it puts there."""
+    """One rule: what it looks for, where, and what it puts there."""
 
     name: str
     kind: Kind
     match: str
     """A header's or parameter's name in lower case, a JSON path, or a regular expression."""
     replace: str | None
-    """None for a digest of what was there."""
+    """What is put there; None for a digest of what was there."""
     sides: tuple[Side, ...]
     path: PathTokens = ()
-    """Of a JSON path."""
+    """The tokens of a JSON path."""
     regex: re.Pattern[str] | None = None
-    """Of a pattern."""
+    """A pattern, compiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +42,9 @@ class Rules:
 
     rules: tuple[Rule, ...]
     salt: str = ""
-    """Goes into each digest."""
+    """Text that goes into each digest."""
     source: str = field(default="{}", compare=False)
-    """The same as JSON, by which a replay has them."""
+    """The rules as JSON, by which a replay has them."""
 
     _by_use: dict[tuple[Kind, Side | None], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
 
@@ -60,11 +60,11 @@ class Rules:
         object.__setattr__(self, "_by_use", by_use)
 
     def of(self, kind: Kind, side: Side | None) -> tuple[Rule, ...]:
-        """The rules of that kind for that side; for any side, if none is given."""
+        """Return the rules of that kind for that side; for any side, if none is given."""
         return self._by_use[kind, side]
 
     def instead(self, rule: Rule, value: str) -> str:
-        """What stands in the value's place; a digest that stands there already stays."""
+        """Return what takes the value's place; a digest stays as it is."""
         if rule.replace is not None:
             return rule.replace
         if DIGEST.fullmatch(value):

@@ -26,7 +26,7 @@ _ENDING: Mapping[Outcome, str] = {
 
 
 def digest_of(exchanges: Iterable[Exchange]) -> str:
-    """The hash chain over exchanges in the given order, in hex.
+    """Return the hash chain over exchanges in the given order, in hex.
 
     Link 0 is the sha256 of `tracefork tape 1`; each exchange makes the next link (see `chain`).
     """
@@ -37,7 +37,7 @@ def digest_of(exchanges: Iterable[Exchange]) -> str:
 
 
 def chain(previous: bytes, exchange: Exchange) -> bytes:
-    """The next link: the sha256 of the link before and of what client and server gave each other.
+    """Return the next link: the sha256 of the link before and of what client and server gave each other.
 
     That is: method, URL, request body, status (empty without a response), response headers as JSON,
     response body, chunk sizes as JSON, and the ending (`complete`, `cut`, `failed`, `left` by the client,

@@ -31,7 +31,7 @@ _SET, _ALWAYS, _PLACED = (
 
 
 class Contents(Protocol):
-    """What a tape's file holds."""
+    """The fields of a tape that its file holds."""
 
     @property
     def run_id(self) -> str: ...  # noqa: D102
@@ -50,7 +50,7 @@ class Contents(Protocol):
 
 
 def encode(tape: Contents) -> bytes:
-    """The bytes of the tape's file; raises TapeError for an exchange that is not whole."""
+    """Return the bytes of the tape's file; raise TapeError for an exchange that is not whole."""
     cuts = [_bodies(exchange) for exchange in tape.exchanges]
     chunks, ranges = _number([pair[0] for pair in cuts], [pair[1] for pair in cuts])
     lines = [_checked(_manifest(tape, len(chunks))), *map(encode_piece, chunks)]
@@ -69,7 +69,7 @@ def encode(tape: Contents) -> bytes:
 
 
 def decode(data: bytes, where: str) -> dict[str, Any]:
-    """Return the fields of the tape; raises TapeError naming `where` and the line if a byte was changed."""
+    """Return the fields of the tape; raise TapeError naming `where` and the line if a byte was changed."""
     lines = data.split(b"\n")
     manifest = _read_manifest(lines[0], where)
     if len(lines) < 3 or lines[-1] != b"" or not lines[-2].startswith(b'{"end":true,'):
@@ -146,7 +146,7 @@ def _manifest(tape: Contents, chunks: int) -> dict[str, Any]:
 
 
 def draw_records(draws: Sequence[Draw]) -> list[dict[str, Any]]:
-    """One record for each run of draws by one lane of one process, in the order of the draws."""
+    """Return one record for each run of draws by one lane of one process, in the order of the draws."""
     records: list[dict[str, Any]] = []
     for draw in draws:
         if not records or (records[-1]["process"], records[-1]["lane"]) != (draw.process, draw.lane):
@@ -156,7 +156,7 @@ def draw_records(draws: Sequence[Draw]) -> list[dict[str, Any]]:
 
 
 def _tool_record(call: ToolCall) -> dict[str, Any]:
-    """A call of a tool as its line says it: JSON as JSON, so that a person and git can read it."""
+    """Return a call of a tool as its line says it: JSON as JSON, so that a person and git can read it."""
     record: dict[str, Any] = {"tool": call.name, "arguments": json.loads(call.arguments)}
     record[call.form] = call.result if call.form == "text" else json.loads(call.result)
     record |= {"by_text": call.by_text} if call.by_text else {}
@@ -191,7 +191,7 @@ def _bodies(exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
 def _number(
     requests: Sequence[list[bytes]], responses: Sequence[list[bytes]]
 ) -> tuple[list[bytes], list[tuple[list[list[int]], list[list[int]]]]]:
-    """The unique chunks in file order, and the line ranges of each exchange's request and response.
+    """Return the unique chunks in file order, and the line ranges of each exchange's two bodies.
 
     Requests that share a beginning are numbered one after the other, so that each body of a growing
     conversation is a few ranges, however many agents take turns.
@@ -246,7 +246,7 @@ def _exchange_record(
 
 
 def _placed(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    """The record's values by column."""
+    """Return the record's values by column."""
     values = {**record, **record.get("response", {})}
     values |= {"trace_id": record.get("trace_id", run_id), "status_code": record.get("status")}
     return {
@@ -261,13 +261,13 @@ def _compact(value: object) -> bytes:
 
 
 def _checked(record: Mapping[str, Any]) -> bytes:
-    """The line of a record, ending with the checksum of what precedes it."""
+    """Return the line of a record, ending with the checksum of what precedes it."""
     line = _compact(record)[:-1]
     return line + b',"check":"' + sha256(line).hexdigest()[:16].encode() + b'"}'
 
 
 def _unchecked(line: bytes) -> dict[str, Any] | None:
-    """The record of such a line, or None if the checksum does not match."""
+    """Return the record of a line that `_checked` made, or None if the checksum does not match."""
     tail = len(b',"check":"0123456789abcdef"}')
     body = line[:-tail]
     if line[-tail:] != b',"check":"' + sha256(body).hexdigest()[:16].encode() + b'"}':
@@ -282,8 +282,7 @@ def _end_line(lines: Sequence[bytes], chunks: int, exchanges: int) -> bytes:
 
 def _read_manifest(line: bytes, where: str) -> dict[str, Any]:
     try:
-        found: Any = json.loads(line.decode())
-        version = found["tracefork_tape"]
+        version: Any = json.loads(line.decode())["tracefork_tape"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise TapeError(
             f"{where}: not a tape: line 1 is no manifest; make one with `tracefork-otel tape export`"
@@ -315,13 +314,10 @@ class _Lines:
     chunks: int
 
     def exchange(self, number: int, run_id: str, link: bytes) -> tuple[Exchange, bytes]:
-        """The exchange on that line and the link of the digest after it, every sum checked."""
-        record = _unchecked(self.lines[number - 1])
-        if record is None:
-            raise TapeError(
-                f"{self.where}: line {number}: an exchange was changed (its URL, status, headers, chunk cuts "
-                "or outcome): its checksum does not match"
-            )
+        """Return the exchange on that line and the link of the digest after it, every sum checked."""
+        record = self._record(
+            number, "an exchange was changed (its URL, status, headers, chunk cuts or outcome)"
+        )
         try:
             exchange = self._decode(number, run_id, record)
         except (KeyError, TypeError, ValueError) as error:
@@ -332,32 +328,23 @@ class _Lines:
         return exchange, link
 
     def draws(self, first: int, end: int) -> Iterator[Draw]:
-        """The draws on the lines from `first` to before `end`."""
+        """Yield the draws on the lines from `first` to before `end`."""
         for number in range(first, end):
-            record = _unchecked(self.lines[number - 1])
-            if record is None:
-                raise TapeError(
-                    f"{self.where}: line {number}: a draw was changed: its checksum does not match"
-                )
+            record = self._record(number, "a draw was changed")
+            whose = {"process": record["process"], "lane": record["lane"]}
             for source, site, line, value in record["draws"]:
-                yield Draw(
-                    process=record["process"],
-                    lane=record["lane"],
-                    source=source,
-                    site=site,
-                    line=line,
-                    value=value,
-                )
+                yield Draw(**whose, source=source, site=site, line=line, value=value)
 
     def tools(self, first: int, end: int) -> Iterator[ToolCall]:
-        """The calls of tools on the lines from `first` to before `end`."""
+        """Yield the calls of tools on the lines from `first` to before `end`."""
         for number in range(first, end):
-            record = _unchecked(self.lines[number - 1])
-            if record is None:
-                raise TapeError(
-                    f"{self.where}: line {number}: a tool call was changed: its checksum does not match"
-                )
-            yield _tool_call(record)
+            yield _tool_call(self._record(number, "a tool call was changed"))
+
+    def _record(self, number: int, changed: str) -> dict[str, Any]:
+        record = _unchecked(self.lines[number - 1])
+        if record is None:
+            raise TapeError(f"{self.where}: line {number}: {changed}: its checksum does not match")
+        return record
 
     def _decode(self, number: int, run_id: str, record: Mapping[str, Any]) -> Exchange:
         parts = parts_of(EXCHANGES, _placed(record, run_id))

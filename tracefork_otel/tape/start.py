@@ -1,4 +1,4 @@
-"""How an agent was started, as a tape keeps it and a root span says it."""
+"""How an agent was started: as a tape keeps it, and as a root span says it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HowStarted:
     """How the recorded process ended; 128+n for signal n."""
 
     def attributes(self) -> dict[str, object]:
-        """The attributes of a root span that say this; what is not known is left out."""
+        """Return the attributes of a root span that say this; what is not known is left out."""
         found: dict[str, object] = {}
         for key, value in (
             ("tracefork.command", self.command),

@@ -16,7 +16,12 @@ from .start import HowStarted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tape:
-    """A run's exchanges in step order, and how to start its agent again."""
+    """A run's exchanges in step order, and how to start its agent again.
+
+    >>> tape = Tape.load("run.tape")
+    >>> tape.exchanges[0].request.url
+    'https://api.openai.com/v1/chat/completions'
+    """
 
     run_id: str
     exchanges: tuple[Exchange, ...]
@@ -48,12 +53,12 @@ class Tape:
             raise TapeError(f"cannot write the tape {target}: {error.strerror or error}") from error
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of its file; equal tapes give equal bytes. Raises TapeError for a damaged one."""
+        """Return the bytes of its file, equal for equal tapes; raise TapeError for a damaged one."""
         return encode(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Tape:
-        """Read a tape's file; raises TapeError if a single byte of it is not as it was written."""
+        """Read a tape's file; raise TapeError if a single byte of it is not as it was written."""
         try:
             data = Path(path).read_bytes()
         except OSError as error:
