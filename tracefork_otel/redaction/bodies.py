@@ -18,6 +18,7 @@ from typing import NamedTuple
 from ..wire.codings import Plain, Unreadable, coded, undone
 from ..wire.dumps import dumps
 from ..wire.eventstream import AwsEventStream
+from ..wire.framing import NDJSON
 from ..wire.json_places import Place, decoded, places
 from ..wire.paths import PathTokens, fits
 from ..wire.sse import data_spans, is_sse
@@ -30,9 +31,11 @@ BUDGET_S = 5
 _LINE = re.compile(r"^[^\r\n]+", re.M)
 _SAID = (
     *("text", "thinking", "partial_json", "content", "arguments", "delta"),
-    *("refusal", "reasoning", "reasoning_content"),
+    *("refusal", "reasoning", "reasoning_content", "tool_plan", "response"),
 )
 """Members of events that hold a piece of a text."""
+_LINES_SAY = frozenset({("message", "content"), ("message", "thinking"), ("response",), ("thinking",)})
+"""Where Ollama's lines hold theirs."""
 _LANE = ("index", "output_index", "content_index", "summary_index", "item_id")
 """Members that tell apart what is said at the same time in one stream."""
 
@@ -114,6 +117,7 @@ class _Rewriting:
         self.counts: Counter[str] = Counter() if counts is None else counts
         self._rules = rules
         self._media = media
+        self._lines = "\n" in text and NDJSON.holds(text.encode("utf-8", "replace"), media)
 
     def by_path(self, paths: Sequence[Rule]) -> None:
         """Replace the values at JSON paths."""
@@ -165,7 +169,7 @@ class _Rewriting:
         """Yield what is looked at as one: a value, what a stream says in pieces, a text between documents."""
         lanes: dict[object, list[_Piece]] = {}
         between = 0
-        streamed = self._is_stream()
+        streamed = self._is_stream() or self._lines
         for (start, end), document in self._documents():
             yield self._gap(between, start)
             between = end
@@ -195,7 +199,7 @@ class _Rewriting:
         """Yield each JSON text in the text: all of it, or what stands behind `data:`, or on a line."""
         if self._is_stream():
             spans = data_spans(self.text)
-        elif (document := _places(self.text, 0, len(self.text))) is not None:
+        elif not self._lines and (document := _places(self.text, 0, len(self.text))) is not None:
             yield (0, len(self.text)), document
             return
         else:
@@ -224,7 +228,7 @@ def _lane(path: PathTokens, tokens: dict[PathTokens, str]) -> object:
     """Return what is equal for the strings that make one text, None if the string is no piece of one."""
     if not path or path[-1] not in _SAID:
         return None
-    if not ("delta" in path or "parts" in path or path[0] == "choices"):
+    if not ("delta" in path or "parts" in path or path[0] == "choices" or path in _LINES_SAY):
         return None
     above = (path[:length] for length in range(len(path)))
     return (tokens.get(("type",)), path, *(tokens.get((*one, name)) for one in above for name in _LANE))

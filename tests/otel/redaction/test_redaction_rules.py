@@ -206,6 +206,33 @@ def test_a_stream_says_what_the_whole_text_would(text: str, cuts: list[int]) -> 
     assert rewrite(rules(EMAIL), "request", asked.body, media="application/json", coding="") is None
 
 
+@pytest.mark.parametrize("media", ["application/x-ndjson", ""])
+def test_a_match_may_span_lines_of_json(media: str) -> None:
+    """What Ollama's lines say in pieces is looked at as one text; paths are those of each line."""
+    lines = [
+        {"message": {"role": "assistant", "content": text}, "key": "k"} for text in ("ann@", "x.c", "om !")
+    ]
+    lines += [{"response": text} for text in ("bob", "@x.com")]
+    parts = [json.dumps(one).encode() + b"\n" for one in lines]
+    found = rewrite(
+        rules(EMAIL, {"json": "key"}),
+        "response",
+        b"".join(parts),
+        media=media,
+        coding="",
+        sizes=[len(part) for part in parts],
+    )
+    assert found is not None
+    read = [json.loads(one) for one in found.body.splitlines()]
+    assert len(read) == 5
+    told = "".join(one["message"]["content"] for one in read[:3])
+    assert "@" not in told
+    assert told.endswith(" !")
+    assert "@" not in read[3]["response"] + read[4]["response"]
+    assert all(one["key"] != "k" for one in read[:3])
+    assert sum(found.sizes) == len(found.body)
+
+
 def test_an_event_of_a_strange_shape_is_text_all_the_same() -> None:
     """A stream whose events have lists and objects where names are expected is looked into."""
     strange = {"type": ["x"], "index": {"a": 1}, "delta": {"text": "a@x.com", "index": []}}
