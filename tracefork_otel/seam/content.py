@@ -18,8 +18,6 @@ from ..wire.genai import INPUT, OUTPUT, SYSTEM, told_of
 if TYPE_CHECKING:
     from ..exchange import Response
 
-CONTENT = (INPUT, OUTPUT, SYSTEM)
-"""The attributes that hold bodies once more: the store leaves them out."""
 _LIMIT = 64 * 2**20
 """The largest body that is read beside the agent."""
 

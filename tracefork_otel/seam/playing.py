@@ -16,7 +16,7 @@ from .. import private_names as names
 from ..exchange import Exchange
 from ..play.player import Live, Miss, Served
 from .exchange import SeamExchange
-from .recording import arecord, attach, known_body, received, record, restore, start, value_of
+from .recording import Sending, arecord, known_body, received, record, start, value_of
 
 if TYPE_CHECKING:
     from ..play.player import Answer
@@ -37,14 +37,8 @@ def send(session: Session, module: ModuleType, tees: Tees, original: Any, client
         edited = _edited(module, request, body, staged)
         return record(session, module, tees, original, client, edited, staged)
     exchange, transport = staged
-    token = attach(exchange)
-    try:
+    with Sending(exchange, request):
         response = original(_Stage(client, transport), request)
-    except BaseException as error:
-        exchange.fail(error)
-        raise
-    finally:
-        restore(request, token)
     return received(exchange, tees.response_sync, response, None)
 
 
@@ -59,14 +53,8 @@ async def asend(
         edited = _edited(module, request, body, staged)
         return await arecord(session, module, tees, original, client, edited, staged)
     exchange, transport = staged
-    token = attach(exchange)
-    try:
+    with Sending(exchange, request):
         response = await original(_Stage(client, transport), request)
-    except BaseException as error:
-        exchange.fail(error)
-        raise
-    finally:
-        restore(request, token)
     return received(exchange, tees.response_async, response, None)
 
 

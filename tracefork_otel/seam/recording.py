@@ -34,14 +34,8 @@ def record(
     exchange = begin(session, module, tees, request, live)
     if exchange is None:
         return original(client, request)
-    token = attach(exchange)
-    try:
+    with Sending(exchange, request):
         response = original(client, request)
-    except BaseException as error:
-        exchange.fail(error)
-        raise
-    finally:
-        restore(request, token)
     whole: bytes | None = None
     if _ready(response):
         try:
@@ -64,14 +58,8 @@ async def arecord(
     exchange = begin(session, module, tees, request, live)
     if exchange is None:
         return await original(client, request)
-    token = attach(exchange)
-    try:
+    with Sending(exchange, request):
         response = await original(client, request)
-    except BaseException as error:
-        exchange.fail(error)
-        raise
-    finally:
-        restore(request, token)
     whole: bytes | None = None
     if _ready(response):
         try:
@@ -81,20 +69,28 @@ async def arecord(
     return received(exchange, tees.response_async, response, whole)
 
 
-def attach(exchange: SeamExchange) -> Any:
-    """Make the exchange's span current, where a provider records it; return what `restore` undoes it by."""
-    # A span that no provider records must not become current: others would send its ids along.
-    span = exchange.span.sdk
-    return None if span is None else otel_context.attach(trace.set_span_in_context(span))
+class Sending:
+    """The time in which a client sends a request: its span is current, and an error ends its exchange."""
 
+    __slots__ = ("_exchange", "_request", "_token")
 
-def restore(request: Any, token: Any) -> None:
-    """Restore the context that `attach` changed, and give a streaming request its own stream back."""
-    if token is not None:
-        otel_context.detach(token)
-    stream = request.stream
-    if isinstance(stream, RequestTee):
-        request.stream = stream.stream
+    def __init__(self, exchange: SeamExchange, request: Any) -> None:
+        self._exchange = exchange
+        self._request = request
+
+    def __enter__(self) -> None:
+        # A span that no provider records must not become current: others would send its ids along.
+        span = self._exchange.span.sdk
+        self._token = None if span is None else otel_context.attach(trace.set_span_in_context(span))
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._exchange.fail(error)
+        if self._token is not None:
+            otel_context.detach(self._token)
+        stream = self._request.stream
+        if isinstance(stream, RequestTee):
+            self._request.stream = stream.stream
 
 
 def begin(
