@@ -69,3 +69,9 @@ class ToolFailed(TraceforkError):
         """Create the error; `kind` is the recorded type's name with its module."""
         super().__init__(f"{kind}: {message}" if kind else message)
         self.kind = kind
+
+
+def newer_format(where: object, what: str, found: int, known: int) -> str:
+    """Return what is said of a file that a newer version wrote."""
+    newest = f"{what} format {found} is newer than {known}, the newest that this version reads"
+    return f"{where}: {newest}; upgrade tracefork-otel"

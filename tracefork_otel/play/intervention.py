@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from ..errors import TapeError
+from ..errors import TapeError, newer_format
 from ..exchange import Response
 from ..files import write_whole
 
@@ -29,7 +29,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 TAILS: tuple[Tail, ...] = get_args(Tail)
 BREAKS: tuple[Break, ...] = get_args(Break)
 
-_FORMAT = "tracefork intervention 1"
+FORMAT = 1
+_NAME = "tracefork intervention"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ class Intervention:
         """Return the intervention as one JSON object."""
         return json.dumps(
             {
-                "format": _FORMAT,
+                "format": f"{_NAME} {FORMAT}",
                 "kind": self.kind,
                 "step": self.step,
                 "label": self.label,
@@ -106,8 +107,11 @@ class Intervention:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise TapeError(f"{where} is no intervention of tracefork: not JSON ({error})") from None
-        if not isinstance(found, dict) or found.get("format") != _FORMAT:
-            raise TapeError(f"{where} is no intervention that this version reads: it needs {_FORMAT!r}")
+        name, _, number = str(found.get("format") if isinstance(found, dict) else "").rpartition(" ")
+        if name != _NAME or not number.isdecimal():
+            raise TapeError(f"{where} is no intervention of tracefork: its format is not {_NAME!r}")
+        if int(number) > FORMAT:
+            raise TapeError(newer_format(where, _NAME, int(number), FORMAT))
         try:
             return cls(
                 kind=_one_of(found["kind"], KINDS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -16,9 +17,10 @@ from .delta import Delta, restore
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 
 FORMAT = 1
-MAGIC_START = b"tracefork wal "
-MAGIC = MAGIC_START + b"%d\n" % FORMAT
-"""The first line of every WAL."""
+MAGIC = b"tracefork wal %d\n" % FORMAT
+"""The first line of a WAL."""
+MAGIC_LINE = re.compile(rb"tracefork wal (\d{1,9})\n")
+"""The first line of a WAL of any format."""
 FRAME = Struct("<II")
 """Length and CRC-32 of what follows."""
 HEADER = Struct("<I")

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 from ..exchange import Headers
 from .json_text import to_json
 
+FORMAT = 1
+"""Of a segment; its entry in the manifest says it where it is another one."""
 Parts: TypeAlias = dict[str, dict[str, Any]]
 """Fields by name: those of an exchange under "", of its request and response under `request`, `response`."""
 

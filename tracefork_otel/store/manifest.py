@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, newer_format
 from ..files import sync_directory, write_whole
-from . import views
+from . import columns, views
 
 FORMAT = 1
 FILE = "MANIFEST.json"
@@ -49,6 +49,7 @@ class SegmentEntry:
     """Version of its facts file; None if it has none."""
     traces: tuple[str, ...] | None = None
     """First digits of the trace ids of its exchanges and spans; None if they are too many to list."""
+    format: int = columns.FORMAT
     sha256: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     """Digests of its files by kind, for Parquet has checksums of pages but not of its footer."""
 
@@ -63,6 +64,12 @@ class SegmentEntry:
     def file(self, store: Path, kind: str) -> Path:
         """The path of its file of a kind (`spans`, `exchanges`, `chunks`, `facts`)."""
         return store / "segments" / f"{self.id}.{kind}.parquet"
+
+    def why_newer(self, store: Path) -> str | None:
+        """Return why this version cannot read it; None if it can."""
+        if self.format <= columns.FORMAT:
+            return None
+        return newer_format(self.file(store, "exchanges"), "segment", self.format, columns.FORMAT)
 
     def why_changed(self, store: Path, kind: str) -> str | None:
         """Why its file of a kind is not the one that was written; None if it is, or if no digest says."""
@@ -112,10 +119,8 @@ def load(store: Path) -> Manifest:
     path = Path(store) / FILE
     try:
         data = json.loads(path.read_bytes())
-        if data["format"] != FORMAT:
-            raise StoreError(
-                f"{path}: format {data['format']} is newer than {FORMAT}: upgrade tracefork-otel"
-            )
+        if data["format"] > FORMAT:
+            raise StoreError(newer_format(path, "manifest", data["format"], FORMAT))
         return Manifest(
             version=data["version"],
             segments=tuple(_entry(item) for item in data["segments"]),
@@ -270,7 +275,12 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
         "format": FORMAT,
         "version": manifest.version,
         "segments": [
-            {name: getattr(entry, name) for name in SegmentEntry.__dataclass_fields__}
+            {
+                name: getattr(entry, name)
+                for name in SegmentEntry.__dataclass_fields__
+                # Only what is not of the first format says so.
+                if name != "format" or entry.format != 1
+            }
             for entry in manifest.segments
         ],
         "retired": [{"id": item.id, "at_ns": item.at_ns} for item in manifest.retired],

@@ -204,7 +204,7 @@ def iter_exchanges(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
 ) -> Iterator[Exchange]:
     """As `read_exchanges`, with the bodies of one exchange in memory at a time."""
-    rows = _read_rows(entry.file(store, "exchanges"), trace_ids)
+    rows = _read_rows(store, entry, "exchanges", trace_ids)
     chunks = _ChunkFile(entry.file(store, "chunks"), rows)
     for row in rows:
         yield exchange_of(row, chunks.body, chunks.name)
@@ -221,15 +221,20 @@ def read_records(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
 ) -> tuple[list[SpanRecord], list[ProcessStarted], list[Note]]:
     """What the spans file holds: spans, processes and notes."""
-    rows = [span_of(row) for row in _read_rows(entry.file(store, "spans"), trace_ids)]
+    rows = [span_of(row) for row in _read_rows(store, entry, "spans", trace_ids)]
     spans = [row for row in rows if row.kind not in ("process", "note")]
     processes = [process_of(row) for row in rows if row.kind == "process"]
     return spans, processes, [note_of(row) for row in rows if row.kind == "note"]
 
 
-def _read_rows(path: Path, trace_ids: Collection[str] | None) -> list[dict[str, Any]]:
+def _read_rows(
+    store: Path, entry: SegmentEntry, kind: str, trace_ids: Collection[str] | None
+) -> list[dict[str, Any]]:
     import pyarrow as pa
 
+    if newer := entry.why_newer(store):
+        raise StoreError(newer)
+    path = entry.file(store, kind)
     wanted = None if trace_ids is None else frozenset(trace_ids)
     rows: list[dict[str, Any]] = []
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 from zlib import crc32
 
-from ..errors import StoreError
+from ..errors import StoreError, newer_format
 from ..exchange import Ending, Exchange
 from . import codec as form
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
@@ -92,10 +92,13 @@ def check(path: Path) -> tuple[str, int]:
     """The process and the index of a WAL; raises StoreError naming the file if it is none."""
     try:
         with open(path, "rb") as file:
-            start = file.read(len(form.MAGIC))
+            start = file.readline(len(form.MAGIC) + 8)
     except OSError as error:
         raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
     name = NAME.fullmatch(path.name)
+    newer = form.MAGIC_LINE.fullmatch(start)
+    if newer is not None and int(newer[1]) > form.FORMAT:
+        raise StoreError(newer_format(path, "WAL", int(newer[1]), form.FORMAT))
     if name is None or not form.MAGIC.startswith(start):
         raise StoreError(f"{path}: this is not a WAL of tracefork-otel; move it out of the store")
     return name["process"], int(name["index"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
-from ..errors import TapeError
+from ..errors import TapeError, newer_format
 from ..exchange import Exchange, Request, Response
 from ..store.chunks import runs
 from ..store.columns import EXCHANGES, parts_of
@@ -288,10 +288,7 @@ def _read_manifest(line: bytes, where: str) -> dict[str, Any]:
             f"{where}: not a tape: line 1 is no manifest; make one with `tracefork-otel tape export`"
         ) from None
     if isinstance(version, int) and version > FORMAT:
-        raise TapeError(
-            f"{where}: line 1: format {version} is newer than {FORMAT}, the newest that is known here; "
-            "upgrade tracefork-otel"
-        )
+        raise TapeError(newer_format(where, "tape", version, FORMAT))
     manifest = _unchecked(line)
     if manifest is None or version != FORMAT:
         raise TapeError(f"{where}: line 1: the manifest was changed: its checksum does not match")

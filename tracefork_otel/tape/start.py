@@ -52,3 +52,37 @@ class HowStarted:
             if value is not None:
                 found[key] = value
         return found
+
+
+def argv_of(text: str | None) -> tuple[str, ...] | None:
+    """Return the words of a command that stands in an attribute as JSON."""
+    value = _json(text)
+    return tuple(map(str, value)) if isinstance(value, list) else None
+
+
+def _json(value: object) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return None
+
+
+def how_started(attributes: Mapping[str, Any]) -> HowStarted:
+    """Return the start that span attributes `tracefork.*` describe."""
+    environment = _json(attributes.get("tracefork.environment"))
+    withheld = _json(attributes.get("tracefork.environment.withheld"))
+    versions = _json(attributes.get("tracefork.versions"))
+    status = attributes.get("tracefork.exit_status")
+    return HowStarted(
+        command=argv_of(attributes.get("tracefork.command")),
+        cwd=attributes.get("tracefork.cwd"),
+        environment=environment if isinstance(environment, dict) else {},
+        withheld=tuple(map(str, withheld)) if isinstance(withheld, list) else (),
+        entrypoint=attributes.get("tracefork.entrypoint"),
+        arguments=_json(attributes.get("tracefork.arguments")),
+        git_commit=attributes.get("tracefork.git.commit"),
+        versions=versions if isinstance(versions, dict) else {},
+        exit_status=status if isinstance(status, int) else None,
+    )

@@ -12,12 +12,11 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.redaction.redact import WITHHELD
 from tracefork_otel.store.records import Draw, Note
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
-from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.start import HowStarted, how_started
 from tracefork_otel.tape.tape import Tape
 
 from ..store import Run, Store
 from ..store.drawn import draws_of, of_one_call, shortfalls
-from ..store.run import how_started
 from .tool_spans import calls_of
 
 _KEPT_NOTES = ("lost", "incomplete")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .compacting import compact, drop_before
 from .diagnosis import DoctorReport, doctor
-from .run import Kind, Run, parse_ref
-from .store import Store, open_store
+from .refs import parse_ref
+from .store import Kind, Run, Store, open_store
 
 __all__ = [
     "DoctorReport",

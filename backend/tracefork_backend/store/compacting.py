@@ -37,7 +37,8 @@ def compact(store: Path, *, bound: int | None = None) -> str | None:
     with _alone(store) as alone:
         if not alone:
             return None
-        chosen = _chosen(manifest.load(store).segments, bound)
+        known = [entry for entry in manifest.load(store).segments if not entry.why_newer(store)]
+        chosen = _chosen(known, bound)
         try:
             return _merged(store, chosen)
         except StoreError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.files import replacing
-from tracefork_otel.store import manifest, segment
+from tracefork_otel.store import columns, manifest, segment
 from tracefork_otel.store.manifest import SegmentEntry
 
 if TYPE_CHECKING:
@@ -130,8 +130,12 @@ def write(path: Path, table: pa.Table) -> str:
 
 
 def missing(entries: Iterable[SegmentEntry]) -> list[SegmentEntry]:
-    """The segments whose facts were never written, or by an older version."""
-    return [entry for entry in entries if entry.facts is None or entry.facts < VERSION]
+    """Return the segments that can be read and have no facts, or those of an older version."""
+    return [
+        entry
+        for entry in entries
+        if (entry.facts is None or entry.facts < VERSION) and entry.format <= columns.FORMAT
+    ]
 
 
 def ensure(store: Path) -> list[str]:

@@ -61,12 +61,13 @@ def exchanges(wals: Sequence[Path], trace_id: str) -> list[Exchange]:
     """The exchanges of a trace with their bodies; other bodies are not kept."""
     found: list[Exchange] = []
     for _, files in groupby(wals, wal.process_of):
-        spans: set[str] = set()
+        others: set[str] = set()
 
-        def keep(record: Message, side: str, body: bytes, spans: set[str] = spans) -> bytes:
-            if isinstance(record, ExchangeStarted) and record.trace_id == trace_id:
-                spans.add(record.span_id)
-            return body if record.span_id in spans else b""
+        def keep(record: Message, side: str, body: bytes, others: set[str] = others) -> bytes:
+            if isinstance(record, ExchangeStarted):
+                (others.discard if record.trace_id == trace_id else others.add)(record.span_id)
+            # An end can stand before its start.
+            return b"" if record.span_id in others else body
 
         contents = _contents(list(files), keep, [])
         found += [exchange for exchange in wal.exchanges_of(contents)[0] if exchange.trace_id == trace_id]
@@ -120,11 +121,16 @@ class _Tail:
         if isinstance(record, ExchangeStarted):
             self._open[record.span_id] = record
         started = self._open.get(record.span_id)
-        if started is None:
-            return b""
         store = self._rows.request if side == "request" else self._rows.response
-        self._stored[record.span_id, side] = store(body, started.trace_id)
-        if isinstance(record, ExchangeEnded) and (side == "request" or record.request_body is None):
+        self._stored[record.span_id, side] = store(body, started.trace_id if started else "")
+        if started is None and isinstance(record, ExchangeEnded):
+            # Its start comes later or never: what the two say together is read when they are sealed.
+            self._known[record.span_id, record.ended_ns] = None
+        elif (
+            started is not None
+            and isinstance(record, ExchangeEnded)
+            and (side == "request" or record.request_body is None)
+        ):
             # The last body of the exchange: what both say can be read now, and both can go.
             del self._open[record.span_id]
             key = (record.span_id, record.ended_ns)

@@ -168,7 +168,12 @@ def _readable(
     problems: list[str] = []
     whole: list[SegmentEntry] = []
     for entry in entries:
-        wrong = [why for kind in _kinds(entry) if (why := _not_parquet(entry.file(store, kind)))]
+        newer = entry.why_newer(store)
+        wrong = (
+            [newer]
+            if newer
+            else list(filter(None, (_not_parquet(entry.file(store, kind)) for kind in _kinds(entry))))
+        )
         problems += wrong
         if not wrong:
             whole.append(entry)
@@ -219,6 +224,8 @@ def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if newer := entry.why_newer(store):
+        return newer
     for kind in _kinds(entry):
         path = entry.file(store, kind)
         if kind in entry.sha256:

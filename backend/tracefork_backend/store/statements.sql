@@ -92,7 +92,7 @@ WHERE process_id IN (SELECT process_id FROM _exchanges WHERE trace_id = $run_id)
 GROUP BY trace_id
 ORDER BY min(started_ns), trace_id
 -- :notes_of_run
-SELECT n.name, n.started_ns, n.trace_id, n.attributes, n.process_id
+SELECT n.*
 FROM (SELECT * FROM _spans WHERE kind = 'note') n
 WHERE n.trace_id = $run_id
     OR (n.trace_id = '' AND n.process_id IN (SELECT process_id FROM _exchanges WHERE trace_id = $run_id))
@@ -103,14 +103,12 @@ FROM exchanges
 WHERE run_id = $run_id AND outcome = 'in_flight'
 ORDER BY step
 -- :draws_of_launch
-SELECT n.name, n.started_ns, n.trace_id, n.attributes, n.process_id
+SELECT n.*
 FROM (SELECT * FROM _spans WHERE kind = 'note' AND name = 'draws') n
 WHERE n.process_id IN (SELECT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id)
 ORDER BY n.started_ns
 -- :tools_of_runs
-SELECT
-    trace_id, span_id, parent_span_id, process_id, name, kind, started_ns, ended_ns, status, status_message,
-    service, scope, attributes, events, links
+SELECT *
 FROM _spans
 WHERE starts_with(name, 'execute_tool ') AND scope = 'tracefork_otel' AND kind NOT IN ('process', 'note')
     AND (trace_id IN (SELECT unnest($run_ids::VARCHAR[])) OR process_id IN (

@@ -1,56 +1,120 @@
-"""An open store: its runs, and SQL over its views."""
+"""An open store and its runs."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
-
-import duckdb
+from typing import Any, Literal, TypeAlias
 
 from tracefork_otel.errors import StoreError, UnknownRun, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.settings import DEFAULT_STORE
-from tracefork_otel.store import manifest, sealing, segment, wal
+from tracefork_otel.store import manifest, segment
 from tracefork_otel.store.records import Note, SpanRecord
-from tracefork_otel.store.rows import span_of
+from tracefork_otel.store.rows import note_of, span_of
+from tracefork_otel.tape.start import HowStarted, argv_of, how_started
 
-from . import compacting, facts, guard, live
-from . import snapshot as snapshots
+from . import compacting, live
+from .database import Database, is_store
 from .digests import Digests
-from .run import MIN_PREFIX, Kind, Run, back_of, prefix_of
-from .statements import statement
+from .refs import MIN_PREFIX, back_of, prefix_of
+from .snapshot import Snapshot
 
-Params: TypeAlias = Mapping[str, object] | Sequence[object] | None
-_FROM_FILES = (
-    duckdb.IOException,
-    duckdb.InvalidInputException,
-    duckdb.InternalException,
-    duckdb.FatalException,
-)
-"""What DuckDB raises on a damaged file; also plain duckdb.Error."""
+Kind: TypeAlias = Literal["record", "replay", "fork", "trial"]
 RECORDED = ("exchanges", "chunks", "spans")
 """The files that a run is made from; facts can be read from them again."""
 NEAR = 5
 """At most this many runs are named where one is not found."""
 
 
-class Store:
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run: what the `runs` view says of it, and its exchanges, read when they are first asked for."""
+
+    run_id: str
+    name: str
+    service: str
+    kind: Kind
+    started_at: datetime
+    """UTC, without a zone."""
+    duration_ms: float | None
+    steps: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    status: str
+    """`running`, `killed`, `error` or `ok`."""
+    outcome: bool | None
+    parent_run_id: str | None
+    fork_step: int | None
+    experiment_id: str | None
+    entrypoint: str | None
+    command: tuple[str, ...] | None
+    store: Store
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], store: Store) -> Run:
+        """The run of a row of the `runs` view."""
+        fields = {name: row[name] for name in cls.__dataclass_fields__ if name in row}
+        return cls(**{**fields, "command": argv_of(row["command"])}, store=store)
+
+    @cached_property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """The exchanges in step order with their bodies; one whose digest does not match has `damage`."""
+        return self.store.exchanges(self.run_id)
+
+    @cached_property
+    def notes(self) -> tuple[Note, ...]:
+        """What the run's processes noted: losses, drifts, connections round the seam."""
+        return self.store.notes(self.run_id)
+
+    @cached_property
+    def launch_id(self) -> str | None:
+        """The trace id of the command that started the run's processes, which may be the run's own."""
+        return self.store.launch_of(self.run_id)
+
+    @cached_property
+    def start(self) -> HowStarted:
+        """How to start the agent again, as far as the recording says."""
+        return how_started(self.store.start_attributes(self.run_id, self.launch_id))
+
+    @cached_property
+    def incomplete_reasons(self) -> tuple[str, ...]:
+        """Why the run is not whole, one reason each; empty if it is."""
+        reasons: list[str] = []
+        for step, exchange in enumerate(self.exchanges):
+            if exchange.outcome == "in_flight":
+                ended = "is still open" if self.status == "running" else "was open when its process ended"
+                reasons.append(f"step {step} {ended}")
+            if exchange.damage:
+                reasons.append(f"step {step} is damaged: {exchange.damage}")
+        for note in self.notes:
+            if note.kind == "lost":
+                count = note.attributes.get("count", 1)
+                reasons.append(
+                    f"{count} record{'s' if count != 1 else ''} lost: {note.attributes.get('why', 'unknown')}"
+                )
+            elif note.kind == "incomplete":
+                reasons.append(str(note.attributes.get("why", "the recording says so")))
+        return tuple(reasons)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the run sent and got is here, byte for byte."""
+        return not self.incomplete_reasons
+
+
+class Store(Database):
     """The runs of a directory; every question sees what was written up to it, by whichever process."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.Lock()
-        self._known: live.Facts = {}
-        self._snapshot: snapshots.Snapshot | None = None
-        self._kept: tuple[str, ...] = ()
-        self._spoiled: dict[str, str] = {}
-        """Segments that turned out damaged as they were read, and why."""
+        super().__init__(path)
         self._digests = Digests()
 
     def __enter__(self) -> Store:
@@ -60,46 +124,6 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def close(self) -> None:
-        """The database is let go; a later question opens it again."""
-        with self._lock:
-            self._snapshot = None
-
-    @property
-    def writable(self) -> bool:
-        """Whether dead processes' WALs are sealed; else they are read as they are."""
-        return _is_store(self.path) and os.access(self.path, os.W_OK | os.X_OK)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Files of the store that cannot be read, and why; everything else can be asked for."""
-        snapshot = self._current()
-        return tuple(dict.fromkeys((*self._kept, *snapshot.problems)))
-
-    def sql(self, query: str, params: Params = None) -> duckdb.DuckDBPyRelation:
-        """The query's answer; raises UsageError if it is anything but one SELECT over the views.
-
-        Parameters are `$name` or `?`. The relation is evaluated when it is read.
-        """
-        cursor = self._current().cursor(query)
-        guard.check(cursor, query)
-        try:
-            return cursor.sql(query, params=params)
-        except duckdb.Error as error:
-            raise UsageError(f"the query failed: {guard.first_line(error)}") from error
-
-    def rows(self, query: str, params: Params = None) -> list[dict[str, Any]]:
-        """The rows of the query's answer by column; raises UsageError as `sql` does, or if reading fails."""
-        for attempt in (1, 2):
-            try:
-                relation = self.sql(query, params)
-                return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
-            except duckdb.Error as error:
-                if attempt == 1 and self._left_out(error):
-                    continue
-                raise UsageError(f"the query failed: {guard.first_line(error)}") from error
-        raise AssertionError("unreachable")
 
     def run(self, ref: str) -> Run:
         """The run that goes by that name: `last`, `last~2`, a unique prefix of its id; raises UnknownRun."""
@@ -140,12 +164,12 @@ class Store:
     def exchanges(self, run_id: str) -> tuple[Exchange, ...]:
         """The exchanges of a run in step order, their digests checked."""
         try:
-            return self._exchanges(self._current(), run_id)
+            return self._exchanges(self.current(), run_id)
         except StoreError:
             # A segment was merged into another one after the snapshot was taken: its rows are elsewhere now.
-            return self._exchanges(self._current(anew=True), run_id)
+            return self._exchanges(self.current(anew=True), run_id)
 
-    def _exchanges(self, snapshot: snapshots.Snapshot, run_id: str) -> tuple[Exchange, ...]:
+    def _exchanges(self, snapshot: Snapshot, run_id: str) -> tuple[Exchange, ...]:
         found = live.exchanges(snapshot.live.wals, run_id)
         for entry in snapshot.entries:
             if entry.may_hold(run_id):
@@ -163,7 +187,7 @@ class Store:
 
     def notes(self, run_id: str) -> tuple[Note, ...]:
         """The notes on a run and on the processes that made it."""
-        return tuple(_note(row) for row in self.ask("notes_of_run", run_id=run_id))
+        return tuple(note_of(span_of(row)) for row in self.ask("notes_of_run", run_id=run_id))
 
     def open_steps(self, run_id: str) -> tuple[int, ...]:
         """The steps of a run that have not ended, or never will as their process was killed."""
@@ -171,7 +195,7 @@ class Store:
 
     def draws_of_launch(self, launch_id: str) -> tuple[Note, ...]:
         """What all processes of one command drew from clocks and randomness."""
-        return tuple(_note(row) for row in self.ask("draws_of_launch", launch_id=launch_id))
+        return tuple(note_of(span_of(row)) for row in self.ask("draws_of_launch", launch_id=launch_id))
 
     def tools_of(self, run_ids: Collection[str], launch_id: str | None = None) -> tuple[SpanRecord, ...]:
         """The spans of local tools in these runs, and in all processes of a command if one is given."""
@@ -207,7 +231,7 @@ class Store:
     @property
     def entries(self) -> tuple[manifest.SegmentEntry, ...]:
         """The segments that can be read."""
-        return self._current().entries
+        return self.current().entries
 
     def compact(self) -> str | None:
         """All segments are one; its id, or None if there were not two, or another process is merging."""
@@ -226,65 +250,6 @@ class Store:
         ((value,),) = (row.values() for row in self.ask(name, **params))
         return value
 
-    def ask(self, name: str, **params: object) -> list[dict[str, Any]]:
-        """The rows of one of the store's own queries (`statements.sql`)."""
-        for attempt in (1, 2):
-            try:
-                cursor = self._current().cursor().execute(statement(name), params or None)
-                names = [column[0] for column in cursor.description or ()]
-                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-            except duckdb.Error as error:
-                if attempt == 1 and self._left_out(error):
-                    continue
-                why = guard.first_line(error)
-                raise StoreError(f"{self.path}: the store cannot be read: {why}; see `doctor`") from error
-        raise AssertionError("unreachable")
-
-    def _left_out(self, error: duckdb.Error) -> bool:
-        """Whether damaged segments were behind the error; if so they are left out from now on."""
-        if type(error) is not duckdb.Error and not isinstance(error, _FROM_FILES):
-            return False
-        found = {
-            entry.id: why
-            for entry in self.entries
-            if (why := snapshots.why_spoiled(self.path, entry)) is not None
-        }
-        self._spoiled |= found
-        if found:
-            self._current(anew=True)
-        return bool(found)
-
-    def _current(self, *, anew: bool = False) -> snapshots.Snapshot:
-        with self._lock:
-            state = snapshots.state_of(self.path)
-            if self._snapshot is None or anew or self._snapshot.state != state:
-                if self.writable:
-                    self._kept = _settle(self.path)
-                self._snapshot = snapshots.take(self.path, self._known, self._spoiled)
-                if not self._snapshot.live.wals:
-                    self._known.clear()
-            return self._snapshot
-
-
-def _is_store(path: Path) -> bool:
-    return (path / manifest.FILE).exists() or (path / "wal").is_dir()
-
-
-def _settle(path: Path) -> tuple[str, ...]:
-    """What dead processes left is sealed, and segments have facts; says what could not be done, and why."""
-    problems: list[str] = []
-    try:
-        if any(not wal.is_live(file) for file in wal.wal_files(path)):
-            problems += sealing.seal_dead(path).problems
-        problems += facts.ensure(path)
-        if not (path / manifest.VIEWS).exists():
-            manifest.commit(path)
-        if len(manifest.load(path).segments) > compacting.LIMIT:
-            compacting.compact(path, bound=compacting.BOUND)
-    except StoreError as error:
-        problems.append(str(error))
-    return tuple(problems)
-
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{row['run_id'][:12]} ({row['name']})" for row in rows[:NEAR])
@@ -302,16 +267,6 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
         raise StoreError(f"{directory}: this is a file; a store is a directory")
     manifest.load(directory)
     store = Store(directory)
-    if _is_store(directory):
-        store._current()
+    if is_store(directory):
+        store.current()
     return store
-
-
-def _note(row: Mapping[str, Any]) -> Note:
-    return Note(
-        kind=row["name"],
-        time_ns=row["started_ns"],
-        trace_id=row["trace_id"] or None,
-        attributes=json.loads(row["attributes"]),
-        process_id=row["process_id"],
-    )

@@ -321,3 +321,30 @@ def test_a_run_holds_no_more_than_its_store_says(tmp_path: Path) -> None:
     assert store.has_run(run_id)
     assert not store.has_run(run_id[:8])
     assert all(isinstance(run, Run) for run in store.runs())
+
+
+def test_what_a_newer_version_wrote_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    """A segment and a WAL of a newer format cost their own runs, and are neither merged nor removed."""
+    for run_id in ("1" * 32, "2" * 32, "3" * 32):
+        recorder = Recorder(tmp_path)
+        recorder.exchange(run_id, asked("hi"), answered("ho"))
+        recorder.close()
+        open_store(tmp_path).close()
+    listed = json.loads((tmp_path / "MANIFEST.json").read_text())
+    assert all("format" not in entry for entry in listed["segments"])
+    listed["segments"][0]["format"] = 2
+    (tmp_path / "MANIFEST.json").write_text(json.dumps(listed))
+    (tmp_path / "wal" / "1-a-0.wal").write_bytes(b"tracefork wal 2\nwhatever it is")
+    with open_store(tmp_path) as store:
+        assert {run.run_id for run in store.runs()} == {"2" * 32, "3" * 32}
+        segment, wal = sorted(store.problems, key=lambda why: "WAL" in why)
+        store.compact()
+        assert {run.run_id for run in store.runs()} == {"2" * 32, "3" * 32}
+    newest = "is newer than 1, the newest that this version reads; upgrade tracefork-otel"
+    assert (
+        segment
+        == f"{tmp_path}/segments/{listed['segments'][0]['id']}.exchanges.parquet: segment format 2 {newest}"
+    )
+    assert wal == f"{tmp_path}/wal/1-a-0.wal: WAL format 2 {newest}"
+    kept = json.loads((tmp_path / "MANIFEST.json").read_text())["segments"]
+    assert [entry.get("format") for entry in kept] == [2, None]

@@ -441,3 +441,17 @@ def test_an_empty_body_and_a_large_one(tmp_path: Path) -> None:
     path = written(tmp_path, records)
     assert path.stat().st_size < 10_100_000
     assert read_wal(path).records[1:] == records
+
+
+def test_a_newer_wal_is_refused_by_its_format(tmp_path: Path) -> None:
+    """The error names the file, both formats and what to do; the file stays."""
+    wal = Wal(tmp_path, process())
+    wal.append(exchange_records(0, b"question", b"answer")[0])
+    wal.close()
+    path = wal.path
+    path.write_bytes(path.read_bytes().replace(b"tracefork wal 1\n", b"tracefork wal 12\n", 1))
+    wanted = rf"{path.name}: WAL format 12 is newer than 1, .* this version reads; upgrade tracefork-otel"
+    with pytest.raises(StoreError, match=wanted):
+        read_wal(path)
+    assert sealing.seal_dead(tmp_path).sealed == ()
+    assert path.exists()

@@ -7,9 +7,9 @@ SET parquet_metadata_cache = true;
 SET TimeZone = 'UTC'; -- so that started_at compares with now() as it should
 
 SET VARIABLE tracefork_segments = (
-    SELECT segments
+    SELECT list_filter(segments, lambda s: coalesce(s.format, 1) <= {format})
     FROM read_json(getvariable('tracefork_store') || '/MANIFEST.json',
-                   columns = {segments: 'STRUCT(id VARCHAR, facts INTEGER)[]'}, maximum_object_size = 268435456)
+                   columns = {segments: 'STRUCT(id VARCHAR, facts INTEGER, format INTEGER)[]'}, maximum_object_size = 268435456)
 );
 
 -- >8 -- The backend's own connection begins here, with segments that it chose itself.
