@@ -86,7 +86,7 @@ def played(
 
 
 def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
-    """This machine's environment with the recorded values in it, and a dummy for each unset secret."""
+    """Return this machine's environment with the recorded values, and a dummy for each unset secret."""
     env = dict(base)
     env.update({name: value for name, value in start.environment.items() if not _LOCAL.fullmatch(name)})
     entries = [
@@ -106,7 +106,7 @@ def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
 
 
 def unstartable(run_id: str, done_by: str, flag: str) -> UsageError:
-    """The error for a run that does not say how its agent was started, with all that helps."""
+    """Return the error for a run that does not say how its agent was started, with all that helps."""
     run = run_id[:8]
     return UsageError(
         f"run {run} does not say how its agent was started; name its function: "
@@ -116,14 +116,14 @@ def unstartable(run_id: str, done_by: str, flag: str) -> UsageError:
 
 
 def is_boot(entry: str) -> bool:
-    """Whether this entry of PYTHONPATH is a boot folder of ours, of whichever installation and version."""
+    """Return whether an entry of PYTHONPATH is a boot folder of ours, of whichever installation."""
     return Path(entry).parts[-2:] in (BOOT.parts[-2:], ("tracefork_otel", "_boot"))
 
 
 def recordable(
     environ: Mapping[str, str], redactor: redact.Redactor
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The variables that a replay gives back, and the names of those among them that look secret."""
+    """Return the variables that a replay gives back, and the names of those that look secret."""
     kept, withheld = redactor.environment(environ)
     wanted = ("PYTHONPATH", *_KEPT_SETTINGS)
     return (
@@ -133,12 +133,12 @@ def recordable(
 
 
 def kept_settings(start: HowStarted) -> dict[str, str]:
-    """The recorded settings that a replay needs too: what was redacted then has to be redacted to match."""
+    """Return the recorded settings that a replay needs too: it has to redact the same to match."""
     return {name: start.environment[name] for name in _KEPT_SETTINGS if name in start.environment}
 
 
 def working_directory(start: HowStarted, *, portable: bool) -> Path:
-    """Where to start the agent: as recorded, or here if that folder is not on this machine.
+    """Return where to start the agent: as recorded, or here if that folder is not on this machine.
 
     A tape file is `portable`: it is played against the checkout in which it is called, if the files that its
     command names are there too.
@@ -157,7 +157,7 @@ def working_directory(start: HowStarted, *, portable: bool) -> Path:
 
 
 def executable(argv: Sequence[str]) -> tuple[str, ...]:
-    """The command with its interpreter where it is on this machine, if the recorded path is not here."""
+    """Return the command, with this machine's interpreter where the recorded one is not here."""
     first = argv[0]
     if not os.path.isabs(first) or os.path.exists(first):
         return tuple(argv)

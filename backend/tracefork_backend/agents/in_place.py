@@ -21,7 +21,7 @@ _one_at_a_time = threading.Lock()
 
 @contextmanager
 def playing(settings: Settings, trace_id: str, span_id: str) -> Iterator[None]:
-    """This process with all its threads is served from the tape, recorded below that span; then as before."""
+    """Serve this process with all its threads from the tape within the block, recorded below that span."""
     remote = (int(trace_id, 16), int(span_id, 16), 1)
     with _one_at_a_time, launch.playing(settings, remote=remote) as session:
         # The caller's own span, if one is open here, is no part of the replay.
@@ -33,7 +33,7 @@ def playing(settings: Settings, trace_id: str, span_id: str) -> Iterator[None]:
 
 
 def call(function: Callable[..., Any], arguments: Any) -> Any:
-    """What the function returned, called with the recorded arguments if it takes them, awaited if need be."""
+    """Call the function, with the recorded arguments if it takes them, and await it if need be."""
     given = arguments or {}
     args, kwargs = given.get("args", ()), given.get("kwargs", {})
     try:

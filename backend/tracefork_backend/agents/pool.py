@@ -47,7 +47,7 @@ class WarmPool:
         draws: bool = False,
         import_timeout: float = IMPORT_S,
     ) -> None:
-        """The agent is imported; raises Refused if its children would share threads or connections.
+        """Import the agent; raises Refused if its children would share threads or connections.
 
         With `draws` its modules read the tape's clocks and randomness, as the `settings` of the fork say.
         """
@@ -112,7 +112,7 @@ class WarmPool:
     def run(
         self, *, env: Mapping[str, str], arguments: Any, timeout: float | None, stopper: Stopper | None = None
     ) -> Finished:
-        """How the agent's call ended in a child of the warm process, with all that the child started.
+        """Run the agent's call in a child of the warm process, and end all that the child started.
 
         Raises Refused if the warm process is gone; from any number of threads at once.
         """
@@ -132,7 +132,7 @@ class WarmPool:
             ) from None
 
     def close(self) -> None:
-        """The warm process has ended; its children end when those who wait for them do."""
+        """End the warm process; its children end when those who wait for them do."""
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()

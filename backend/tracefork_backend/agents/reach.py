@@ -26,7 +26,7 @@ _TAKES_WORD = ("-W", "-X", "--check-hash-based-pycs")
 def reached(
     store: Path, launch_id: str
 ) -> tuple[list[ProcessStarted], list[Mapping[str, Any]], tuple[str, ...]]:
-    """The processes of a launch that recorded, what is said of those that could not, what went round."""
+    """Return the processes of a launch that recorded, notes of those that could not, and what went round."""
     processes: list[ProcessStarted] = []
     round_us: dict[str, None] = {}
     for path in wal_files(store):
@@ -53,7 +53,7 @@ def why_nothing(
     absent: Sequence[Mapping[str, Any]],
     round_us: Sequence[str] = (),
 ) -> str:
-    """Why a command left no exchange, and the line that mends it."""
+    """Return why a command left no exchange, with the line that mends it."""
     if round_us:
         return (
             f"nothing captured: {'; '.join(round_us)}. If it can be given a base URL, record it from "
@@ -71,8 +71,8 @@ def why_nothing(
             f"nothing captured: {where} has neither httpx nor httpx2, through which model SDKs talk; "
             f"if the agent should have one: {where} -m pip install httpx2"
         )
-    for one in absent:
-        where = one.get("executable", "the interpreter")
+    if absent:
+        where = absent[0].get("executable", "the interpreter")
         return (
             f"nothing captured: {where} has no tracefork-otel; install it there: "
             f"{where} -m pip install tracefork-otel"
@@ -96,7 +96,7 @@ def why_nothing(
 
 
 def unwritable(store: Path) -> str | None:
-    """Why nothing can be written into this folder, or None if it can."""
+    """Return why nothing can be written into this folder, None if it can."""
     try:
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=store):
@@ -106,7 +106,7 @@ def unwritable(store: Path) -> str | None:
 
 
 def has_client(processes: Sequence[ProcessStarted]) -> bool:
-    """Whether an interpreter among these can import a client that is captured."""
+    """Return whether an interpreter among these can import a client that is captured."""
     probe = "import importlib.util as u, sys; sys.exit(not any(map(u.find_spec, ('httpx', 'httpx2'))))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRACEFORK_")}
     for executable in dict.fromkeys(process.executable for process in processes):
@@ -117,13 +117,13 @@ def has_client(processes: Sequence[ProcessStarted]) -> bool:
 
 
 def is_python(word: str) -> bool:
-    """Whether a command's first word names a Python interpreter."""
+    """Return whether a command's first word names a Python interpreter."""
     name = os.path.basename(word)
     return name.startswith(("python", "pypy"))
 
 
 def isolating_option(argv: Sequence[str]) -> str | None:
-    """`-I`, `-E` or `-S` if Python is started with one, alone or among others (`-sE`)."""
+    """Return `-I`, `-E` or `-S` if Python is started with one, alone or among others (`-sE`)."""
     if not is_python(argv[0]):
         return None
     words = iter(argv[1:])
@@ -154,7 +154,7 @@ def _without(argv: Sequence[str], option: str) -> list[str]:
 
 
 def program_of(argv: Sequence[str]) -> str:
-    """The short name of what a command runs: its script or module, if it is Python, else its program."""
+    """Return the short name of what a command runs: the script or module of Python, else the program."""
     if is_python(argv[0]):
         words = iter(argv[1:])
         for word in words:
@@ -170,7 +170,7 @@ def program_of(argv: Sequence[str]) -> str:
 
 
 def short_name(argv: Sequence[str]) -> str:
-    """The command as a run's name: without the interpreter and folders, at most 60 characters."""
+    """Return the command as a run's name: without the interpreter and folders, at most 60 characters."""
     program = program_of(argv)
     last = next((index for index, word in enumerate(argv) if os.path.basename(word) == program), len(argv))
     text = " ".join([program, *(word.replace("\n", " ") for word in argv[last + 1 :])])

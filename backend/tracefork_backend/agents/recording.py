@@ -69,7 +69,7 @@ def record(
     draws: bool = False,
     rules: str | Path | None = None,
 ) -> Recorded:
-    """The command has run on our terminal, and what its processes exchanged is in the store, sealed.
+    """Run the command on our terminal, and seal what its processes exchanged into the store.
 
     With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in.
     With `draws` what it reads from clocks, ids and randomness is recorded too.
@@ -125,7 +125,7 @@ class _Launch:
     redactor: redact.Redactor = field(default_factory=redact.Redactor)
 
     def settle(self, head: Wal, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
-        """The command's own span is written if its processes exchanged anything, and all is sealed."""
+        """Write the command's own span if its processes exchanged anything, and seal all."""
         with open_store(self.store) as opened:
             run_ids = opened.runs_of_launch(self.trace_id)
             if not run_ids:
@@ -142,7 +142,7 @@ class _Launch:
             return runs, [*problems, *_losses(opened, run_ids)]
 
     def root(self, status: int | None = None, ended_ns: int | None = None) -> SpanRecord:
-        """The command's own span, as far as it is known."""
+        """Return the command's own span, as far as it is known."""
         argv = self.redactor.command(self.argv)
         kept, withheld = recordable(os.environ, self.redactor)
         start = HowStarted(
@@ -172,9 +172,9 @@ class _Launch:
 
 @contextlib.contextmanager
 def _kept(launch: _Launch) -> Iterator[Wal]:
-    """A WAL with the command's span, so that it is known whatever ends us; gone if nothing was captured."""
+    """Keep a WAL with the command's span, known whatever ends us; remove it if nothing was captured."""
     there = launch.store.exists()
-    head = _wal(launch.store, launch.trace_id, "record")
+    head = Wal(launch.store, process_started(mode="record", via="backend", launch_id=launch.trace_id))
     with contextlib.suppress(StoreError):
         # Where nothing can be written, the end says so.
         head.append(launch.root())
@@ -193,7 +193,7 @@ def _kept(launch: _Launch) -> Iterator[Wal]:
 
 
 def _fixed(environ: Mapping[str, str]) -> dict[str, str]:
-    """What makes an agent's draws recorded, and the order of its sets the same in a replay."""
+    """Return what has draws recorded, and keeps the order of sets the same in a replay."""
     seed = environ.get("PYTHONHASHSEED", "random")
     # Any fixed seed does, so it is another one for each recording, as it would have been.
     known = seed if seed.isdecimal() else str(secrets.randbelow(2**32))
@@ -202,13 +202,6 @@ def _fixed(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _named(routes: Sequence[Route]) -> str:
     return ", ".join(route.variable for route in routes)
-
-
-def _wal(store: Path, launch_id: str, mode: str) -> Wal:
-    return Wal(
-        store,
-        process_started(mode=mode, via="backend", launch_id=launch_id),
-    )
 
 
 def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
@@ -233,7 +226,7 @@ def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
 
 
 def run_inherited(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """The exit status of a command that had our terminal, streams and process group."""
+    """Run a command on our terminal, streams and process group, and return its exit status."""
     with _signals_passed_on() as children:
         try:
             child = subprocess.Popen(list(argv), env=dict(env))
@@ -247,11 +240,11 @@ def run_inherited(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Ctrl-C reaches the command from the terminal, and we wait; what ends us alone is passed on to it."""
+    """Wait at Ctrl-C, which reaches the command from the terminal; pass on what would end us alone."""
     children: list[subprocess.Popen[bytes]] = []
 
     def wait_on(number: int, frame: FrameType | None) -> None:
-        """A handler, not SIG_IGN: what is ignored stays ignored in the command."""
+        """Do nothing, as a handler and not SIG_IGN: what is ignored stays ignored in the command."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for child in children:

@@ -48,7 +48,7 @@ class Output:
     total: int = 0
 
     def feed(self, data: bytes) -> None:
-        """The data is counted, and kept if it is near the beginning or, so far, the end."""
+        """Count the data, and keep it if it is near the beginning or, so far, the end."""
         self.total += len(data)
         room = OUTPUT_HEAD - len(self.head)
         if room > 0:
@@ -59,14 +59,14 @@ class Output:
             del self.tail[:-OUTPUT_TAIL]
 
     def bytes(self) -> bytes:
-        """The stream, with a note where its middle was left out."""
+        """Return the stream, with a note where its middle was left out."""
         tail = bytes(self.tail[-OUTPUT_TAIL:])
         missing = self.total - len(self.head) - len(tail)
         note = b"\n... %d bytes left out ...\n" % missing if missing > 0 else b""
         return bytes(self.head) + note + tail
 
     def text(self) -> str:
-        """The same as text, what is not UTF-8 replaced."""
+        """Return the same as text, what is not UTF-8 replaced."""
         return self.bytes().decode("utf-8", "replace")
 
 
@@ -103,7 +103,7 @@ class Stopper:
         return self._stopped
 
     def stop(self) -> None:
-        """Each command is being ended; whoever waits for one gets it back with the reason `stopped`."""
+        """Begin to end each command; whoever waits for one gets it back with the reason `stopped`."""
         with self._lock:
             self._stopped = True
             for supervised in self._running:
@@ -111,7 +111,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def over(self, supervised: _Supervised) -> Iterator[None]:
-        """Inside the block this command is one of those that are ended."""
+        """Count this command among those that are ended, within the block."""
         with self._lock:
             self._running.add(supervised)
             if self._stopped:
@@ -134,7 +134,7 @@ def run_command(
     grace: float = GRACE_S,
     stopper: Stopper | None = None,
 ) -> Finished:
-    """How the command ended; nothing that it started is left, also if this call is interrupted.
+    """Run the command to its end; nothing that it started is left, also if this call is interrupted.
 
     Raises AgentFailed if it cannot be started, or if a process of it cannot be ended.
     """
@@ -157,7 +157,7 @@ def supervise(
     on_output: OnOutput | None = None,
     stopper: Stopper | None = None,
 ) -> Finished:
-    """How what the supervisor was told to start ended; `launch` gives the supervisor its descriptors.
+    """Supervise what `launch` starts to its end, once it gave the supervisor its descriptors.
 
     Raises AgentFailed as `run_command` does, `name` standing for the command.
     """
@@ -202,7 +202,7 @@ def _finished(report: Mapping[str, Any], supervised: _Supervised, name: str, sec
 
 
 def exit_status(returncode: int) -> int:
-    """A return code as a shell tells it: 128+n for signal n."""
+    """Return a return code as a shell tells it: 128+n for signal n."""
     return 128 - returncode if returncode < 0 else returncode
 
 
@@ -242,7 +242,7 @@ class _Supervised:
             self._socket.sendall(json.dumps(spec).encode() + b"\n")
 
     def follow(self) -> dict[str, Any]:
-        """The supervisor's last word; all output up to then has been handed on."""
+        """Hand on all output, and return the supervisor's last word."""
         while not self._ended:
             for key, _ in self._selector.select():
                 self._take(key)
@@ -256,12 +256,12 @@ class _Supervised:
         return self._report
 
     def ask_to_end(self) -> None:
-        """The supervisor knows that the tree is to be ended."""
+        """Tell the supervisor to end the tree."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def stop(self) -> None:
-        """The whole tree has been ended; output is no longer handed on."""
+        """End the whole tree, and hand on no more output."""
         self._on_output = None
         self.ask_to_end()
         deadline = time.monotonic() + _SUPERVISOR_S
@@ -309,7 +309,7 @@ class _Supervised:
 
 @contextlib.contextmanager
 def _input(data: bytes | None) -> Iterator[int]:
-    """A descriptor to read these bytes from; a file, so that nobody has to feed a pipe."""
+    """Yield a descriptor to read these bytes from; a file, so that nobody has to feed a pipe."""
     with tempfile.TemporaryFile() if data is not None else open(os.devnull, "rb") as file:
         if data is not None:
             file.write(data)

@@ -34,7 +34,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have this process killed when the one that started it ends."""
+    """Have the system kill this process when the one that started it ends."""
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -44,7 +44,7 @@ def adopt_orphans() -> None:
 
 
 def _descendants() -> list[int]:
-    """The living processes below this one; orphans are among them, as this process is a subreaper."""
+    """Return the living processes below this one; orphans are among them, as this is a subreaper."""
     children: dict[int, list[int]] = {}
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir("/proc"):
@@ -76,12 +76,12 @@ class Supervisor:
         signal.set_wakeup_fd(self.wake_w, warn_on_full_buffer=False)
 
     def say(self, **message: object) -> None:
-        """The director, if it still lives, gets the message."""
+        """Send the director the message, if it still lives."""
         with contextlib.suppress(OSError):
             self.director.sendall(json.dumps(message).encode() + b"\n")
 
     def start(self, spec: dict, stdin: int, stdout: int, stderr: int) -> bool:
-        """The command runs in a session of its own; False, and said why, if it cannot be started."""
+        """Start the command in a session of its own; return False, and say why, if it cannot be started."""
         try:
             self.child = subprocess.Popen(
                 spec["argv"],
@@ -103,7 +103,7 @@ class Supervisor:
         return True
 
     def reap(self) -> None:
-        """Every process that ended below is waited for; the command's status is kept."""
+        """Wait for every process that ended below, and keep the command's status."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -114,14 +114,14 @@ class Supervisor:
                     self.child.returncode = self.status
 
     def wait(self, seconds: float | None) -> bool:
-        """Sleeps until something happens; True if the director wants the tree ended, or is gone."""
+        """Sleep until something happens; return True if the director wants the tree ended, or is gone."""
         ready, _, _ = select.select([self.wake_r, self.director], [], [], seconds)
         if self.wake_r in ready:
             os.read(self.wake_r, 4096)
         return self.director in ready
 
     def run(self, timeout: float | None) -> str:
-        """Why the command ended: `exit`, `timeout` or `stopped`."""
+        """Return why the command ended: `exit`, `timeout` or `stopped`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self.reap()
@@ -134,7 +134,7 @@ class Supervisor:
                 return "stopped"
 
     def settle(self, seconds: float) -> list[int]:
-        """The processes that are still there after at most so many seconds."""
+        """Return the processes that are still there after at most so many seconds."""
         deadline = time.monotonic() + seconds
         while True:
             self.reap()
@@ -148,7 +148,7 @@ class Supervisor:
             time.sleep(min(left, 0.02))
 
     def signal_all(self, number: int) -> None:
-        """Every process of the tree has been sent the signal."""
+        """Send every process of the tree the signal."""
         targets = _descendants()
         if not targets and self.child and self.status is None:
             with contextlib.suppress(OSError):
@@ -158,7 +158,7 @@ class Supervisor:
                 os.kill(pid, number)
 
     def end(self, reason: str, grace: float) -> tuple[int, list[int]]:
-        """How many processes had to be ended after the command's own exit, and which are still there."""
+        """End the tree; return how many had to be ended after the command's own exit, and which remain."""
         left = self.settle(_SETTLE_S) if reason == "exit" else _descendants() or [0]
         if not left:
             return 0, []

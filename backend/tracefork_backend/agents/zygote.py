@@ -48,7 +48,7 @@ class _Guard:
 
 
 def main() -> None:
-    """Trials were forked until the director hung up."""
+    """Fork trials until the director hangs up."""
     control = socket.socket(fileno=int(sys.argv[1]))
     order: dict[str, Any] = json.loads(control.recv(_MESSAGE))
     # In place of this file's own folder, as `python -m` has it: an agent may import from where it is started.
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _draw(tape: str) -> None:
-    """The agent's modules read the recorded clocks and randomness while they are imported."""
+    """Let the agent's modules read the recorded clocks and randomness while they are imported."""
     from pathlib import Path
 
     from tracefork_otel.draws import drawing
@@ -117,7 +117,7 @@ def _threads() -> str | None:
 
 
 def _sockets(control: int) -> str | None:
-    """Why two children would share a connection; they would read each other's answers."""
+    """Return why two children would share a connection, and so read each other's answers, or None."""
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:
@@ -160,7 +160,7 @@ def _by_path(path: str) -> ModuleType:
 
 
 def _prepare(tape: str) -> None:
-    """What each child would load anew is loaded."""
+    """Load what each child would load anew."""
     from pathlib import Path
 
     from tracefork_otel.play import loading

@@ -1,4 +1,4 @@
-"""Between an agent and its provider: what passes is recorded, or answered from a tape."""
+"""Where servers listen."""
 
 LOOPBACK = "127.0.0.1"
 """Where nobody but this machine gets at it."""

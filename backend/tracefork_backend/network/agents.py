@@ -44,7 +44,7 @@ class Route:
 
 
 def routes_of(environ: Mapping[str, str]) -> tuple[Route, ...]:
-    """A route for each provider, to where its variable leads or to its own address; UsageError if to none."""
+    """Return a route for each provider, where its variable leads or to its own address; else UsageError."""
     found: list[Route] = []
     for variable, default in base_urls().items():
         url = environ.get(variable) or default
@@ -59,7 +59,7 @@ def routes_of(environ: Mapping[str, str]) -> tuple[Route, ...]:
 
 
 def recorded_routes(start: HowStarted) -> tuple[Route, ...]:
-    """The routes that a command was recorded with; none if it was recorded without a proxy."""
+    """Return the routes that a command was recorded with; none if it was recorded without a proxy."""
     text = start.environment.get(VARIABLE)
     if not text:
         return ()
@@ -83,7 +83,7 @@ class Behind:
 def behind_proxy(
     routes: tuple[Route, ...], settings: Settings, *, launch: tuple[str, str], name: str
 ) -> Iterator[Behind]:
-    """A proxy answers on each route's port, or on a free one, within the block; without routes, none does."""
+    """Answer on each route's port, or on a free one, within the block; without routes start no proxy."""
     if not routes:
         yield Behind(None, {}, {})
         return
@@ -93,10 +93,12 @@ def behind_proxy(
 
     sockets = [bind(LOOPBACK, route.port, or_any=True) for route in routes]
     placed = [
-        replace(route, port=int(one.getsockname()[1])) for route, one in zip(routes, sockets, strict=True)
+        replace(route, port=int(listener.getsockname()[1]))
+        for route, listener in zip(routes, sockets, strict=True)
     ]
     upstreams = [
-        Upstream(socket=one, origin=route.origin) for route, one in zip(placed, sockets, strict=True)
+        Upstream(socket=listener, origin=route.origin)
+        for route, listener in zip(placed, sockets, strict=True)
     ]
     redactor = redact.of(settings)
     kept = [asdict(replace(route, origin=redactor.url(route.origin))) for route in placed]

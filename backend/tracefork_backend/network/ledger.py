@@ -42,7 +42,7 @@ class Ledger:
         launch: tuple[str, str] | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
-        """With `launch` (trace and span id) all belongs to that command's run, whose root others write."""
+        """Open a WAL of its own; with `launch` (trace and span id) all belongs to that command's run."""
         self.redactor = redact.of(settings)
         self.lost = 0
         self.exchanges = 0
@@ -76,7 +76,7 @@ class Ledger:
         return tuple(self._roots)
 
     def note(self, kind: str, attributes: Mapping[str, object]) -> None:
-        """The note is in the WAL."""
+        """Write the note down."""
         self.append(Note(kind=kind, time_ns=time_ns(), attributes=attributes))
 
     def begin(self, request: Request, headers: Mapping[str, str], *, replayed: bool = False) -> OpenExchange:
@@ -116,10 +116,7 @@ class Ledger:
                 started_ns=time_ns(),
                 service=self._name,
                 scope=SCOPE,
-                attributes={
-                    "tracefork.run.kind": "record" if self._mode == "record" else self._mode,
-                    **self._attributes,
-                },
+                attributes={"tracefork.run.kind": self._mode, **self._attributes},
             )
             self.append(root)
         return root.span_id
@@ -135,7 +132,7 @@ class Ledger:
                 LOG.error("tracefork: what passes is not recorded: %s. Requests go on.", error)
 
     def close(self) -> None:
-        """The roots have ended, what was lost is said, and the WAL can be sealed."""
+        """End the roots, say what was lost, and close the WAL, which can be sealed then."""
         if self.lost:
             self.note("lost", {"count": self.lost, "why": "the store could not be written"})
         for root in self._roots.values():

@@ -13,7 +13,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HOST = "127.0.0.1"
+from .addresses import LOOPBACK
+
 # Longer than any pause in a test, so that a kept-alive connection is never closed under a client's request.
 _KEEP_ALIVE_S = 120
 # How often uvicorn's Date header is renewed.
@@ -23,18 +24,18 @@ _DRAIN_S = 0.001
 
 
 def bind(port: int = 0, *, tries: int = 1, shared: bool = False) -> socket.socket:
-    """A socket that listens on loopback: on `port`, else on the first free one of the `tries` from there.
+    """Return a socket that listens on loopback: on `port`, or on the first free one of `tries` from there.
 
     A shared port may be held by several servers at once, which each take some of the connections.
     """
-    problem = OSError(errno.EADDRINUSE, f"no free port in {port}-{port + tries - 1} on {HOST}")
+    problem = OSError(errno.EADDRINUSE, f"no free port in {port}-{port + tries - 1} on {LOOPBACK}")
     for candidate in range(port, port + tries):
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared and hasattr(socket, "SO_REUSEPORT"):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            listener.bind((HOST, candidate))
+            listener.bind((LOOPBACK, candidate))
             listener.listen(128)
         except OSError as error:
             listener.close()
@@ -50,7 +51,7 @@ class Listener(uvicorn.Server):
     """Runs an ASGI app on sockets until it is told to stop, and can close a connection under an answer."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
-        """Nothing runs before `run`."""
+        """Prepare the server, which runs nothing before `run`."""
         self.transports: dict[tuple[str, int], asyncio.Transport] = {}
         transports = self.transports
 
@@ -58,7 +59,7 @@ class Listener(uvicorn.Server):
             """An HTTP/1.1 connection that writes without delay and can be found by its peer's address."""
 
             def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-                """The connection is registered."""
+                """Register the connection."""
                 super().connection_made(transport)
                 # asyncio sets this only where the listening socket was made with its protocol named.
                 transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -66,7 +67,7 @@ class Listener(uvicorn.Server):
                 self.registered = transport.get_extra_info("peername")[:2]
 
             def connection_lost(self, exc: Exception | None) -> None:
-                """The connection is forgotten."""
+                """Forget the connection."""
                 transports.pop(self.registered, None)
                 super().connection_lost(exc)
 
@@ -92,7 +93,7 @@ class Listener(uvicorn.Server):
         self._wake: asyncio.Event | None = None
 
     async def hang_up(self, client: tuple[str, int]) -> None:
-        """The connection from that address is closed, after all that was written to it has been sent."""
+        """Close the connection from that address, after all that was written to it has been sent."""
         if client in self.transports:
             self.transports[client].close()
         # uvicorn complains about an unfinished answer, unless it knows by then that the connection is gone.
@@ -100,7 +101,7 @@ class Listener(uvicorn.Server):
             await asyncio.sleep(_DRAIN_S)
 
     def stop(self) -> None:
-        """The server ends soon; may be called from any thread and from a signal handler."""
+        """End the server soon; may be called from any thread and from a signal handler."""
         self._stopped = True
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
@@ -109,11 +110,11 @@ class Listener(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
-        """Signals stay as the process that runs the server has set them."""
+        """Leave signals as the process that runs the server has set them."""
         yield
 
     async def main_loop(self) -> None:
-        """Returns when the server is told to stop."""
+        """Wait until the server is told to stop."""
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         await self.on_tick(0)
@@ -124,7 +125,7 @@ class Listener(uvicorn.Server):
             await self.on_tick(0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Nobody is accepted any more, idle connections are closed, running answers had their grace."""
+        """Accept nobody any more, close idle connections, and give running answers their grace."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):

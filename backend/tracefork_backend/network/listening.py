@@ -37,7 +37,7 @@ class ClientLeft(Exception):
 
 
 def bind(host: str, port: int, *, or_any: bool = False) -> socket.socket:
-    """A socket that listens there, if `or_any` on a free port where that one is taken; else UsageError."""
+    """Return a socket that listens there, if `or_any` on a free port where that is taken; else UsageError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,7 +56,7 @@ def bind(host: str, port: int, *, or_any: bool = False) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine alone."""
+    """Return whether an address or name means this machine alone."""
     if host in _NAMES:
         return True
     with contextlib.suppress(ValueError):
@@ -65,12 +65,12 @@ def is_loopback(host: str) -> bool:
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that lower-case name, or None."""
+    """Return the first header of that lower-case name, or None."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 def is_foreign(scope: Scope, listening_on: str) -> bool:
-    """Whether a request to a loopback server names another host, as a rebound web page does."""
+    """Return whether a request to a loopback server names another host, as a rebound web page does."""
     if not is_loopback(listening_on):
         return False
     named = header(scope, b"host")
@@ -81,7 +81,10 @@ def is_foreign(scope: Scope, listening_on: str) -> bool:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body; raises TooLarge as soon as it is known to be, ClientLeft if it never ends."""
+    """Return the whole body of a request.
+
+    Raises TooLarge as soon as it is known to be, ClientLeft if it never ends.
+    """
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise TooLarge
@@ -103,7 +106,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 async def answer(
     send: Send, status: int, body: bytes, content_type: str, extra: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
-    """A short answer is sent."""
+    """Send a short answer."""
     headers = [
         (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
@@ -116,7 +119,7 @@ async def answer(
 async def answer_error(
     send: Send, status: int, kind: str, text: str, extra: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
-    """An error in the shape that model SDKs read is sent, telling them not to try again."""
+    """Send an error in the shape that model SDKs read, and tell them not to try again."""
     await answer(send, status, error_body(kind, text), "application/json", (_NO_RETRY, *extra))
 
 
@@ -124,7 +127,7 @@ _NO_RETRY = (b"x-should-retry", b"false")
 
 
 def error_body(kind: str, text: str) -> bytes:
-    """An error as Anthropic's and OpenAI's clients read it, the same bytes for the same text."""
+    """Return an error as Anthropic's and OpenAI's clients read it, the same bytes for the same text."""
     return json.dumps({"type": "error", "error": {"type": kind, "message": text}}).encode()
 
 
@@ -142,13 +145,13 @@ class Server:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """The app answers requests, until `close`."""
+        """Answer requests on a thread of its own, until `close`."""
         self._thread = threading.Thread(target=self.run, name="tracefork-receive", daemon=True)
         self._thread.start()
         self.listener.ready.wait()
 
     def run(self) -> None:
-        """The app answers on this thread until `stop`; then all connections are closed."""
+        """Answer on this thread until `stop`; then close all connections."""
         try:
             self.listener.run(sockets=self._sockets)
         finally:
@@ -157,11 +160,11 @@ class Server:
                 one.close()
 
     def stop(self) -> None:
-        """`run` returns soon; may be called from any thread and from a signal handler."""
+        """End `run` soon; may be called from any thread and from a signal handler."""
         self.listener.stop()
 
     def close(self) -> None:
-        """The thread has ended, and the ports are free."""
+        """Stop, and wait until the thread has ended and the ports are free."""
         self.stop()
         if self._thread is not None:
             self._thread.join()
@@ -169,7 +172,7 @@ class Server:
 
 @contextlib.contextmanager
 def until_signalled(server: Server) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP stop the server, and are handled as before after the block."""
+    """Stop the server on Ctrl-C, SIGTERM and SIGHUP, which are handled as before after the block."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         server.stop()
@@ -184,6 +187,6 @@ def until_signalled(server: Server) -> Iterator[None]:
 
 
 async def left(receive: Receive) -> None:
-    """Returns when the client has closed its connection."""
+    """Wait until the client has closed its connection."""
     while (await receive())["type"] != "http.disconnect":
         await asyncio.sleep(0)

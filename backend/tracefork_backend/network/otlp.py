@@ -35,7 +35,7 @@ class Refused(Exception):
 
 
 def form_of(content_type: str | None) -> Form:
-    """The form that a request is written in; Refused with 415 for any other."""
+    """Return the form that a request is written in; Refused with 415 for any other."""
     kind = (content_type or "").partition(";")[0].strip().lower()
     if kind.startswith("application/grpc"):
         raise Refused(415, "gRPC is not spoken here: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")
@@ -47,7 +47,7 @@ def form_of(content_type: str | None) -> Form:
 
 
 def decompressed(body: bytes, encoding: str | None, *, limit: int = MAX_PLAIN) -> bytes:
-    """The body with its content encoding undone; Refused where it is cut, foreign, or too large."""
+    """Return the body with its content encoding undone; Refused where it is cut, foreign, or too large."""
     kind = (encoding or "identity").strip().lower()
     if kind == "identity":
         return body
@@ -70,7 +70,7 @@ def decompressed(body: bytes, encoding: str | None, *, limit: int = MAX_PLAIN) -
 
 
 def parse(body: bytes, form: Form) -> ExportTraceServiceRequest:
-    """The request as a message; Refused with 400 where it is none."""
+    """Return the request as a message; Refused with 400 where it is none."""
     from google.protobuf.json_format import ParseDict
     from google.protobuf.json_format import ParseError as JsonError
     from google.protobuf.message import DecodeError
@@ -88,7 +88,7 @@ def parse(body: bytes, form: Form) -> ExportTraceServiceRequest:
 
 
 def _ids_as_base64(value: Any) -> Any:
-    """The same JSON with ids, which OTLP writes in hex, as protobuf's own JSON form wants them."""
+    """Return the same JSON with ids, which OTLP writes in hex, as protobuf's own JSON form wants them."""
     if isinstance(value, list):
         return [_ids_as_base64(one) for one in value]
     if not isinstance(value, dict):
@@ -107,7 +107,7 @@ def _base64_of(digits: str) -> str:
 
 
 def spans_of(message: ExportTraceServiceRequest) -> Iterator[SpanRecord | str]:
-    """Each span as a record, or why it cannot be one."""
+    """Yield each span as a record, or why it cannot be one."""
     for resource in message.resource_spans:
         about = _attributes(resource.resource.attributes)
         service = str(about.get("service.name", ""))
@@ -174,7 +174,7 @@ def _value(value: Any) -> Any:
 
 
 def answer_of(form: Form, rejected: int, why: str) -> bytes:
-    """The body of a 200: empty, or what of the request was not taken and why."""
+    """Return the body of a 200: empty, or what of the request was not taken and why."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
     if form == "json":
@@ -188,7 +188,7 @@ def answer_of(form: Form, rejected: int, why: str) -> bytes:
 
 
 def error_of(form: Form, why: str) -> bytes:
-    """A google.rpc.Status with the message, as the protocol wants the body of an error to be."""
+    """Return a google.rpc.Status with the message, as the protocol wants the body of an error to be."""
     if form == "json":
         return json.dumps({"message": why}).encode()
     text = why.encode()

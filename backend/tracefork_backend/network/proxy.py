@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from socket import socket
 from typing import Any
 
@@ -29,7 +27,6 @@ from .listening import (
     Server,
     TooLarge,
     answer_error,
-    bind,
     error_body,
     is_foreign,
     left,
@@ -56,8 +53,7 @@ _HOP = frozenset(
     )
 )
 _BAD_GATEWAY = 502
-_OURS = (b"host", RUN_HEADER.encode())
-_EXPECT = b"expect"
+_NOT_SENT = (b"host", RUN_HEADER.encode(), b"expect")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +83,7 @@ class Proxy:
         launch: tuple[str, str] | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
-        """In the modes replay and fork, the settings' tape answers, and only a fork's tail goes upstream."""
+        """Prepare the proxy; in a replay or fork the tape answers, and a fork's tail goes upstream."""
         self.upstreams = {one.port: one.origin.rstrip("/") for one in upstreams}
         self.ledger = Ledger(
             settings.store, settings=settings, name=name, launch=launch, attributes=attributes
@@ -111,12 +107,12 @@ class Proxy:
         self.close()
 
     def close(self) -> None:
-        """Nobody is answered any more, and all that passed can be sealed."""
+        """Answer nobody any more, and close the ledger, which can be sealed then."""
         self.server.close()
         self.ledger.close()
 
     def run(self) -> None:
-        """Answers on this thread until `server.stop`, then closes."""
+        """Answer on this thread until `server.stop`, then close."""
         try:
             self.server.run()
         finally:
@@ -161,17 +157,7 @@ class Proxy:
         query = scope["query_string"]
         target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
         url = self.upstreams[scope["server"][1]] + target
-        named = {
-            word.strip().lower()
-            for key, value in scope["headers"]
-            if key == b"connection"
-            for word in value.split(b",")
-        }
-        headers = [
-            (key, value)
-            for key, value in scope["headers"]
-            if key not in _HOP and key not in named and key not in _OURS and key != _EXPECT
-        ]
+        headers = [(key, value) for key, value in _passed_on(scope["headers"]) if key not in _NOT_SENT]
         return httpx2.Request(scope["method"], url, headers=headers, content=body or None)
 
     def _value(self, request: httpx2.Request, body: bytes) -> Request:
@@ -293,7 +279,7 @@ class Proxy:
 
 
 async def _until_left(entry: OpenExchange, work: Any, receive: Receive) -> None:
-    """The work is done, or was given up because its client left."""
+    """Do the work, or give it up when its client leaves."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(left(receive))
     gone.add_done_callback(lambda _: task.cancel())
@@ -314,7 +300,7 @@ async def _until_left(entry: OpenExchange, work: Any, receive: Receive) -> None:
 
 
 async def _bad_gateway(send: Send, text: str, kind: str) -> None:
-    """What a client gets where its upstream did not answer; a function of the error alone, so it replays."""
+    """Tell a client that its upstream did not answer, by the error alone, so that it replays."""
     body = error_body("tracefork_upstream", f"the upstream gave no answer ({kind}): {text}")
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": _BAD_GATEWAY, "headers": headers})
@@ -322,6 +308,7 @@ async def _bad_gateway(send: Send, text: str, kind: str) -> None:
 
 
 def _passed_on(raw: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers but those of one connection only, as HTTP or its `connection` header names them."""
     named = {
         word.strip().lower()
         for key, value in raw
@@ -329,13 +316,3 @@ def _passed_on(raw: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         for word in value.split(b",")
     }
     return [(key, value) for key, value in raw if key.lower() not in _HOP and key.lower() not in named]
-
-
-@contextlib.contextmanager
-def proxying(
-    origin: str, *, store: Path, host: str = LOOPBACK, port: int = 0, settings: Settings | None = None
-) -> Iterator[tuple[str, Proxy]]:
-    """The base URL of a recording proxy before that upstream, and the proxy, for the length of the block."""
-    upstream = Upstream(socket=bind(host, port), origin=origin)
-    with Proxy([upstream], settings=replace(settings or Settings(), store=store), host=host) as proxy:
-        yield f"http://{host}:{upstream.port}", proxy

@@ -25,7 +25,7 @@ _URLS = ("url.full", "http.url", "http.target", "url.query")
 
 
 def records_of(span: SpanRecord, redactor: Redactor) -> Records:
-    """The records that the span is in the store; secrets in its URLs are replaced, bytes become text."""
+    """Return the records that the span is in the store, secrets in its URLs replaced, bytes as text."""
     if span.attributes.get("tracefork.exchange"):
         return _exchange(span, redactor)
     told = conversation(_told(span), span.span_id)
@@ -43,7 +43,7 @@ def records_of(span: SpanRecord, redactor: Redactor) -> Records:
 
 
 def _told(span: SpanRecord) -> dict[str, Any]:
-    """What a span tells of a call, by its attributes and its event of details."""
+    """Return what a span tells of a call, by its attributes and its event of details."""
     told: dict[str, Any] = {}
     for event in span.events:
         if event["name"] == _DETAILS:
@@ -184,7 +184,7 @@ def _event(span: SpanRecord, name: str) -> Mapping[str, Any] | None:
 
 
 def _body(event: Mapping[str, Any] | None, side: str) -> tuple[bytes, str]:
-    """What came of a body, and why that is not all of it, if it is not."""
+    """Return what came of a body, and why that is not all of it, if it is not."""
     if event is None:
         return b"", f"the {side} body did not come"
     found = event.get("tracefork.body")
@@ -213,7 +213,7 @@ def _numbers(event: Mapping[str, Any] | None, name: str) -> tuple[int, ...]:
 
 
 def _plain(attributes: object) -> dict[str, Any]:
-    """The attributes as JSON can hold them: bytes that are text as text, others in base64, NaN as text."""
+    """Return the attributes as JSON holds them: bytes as text or else in base64, NaN as text."""
     return {str(name): _json(value) for name, value in cast("Mapping[str, Any]", attributes).items()}
 
 

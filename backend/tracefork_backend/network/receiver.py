@@ -104,7 +104,7 @@ class Receiver:
         self._close()
 
     def run(self) -> None:
-        """Answers on this thread until `server.stop`, then closes."""
+        """Answer on this thread until `server.stop`, then close."""
         try:
             self.server.run()
         finally:
@@ -154,7 +154,7 @@ class Receiver:
         await answer(send, 200, answer_of(form, rejected, why), _TYPES[form])
 
     def _write(self, body: bytes, encoding: str | None, form: Form) -> tuple[int, str]:
-        """How many spans were not taken, and why the first was not; all others are in the WAL."""
+        """Write the spans, and return how many were not taken and why the first was not."""
         message = parse(decompressed(body, encoding, limit=self._limits[1]), form)
         rejected, first = 0, ""
         for span in spans_of(message):

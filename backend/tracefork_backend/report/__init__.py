@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .content import About, Change, Report, change_between, report_of
+from .content import About, Change, Report, change_between
 from .experiment import report_of_result, report_of_stored
 from .html import effects_svg, render, timeline_svg, write
 
@@ -13,7 +13,6 @@ __all__ = [
     "change_between",
     "effects_svg",
     "render",
-    "report_of",
     "report_of_result",
     "report_of_stored",
     "timeline_svg",

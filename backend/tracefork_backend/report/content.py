@@ -14,8 +14,6 @@ from ..spelling import short
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange
 
-    from ..store import Run
-
 _SAYS = 110
 """Characters of an answer in the table of steps; more would break its lines."""
 _NS_PER_MS = 1e6
@@ -99,28 +97,8 @@ class Report:
         return self.culprit is not None and self.culprit in self.findings.certified
 
 
-def report_of(
-    run: Run,
-    findings: Findings,
-    *,
-    about: About,
-    parent_failed: bool = True,
-    changes: Mapping[int, Change] | None = None,
-) -> Report:
-    """The report of a recorded run and what an experiment found about it."""
-    return Report(
-        run_id=run.run_id,
-        name=run.name,
-        parent_failed=parent_failed,
-        timeline=timeline(run.exchanges),
-        findings=findings,
-        about=about,
-        changes=dict(changes or {}),
-    )
-
-
 def timeline(exchanges: tuple[Exchange, ...]) -> tuple[TimelineStep, ...]:
-    """The exchanges as bars; the time after an answer that asks for tools counts as the tools'."""
+    """Return the exchanges as bars; the time after an answer that asks for tools counts as the tools'."""
     begin = min((each.started_ns for each in exchanges), default=0)
     return tuple(_timed(exchanges, step, begin) for step in range(len(exchanges)))
 
@@ -156,7 +134,7 @@ def _where(exchange: Exchange) -> str:
 
 
 def answer_text(exchange: Exchange) -> str:
-    """The answer as a person reads it: texts, and tool calls with their arguments, a line each."""
+    """Return the answer for a person: texts, and tool calls with their arguments, a line each."""
     found = facts_of(exchange)
     if found is None:
         body = exchange.response.body if exchange.response else b""
@@ -172,7 +150,7 @@ def answer_text(exchange: Exchange) -> str:
 
 
 def change_between(before: Exchange, after: Exchange, *, step: int, flipped: bool = True) -> Change:
-    """What differs between a step and its fork's: the answers, and the requests if those differ."""
+    """Return what differs between a step and its fork's: the answers, and the requests if those differ."""
     old, new = answer_text(before), answer_text(after)
     asked, sent = before.request.body, after.request.body
     if asked != sent:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tracefork_otel.errors import UnknownRun
 
 from ..blaming.verifying import stored_result
-from .content import About, Change, Report, change_between, report_of
+from .content import About, Change, Report, change_between, timeline
 
 if TYPE_CHECKING:
     from ..blaming.journal import TrialRecord
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report_of_result(run: Run, result: BlameResult) -> Report:
-    """The report of the recorded run and its experiment, a fork that flipped beside the culprit."""
+    """Return the report of the recorded run and its experiment, beside the culprit a fork that flipped."""
     header = result.header
     top = result.top
     change = None if top is None else _shown(run, result, top)
@@ -35,23 +35,25 @@ def report_of_result(run: Run, result: BlameResult) -> Report:
         seconds=(ended - began) / 1e9 if began and ended > began else None,
         when=f"{datetime.fromtimestamp(began / 1e9, UTC):%Y-%m-%d %H:%M} UTC" if began else "",
     )
-    return report_of(
-        run,
-        result.findings,
-        about=about,
+    return Report(
+        run_id=run.run_id,
+        name=run.name,
         parent_failed=result.plan.parent_failed,
+        timeline=timeline(run.exchanges),
+        findings=result.findings,
+        about=about,
         changes={} if change is None else {change.step: change},
     )
 
 
 def report_of_stored(store: Store, prefix: str) -> Report:
-    """The report of a finished experiment, its findings computed again from the trials in the store."""
+    """Return the report of a finished experiment, computed again from the trials in the store."""
     result = stored_result(store, prefix)
     return report_of_result(store.run(result.run_id), result)
 
 
 def _shown(run: Run, result: BlameResult, step: int) -> Change | None:
-    """What the first fork that flipped by this step alone had there, else the first changed there."""
+    """Return what the first fork that flipped by this step alone had there, else the first changed there."""
     here = [
         trial
         for trial in result.trials

@@ -35,7 +35,7 @@ def _environment() -> Environment:
 
 
 def render(report: Report) -> str:
-    """The page: it loads nothing, runs no script, and everything from outside is escaped."""
+    """Return the page: it loads nothing, runs no script, and everything from outside is escaped."""
     culprit = report.culprit
     found = report.findings
     effect = found.effects[culprit] if culprit is not None else None
@@ -68,19 +68,19 @@ def render(report: Report) -> str:
 
 
 def timeline_svg(report: Report) -> str:
-    """The timeline as an SVG file that follows the reader's light or dark setting."""
+    """Return the timeline as an SVG file that follows the reader's light or dark setting."""
     picture = _environment().get_template("timeline.svg")
     return picture.render(timeline=shapes.timeline(report), width=shapes.WIDTH, alone=True)
 
 
 def effects_svg(report: Report) -> str:
-    """The effects as an SVG file that follows the reader's light or dark setting."""
+    """Return the effects as an SVG file that follows the reader's light or dark setting."""
     picture = _environment().get_template("effects.svg")
     return picture.render(effects=shapes.effects(report), width=shapes.WIDTH, alone=True)
 
 
 def write(report: Report, path: Path) -> Path:
-    """The page is in the file, whole or not at all; raises UsageError if it cannot be written."""
+    """Write the page into the file, whole or not at all; UsageError if it cannot be written."""
     text = render(report).encode()
     try:
         write_whole(path, text)

@@ -115,7 +115,7 @@ class SideBySide:
 
 
 def timeline(report: Report) -> Timeline:
-    """Each step as a bar by time: a row for each, or packed into lanes where there are too many."""
+    """Place each step as a bar by time: in a row of its own, or in lanes where there are too many."""
     steps = report.timeline
     labelled = len(steps) <= _ROWS_MOST
     left = _LEFT if labelled else 20
@@ -156,14 +156,14 @@ def timeline(report: Report) -> Timeline:
 
 
 def tone_of(report: Report, step: int) -> Tone:
-    """How loudly to show a step; quiet if nothing is known of it."""
+    """Return how loudly to show a step; quiet if nothing is known of it."""
     if step >= len(report.findings.effects):
         return "quiet"
     return wording.verdict(report.findings.effects[step], report.findings)[1]
 
 
 def effects(report: Report) -> Effects:
-    """A row for each step, or for those with something to say where there are too many."""
+    """Place each step in a row, or those with something to say where there are too many."""
     found = report.findings
     shown = list(found.effects)
     if len(shown) > _ROWS_MOST:
@@ -214,14 +214,14 @@ def effects(report: Report) -> Effects:
 
 
 def side_by_side(change: Change) -> SideBySide:
-    """The old and the new text, their differing words marked."""
+    """Return the old and the new text, their differing words marked."""
     old, new = _cut(change.old[:_DIFF_MOST], change.new[:_DIFF_MOST])
     longest = max(len(change.old), len(change.new))
     return SideBySide(old=old, new=new, left_out=max(0, longest - _DIFF_MOST))
 
 
 def _cut(old: str, new: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    """Both texts in pieces: by words if few lie between the first and last difference, else by lines."""
+    """Cut both texts: by words if few lie between the first and last difference, else by lines."""
     for pattern in (r"\s*(?:\w+|[^\w\s])|\s+", r".*\n|.+"):
         a, b = (re.findall(pattern, text) for text in (old, new))
         head = _alike(a, b)

@@ -16,7 +16,7 @@ _MOST_EVIDENCE = 1_000_000
 
 
 def headline(report: Report) -> str:
-    """The finding in one short sentence."""
+    """Return the finding in one short sentence."""
     found, culprit = report.findings, report.culprit
     if report.blamed and culprit is not None:
         joint = _joint(found, culprit)
@@ -40,7 +40,7 @@ def headline(report: Report) -> str:
 
 
 def explanation(report: Report) -> str:
-    """What was counted, in one or two sentences."""
+    """Return what was counted, in one or two sentences."""
     found, culprit = report.findings, report.culprit
     if culprit is None or _joint(found, culprit):
         return _sentence(found.message)
@@ -63,12 +63,12 @@ def explanation(report: Report) -> str:
 
 
 def graded(effect: Effect) -> int:
-    """How many treated forks could be graded."""
+    """Return how many treated forks could be graded."""
     return effect.n_treatment - effect.undefined_treatment
 
 
 def certainty(report: Report, effect: Effect) -> tuple[str, ...]:
-    """How sure the finding about a step is and why, a sentence each."""
+    """Return how sure the finding about a step is and why, a sentence each."""
     lines: list[str] = []
     if effect.ci_kind == "deterministic":
         lines.append(
@@ -105,7 +105,7 @@ def certainty(report: Report, effect: Effect) -> tuple[str, ...]:
 
 
 def verdict(effect: Effect, found: Findings) -> tuple[str, Tone]:
-    """What a step's verdict means, and how loudly to say it."""
+    """Return what a step's verdict means, and how loudly to say it."""
     joint = _joint(found, effect.step)
     if effect.verdict == "certified" and effect.is_root:
         return "Root cause", "cause"
@@ -127,7 +127,7 @@ def verdict(effect: Effect, found: Findings) -> tuple[str, Tone]:
 
 
 def not_guaranteed(found: Findings) -> tuple[str, ...]:
-    """What nobody should read into the page."""
+    """Return what nobody should read into the page."""
     lines = [
         "A step that is not blamed is not cleared. The search finds large effects; small ones, and steps "
         "that cancel each other out, it may miss.",
@@ -144,7 +144,7 @@ def not_guaranteed(found: Findings) -> tuple[str, ...]:
 
 
 def stopped(found: Findings) -> str:
-    """Why the experiment ended, in words."""
+    """Return why the experiment ended, in words."""
     return {
         "certified": "a cause was certified",
         "none_found": "everything was tried, and nothing certified",
@@ -158,12 +158,12 @@ def stopped(found: Findings) -> str:
 
 
 def dollars(amount: float | None) -> str:
-    """An amount as text; `unknown` without one."""
+    """Return an amount as text; `unknown` without one."""
     return money(amount, cents_from=0.1) or "unknown"
 
 
 def duration(ms: float) -> str:
-    """A time as text, in the unit that fits."""
+    """Return a time as text, in the unit that fits."""
     if ms < 1000:
         return f"{ms:.0f} ms"
     return f"{ms / 1000:.1f} s" if ms < 120_000 else f"{ms / 60_000:.1f} min"

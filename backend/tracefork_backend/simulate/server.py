@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
-from ..network.listen import HOST, Listener, bind
+from ..network.addresses import LOOPBACK
+from ..network.listen import Listener, bind
 from . import answers, raw
 from .apis import Api, api_at, read
 from .model import Behaviour, Call, Ids, Reply
@@ -76,7 +77,7 @@ class ModelServer:
     @property
     def url(self) -> str:
         """The base URL as the Anthropic and the Google SDK want it."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     @property
     def openai_url(self) -> str:

@@ -16,9 +16,10 @@ from pathlib import Path
 import anthropic
 import httpx2
 import pytest
+from proxied import proxying
 from recorded import read_store
 from tracefork_backend.network.listening import bind
-from tracefork_backend.network.proxy import Proxy, Upstream, proxying
+from tracefork_backend.network.proxy import Proxy, Upstream
 from tracefork_backend.rerun.edits import request
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
