@@ -40,7 +40,6 @@ COLUMNS = {
 CHAT = "https://api.openai.com/v1/chat/completions"
 RESPONSES = "https://api.openai.com/v1/responses"
 GEMINI = "https://generativelanguage.googleapis.com/v1beta/models/gemini-3-flash:generateContent"
-CONVERSE = "https://bedrock-runtime.us-east-1.amazonaws.com/model/amazon.nova-pro-v1%3A0/converse"
 
 
 def plain(store: Path) -> duckdb.DuckDBPyConnection:
@@ -427,73 +426,12 @@ GEMINI_REQUESTS = st.fixed_dictionaries(
     {"contents": st.lists(GEMINI_CONTENTS, max_size=3)},
     optional={"systemInstruction": WORDS | GEMINI_CONTENTS, "system_instruction": GEMINI_CONTENTS},
 )
-S3_FILES = st.fixed_dictionaries({"s3Location": st.fixed_dictionaries({"uri": WORDS})})
-BYTES = st.fixed_dictionaries({"bytes": WORDS})
-CONVERSE_FILES = st.fixed_dictionaries(
-    {
-        "source": BYTES
-        | st.fixed_dictionaries({"text": WORDS})
-        | st.fixed_dictionaries({"content": st.lists(st.fixed_dictionaries({"text": WORDS}), max_size=2)})
-        | S3_FILES
-    },
-    optional={"format": st.sampled_from(["png", "pdf"]), "name": WORDS},
-)
-CONVERSE_PARTS = st.one_of(
-    st.fixed_dictionaries({"text": WORDS}),
-    st.fixed_dictionaries({"image": st.fixed_dictionaries({"source": BYTES | S3_FILES})}),
-    st.fixed_dictionaries({"document": CONVERSE_FILES}),
-    st.fixed_dictionaries({"video": CONVERSE_FILES}),
-    st.builds(
-        lambda title, said: {"searchResult": {"title": title, "content": [{"text": one} for one in said]}},
-        WORDS,
-        st.lists(WORDS, max_size=2),
-    ),
-)
-CONVERSE_BLOCKS = st.one_of(
-    CONVERSE_PARTS,
-    st.fixed_dictionaries(
-        {"toolUse": st.fixed_dictionaries({"toolUseId": IDS}, optional={"name": WORDS, "input": VALUES})}
-    ),
-    st.fixed_dictionaries(
-        {
-            "toolResult": st.fixed_dictionaries(
-                {"toolUseId": IDS},
-                optional={
-                    "content": WORDS
-                    | st.lists(CONVERSE_PARTS | st.fixed_dictionaries({"json": VALUES}), max_size=2),
-                    "status": WORDS,
-                },
-            )
-        }
-    ),
-    st.builds(lambda text: {"reasoningContent": {"reasoningText": {"text": text}}}, WORDS),
-    st.just({"reasoningContent": {"redactedContent": "aGlk"}}),
-    st.builds(lambda text: {"citationsContent": {"content": [{"text": text}, {"text": "."}]}}, WORDS),
-    st.builds(lambda text: {"guardContent": {"text": {"text": text}}}, WORDS),
-    st.just({"cachePoint": {"type": "default"}}),
-    st.fixed_dictionaries({"mystery": VALUES}),
-)
-CONVERSE_TURNS = st.fixed_dictionaries(
-    {"content": st.lists(CONVERSE_BLOCKS, max_size=3)},
-    optional={"role": st.sampled_from(["user", "assistant"])},
-)
-CONVERSE_REQUESTS = st.fixed_dictionaries(
-    {"messages": st.lists(CONVERSE_TURNS, max_size=3)},
-    optional={"system": st.lists(CONVERSE_BLOCKS, max_size=2)},
-)
-FORMS = {
-    ANTHROPIC: "anthropic",
-    CHAT: "chat",
-    RESPONSES: "responses",
-    GEMINI: "gemini",
-    CONVERSE: "converse",
-}
+FORMS = {ANTHROPIC: "anthropic", CHAT: "chat", RESPONSES: "responses", GEMINI: "gemini"}
 REQUESTS = st.one_of(
     ANTHROPIC_REQUESTS.map(lambda body: (ANTHROPIC, body)),
     CHAT_REQUESTS.map(lambda body: (CHAT, body)),
     RESPONSES_REQUESTS.map(lambda body: (RESPONSES, body)),
     GEMINI_REQUESTS.map(lambda body: (GEMINI, body)),
-    CONVERSE_REQUESTS.map(lambda body: (CONVERSE, body)),
 )
 
 
@@ -547,7 +485,6 @@ REPLIES = st.one_of(
     st.lists(GEMINI_CONTENTS, max_size=2).map(
         lambda said: (GEMINI, {"candidates": [{"content": one, "index": at} for at, one in enumerate(said)]})
     ),
-    CONVERSE_TURNS.map(lambda said: (CONVERSE, {"output": {"message": said}, "stopReason": "end_turn"})),
     st.just((GEMINI, {"candidates": [{"finishReason": "SAFETY"}], "usageMetadata": {}})),
     st.sampled_from([*FORMS]).map(lambda url: (url, {"type": "error", "error": {}})),
 )
@@ -574,6 +511,36 @@ def test_plain_replies_read_in_sql_as_the_provider_modules_read_them(
         "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"
     ).fetchall()
     assert [pair for pair in zip_longest(found, wanted) if pair[0] != pair[1]][:3] == []
+
+
+def test_the_reply_follows_the_request(tmp_path: Path) -> None:
+    """The last messages of a step are the reply's, and a tool's result has the name of its call."""
+    call = {"type": "tool_use", "id": "t1", "name": "look", "input": {"city": "Paris", "n": [1, 2]}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "18 °C"}]}
+    body = {
+        "model": "claude-sonnet-4-5",
+        "system": "Be brief.",
+        "messages": [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ],
+    }
+    reply = json.loads(answered("Mild."))
+    reply["content"] = [call, {"type": "text", "text": "Mild."}]
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.exchange(run_id, json.dumps(body).encode(), json.dumps(reply).encode())
+    recorder.close()
+    open_store(tmp_path).close()
+    found = rows(plain(tmp_path), "FROM messages ORDER BY position")
+    assert [tuple(row.values())[2:] for row in found] == [
+        (0, "system", "text", None, "Be brief."),
+        (1, "user", "text", None, "Weather?"),
+        (2, "assistant", "tool_use", "look", '{"city":"Paris","n":[1,2]}'),
+        (3, "user", "tool_result", "look", "18 °C"),
+        (4, "assistant", "tool_use", "look", '{"city":"Paris","n":[1,2]}'),
+        (5, "assistant", "text", None, "Mild."),
+    ]
 
 
 def test_bodies_on_bedrock_are_read_by_the_path(tmp_path: Path) -> None:
@@ -604,34 +571,4 @@ def test_bodies_on_bedrock_are_read_by_the_path(tmp_path: Path) -> None:
     found = rows(plain(tmp_path), "FROM messages ORDER BY step, position")
     assert [(row["step"], row["role"], row["kind"], row["content"]) for row in found] == [
         row for step in range(4) for row in ((step, "user", "text", "Hi"), (step, "assistant", "text", "Ho"))
-    ]
-
-
-def test_the_reply_follows_the_request(tmp_path: Path) -> None:
-    """The last messages of a step are the reply's, and a tool's result has the name of its call."""
-    call = {"type": "tool_use", "id": "t1", "name": "look", "input": {"city": "Paris", "n": [1, 2]}}
-    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "18 °C"}]}
-    body = {
-        "model": "claude-sonnet-4-5",
-        "system": "Be brief.",
-        "messages": [
-            {"role": "user", "content": "Weather?"},
-            {"role": "assistant", "content": [call]},
-            {"role": "user", "content": [result]},
-        ],
-    }
-    reply = json.loads(answered("Mild."))
-    reply["content"] = [call, {"type": "text", "text": "Mild."}]
-    recorder, run_id = Recorder(tmp_path), trace()
-    recorder.exchange(run_id, json.dumps(body).encode(), json.dumps(reply).encode())
-    recorder.close()
-    open_store(tmp_path).close()
-    found = rows(plain(tmp_path), "FROM messages ORDER BY position")
-    assert [tuple(row.values())[2:] for row in found] == [
-        (0, "system", "text", None, "Be brief."),
-        (1, "user", "text", None, "Weather?"),
-        (2, "assistant", "tool_use", "look", '{"city":"Paris","n":[1,2]}'),
-        (3, "user", "tool_result", "look", "18 °C"),
-        (4, "assistant", "tool_use", "look", '{"city":"Paris","n":[1,2]}'),
-        (5, "assistant", "text", None, "Mild."),
     ]

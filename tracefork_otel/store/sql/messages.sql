@@ -206,66 +206,9 @@ END;
 CREATE OR REPLACE MACRO _gemini_blocks(role, content) AS
     flatten(list_transform(_objects(content, '$.parts'), lambda p: _gemini_part(role, p)));
 
--- Bedrock's Converse form, and Nova's own, have blocks that are named by their one member.
-CREATE OR REPLACE MACRO _texts(j, path, between) AS coalesce(array_to_string(
-    list_transform(_objects(j, path), lambda q: coalesce(_string(q, '$.text'), '')), between), '');
-CREATE OR REPLACE MACRO _converse_file(d, start) AS coalesce(
-    _base64(start || coalesce(_string(d, '$.format'), 'data'), _string(d, '$.source.bytes')),
-    CASE WHEN json_type(d, '$.source.content') = 'ARRAY' THEN _texts(d, '$.source.content', chr(10)) END,
-    _string(d, '$.source.text'), _truthy(_string(d, '$.source.s3Location.uri')),
-    CASE WHEN json_type(d, '$.source') = 'OBJECT' THEN CAST(json_extract(d, '$.source') AS VARCHAR) END, '{}'
-);
-CREATE OR REPLACE MACRO _converse_text(p) AS CASE
-    WHEN json_type(p, '$.text') = 'VARCHAR' THEN p->>'$.text'
-    WHEN json_exists(p, '$.json') THEN CAST(json_extract(p, '$.json') AS VARCHAR)
-    WHEN json_type(p, '$.image') = 'OBJECT' THEN _converse_file(json_extract(p, '$.image'), 'image/')
-    WHEN json_type(p, '$.document') = 'OBJECT' THEN _converse_file(json_extract(p, '$.document'), '')
-    WHEN json_type(p, '$.video') = 'OBJECT' THEN _converse_file(json_extract(p, '$.video'), 'video/')
-    WHEN json_type(p, '$.audio') = 'OBJECT' THEN _converse_file(json_extract(p, '$.audio'), 'audio/')
-    WHEN json_exists(p, '$.citationsContent') THEN _texts(p, '$.citationsContent.content', '')
-    WHEN json_exists(p, '$.searchResult') THEN _texts(p, '$.searchResult.content', chr(10))
-    ELSE CAST(json_extract(p, '$') AS VARCHAR)
-END;
-CREATE OR REPLACE MACRO _converse_results(r) AS CASE
-    WHEN json_type(r, '$.content') = 'ARRAY'
-        AND json_array_length(r, '$.content') = len(_objects(r, '$.content')) THEN to_json(list_transform(
-            _objects(r, '$.content'), lambda p: json_object('type', 'text', 'text', _converse_text(p))))
-    ELSE json_extract(r, '$.content')
-END;
-CREATE OR REPLACE MACRO _converse_block(p) AS CASE
-    WHEN json_type(p, '$.text') = 'VARCHAR' OR json_exists(p, '$.citationsContent')
-        THEN json_object('type', 'text', 'text', _converse_text(p))
-    WHEN json_type(p, '$.toolUse') = 'OBJECT' THEN json_object(
-        'type', 'tool_use', 'id', _string(p, '$.toolUse.toolUseId'), 'name', _string(p, '$.toolUse.name'),
-        'input', coalesce(json_extract(p, '$.toolUse.input'), '{}'::JSON))
-    WHEN json_type(p, '$.toolResult') = 'OBJECT' THEN json_object(
-        'type', 'tool_result', 'tool_use_id', _string(p, '$.toolResult.toolUseId'),
-        'content', _converse_results(json_extract(p, '$.toolResult')))
-    WHEN json_type(p, '$.reasoningContent') = 'OBJECT' THEN CASE
-        WHEN json_type(p, '$.reasoningContent.reasoningText.text') = 'VARCHAR' THEN json_object(
-            'type', 'thinking', 'thinking', p->>'$.reasoningContent.reasoningText.text')
-        ELSE json_object('type', 'redacted_thinking')
-    END
-    WHEN json_exists(p, '$.image')
-        THEN json_object('type', 'image', 'source', json_object('file_id', _converse_text(p)))
-    WHEN json_exists(p, '$.document') OR json_exists(p, '$.searchResult') THEN json_object(
-        'type', 'document', 'title', coalesce(_string(p, '$.document.name'), _string(p, '$.searchResult.title')),
-        'source', json_object('type', 'text', 'data', _converse_text(p)))
-    WHEN json_type(p, '$.guardContent.text.text') = 'VARCHAR'
-        THEN json_object('type', 'text', 'text', p->>'$.guardContent.text.text')
-    ELSE json_object('type', 'compaction', 'content', _converse_text(p))
-END;
-CREATE OR REPLACE MACRO _converse_blocks(role, turn) AS list_transform(
-    list_filter(_objects(turn, '$.content'), lambda p: json_keys(p) <> ['cachePoint']),
-    lambda p: _block(role, _converse_block(p))
-);
-
 -- A plain JSON reply as turns; one that streamed or was encoded is read at sealing, into _facts.reply.
 CREATE OR REPLACE MACRO _reply_turns(form, j) AS CASE form
     WHEN 'anthropic' THEN [_block('assistant', j)]
-    WHEN 'converse' THEN [_block(
-        coalesce(_string(j, '$.output.message.role'), 'assistant'),
-        coalesce(_given(j, '$.output.message'), '{}'::JSON))]
     WHEN 'responses' THEN list_transform(_objects(j, '$.output'), lambda i: _block('assistant', i))
     WHEN 'gemini' THEN list_transform(_objects(j, '$.candidates'), lambda c: _block(
         coalesce(_truthy(_string(c, '$.content.role')), 'model'), coalesce(_given(c, '$.content'), '{}'::JSON)))
@@ -292,7 +235,7 @@ CREATE OR REPLACE MACRO _turns(form, j) AS CASE
     || list_transform(
         _objects(j, '$.contents'), lambda c: _block(coalesce(_truthy(_string(c, '$.role')), 'user'), c))
     ELSE CASE
-        WHEN form IN ('anthropic', 'converse') AND json_type(j, '$.system') <> 'NULL'
+        WHEN form = 'anthropic' AND json_type(j, '$.system') <> 'NULL'
             THEN [_block('system', json_object('content', json_extract(j, '$.system')))]
         ELSE []
     END || list_transform(_objects(j, '$.messages'), lambda m: _block(coalesce(_string(m, '$.role'), 'user'), m))
@@ -309,10 +252,6 @@ SELECT
     END AS replied,
     CASE
         WHEN regexp_matches(e.url, '(/v1/messages|:(streamRawPredict|rawPredict))/?(\?|$)') THEN 'anthropic'
-        WHEN regexp_matches(e.url, '/invoke(-with-response-stream)?/?(\?|$)')
-            AND contains(b.request_text, '"anthropic_version"') THEN 'anthropic'
-        WHEN regexp_matches(e.url, '/model/.+/converse(-stream)?/?(\?|$)')
-            OR regexp_matches(e.url, 'nova.*/invoke(-with-response-stream)?/?(\?|$)') THEN 'converse'
         WHEN regexp_matches(e.url, '/responses/?(\?|$)') THEN 'responses'
         WHEN regexp_matches(e.url, '(:|%3[Aa])(g|streamG)enerateContent/?(\?|$)') THEN 'gemini'
         ELSE 'chat'
@@ -333,7 +272,6 @@ FROM (
                 WHEN 'anthropic' THEN _content_blocks(t.role, t.b)
                 WHEN 'chat' THEN _chat_blocks(t.role, t.b)
                 WHEN 'gemini' THEN _gemini_blocks(t.role, t.b)
-                WHEN 'converse' THEN _converse_blocks(t.role, t.b)
                 ELSE _responses_blocks(
                     t.role,
                     coalesce(
