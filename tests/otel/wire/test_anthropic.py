@@ -1,18 +1,20 @@
-"""Anthropic's wire format: we read what the SDK reads out of the same bytes, whole or cut anywhere."""
+"""What only Anthropic sends: we read it as its SDK does, and an edit leaves it as it was."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import anthropic
 import httpx2
 import pytest
 from anthropic.types import Message as SdkMessage
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from tracefork_otel.errors import UsageError
+from tracefork_otel.exchange import Request, Response
 from tracefork_otel.wire.facts import facts, request_messages
 from tracefork_otel.wire.messages import Facts
+from tracefork_otel.wire.replies import encode_reply, system_edit
 from tracefork_otel.wire.sse import sse_events
 
 URL = "https://api.anthropic.com/v1/messages"
@@ -110,10 +112,11 @@ START = {
             "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 100},
             "output_tokens": 1,
             "service_tier": "standard",
+            "server_tool_use": {"web_search_requests": 1},
         },
     },
 }
-STREAM = sse(
+EVENTS: list[dict[str, Any]] = [
     START,
     block(0, type="thinking", thinking="", signature=""),
     {"type": "ping"},
@@ -162,7 +165,8 @@ STREAM = sse(
         "usage": {"output_tokens": 89, "input_tokens": 30, "cache_read_input_tokens": None},
     },
     {"type": "message_stop"},
-)
+]
+STREAM = sse(*EVENTS)
 WHOLE = {
     "id": "msg_013Zva2CMHLNnXjNJJKqJ2EF",
     "type": "message",
@@ -286,45 +290,10 @@ def test_a_streamed_call_reads_as_the_same_call_in_the_next_request() -> None:
     assert request_messages("anthropic", request)[0] == read(STREAM).reply[6]
 
 
-def test_a_stream_cut_at_any_byte_reads_as_a_prefix() -> None:
-    """However much of a stream arrived, its text is a prefix of the whole, and so is its list of messages."""
-    whole = read(STREAM)
-    kinds = [m.kind for m in whole.reply]
-    seen = set()
-    for end in range(len(STREAM) + 1):
-        part = read(STREAM[:end])
-        assert whole.text.startswith(part.text)
-        assert [m.kind for m in part.reply] == kinds[: len(part.reply)]
-        assert part.response_id in (None, whole.response_id)
-        seen.add(part.text)
-    assert len(seen) == 4  # every delta's text appeared, and nothing between
-
-
 def test_a_cut_tool_input_is_kept_as_far_as_it_came() -> None:
     """A tool's input that never became JSON is given as the text that arrived."""
     end = STREAM.index(b"event: content_block_delta", STREAM.index(b'{\\"city\\": '))
     assert read(STREAM[:end]).reply[6].content == '{"city": "Mün'
-
-
-def test_a_whole_answer_cut_at_any_byte_reads_as_nothing_said() -> None:
-    """A JSON answer that was cut is recognised and has no text, and never raises."""
-    body = json.dumps(WHOLE).encode()
-    for end in range(len(body)):
-        found = read(body[:end], "application/json")
-        assert (found.text, found.reply, found.model) == ("", (), "claude-sonnet-4-5")
-
-
-def test_an_error_names_its_type_whole_or_in_the_stream() -> None:
-    """An error answer, and an error event after some text, give the error's type beside what was said."""
-    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    assert read(json.dumps(error).encode(), "application/json").error_type == "overloaded_error"
-    end = STREAM.index(
-        b"event: content_block_start\ndata: " + json.dumps(block(3, type="server_tool_use"))[:59].encode()
-    )
-    found = read(STREAM[:end] + sse(error))
-    assert found.error_type == "overloaded_error"
-    assert found.text == "Okay, let's check the weather for München 🌦."
-    assert found.finish_reason is None
 
 
 def test_half_characters_never_reach_the_store() -> None:
@@ -334,65 +303,77 @@ def test_half_characters_never_reach_the_store() -> None:
     assert read(stream + sse(delta(0, type="text_delta", text="\udf26b"))).text == "a🌦b"
 
 
-@pytest.mark.parametrize(
-    ("url", "provider"),
-    [
-        (
-            "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/anthropic/models/"
-            "claude-sonnet-4-5@20250929:streamRawPredict",
-            "gcp.vertex_ai",
-        ),
-        ("https://openrouter.ai/api/v1/messages?beta=true", "openrouter"),
-    ],
+VERTEX = (
+    "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/anthropic/models/"
+    "claude-sonnet-4-5@20250929:streamRawPredict"
 )
-def test_other_hosts_of_the_format_are_named(url: str, provider: str) -> None:
-    """The format is read at Vertex AI and at gateways, under the host's provider name."""
-    request = b'{"anthropic_version": "vertex-2023-10-16", "messages": [{"role": "user", "content": "x"}]}'
-    found = facts("POST", url, request=request, response=STREAM, content_type=EVENT_STREAM)
+
+
+def test_vertex_names_the_model_in_the_path() -> None:
+    """Where the body names no model, it is the path's, read and written."""
+    request = b'{"anthropic_version": "vertex-2023-10-16", "stream": true, "messages": []}'
+    found = facts("POST", VERTEX, request=request, response=STREAM, content_type=EVENT_STREAM)
     assert found is not None
-    assert found.provider == provider
+    assert (found.provider, found.model) == ("gcp.vertex_ai", "claude-sonnet-4-5@20250929")
     assert found.text == read(STREAM).text
-    assert found.model == ("claude-sonnet-4-5@20250929" if provider == "gcp.vertex_ai" else None)
+    made = encode_reply(Request(method="POST", url=VERTEX, body=request), None, text="Hi")
+    assert said(made)[0]["message"]["model"] == "claude-sonnet-4-5@20250929"
 
 
-SAMPLES = [json.loads(data) for _, data in sse_events(STREAM)]
-ODD = st.sampled_from(
-    [None, True, -1, 2**70, 1.5, "", "text", "\ud83c", [], ["a", 1], {}, {"type": "text"}, [[]]]
-)
+def asked(**members: object) -> Request:
+    """REQUEST with other members."""
+    return Request(method="POST", url=URL, body=json.dumps({**REQUEST, **members}).encode())
 
 
-def places(value: object, here: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-    """The path of every value inside a JSON value, its own first."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [here, *(place for key, inner in inside for place in places(inner, (*here, key)))]
+def recorded(body: bytes) -> Response:
+    """A recorded stream."""
+    return Response(status=200, headers=(("content-type", EVENT_STREAM),), body=body)
 
 
-def bent(value: object, data: st.DataObject) -> object:
-    """A copy of a JSON value with one to three of its values replaced by odd ones."""
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.sampled_from(places(value)))
-        value = replaced(value, place, data.draw(ODD))
-    return value
+def said(response: Response) -> list[Any]:
+    """The data of a stream's events."""
+    return [json.loads(data) for _, data in sse_events(response.body)]
 
 
-def replaced(value: object, place: tuple[object, ...], new: object) -> object:
-    """A copy of a JSON value with the value at a path replaced."""
-    if not place:
-        return new
-    if isinstance(value, dict):
-        return {k: replaced(v, place[1:], new) if k == place[0] else v for k, v in value.items()}
-    assert isinstance(value, list)
-    return [replaced(v, place[1:], new) if i == place[0] else v for i, v in enumerate(value)]
+def test_an_edit_keeps_every_other_event() -> None:
+    """Thoughts, signatures, the provider's own tool and pings stay as they were; a comment is no event."""
+    body = STREAM.replace(b"event: ping", b": keep-alive\n\nevent: ping")
+    made = said(encode_reply(asked(), recorded(body), tool_input={"city": "Oslo"}))
+    inputs = [one["delta"]["partial_json"] for one in made if one.get("index") == 6 and "delta" in one]
+    assert json.loads("".join(inputs)) == {"city": "Oslo"}
+    after, before = (
+        [one for one in some if "delta" not in one or one.get("index") != 6] for some in (made, EVENTS)
+    )
+    assert after[1:-2] == before[1:-2]
+    message = after[0]["message"]
+    assert message == {**before[0]["message"], "id": message["id"]}
+    usage = after[-2]["usage"]
+    assert usage == {**before[-2]["usage"], "output_tokens": usage["output_tokens"]}
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.data())
-def test_no_json_of_any_shape_raises(data: st.DataObject) -> None:
-    """Whatever stands where the format expects something else, facts and messages come back as UTF-8."""
-    events = bent(SAMPLES, data)
-    events = events if isinstance(events, list) else [events]
-    stream = b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events)
-    found = [*read(stream).reply, *read(json.dumps(bent(WHOLE, data)).encode(), "application/json").reply]
-    found += request_messages("anthropic", json.dumps(bent(REQUEST, data)).encode())
-    for m in found:
-        f"{m.role}{m.name}{m.content}".encode()
+def test_a_providers_own_tool_is_no_call_of_the_agent() -> None:
+    """What the provider ran itself cannot be given another input: its result is in the same reply."""
+    end = EVENTS.index(block(5, type="text", text=""))
+    with pytest.raises(UsageError, match="calls no tool"):
+        encode_reply(asked(), recorded(sse(*EVENTS[:end], *EVENTS[-2:])), tool_input={})
+
+
+def test_a_text_forgets_what_the_recorded_reply_did() -> None:
+    """Cached input stays counted; the search that the recorded reply paid for does not."""
+    begun, *_, ended, _ = said(encode_reply(asked(), recorded(STREAM), text="No."))
+    usage = begun["message"]["usage"]
+    assert usage["cache_read_input_tokens"] == 4000
+    assert "server_tool_use" not in usage
+    assert ended["usage"]["output_tokens"] == 1
+
+
+def test_no_text_is_no_block() -> None:
+    """A turn without text ends by no block at all: an empty one could not be sent back."""
+    assert json.loads(encode_reply(asked(stream=False), None, text="").body)["content"] == []
+
+
+def test_a_system_prompt_is_added() -> None:
+    """Where a request has no system prompt, the edit adds the member."""
+    body = {key: value for key, value in REQUEST.items() if key != "system"}
+    request = Request(method="POST", url=URL, body=json.dumps(body).encode())
+    assert system_edit(request, "New.") == ("system", "New.")

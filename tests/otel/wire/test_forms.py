@@ -12,13 +12,16 @@
    A form without tools says so (`"tools": false`), and has a prompt for a request.
 
 Then this file holds the form to everything else: cuts, errors, edits, any JSON, and writing what it reads.
+What only one provider sends has a file of its own, `test_FORM.py`.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -53,16 +56,18 @@ def sample(name: str) -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "samples" / f"{name}.json").read_text())
 
 
-def ways() -> list[Any]:
+def ways(*, whole: bool = True, names: Sequence[str] = NAMES) -> list[Any]:
     """Each form, whole and by each of its framings, as (name, which of its streams or None)."""
     found = []
-    for name in NAMES:
-        numbers = [None, *range(len(sample(name)["streamed"]))]
+    for name in names:
+        numbers = [*([None] if whole else []), *range(len(sample(name)["streamed"]))]
         found += [pytest.param(name, at, id=f"{name}-{'whole' if at is None else at}") for at in numbers]
     return found
 
 
-each_way = pytest.mark.parametrize(("name", "at"), ways())
+WAY = ("name", "at")
+each_way = pytest.mark.parametrize(WAY, ways())
+each_stream = pytest.mark.parametrize(WAY, ways(whole=False))
 
 
 def has_tools(name: str) -> bool:
@@ -71,9 +76,7 @@ def has_tools(name: str) -> bool:
 
 
 each_with_tools = pytest.mark.parametrize("name", [name for name in NAMES if has_tools(name)])
-each_way_with_tools = pytest.mark.parametrize(
-    ("name", "at"), [one for one in ways() if has_tools(one.values[0])]
-)
+each_way_with_tools = pytest.mark.parametrize(WAY, [one for one in ways() if has_tools(one.values[0])])
 
 
 def asked(name: str, at: int | None) -> Request:
@@ -112,7 +115,10 @@ def answered(name: str, at: int | None) -> Response:
         kind, chunks = "application/json", [dumped(sample(name)["reply"])]
     else:
         kind, chunks = framing(name, at).content_type, framing(name, at).write(events(name))
-    return Response(status=200, headers=(("content-type", kind),), body=b"".join(chunks))
+    body = b"".join(chunks)
+    return Response(
+        status=200, headers=(("content-type", kind),), body=body, chunk_sizes=tuple(map(len, chunks))
+    )
 
 
 def read(request: Request, response: Response | None) -> Facts:
@@ -126,6 +132,11 @@ def read(request: Request, response: Response | None) -> Facts:
     )
     assert found is not None
     return found
+
+
+def calls(found: Facts) -> list[tuple[str | None, Any]]:
+    """The tool calls of a reply, as (name, input)."""
+    return [(one.name, json.loads(one.content)) for one in found.reply if one.kind == "tool_use"]
 
 
 def told(messages: Any) -> list[list[str | None]]:
@@ -186,7 +197,7 @@ def test_an_error_is_written_and_read(name: str, at: int | None, status: int) ->
     assert facts_found.reply == ()
 
 
-@pytest.mark.parametrize(("name", "at"), [one for one in ways() if one.values[1] is not None])
+@each_stream
 def test_an_error_in_a_stream_keeps_what_came_before(name: str, at: int) -> None:
     """A stream that breaks off with an error tells the error, and the text so far."""
     kind, data = sample(name)["stream_error"]
@@ -197,8 +208,11 @@ def test_an_error_in_a_stream_keeps_what_came_before(name: str, at: int) -> None
     found = read(asked(name, at), response)
     assert found.error_type == sample(name)["error_type"]
     assert found.text
+    assert found.finish_reason != sample(name)["told"]["finish_reason"]
 
 
+ENDS = ("end_turn", "stop", "completed", "STOP", "COMPLETE")
+"""How forms name the end of a turn in which nothing is left to do."""
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 
 
@@ -213,6 +227,7 @@ def test_any_text_is_written_and_read_back(name: str, at: int | None, text: str)
     found = read(asked(name, at), made)
     assert (found.text, found.streamed) == (text, at is not None)
     assert {one.kind for one in found.reply} <= {"text"}
+    assert found.finish_reason in ENDS
     assert found.response_model == sample(name)["told"]["model"]
     identity = sample(name)["told"]["response_id"]
     assert identity is None or found.response_id != identity
@@ -233,13 +248,133 @@ def test_any_tool_input_is_written_and_read_back(
     """A tool call's input is replaced where it stands; the rest of the reply stays as it was."""
     made = encode_reply(asked(name, at), answered(name, at), tool_input=given_input, tool="note")
     before, after = read(asked(name, at), answered(name, at)), read(asked(name, at), made)
-    assert [one for one in after.reply if one.kind != "tool_use"] == [
-        one for one in before.reply if one.kind != "tool_use"
+    assert calls(after) == [
+        (named, given_input if named == "note" else value) for named, value in calls(before)
     ]
-    (call,) = (one for one in after.reply if one.kind == "tool_use")
-    assert (call.name, json.loads(call.content)) == ("note", given_input)
+    assert [one for one in after.reply if one.name != "note"] == [
+        one for one in before.reply if one.name != "note"
+    ]
     assert after.finish_reason == before.finish_reason
     assert after.input_tokens == before.input_tokens
+
+
+@each_way_with_tools
+def test_the_recorded_input_leaves_the_reply_as_it_was(name: str, at: int | None) -> None:
+    """An input equal to the recorded one changes nothing but the reply's id, also without the tool's name."""
+    recorded = read(asked(name, at), answered(name, at))
+    first = calls(recorded)[0][1]
+    found = read(asked(name, at), encode_reply(asked(name, at), answered(name, at), tool_input=first))
+    assert replace(found, response_id=None) == replace(recorded, response_id=None)
+
+
+@each_way
+def test_usage_moves_by_what_changed(name: str, at: int | None) -> None:
+    """A text counts for itself alone; an edited call moves the output by its own length."""
+    recorded, counted = answered(name, at), sample(name)["counted"]
+    found = read(asked(name, at), encode_reply(asked(name, at), recorded, text="x" * 4000))
+    assert (found.input_tokens, found.output_tokens) == (counted["input_tokens"], 1000)
+    assert (found.cached_tokens or 0) == counted.get("cached_tokens", 0)
+    if has_tools(name):
+        longer = encode_reply(asked(name, at), recorded, tool_input={"x": "y" * 400}, tool="note")
+        assert 90 < (read(asked(name, at), longer).output_tokens or 0) - counted["output_tokens"] < 110
+
+
+@each_way
+def test_ids_follow_from_request_and_content(name: str, at: int | None) -> None:
+    """Another text, another input or another request has another id, of the same kind."""
+    request, recorded = asked(name, at), answered(name, at)
+    other = replace(request, body=request.body.replace("Zürich".encode(), b"Oslo"))
+    made = [encode_reply(request, recorded, text="a"), encode_reply(request, recorded, text="b")]
+    made.append(encode_reply(other, recorded, text="a"))
+    if has_tools(name):
+        made += [encode_reply(request, recorded, tool_input={"x": x}, tool="note") for x in (2, 3)]
+    ids = [read(request, one).response_id for one in (recorded, *made)]
+    if ids[0] is None:
+        assert set(ids) == {None}
+    else:
+        assert len(set(ids)) == len(ids)
+        kind = re.match(r"[a-z]+[-_]|", ids[0])
+        assert kind is not None
+        assert all((one or "").startswith(kind[0]) for one in ids)
+
+
+@each_way
+def test_headers_are_the_recorded_ones(name: str, at: int | None) -> None:
+    """What the provider sent is kept, but nothing that speaks of the recorded bytes; a chunk is an event."""
+    recorded = answered(name, at)
+    stale = (("content-encoding", "identity"), ("Transfer-Encoding", "chunked"), ("retry-after", "9"))
+    recorded = replace(recorded, headers=(*recorded.headers, ("x-kept", "yes"), *stale))
+    made = encode_reply(asked(name, at), recorded, text="Flug TK-12 ist frei. " * 4)
+    assert made.headers == (*answered(name, at).headers, ("x-kept", "yes"))
+    assert sum(made.chunk_sizes) == len(made.body)
+    assert len(made.chunk_offsets_us) == len(made.chunk_sizes)
+    if at is not None:
+        by = framing(name, at)
+        assert list(made.chunks()) == list(by.write(list(by.read(made.body))))
+
+
+@each_way
+def test_a_text_needs_no_recorded_reply(name: str, at: int | None) -> None:
+    """Where no response came, or an error, or part of one, the text is still a whole answer."""
+    request, recorded = asked(name, at), answered(name, at)
+    cut = replace(recorded, body=recorded.body[: len(recorded.body) // 3], chunk_sizes=())
+    for before in (None, encode_error(request, 529), cut):
+        made = encode_reply(request, before, text="Da.")
+        found = read(request, made)
+        assert (made.status, found.text, found.streamed) == (200, "Da.", at is not None)
+        assert found.finish_reason in ENDS
+        assert (found.input_tokens or 0) > 0
+        assert found.output_tokens == 1
+        assert made.header("x-should-retry") is None
+    named = load(name).REQUEST_ID
+    assert named is None or encode_reply(request, None, text="Da.").header(named)
+
+
+@each_way
+def test_a_reply_given_as_json_comes_as_asked(name: str, at: int | None) -> None:
+    """A whole reply is streamed to who asked for a stream, and says the same; else it stays byte by byte."""
+    whole = answered(name, None)
+    made = encode_body(asked(name, at), answered(name, at), whole.body)
+    found, wanted = read(asked(name, at), made), read(asked(name, None), whole)
+    assert told(found.reply) == told(wanted.reply)
+    assert replace(found, reply=(), streamed=False, model=None) == replace(wanted, reply=(), model=None)
+    if at is None:
+        assert made.body == whole.body
+
+
+@each_way
+def test_a_body_that_its_client_could_not_read_is_refused(name: str, at: int | None) -> None:
+    """Invalid JSON, another form's reply, an error, and a stream for who asked for JSON are no replies."""
+    request = asked(name, at)
+    with pytest.raises(UsageError, match="not valid JSON"):
+        encode_body(request, None, b'{"content": [')
+    for wrong in (b'{"foo": 1}', b"[]", b'{"mind": []}', encode_error(request, 429).body):
+        with pytest.raises(UsageError, match=r"no reply in this provider's format|response holds"):
+            encode_body(request, None, wrong)
+    if at is None:
+        with pytest.raises(UsageError, match="asked for JSON"):
+            encode_body(request, None, answered(name, 0).body)
+
+
+@each_way
+def test_a_reply_without_a_tool_call_has_no_input(name: str, at: int | None) -> None:
+    """An input for a tool that was not called, a text, an error, or no reply at all is refused."""
+    request = asked(name, at)
+    if has_tools(name):
+        with pytest.raises(UsageError, match=r"does not call a tool 'gone'; it calls .*note"):
+            encode_reply(request, answered(name, at), tool_input={}, tool="gone")
+    for before in (encode_reply(request, answered(name, at), text="x"), encode_error(request, 500)):
+        with pytest.raises(UsageError, match="calls no tool"):
+            encode_reply(request, before, tool_input={})
+    with pytest.raises(UsageError, match="no recorded reply"):
+        encode_reply(request, None, tool_input={})
+
+
+@each
+def test_half_a_character_is_refused(name: str) -> None:
+    """Text that UTF-8 cannot hold is a mistake said before anything runs."""
+    with pytest.raises(UsageError, match="not valid Unicode at character 1"):
+        encode_reply(asked(name, None), None, text="a\ud800")
 
 
 @each_way_with_tools
@@ -350,45 +485,145 @@ def bent(value: Any, data: st.DataObject, odd: st.SearchStrategy[Any]) -> Any:
     return value
 
 
-def _anthropic(client: httpx2.Client, streamed: bool) -> str:
+Heard = tuple[str, list[tuple[str, Any]]]
+"""What an SDK gives of a reply: its text, and its tool calls as (name, input)."""
+
+
+def _anthropic(client: httpx2.Client, streamed: bool) -> Heard:
     sdk = anthropic.Anthropic(api_key="none", http_client=client, max_retries=0)
     request: Any = sample("anthropic")["request"]
     if streamed:
         with sdk.messages.stream(**request) as stream:
-            return stream.get_final_text()
-    return sdk.messages.create(**request).content[0].text
+            text, message = "".join(stream.text_stream), stream.get_final_message()
+            assert text == "".join(one.text for one in message.content if one.type == "text")
+    else:
+        message = sdk.messages.create(**request)
+    return (
+        "".join(one.text for one in message.content if one.type == "text"),
+        [(one.name, one.input) for one in message.content if one.type == "tool_use"],
+    )
 
 
-def _chat(client: httpx2.Client, streamed: bool) -> str | None:
+def _chat(client: httpx2.Client, streamed: bool) -> Heard:
     sdk = openai.OpenAI(api_key="none", http_client=client, max_retries=0)
     request: Any = sample("openai_chat")["request"]
+    completion: Any
     if streamed:
         with sdk.chat.completions.stream(**request) as stream:
-            return stream.get_final_completion().choices[0].message.content
-    return sdk.chat.completions.create(**request).choices[0].message.content
+            completion = stream.get_final_completion()
+    else:
+        completion = sdk.chat.completions.create(**request)
+    said, usage = completion.choices[0].message, completion.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    made = [(one.function.name, json.loads(one.function.arguments)) for one in said.tool_calls or []]
+    return said.content or "", made
 
 
-def _responses(client: httpx2.Client, streamed: bool) -> str:
+def _responses(client: httpx2.Client, streamed: bool) -> Heard:
     sdk = openai.OpenAI(api_key="none", http_client=client, max_retries=0)
     request: Any = sample("openai_responses")["request"]
+    response: Any
     if streamed:
         with sdk.responses.stream(**request) as stream:
-            return stream.get_final_response().output_text
-    return sdk.responses.create(**request).output_text
+            response = stream.get_final_response()
+    else:
+        response = sdk.responses.create(**request)
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    made = [one for one in response.output if one.type == "function_call"]
+    return response.output_text, [(one.name, json.loads(one.arguments)) for one in made]
 
 
-SDKS = {"anthropic": _anthropic, "openai_chat": _chat, "openai_responses": _responses}
-"""The unmodified SDKs that are installed for the tests."""
+def _gemini(client: httpx2.Client, streamed: bool) -> Heard:
+    genai: Any = pytest.importorskip("google.genai", reason="google-genai is not installed")
+    request = {"model": "gemini-3-flash", "contents": "Wetter?"}
+    with genai.Client(api_key="none", http_options={"httpx_client": client}) as sdk:
+        if streamed:
+            chunks = list(sdk.models.generate_content_stream(**request))
+        else:
+            chunks = [sdk.models.generate_content(**request)]
+    assert chunks[-1].candidates[0].finish_reason == "STOP"
+    made = [call for one in chunks for call in one.function_calls or ()]
+    return "".join(one.text or "" for one in chunks), [(one.name, one.args) for one in made]
 
 
-@pytest.mark.parametrize(("name", "at"), [one for one in ways() if one.values[0] in SDKS])
-def test_the_sdk_accepts_a_written_text(name: str, at: int | None) -> None:
-    """The provider's own SDK reads a text that we wrote, with no recorded reply to go by."""
-    made = encode_reply(asked(name, at), None, text="Sonne … ☀")
+SDKS: dict[str, Callable[[httpx2.Client, bool], Heard]] = {
+    "anthropic": _anthropic,
+    "openai_chat": _chat,
+    "openai_responses": _responses,
+    "gemini": _gemini,
+}
+"""The unmodified SDKs that take a transport of ours; the others are held in their forms' own files."""
+# An SDK asks for one of the ways in which its API streams.
+each_sdk = pytest.mark.parametrize(WAY, [one for one in ways(names=list(SDKS)) if one.values[1] in (None, 0)])
+
+
+class Chunks(httpx2.SyncByteStream):
+    """A body in given cuts."""
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+
+def heard(name: str, at: int | None, made: Response) -> Heard:
+    """What the SDK makes of a response, got in its cuts."""
     transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(made.status, headers=list(made.headers), content=made.body)
+        lambda _: httpx2.Response(made.status, headers=list(made.headers), stream=Chunks(made.chunks()))
     )
-    assert SDKS[name](httpx2.Client(transport=transport), at is not None) == "Sonne … ☀"
+    return SDKS[name](httpx2.Client(transport=transport), at is not None)
+
+
+SPOKEN = "Flug TK-12 ist frei ✈, Sitz 14A. " * 4
+
+
+@each_sdk
+def test_the_sdk_accepts_a_written_text(name: str, at: int | None) -> None:
+    """The provider's own SDK reads a text that we wrote, in place of a reply and with none to go by."""
+    for recorded in (answered(name, at), None):
+        assert heard(name, at, encode_reply(asked(name, at), recorded, text=SPOKEN)) == (SPOKEN, [])
+
+
+NASTY = {"city": "東京", "nights": 3, "flex": True, "note": 'a "quoted" \\ line\nbreak', "none": None}
+
+
+@each_sdk
+@pytest.mark.parametrize("given_input", [NASTY, {}], ids=["full", "empty"])
+def test_the_sdk_accepts_a_written_input(name: str, at: int | None, given_input: dict[str, Any]) -> None:
+    """The provider's own SDK reads the new input where the call was, and the text beside it."""
+    before = read(asked(name, at), answered(name, at))
+    made = encode_reply(asked(name, at), answered(name, at), tool_input=given_input, tool="note")
+    wanted = [(named, given_input if named == "note" else value) for named, value in calls(before)]
+    assert heard(name, at, made) == (before.text, wanted)
+
+
+@each_sdk
+def test_the_sdk_accepts_a_reply_of_ones_own(name: str, at: int | None) -> None:
+    """The provider's own SDK reads a reply that was given as JSON, by the way that it asked for."""
+    before = read(asked(name, at), answered(name, at))
+    made = encode_body(asked(name, at), None, dumped(sample(name)["reply"]))
+    assert heard(name, at, made) == (before.text, calls(before))
+
+
+@each_sdk
+@pytest.mark.parametrize("status", [429, 500, 529])
+def test_the_sdk_raises_its_own_error(name: str, at: int | None, status: int) -> None:
+    """A fault's status raises the SDK's class for it, with the provider's body and request id."""
+    made = encode_error(asked(name, at), status)
+    assert made.header("retry-after") == ("1" if status == 429 else None)
+    with pytest.raises(Exception, match=str(made.status)) as caught:
+        heard(name, at, made)
+    error: Any = caught.value
+    if name == "gemini":
+        assert (error.code, bool(error.status)) == (made.status, True)
+        return
+    sdk: Any = anthropic if name == "anthropic" else openai
+    wanted = {429: sdk.RateLimitError, 500: sdk.InternalServerError}.get(status, sdk.APIStatusError)
+    assert isinstance(error, wanted)
+    assert error.status_code == made.status == status
+    assert error.body
+    assert error.request_id
 
 
 @each
