@@ -167,25 +167,6 @@ EVENTS: list[dict[str, Any]] = [
     {"type": "message_stop"},
 ]
 STREAM = sse(*EVENTS)
-WHOLE = {
-    "id": "msg_013Zva2CMHLNnXjNJJKqJ2EF",
-    "type": "message",
-    "role": "assistant",
-    "model": "claude-opus-4-1-20250805",
-    "content": [
-        {"type": "text", "text": "Hello! "},
-        {"type": "text", "text": "How are you?"},
-        {
-            "type": "tool_use",
-            "id": "toolu_9",
-            "name": "greet",
-            "input": {"name": "Ada", "deep": {"list": [1, None]}},
-        },
-    ],
-    "stop_reason": "end_turn",
-    "stop_sequence": None,
-    "usage": {"input_tokens": 10, "output_tokens": 12},
-}
 
 
 def client(body: bytes, content_type: str) -> anthropic.Anthropic:
@@ -246,18 +227,6 @@ def test_a_stream_reads_as_the_sdk_accumulates_it() -> None:
     assert found.input_tokens == 30 + 120 + 4000
     assert found.cache_write_1h_tokens == 100
     assert found.error_type is None
-
-
-def test_a_whole_message_reads_as_the_sdk_parses_it() -> None:
-    """Text, tool inputs, ids and usage of a JSON answer equal the SDK's message."""
-    body = json.dumps(WHOLE).encode()
-    final = client(body, "application/json").messages.create(
-        max_tokens=1, model="m", messages=[{"role": "user", "content": "x"}]
-    )
-    found = read(body, "application/json")
-    same_as_sdk(found, final)
-    assert not found.streamed
-    assert found.cached_tokens is None
 
 
 def test_the_request_reads_as_messages_system_first() -> None:

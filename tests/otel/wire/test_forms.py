@@ -575,6 +575,13 @@ def heard(name: str, at: int | None, made: Response) -> Heard:
     return SDKS[name](httpx2.Client(transport=transport), at is not None)
 
 
+@each_sdk
+def test_a_reply_is_read_as_the_sdk_reads_it(name: str, at: int | None) -> None:
+    """Of the same bytes we read the text and the calls that the provider's own SDK reads."""
+    found = read(asked(name, at), answered(name, at))
+    assert heard(name, at, answered(name, at)) == (found.text, calls(found))
+
+
 SPOKEN = "Flug TK-12 ist frei ✈, Sitz 14A. " * 4
 
 

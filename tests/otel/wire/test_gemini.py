@@ -194,14 +194,8 @@ def test_a_blocked_prompt_and_errors_say_why() -> None:
         ),
     )
     assert (blocked.finish_reason, blocked.reply, blocked.output_tokens) == ("SAFETY", (), 0)
-    broken = [
-        chunk({"text": "Moment "}),
-        {"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}},
-    ]
-    for url, body in [(STREAM, sse(broken)), (ARRAY, array(broken))]:
-        found = facts_in(url, answered(url, body))
-        assert (found.error_type, found.text, found.finish_reason) == ("UNAVAILABLE", "Moment ", None)
-    assert facts_in(ARRAY, answered(ARRAY, array(broken[1:]))).error_type == "UNAVAILABLE"
+    broken = [{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}]
+    assert facts_in(ARRAY, answered(ARRAY, array(broken))).error_type == "UNAVAILABLE"
 
 
 def test_arguments_that_arrive_in_pieces_are_put_together() -> None:
@@ -244,8 +238,6 @@ def test_errors_are_google_s(status: int, sent: int, name: str) -> None:
     response = encode_error(asked(STREAM), status)
     assert (response.status, facts_in(STREAM, response).error_type) == (sent, name)
     assert json.loads(response.body)["error"]["code"] == sent
-    with pytest.raises(UsageError, match="calls no tool"):
-        encode_reply(asked(STREAM), response, tool_input={})
 
 
 @pytest.mark.parametrize("member", ["systemInstruction", "system_instruction", None])
