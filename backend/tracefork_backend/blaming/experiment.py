@@ -352,7 +352,7 @@ class _Experiment:
     def ended(self, at: int, fork: Fork) -> None:
         """What the trial did cost is spent."""
         self._ended[fork.run_id] = self._batch[at]
-        self._budget.settle(self._reserved.pop(at), fork.cost_usd, unknown_calls=fork.unpriced)
+        self._budget.settle(self._reserved.pop(at), fork.cost_usd)
 
     def _take(self, request: TrialRequest, fork: Fork) -> None:
         """The trial is in the journal, then in the search."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,33 +45,22 @@ def fork(
     from ..matrices.matrix import matrix, plan
     from ..store import open_store
 
-    edits, grading = edit.asked(), oracle.asked()
+    edits = edit.asked()
+    trials: dict[str, Any] = {"times": times, "tail": tail, "oracle": oracle.asked(), "budget_usd": budget}
     with open_store(store) as opened:
         runs_at = [named_step(opened, ref) for ref in refs]
         if estimate:
-            planned = plan(
-                runs_at,
-                edits,
-                times=times,
-                tail=tail,
-                oracle=grading,
-                budget_usd=budget,
-                agent=start.agent,
-            )
-            view.print_plan(planned, as_json=as_json)
+            view.print_plan(plan(runs_at, edits, agent=start.agent, **trials), as_json=as_json)
             return 0
         single = len(runs_at) * len(edits) * times == 1
         with view.progress(single=single) as on_change:
             made = matrix(
                 runs_at,
                 edits,
-                times=times,
-                tail=tail,
-                oracle=grading,
-                budget_usd=budget,
                 jobs=jobs,
                 store=opened,
                 on_change=on_change,
+                **trials,
                 **start.asked(),
             )
         if not made.forks:

@@ -260,4 +260,4 @@ class _Group:
         place = self._places[at]
         if fork.cost_usd is not None:
             self._dearest[place] = max(self._dearest.get(place, 0.0), fork.cost_usd)
-        self.board.budget.settle(self._reserved.pop(at), fork.cost_usd, unknown_calls=fork.unpriced)
+        self.board.budget.settle(self._reserved.pop(at), fork.cost_usd)

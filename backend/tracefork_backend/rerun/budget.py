@@ -138,7 +138,6 @@ class Budget:
         self._spent = 0.0
         self._reserved = 0.0
         self._running = 0
-        self._unknown = 0
         self._refused = False
 
     @property
@@ -150,11 +149,6 @@ class Budget:
     def reserved_usd(self) -> float:
         """What is set aside for trials that run."""
         return self._reserved
-
-    @property
-    def unknown_calls(self) -> int:
-        """Calls of settled trials whose price is not known."""
-        return self._unknown
 
     @property
     def exhausted(self) -> bool:
@@ -183,13 +177,12 @@ class Budget:
             return True
         return self._spent + self._reserved + usd <= self.limit_usd + _ROUNDING
 
-    def settle(self, reserved_usd: float, spent_usd: float | None, *, unknown_calls: int = 0) -> None:
+    def settle(self, reserved_usd: float, spent_usd: float | None) -> None:
         """Free what was reserved, and book what the trial cost; None if nobody knows."""
         with self._settled:
             self._running -= 1
             self._reserved = max(0.0, self._reserved - reserved_usd) if self._running else 0.0
             self._spent += spent_usd or 0.0
-            self._unknown += unknown_calls
             self._settled.notify_all()
 
     def close(self) -> None:
