@@ -11,7 +11,8 @@
 
    A form without tools says so (`"tools": false`), and has a prompt for a request.
 
-Then this file holds the form to everything else: cuts, errors, edits, any JSON, and writing what it reads.
+Then this file holds the form to everything else: cuts, errors, edits, any JSON, and writing what it reads. An
+SDK that takes a transport of ours is asked in `test_forms_sdks.py`.
 What only one provider sends has a file of its own, `test_FORM.py`.
 """
 
@@ -19,129 +20,41 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import anthropic
-import httpx2
-import openai
 import pytest
+from conversations import (
+    answered,
+    asked,
+    calls,
+    dumped,
+    each,
+    each_stream,
+    each_way,
+    each_way_with_tools,
+    each_with_tools,
+    events,
+    framing,
+    has_tools,
+    read,
+    sample,
+    told,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.exchange import Request, Response
-from tracefork_otel.wire.facts import facts
-from tracefork_otel.wire.forms import FORMS
-from tracefork_otel.wire.framing import Event, Framing
+from tracefork_otel.exchange import Response
+from tracefork_otel.wire.framing import Event
 from tracefork_otel.wire.interface import WireForm
 from tracefork_otel.wire.json_edits import apply_edits
-from tracefork_otel.wire.messages import Asked, Facts, Message, Reply, Usage
+from tracefork_otel.wire.messages import Asked, Message, Reply, Usage
 from tracefork_otel.wire.registry import load, recognise
 from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
 from tracefork_otel.wire.writing import Ids, deltas
-
-NAMES = [form.name for form in FORMS]
-each = pytest.mark.parametrize("name", NAMES)
-
-
-@cache
-def sample(name: str) -> dict[str, Any]:
-    """The conversation of a form."""
-    return json.loads((Path(__file__).parent / "samples" / f"{name}.json").read_text())
-
-
-def ways(*, whole: bool = True, names: Sequence[str] = NAMES) -> list[Any]:
-    """Each form, whole and by each of its framings, as (name, which of its streams or None)."""
-    found = []
-    for name in names:
-        numbers = [*([None] if whole else []), *range(len(sample(name)["streamed"]))]
-        found += [pytest.param(name, at, id=f"{name}-{'whole' if at is None else at}") for at in numbers]
-    return found
-
-
-WAY = ("name", "at")
-each_way = pytest.mark.parametrize(WAY, ways())
-each_stream = pytest.mark.parametrize(WAY, ways(whole=False))
-
-
-def has_tools(name: str) -> bool:
-    """Whether the form has tools, and turns to speak of them in."""
-    return sample(name).get("tools", True)
-
-
-each_with_tools = pytest.mark.parametrize("name", [name for name in NAMES if has_tools(name)])
-each_way_with_tools = pytest.mark.parametrize(WAY, [one for one in ways() if has_tools(one.values[0])])
-
-
-def asked(name: str, at: int | None) -> Request:
-    """The request of the sample, as the way asks for it."""
-    given = sample(name)
-    if at is None:
-        return Request(method="POST", url=given["url"], body=dumped(given["request"]))
-    one = given["streamed"][at]
-    return Request(method="POST", url=one["url"], body=dumped(given["request"] | one["request"]))
-
-
-def dumped(value: Any) -> bytes:
-    """The JSON as a client sends it."""
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def framing(name: str, at: int) -> Framing:
-    """How the reply of that way is streamed."""
-    request = asked(name, at)
-    found = load(name).streams(request.url, json.loads(request.body))
-    assert found is not None
-    return found
-
-
-def events(name: str) -> list[Event]:
-    """The events of the sample's stream."""
-    return [
-        Event(kind, data.encode() if isinstance(data, str) else dumped(data))
-        for kind, data in sample(name)["stream"]
-    ]
-
-
-def answered(name: str, at: int | None) -> Response:
-    """The sample's reply, as it was asked for."""
-    if at is None:
-        kind, chunks = "application/json", [dumped(sample(name)["reply"])]
-    else:
-        kind, chunks = framing(name, at).content_type, framing(name, at).write(events(name))
-    body = b"".join(chunks)
-    return Response(
-        status=200, headers=(("content-type", kind),), body=body, chunk_sizes=tuple(map(len, chunks))
-    )
-
-
-def read(request: Request, response: Response | None) -> Facts:
-    """The facts of an exchange."""
-    found = facts(
-        request.method,
-        request.url,
-        request=request.body,
-        response=None if response is None else response.body,
-        content_type=None if response is None else response.header("content-type"),
-    )
-    assert found is not None
-    return found
-
-
-def calls(found: Facts) -> list[tuple[str | None, Any]]:
-    """The tool calls of a reply, as (name, input)."""
-    return [(one.name, json.loads(one.content)) for one in found.reply if one.kind == "tool_use"]
-
-
-def told(messages: Any) -> list[list[str | None]]:
-    """Messages as in a sample."""
-    return [[one.role, one.kind, one.name, one.content] for one in messages]
 
 
 @each
@@ -483,154 +396,6 @@ def bent(value: Any, data: st.DataObject, odd: st.SearchStrategy[Any]) -> Any:
         at = data.draw(st.integers(0, len(value) - 1))
         return [*value[:at], bent(value[at], data, odd), *value[at + 1 :]]
     return value
-
-
-Heard = tuple[str, list[tuple[str, Any]]]
-"""What an SDK gives of a reply: its text, and its tool calls as (name, input)."""
-
-
-def _anthropic(client: httpx2.Client, streamed: bool) -> Heard:
-    sdk = anthropic.Anthropic(api_key="none", http_client=client, max_retries=0)
-    request: Any = sample("anthropic")["request"]
-    if streamed:
-        with sdk.messages.stream(**request) as stream:
-            text, message = "".join(stream.text_stream), stream.get_final_message()
-            assert text == "".join(one.text for one in message.content if one.type == "text")
-    else:
-        message = sdk.messages.create(**request)
-    return (
-        "".join(one.text for one in message.content if one.type == "text"),
-        [(one.name, one.input) for one in message.content if one.type == "tool_use"],
-    )
-
-
-def _chat(client: httpx2.Client, streamed: bool) -> Heard:
-    sdk = openai.OpenAI(api_key="none", http_client=client, max_retries=0)
-    request: Any = sample("openai_chat")["request"]
-    completion: Any
-    if streamed:
-        with sdk.chat.completions.stream(**request) as stream:
-            completion = stream.get_final_completion()
-    else:
-        completion = sdk.chat.completions.create(**request)
-    said, usage = completion.choices[0].message, completion.usage
-    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
-    made = [(one.function.name, json.loads(one.function.arguments)) for one in said.tool_calls or []]
-    return said.content or "", made
-
-
-def _responses(client: httpx2.Client, streamed: bool) -> Heard:
-    sdk = openai.OpenAI(api_key="none", http_client=client, max_retries=0)
-    request: Any = sample("openai_responses")["request"]
-    response: Any
-    if streamed:
-        with sdk.responses.stream(**request) as stream:
-            response = stream.get_final_response()
-    else:
-        response = sdk.responses.create(**request)
-    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
-    made = [one for one in response.output if one.type == "function_call"]
-    return response.output_text, [(one.name, json.loads(one.arguments)) for one in made]
-
-
-def _gemini(client: httpx2.Client, streamed: bool) -> Heard:
-    genai: Any = pytest.importorskip("google.genai", reason="google-genai is not installed")
-    request = {"model": "gemini-3-flash", "contents": "Wetter?"}
-    with genai.Client(api_key="none", http_options={"httpx_client": client}) as sdk:
-        if streamed:
-            chunks = list(sdk.models.generate_content_stream(**request))
-        else:
-            chunks = [sdk.models.generate_content(**request)]
-    assert chunks[-1].candidates[0].finish_reason == "STOP"
-    made = [call for one in chunks for call in one.function_calls or ()]
-    return "".join(one.text or "" for one in chunks), [(one.name, one.args) for one in made]
-
-
-SDKS: dict[str, Callable[[httpx2.Client, bool], Heard]] = {
-    "anthropic": _anthropic,
-    "openai_chat": _chat,
-    "openai_responses": _responses,
-    "gemini": _gemini,
-}
-"""The unmodified SDKs that take a transport of ours; the others are held in their forms' own files."""
-# An SDK asks for one of the ways in which its API streams.
-each_sdk = pytest.mark.parametrize(WAY, [one for one in ways(names=list(SDKS)) if one.values[1] in (None, 0)])
-
-
-class Chunks(httpx2.SyncByteStream):
-    """A body in given cuts."""
-
-    def __init__(self, chunks: Sequence[bytes]) -> None:
-        self._chunks = chunks
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._chunks)
-
-
-def heard(name: str, at: int | None, made: Response) -> Heard:
-    """What the SDK makes of a response, got in its cuts."""
-    transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(made.status, headers=list(made.headers), stream=Chunks(made.chunks()))
-    )
-    return SDKS[name](httpx2.Client(transport=transport), at is not None)
-
-
-@each_sdk
-def test_a_reply_is_read_as_the_sdk_reads_it(name: str, at: int | None) -> None:
-    """Of the same bytes we read the text and the calls that the provider's own SDK reads."""
-    found = read(asked(name, at), answered(name, at))
-    assert heard(name, at, answered(name, at)) == (found.text, calls(found))
-
-
-SPOKEN = "Flug TK-12 ist frei ✈, Sitz 14A. " * 4
-
-
-@each_sdk
-def test_the_sdk_accepts_a_written_text(name: str, at: int | None) -> None:
-    """The provider's own SDK reads a text that we wrote, in place of a reply and with none to go by."""
-    for recorded in (answered(name, at), None):
-        assert heard(name, at, encode_reply(asked(name, at), recorded, text=SPOKEN)) == (SPOKEN, [])
-
-
-NASTY = {"city": "東京", "nights": 3, "flex": True, "note": 'a "quoted" \\ line\nbreak', "none": None}
-
-
-@each_sdk
-@pytest.mark.parametrize("given_input", [NASTY, {}], ids=["full", "empty"])
-def test_the_sdk_accepts_a_written_input(name: str, at: int | None, given_input: dict[str, Any]) -> None:
-    """The provider's own SDK reads the new input where the call was, and the text beside it."""
-    before = read(asked(name, at), answered(name, at))
-    made = encode_reply(asked(name, at), answered(name, at), tool_input=given_input, tool="note")
-    wanted = [(named, given_input if named == "note" else value) for named, value in calls(before)]
-    assert heard(name, at, made) == (before.text, wanted)
-
-
-@each_sdk
-def test_the_sdk_accepts_a_reply_of_ones_own(name: str, at: int | None) -> None:
-    """The provider's own SDK reads a reply that was given as JSON, by the way that it asked for."""
-    before = read(asked(name, at), answered(name, at))
-    made = encode_body(asked(name, at), None, dumped(sample(name)["reply"]))
-    assert heard(name, at, made) == (before.text, calls(before))
-
-
-@each_sdk
-@pytest.mark.parametrize("status", [429, 500, 529])
-def test_the_sdk_raises_its_own_error(name: str, at: int | None, status: int) -> None:
-    """A fault's status raises the SDK's class for it, with the provider's body and request id."""
-    made = encode_error(asked(name, at), status)
-    assert made.header("retry-after") == ("1" if status == 429 else None)
-    with pytest.raises(Exception, match=str(made.status)) as caught:
-        heard(name, at, made)
-    error: Any = caught.value
-    if name == "gemini":
-        assert (error.code, bool(error.status)) == (made.status, True)
-        return
-    sdk: Any = anthropic if name == "anthropic" else openai
-    wanted = {429: sdk.RateLimitError, 500: sdk.InternalServerError}.get(status, sdk.APIStatusError)
-    assert isinstance(error, wanted)
-    assert error.status_code == made.status == status
-    assert error.body
-    assert error.request_id
 
 
 @each
