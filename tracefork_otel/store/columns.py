@@ -1,6 +1,7 @@
 """The columns of the store's tables, each told once: segments, live tables, WALs and tapes follow from these.
 
-A new field of an exchange is a field of `exchange.Ending` and a line of `EXCHANGES`.
+A new field of an exchange is a field of `exchange.Ending` and an `optional` line of `EXCHANGES`: segments of
+earlier versions lack it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@
    a tool, whole and as a stream, and what is to be read of it (`said`, `told`, `counted`); an error in a
    stream.
 
-   A form without tools says so (`"tools": false`), and has a prompt for a request.
+   A form without tools says so (`"tools": false`), and has a prompt for a request; one without streams has
+   `"streamed": []` and `"stream": []`, and no `FRAMINGS`. A request names its model, in its body or its path,
+   and a reply counts its tokens.
 
 Then this file holds the form to everything else: cuts, errors, edits, any JSON, and writing what it reads. An
 SDK that takes a transport of ours is asked in `test_forms_sdks.py`.
