@@ -14,7 +14,8 @@ from typing import Any
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
-from tracefork_otel.store.wal import exchanges_of, read_wal, wal_files
+from tracefork_otel.store.wal import wal_files
+from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BOOT = REPOSITORY / "tracefork_otel" / "boot"

@@ -11,7 +11,8 @@ import pytest
 from e2e.command import asking
 from tracefork_backend.simulate import ModelServer
 
-from tracefork_otel.store.wal import read_wal, wal_files
+from tracefork_otel.store.wal import wal_files
+from tracefork_otel.store.wal_reading import read_wal
 
 RULES = r"""
 salt = "a salt of our own"

@@ -27,7 +27,8 @@ def open_run(store: Path) -> tuple[int, int, int] | None:
 
 
 def _open_root(paths: Sequence[Path]) -> tuple[int, int, int] | None:
-    from ..store.wal import is_live, read_wal
+    from ..store.wal import is_live
+    from ..store.wal_reading import read_wal
 
     paths = [path for path in paths if path.suffix == ".wal"]
     if not any(is_live(path) for path in paths):

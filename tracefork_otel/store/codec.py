@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from operator import attrgetter
 from struct import Struct
@@ -56,6 +56,8 @@ def frame(header: Mapping[str, object], bodies: Sequence[bytes] = ()) -> list[by
 
 _Key: TypeAlias = tuple[str, Callable[[Any], Any], object]
 """A key of a header, what reads its value from a record, and the value at which it is left out."""
+_Place: TypeAlias = tuple[str, str, Callable[[Any], Any]]
+"""The part and the name of the field that a value of a header is, and what restores it."""
 
 
 def _defaults(cls: type) -> dict[str, object]:
@@ -95,6 +97,10 @@ _END_KEYS = _layout(
 )
 _RESPONSE_KEYS = _layout(
     {key: columns for key, columns in _ENDS.items() if columns[0].at[0] == "response"}, {}
+)
+_START_PLACES, _END_PLACES = (
+    [(key, [(*column.at, column.type.restored) for column in columns]) for key, columns in keyed.items()]
+    for keyed in (_STARTS, _ENDS)
 )
 
 
@@ -154,14 +160,14 @@ def decode(header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes]) 
     return _CLASSES[kind](**known), False
 
 
-def _read(header: Mapping[str, Any], keyed: Mapping[str, Sequence[Column]]) -> Parts:
+def _read(header: Mapping[str, Any], keyed: Iterable[tuple[str, list[_Place]]]) -> Parts:
     parts: Parts = {"": {}, "request": {}, "response": {}}
-    for key, columns in keyed.items():
-        if key in header:
-            values = header[key] if len(columns) > 1 else (header[key],)
-            for column, value in zip(columns, values, strict=True):
-                part, leaf = column.at
-                parts[part][leaf] = column.type.restored(value)
+    for key, places in keyed:
+        if key not in header:
+            continue
+        values = (header[key],) if len(places) == 1 else header[key]
+        for (part, leaf, restored), value in zip(places, values, strict=True):
+            parts[part][leaf] = restored(value)
     return parts
 
 
@@ -177,13 +183,13 @@ def _decode_start(
         body = restore(slots.get(base, b""), prefix, suffix, bytes(bodies[:middle]))
         if target >= 0:
             slots[target] = body
-    parts = _read(header, _STARTS)
+    parts = _read(header, _START_PLACES)
     request = Request(body=body, **parts["request"])
     return ExchangeStarted(request=request, request_complete=header["whole"], **parts[""]), lost
 
 
 def _decode_end(header: dict[str, Any], bodies: memoryview) -> ExchangeEnded:
-    parts = _read(header, _ENDS)
+    parts = _read(header, _END_PLACES)
     response, size = None, 0
     if parts["response"]:
         size = header["body"]

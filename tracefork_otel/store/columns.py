@@ -7,7 +7,7 @@ earlier versions lack it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
@@ -46,9 +46,9 @@ class Type:
     encoding: str | None = None
     """How Parquet lays it out where not as a dictionary; None: plainly."""
 
-    def held(self, value: object) -> Any:
-        """Return the value as a table holds it; a value that does not fit its column is dealt with here."""
-        return to_json(value) if self.json and value is not None else value
+    def held(self, values: list[Any]) -> list[Any]:
+        """Return values as a table holds them; a value that does not fit its column is dealt with here."""
+        return [None if value is None else to_json(value) for value in values] if self.json else values
 
     def read(self, held: Any) -> Any:
         """Return the value that a table holds as records have it."""
@@ -104,14 +104,13 @@ class Column:
         part, _, leaf = (self.path or self.name).rpartition(".")
         object.__setattr__(self, "at", (part, leaf))
 
-    @property
-    def reads(self) -> Callable[[Any], Any]:
-        """Reads it from a record; None where the record lacks the part."""
+    def values(self, records: Sequence[Any]) -> list[Any]:
+        """Return what the records have; None for those that lack the part."""
         part, leaf = self.at
         if part != "response":
-            return attrgetter(self.path or self.name)
+            return list(map(attrgetter(self.path or self.name), records))
         read = attrgetter(leaf)
-        return lambda record: None if record.response is None else read(record.response)
+        return [None if one.response is None else read(one.response) for one in records]
 
     @property
     def ends(self) -> str:

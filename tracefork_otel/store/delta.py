@@ -93,10 +93,6 @@ class Recent:
         self._order: list[int] = list(range(slots))
         """Slots, the one used last first."""
 
-    def body(self, slot: int) -> bytes:
-        """The body in a slot; empty for -1 and for a slot that holds none."""
-        return (self._bodies[slot] or b"") if slot >= 0 else b""
-
     def choose(self, body: bytes, conversation: str) -> Delta:
         """The delta of `body` against the best base; nothing changes until `keep`."""
         if not _SMALLEST <= len(body) <= _SLOT_BYTES:

@@ -73,21 +73,17 @@ class Rows:
         data, final = self._chunks.settle()
         self._exchanges.sort(key=lambda row: (row[0].trace_id, row[0].started_ns, row[0].span_id))
         self._spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
-        exchanges: Columns = {}
         bodies = [
             request.columns("request", final) | (response.columns("response", final) if response else {})
             for _, request, response in self._exchanges
         ]
+        exchanges: Columns = {}
         for column in EXCHANGES:
             if column.name in BODY_COLUMNS:
                 exchanges[column.name] = [body.get(column.name) for body in bodies]
             else:
-                read, held = column.reads, column.type.held
-                exchanges[column.name] = [held(read(exchange)) for exchange, _, _ in self._exchanges]
-        spans = {
-            column.name: [column.type.held(getattr(span, column.name)) for span in self._spans]
-            for column in SPANS
-        }
+                exchanges[column.name] = column.type.held(column.values([row[0] for row in self._exchanges]))
+        spans = {column.name: column.type.held(column.values(self._spans)) for column in SPANS}
         text = [piece if _is_text(piece) else None for piece in data]
         binary = [piece if kept is None else None for piece, kept in zip(data, text, strict=True)]
         chunks: Columns = {"no": list(range(len(data))), "text": text, "data": binary}

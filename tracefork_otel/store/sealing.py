@@ -12,6 +12,7 @@ from ..errors import StoreError
 from . import manifest, segment, wal
 from .manifest import SegmentEntry
 from .rows import Rows, read_storing
+from .wal_reading import check, exchanges_of
 
 _ORPHAN_SECONDS = 3600
 """Files of a segment that no manifest names are left over from a crash if they are older than this."""
@@ -64,7 +65,7 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
 def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
     rows = Rows()
     contents, bodies = read_storing(paths, rows)
-    exchanges, spans, processes, notes = wal.exchanges_of(contents)
+    exchanges, spans, processes, notes = exchanges_of(contents)
     if not (exchanges or spans or processes or notes):
         return None
     for exchange in exchanges:
@@ -121,7 +122,7 @@ def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     readable: list[Path] = []
     for path in paths:
         try:
-            wal.check(path)
+            check(path)
             readable.append(path)
         except StoreError as error:
             # One that is gone was sealed by somebody else meanwhile.

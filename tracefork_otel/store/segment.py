@@ -210,13 +210,6 @@ def iter_exchanges(
         yield exchange_of(row, chunks.body, chunks.name)
 
 
-def read_spans(
-    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
-) -> list[SpanRecord]:
-    """The spans of a segment, without those of exchanges; raises StoreError if the file cannot be read."""
-    return read_records(store, entry, trace_ids=trace_ids)[0]
-
-
 def read_records(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
 ) -> tuple[list[SpanRecord], list[ProcessStarted], list[Note]]:

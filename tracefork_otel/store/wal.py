@@ -20,22 +20,7 @@ from ..errors import StoreError
 from . import codec as form
 from .delta import Delta, Recent
 from .records import ExchangeEnded, ExchangeStarted, ProcessStarted, Record, Rotated, SpanRecord
-from .wal_reading import NAME, Keep, WalContents, check, exchanges_of, read_wal
-
-__all__ = [
-    "ROTATE_BYTES",
-    "Keep",
-    "Wal",
-    "WalContents",
-    "check",
-    "exchanges_of",
-    "is_live",
-    "let_go",
-    "process_of",
-    "read_wal",
-    "take",
-    "wal_files",
-]
+from .wal_reading import NAME
 
 ROTATE_BYTES = 64 * 1024 * 1024
 _MAX_RECORD = 0x7FFFF000

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from zlib import crc32
 
 from ..errors import StoreError, newer_format
@@ -260,40 +260,28 @@ class _Joined:
         return exchanges, spans, list(self._processes.values()), self._notes
 
     def _exchange(self, key: _Key, started: ExchangeStarted) -> Exchange:
-        exchange = Exchange(
+        ended, request, damage = self._ended.get(key), started.request, self._damage.get(key)
+        told: dict[str, Any] = {"name": started.name, "ended_ns": None}
+        if ended is not None:
+            told = {name: getattr(ended, name) for name in _ENDING}
+            told["name"] = ended.name or started.name
+            if ended.request_body is not None:
+                request, damage = replace(request, body=ended.request_body), None
+        elif not started.request_complete:
+            damage = damage or "the request was still being sent"
+        return Exchange(
             trace_id=started.trace_id,
             span_id=started.span_id,
             parent_span_id=started.parent_span_id,
             process_id=key[0],
             seq=started.seq,
             started_ns=started.started_ns,
-            ended_ns=None,
-            request=started.request,
-            name=started.name,
-            service=started.service,
-            replayed=started.replayed,
-            damage=self._damage.get(key),
-        )
-        ended = self._ended.get(key)
-        if ended is None:
-            if started.request_complete:
-                return exchange
-            return replace(exchange, damage=exchange.damage or "the request was still being sent")
-        request = started.request
-        if ended.request_body is not None:
-            request = replace(request, body=ended.request_body)
-        told = {name: getattr(ended, name) for name in _ENDING}
-        return replace(
-            exchange,
-            **told,
-            ended_ns=ended.ended_ns,
             request=request,
-            outcome=ended.outcome,
-            replayed=started.replayed or ended.replayed,
-            name=ended.name or started.name,
-            damage=exchange.damage if ended.request_body is None else None,
+            service=started.service,
+            damage=damage,
+            **{**told, "replayed": started.replayed or told.get("replayed", False)},
         )
 
 
-_ENDING = {field.name for field in fields(Ending)} - {"name", "replayed"}
-"""What an end alone tells."""
+_ENDING = ("ended_ns", "outcome", *(field.name for field in fields(Ending)))
+"""What an end tells."""

@@ -239,10 +239,12 @@ def _exchange_record(
             "http_version": response.http_version,
         }
         record["response_headers"] = response.headers
-    record |= {column.name: value for column in _SET if (value := column.reads(exchange)) not in (None, "")}
+    record |= {
+        column.name: value for column in _SET if (value := getattr(exchange, column.name)) not in (None, "")
+    }
     record |= {"trace_id": exchange.trace_id} if exchange.trace_id != run_id else {}
     record |= {"replayed": True} if exchange.replayed else {}
-    return record | {column.name: column.reads(exchange) for column in _ALWAYS}
+    return record | {column.name: getattr(exchange, column.name) for column in _ALWAYS}
 
 
 def _placed(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:

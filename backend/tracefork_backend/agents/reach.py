@@ -13,7 +13,8 @@ from typing import Any
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.store.records import Note, ProcessStarted
-from tracefork_otel.store.wal import read_wal, wal_files
+from tracefork_otel.store.wal import wal_files
+from tracefork_otel.store.wal_reading import read_wal
 
 _NAME_LENGTH = 60
 

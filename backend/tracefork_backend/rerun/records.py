@@ -10,7 +10,8 @@ from typing import Any
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.match import Cause, Explanation
 from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
-from tracefork_otel.store.wal import exchanges_of, read_wal, wal_files
+from tracefork_otel.store.wal import wal_files
+from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
 REFUSED = "tracefork_otel.Drift"
 """The error type of a request that was refused here."""

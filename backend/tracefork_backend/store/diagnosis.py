@@ -10,6 +10,7 @@ from pathlib import Path
 from tracefork_otel.errors import StoreError
 from tracefork_otel.settings import DEFAULT_STORE
 from tracefork_otel.store import manifest, segment, wal
+from tracefork_otel.store.wal_reading import read_wal
 
 from . import compacting
 from .snapshot import why_spoiled
@@ -145,7 +146,7 @@ def _wal_states(path: Path) -> Iterator[WalState]:
     for file in wal.wal_files(path):
         live = wal.is_live(file)
         try:
-            contents = wal.read_wal(file, keep=lambda record, side, body: b"")
+            contents = read_wal(file, keep=lambda record, side, body: b"")
         except StoreError:
             # Named among the files.
             continue

@@ -13,6 +13,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.store import segment, wal
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted
 from tracefork_otel.store.rows import Rows, StoredBody
+from tracefork_otel.store.wal_reading import Keep, WalContents, exchanges_of, read_wal
 
 from . import facts as known_facts
 
@@ -70,16 +71,16 @@ def exchanges(wals: Sequence[Path], trace_id: str) -> list[Exchange]:
             return b"" if record.span_id in others else body
 
         contents = _contents(list(files), keep, [])
-        found += [exchange for exchange in wal.exchanges_of(contents)[0] if exchange.trace_id == trace_id]
+        found += [exchange for exchange in exchanges_of(contents)[0] if exchange.trace_id == trace_id]
     return found
 
 
-def _contents(paths: Sequence[Path], keep: wal.Keep, problems: list[str]) -> list[wal.WalContents]:
+def _contents(paths: Sequence[Path], keep: Keep, problems: list[str]) -> list[WalContents]:
     """The WALs that are still there and can be read."""
-    found: list[wal.WalContents] = []
+    found: list[WalContents] = []
     for path in paths:
         try:
-            found.append(wal.read_wal(path, keep=keep))
+            found.append(read_wal(path, keep=keep))
         except StoreError as error:
             # One that is gone was sealed meanwhile.
             if path.exists():
@@ -102,7 +103,7 @@ class _Tail:
     def read(self, paths: Sequence[Path], problems: list[str]) -> list[dict[str, Any]]:
         """Everything is in the rows; the facts of the exchanges come back."""
         contents = _contents(paths, self._keep, problems)
-        exchanges, spans, processes, notes = wal.exchanges_of(contents)
+        exchanges, spans, processes, notes = exchanges_of(contents)
         facts: list[dict[str, Any]] = []
         for exchange in exchanges:
             asked = self._stored.get((exchange.span_id, "request"))

@@ -12,7 +12,7 @@ import pytest
 from drawn import FIXED, HERE, run
 
 from tracefork_otel.store.records import Note
-from tracefork_otel.store.wal import read_wal
+from tracefork_otel.store.wal_reading import read_wal
 
 
 @pytest.mark.parametrize("seed", ["", "np.random.seed(7)"])

@@ -20,7 +20,8 @@ from tracefork_backend.simulate import ModelServer
 from tracefork_otel import TraceforkSpanExporter, TraceforkSpanProcessor, log
 from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.records import SpanRecord
-from tracefork_otel.store.wal import read_wal, wal_files
+from tracefork_otel.store.wal import wal_files
+from tracefork_otel.store.wal_reading import read_wal
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +252,9 @@ with trace.get_tracer("agent").start_as_current_span("mine") as span, httpx2.Cli
     for path in paths:
         assert sealing.seal(tmp_path, [path])
     (root,) = [
-        span for entry in manifest.load(tmp_path).segments for span in segment.read_spans(tmp_path, entry)
+        span
+        for entry in manifest.load(tmp_path).segments
+        for span in segment.read_records(tmp_path, entry)[0]
     ]
     assert root.ended_ns is not None
     assert root.attributes["late"] is True

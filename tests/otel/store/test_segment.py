@@ -34,11 +34,11 @@ from tracefork_otel.store.rows import Rows
 from tracefork_otel.store.segment import (
     read_exchanges,
     read_records,
-    read_spans,
     tables_of,
     write_segment,
 )
-from tracefork_otel.store.wal import Wal, exchanges_of, read_wal, wal_files
+from tracefork_otel.store.wal import Wal, wal_files
+from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
 
 def encode(
@@ -288,7 +288,7 @@ def test_a_missing_or_truncated_file_is_named(tmp_path: Path, spoil: Callable[[P
     entry = sealed(tmp_path)
     spoil(entry.file(tmp_path, "chunks"))
     assert all(f"{entry.id}.chunks.parquet" in str(item.damage) for item in read_exchanges(tmp_path, entry))
-    for kind, read in (("exchanges", read_exchanges), ("spans", read_spans)):
+    for kind, read in (("exchanges", read_exchanges), ("spans", read_records)):
         spoil(entry.file(tmp_path, kind))
         with pytest.raises(StoreError, match=rf"{entry.id}\.{kind}\.parquet"):
             read(tmp_path, entry)

@@ -22,7 +22,8 @@ from wal_samples import bodies, exchange_records, joined, process, write_convers
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.store import manifest, sealing, segment
-from tracefork_otel.store.wal import Wal, exchanges_of, is_live, read_wal, wal_files
+from tracefork_otel.store.wal import Wal, is_live, wal_files
+from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
 ACK = struct.Struct("<16s32s32s")
 """Span id and both digests: what a writer knows to be safe."""
@@ -276,12 +277,12 @@ def test_a_store_that_is_read_only(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 import pyarrow.parquet
-from tracefork_otel.store import sealing, wal
+from tracefork_otel.store import sealing, wal, wal_reading
 os.chdir(sys.argv[1])
 os.setuid(65534)
 store = Path(".")
 report = sealing.seal_dead(store)
-exchanges = wal.exchanges_of([wal.read_wal(path) for path in wal.wal_files(store)])[0]
+exchanges = wal_reading.exchanges_of([wal_reading.read_wal(path) for path in wal.wal_files(store)])[0]
 print(len(report.problems), report.sealed, len(exchanges))
 """
     output = subprocess.run(

@@ -27,7 +27,8 @@ from tracefork_otel.exchange import Request
 from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.codec import MAGIC
 from tracefork_otel.store.records import ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
-from tracefork_otel.store.wal import Wal, exchanges_of, is_live, read_wal, wal_files
+from tracefork_otel.store.wal import Wal, is_live, wal_files
+from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
 ROOT = SpanRecord(
     trace_id=TRACE,
