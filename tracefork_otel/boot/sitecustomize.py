@@ -13,7 +13,10 @@ def _boot():
     if not os.environ.get("TRACEFORK_MODE"):
         return
     try:
-        from tracefork_otel.launch import boot
+        try:
+            from tracefork_otel.launch import boot
+        except ImportError:
+            from tracefork_otel._launch import boot  # where it was in version 0.1.0 of the agent's package
     except ImportError as error:
         _absent(error)
         return

@@ -12,7 +12,7 @@ from .codings import decode_body
 from .framing import framing_of
 from .json_values import clean, loads, mapping, string
 from .messages import Facts, Message, Reply
-from .registry import host_of, load, place, recognise
+from .registry import host_of, load, place, recognise, unless_failed
 
 if TYPE_CHECKING:
     from ..exchange import Exchange, Response
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def request_messages(form: str | None, body: bytes) -> tuple[Message, ...]:
     """Return a request of the form of this name as messages, system first; empty if it is not understood."""
     request = loads(body) if form is not None else None
-    return load(form).read_request(request).messages if form is not None and isinstance(request, dict) else ()
+    if form is None or not isinstance(request, dict):
+        return ()
+    return unless_failed(form, lambda: load(form).read_request(request).messages) or ()
 
 
 def facts(
@@ -39,7 +41,10 @@ def facts(
     model = call.model or string(mapping(loads(request)).get("model"))
     if model is None and host_of(place(url)[0]) is None:
         return None
-    reply, streamed = read_response(load(call.form), response, content_type)
+    read = unless_failed(call.form, lambda: read_response(load(call.form), response, content_type))
+    if read is None:
+        return None
+    reply, streamed = read
     return Facts(
         form=call.form,
         provider=call.provider,

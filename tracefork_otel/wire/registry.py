@@ -9,24 +9,35 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
+from ..errors import UsageError
 from .forms import FORMS, Form, Path
 from .hosts import HOSTS, Host
 from .json_places import outermost_string
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .interface import WireForm
 
+T = TypeVar("T")
 GROUP = "tracefork.wire"
 _LOG = logging.getLogger("tracefork_otel")
 
+_failed: dict[str, str] = {}
+"""Forms of plugins that failed in this process, each with the reason."""
 _KEY = b'"model"'
 _LONGEST = 200
 """Characters of a model's name: what is longer is none."""
+
+
+class FormFailed(UsageError):
+    """A wire form that a package brings cannot be used."""
 
 
 class Call(NamedTuple):
@@ -125,9 +136,50 @@ def base_urls() -> dict[str, str]:
 
 
 def load(form: str) -> WireForm:
-    """Return the module of the form of this name."""
+    """Return the module of the form of this name; raise FormFailed where a plugin's cannot be imported."""
     module = next(row.module for row in registered().forms if row.name == form)
-    return cast("WireForm", import_module(module))
+    if is_built_in(form):
+        return cast("WireForm", import_module(module))
+    try:
+        return cast("WireForm", import_module(module))
+    except (Exception, SystemExit) as error:
+        raise left_out(form, error) from error
+
+
+def is_built_in(form: str) -> bool:
+    """Return whether the form of this name is one of ours."""
+    return any(form == row.name for row in FORMS)
+
+
+def left_out(form: str, error: BaseException) -> FormFailed:
+    """Return the error that a plugin's form comes to by failing; warn of it, once."""
+    why = f"the wire form {form}, which a package brings by {GROUP}, fails: {type(error).__name__}: {error}"
+    if form not in _failed:
+        _failed[form] = why
+        _LOG.warning("%s; its calls are recorded, but not read: mend or remove the package", why)
+    return FormFailed(why)
+
+
+def unless_failed(form: str, read: Callable[[], T]) -> T | None:
+    """Return what is read, None where the form is a package's and fails: that is warned of, once."""
+    try:
+        return read()
+    except FormFailed:
+        return None
+    except Exception as error:
+        if is_built_in(form):
+            raise
+        left_out(form, error)
+        return None
+
+
+def refused() -> tuple[tuple[str, str], ...]:
+    """Return the plugins and their forms that are left out, each with the reason; imports those forms."""
+    for form in registered().forms:
+        if not is_built_in(form.name):
+            with suppress(FormFailed):
+                load(form.name)
+    return (*registered().refused, *_failed.items())
 
 
 @lru_cache(maxsize=1)
@@ -140,7 +192,7 @@ def registered() -> Registered:
     for entry in metadata.entry_points(group=GROUP):
         try:
             known = _with(known, entry.load())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             why = f"{type(error).__name__}: {error}"
             _LOG.warning("the plugin %s (%s) of %s is left out: %s", entry.name, entry.value, GROUP, why)
             known = known._replace(refused=(*known.refused, (entry.name, why)))
@@ -149,18 +201,31 @@ def registered() -> Registered:
 
 def _with(known: Registered, plugin: object) -> Registered:
     """Return what is known with a plugin's hosts and forms; raise ValueError where a name is taken."""
-    hosts = tuple(Host(*row) for row in getattr(plugin, "HOSTS", ()))
+    hosts = tuple(_host(*row) for row in getattr(plugin, "HOSTS", ()))
     forms = tuple(
         Form(name, module, tuple(Path(*path) for path in paths))
         for name, module, paths in getattr(plugin, "FORMS", ())
     )
     for kind, given, own in (("host", hosts, known.hosts), ("form", forms, known.forms)):
-        taken = {row.name for row in given} & {row.name for row in own}
-        if taken:
-            raise ValueError(f"the {kind} {min(taken)} is known already")
+        names = [row.name for row in own]
+        for row in given:
+            if row.name in names:
+                raise ValueError(f"the {kind} {row.name} is known already")
+            names.append(row.name)
     for path in (path for form in forms for path in form.paths):
         re.compile(path.pattern)
     return known._replace(hosts=(*known.hosts, *hosts), forms=(*known.forms, *forms))
+
+
+def _host(name: str, provider: str, *more: Any) -> Host:
+    """Return a plugin's row of a host; raise TypeError where it is none."""
+    host = Host(name.lower(), provider, *more) if isinstance(name, str) else None
+    texts = (
+        (host.name, host.provider, host.price or "", host.variable or "", host.base_path) if host else (None,)
+    )
+    if host is None or not all(isinstance(text, str) for text in texts) or not (host.name and host.provider):
+        raise TypeError(f"({name!r}, {provider!r}, …) is no row of a host")
+    return host
 
 
 def model_of(body: bytes) -> str | None:

@@ -17,7 +17,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> int:
     """Check every file and every digest; exit 1 if something is damaged or was lost."""
-    from tracefork_otel.wire.registry import registered
+    from tracefork_otel.wire.registry import refused
 
     from ..store import doctor as examine
     from ..store import open_store
@@ -26,12 +26,12 @@ def doctor(
         with open_store(store) as opened:
             opened.compact()
     report = examine(store)
-    refused = registered().refused
+    left_out = refused()
     if as_json:
-        plugins = [{"name": name, "why": why} for name, why in refused]
+        plugins = [{"name": name, "why": why} for name, why in left_out]
         print_json({**asdict(report), "plugins": plugins, "healthy": report.healthy})
     else:
-        for name, why in refused:
+        for name, why in left_out:
             print(f"left out: the plugin {name}: {why}")
         print("\n".join(report.lines()))
     return 0 if report.healthy else FINDING

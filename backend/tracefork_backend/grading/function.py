@@ -87,7 +87,7 @@ def installed(name: str) -> Function:
         call = entry.load()
         if not callable(call):
             raise TypeError(f"a {type(call).__name__} is no function")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"the oracle {name} ({entry.value} of {_package(entry)}) is left out: it cannot be loaded: "
             f"{type(error).__name__}: {error}"

@@ -17,7 +17,7 @@ from .snapshot import why_spoiled
 from .store import Store, open_store
 
 OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK})
-OWN_FOLDERS = frozenset({"wal", "segments"})
+OWN_FOLDERS = frozenset({"wal", "segments", "blame"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

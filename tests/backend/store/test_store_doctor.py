@@ -193,6 +193,15 @@ def test_a_changed_file_is_not_merged(tmp_path: Path) -> None:
     assert [problem.path for problem in doctor(tmp_path).files] == [str(path)]
 
 
+def test_journals_of_experiments_are_no_foreign_files(tmp_path: Path) -> None:
+    """A store that has experiments is healthy."""
+    with open_store(tmp_path):
+        pass
+    (tmp_path / "blame").mkdir()
+    (tmp_path / "blame" / "0db90ffa06dd5e44.jsonl").write_text("{}\n")
+    assert doctor(tmp_path).healthy
+
+
 def test_foreign_files_are_named(tmp_path: Path) -> None:
     """Files that are not ours are named, and disturb nothing."""
     run_id = record(tmp_path)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import sys
 import time
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracefork_otel.errors import UsageError
 from tracefork_otel.wire import registry
+from tracefork_otel.wire.facts import facts, request_messages
 from tracefork_otel.wire.registry import Call, model_of, recognise
 
 NESTED = {
@@ -164,6 +168,82 @@ def test_packages_bring_forms_and_hosts(
         assert "the form gemini is known already" in told[0]
         assert "the host api.openai.com is known already" in told[1]
         assert "ImportError: no module named example" in told[2]
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+
+
+class _Capitals:
+    HOSTS = (("API.Anthropic.com", "mine"),)
+
+
+class _Twice:
+    HOSTS = (("a.example.org", "mine"), ("a.example.org", "mine"))
+
+
+class _NoText:
+    HOSTS = ((None, "mine"),)
+
+
+class _NoModule:
+    FORMS = (("mine", "no.such.module", ((r"/v1/mine", "mine", "chat"),)),)
+
+
+class _Raising:
+    FORMS = (("raising", "raising_form", ((r"/v1/raising", "mine", "chat"),)),)
+
+
+class _Leaving(_Entry):
+    def load(self) -> object:
+        raise SystemExit("I leave at import")
+
+
+def test_what_a_plugin_does_wrong_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows that are none, modules that are missing, raise or leave: each is named and left out, no more."""
+    plugins = (
+        ("capitals", _Capitals),
+        ("twice", _Twice),
+        ("none", _NoText),
+        ("lost", _NoModule),
+        ("raising", _Raising),
+    )
+    entries = [_Entry(name, f"{name}:PLUGIN", plugin) for name, plugin in plugins]
+    entries.append(_Leaving("leaving", "leaving:PLUGIN", None))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: entries)
+    monkeypatch.setattr(registry, "_failed", {})
+    form = ModuleType("raising_form")
+
+    def fail(*_: object) -> object:
+        raise RuntimeError("this form reads nothing")
+
+    form.FRAMINGS, form.read_request, form.read_reply = (), fail, fail  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "raising_form", form)
+    caches = (registry.registered, registry.placed, registry.host_of)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        told = dict(registry.registered().refused)
+        assert sorted(told) == ["capitals", "leaving", "none", "twice"]
+        assert "api.anthropic.com is known already" in told["capitals"]
+        assert "a.example.org is known already" in told["twice"]
+        assert "no row of a host" in told["none"]
+        assert "SystemExit: I leave at import" in told["leaving"]
+        for path in ("mine", "raising"):
+            for _ in range(2):
+                url = f"https://h/v1/{path}"
+                assert recognise("POST", url, b'{"model":"m"}') is not None
+                found = facts(
+                    "POST", url, request=b'{"model":"m"}', response=b"{}", content_type="application/json"
+                )
+                assert found is None
+        assert request_messages("raising", b"{}") == ()
+        assert {"mine", "raising"} <= dict(registry.refused()).keys()
+        said = [record for record in caplog.records if "are recorded, but not read" in record.getMessage()]
+        assert len(said) == 2
+        with pytest.raises(UsageError, match=r"no\.such|mine"):
+            registry.load("mine")
     finally:
         for cache in caches:
             cache.cache_clear()

@@ -58,7 +58,7 @@ RedactOption: TypeAlias = Annotated[
     valued("--redact", "FILE", "Replace what the rules in this TOML file find, see docs/redaction.md."),
 ]
 PortOption: TypeAlias = Annotated[
-    int, typer.Option("--port", help="The port to listen on; 0 for a free one.")
+    int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 for a free one.")
 ]
 HostOption: TypeAlias = Annotated[
     str, typer.Option("--host", help="The address to listen on: this machine alone.")
