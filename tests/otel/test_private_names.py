@@ -62,7 +62,7 @@ def _reached_for(tree: ast.AST) -> Iterator[str]:
             yield node.attr
         elif isinstance(node, ast.Import):
             yield from (part for alias in node.names for part in alias.name.split("."))
-        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+        elif isinstance(node, ast.ImportFrom) and node.module not in ("__future__", "tracefork_otel._launch"):
             yield from (alias.name for alias in node.names)
             yield from (node.module or "").split(".")
         elif isinstance(node, ast.Call):
