@@ -17,7 +17,7 @@ from tracefork_otel.errors import UsageError
 from . import blame_view as view
 from .flags import expanded
 from .flags.blame import ChangeFlags, SearchFlags
-from .flags.common import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
+from .flags.options import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags
 from .output import FAILED, FINDING, print_json, say

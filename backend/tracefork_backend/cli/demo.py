@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tracefork_otel.errors import AgentFailed
 
-from .flags.common import STORE, StoreOption
+from .flags.options import STORE, StoreOption
 
 QUERY = (
     "select step, model, input_tokens, output_tokens, cost_usd from exchanges "

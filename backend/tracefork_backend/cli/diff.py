@@ -9,7 +9,7 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
-from .flags.common import STORE, JsonOption, StoreOption
+from .flags.options import STORE, JsonOption, StoreOption
 from .output import print_json
 from .refs import named
 

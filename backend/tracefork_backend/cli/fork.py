@@ -9,8 +9,8 @@ import typer
 from tracefork_otel.errors import UsageError
 
 from . import fork_view as view
-from .flags.common import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
 from .flags.edit import EditFlags
+from .flags.options import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
 from .flags.oracle import OracleFlags
 from .flags.start import ReplayFlags, TailOption
 from .output import FAILED, FINDING, print_json, say

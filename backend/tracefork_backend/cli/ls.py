@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..spelling import money
-from .flags.common import STORE, JsonOption, StoreOption
+from .flags.options import STORE, JsonOption, StoreOption
 from .output import ago, cell, console, duration, print_rows, say, table
 
 

@@ -13,8 +13,8 @@ import typer
 from tracefork_otel.errors import UsageError
 
 from ..spelling import counted
-from .flags.common import STORE, HostOption, PortOption, RedactOption, StoreOption, valued
 from .flags.edit import EditFlags
+from .flags.options import STORE, HostOption, PortOption, RedactOption, StoreOption, valued
 from .flags.start import MatchFlags, TailOption, TimingOption
 from .output import FAILED, say
 from .refs import split, tape_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from .flags.common import STORE, JsonOption, RunArgument, StoreOption
+from .flags.options import STORE, JsonOption, RunArgument, StoreOption
 from .flags.start import ReplayFlags, TimingOption
 from .output import FINDING, print_json
 from .refs import named

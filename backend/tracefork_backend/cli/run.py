@@ -9,7 +9,7 @@ import typer
 from tracefork_otel.errors import UsageError
 
 from ..spelling import counted
-from .flags.common import STORE, RedactOption, StoreOption
+from .flags.options import STORE, RedactOption, StoreOption
 from .output import say
 
 

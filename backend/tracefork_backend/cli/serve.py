@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .flags.common import STORE, HostOption, PortOption, RedactOption, StoreOption
+from .flags.options import STORE, HostOption, PortOption, RedactOption, StoreOption
 from .output import say
 
 

@@ -12,7 +12,7 @@ import typer
 from tracefork_otel.errors import UsageError
 
 from ..spelling import money
-from .flags.common import STORE, JsonOption, StoreOption
+from .flags.options import STORE, JsonOption, StoreOption
 from .output import cell, console, duration, print_json, table
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .flags.common import STORE, JsonOption, StoreOption
+from .flags.options import STORE, JsonOption, StoreOption
 from .output import cell, console, print_rows, table
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .flags.common import STORE, JsonOption, RunArgument, StoreOption
+from .flags.options import STORE, JsonOption, RunArgument, StoreOption
 from .output import print_json
 from .refs import tape_of
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .flags.common import JsonOption
+from .flags.options import JsonOption
 from .output import console, print_json, table
 
 if TYPE_CHECKING:

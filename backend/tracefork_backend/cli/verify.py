@@ -10,7 +10,7 @@ import typer
 
 from tracefork_otel.errors import TraceforkError, UsageError
 
-from .flags.common import STORE, JsonOption, StoreOption
+from .flags.options import STORE, JsonOption, StoreOption
 from .flags.start import ReplayFlags
 from .output import FINDING, print_json
 from .refs import named

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from . import Flags
-from .common import choice, valued
+from .options import choice, valued
 
 if TYPE_CHECKING:
     from ...blaming.changes import Change

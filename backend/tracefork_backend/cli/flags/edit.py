@@ -9,7 +9,7 @@ from typing import Any
 
 from ...rerun.edits import KINDS, Edit, from_flags
 from . import Flags
-from .common import option
+from .options import option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

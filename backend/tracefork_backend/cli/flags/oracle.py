@@ -10,7 +10,7 @@ from typing import Any
 from ...grading.kinds import FLAGS, from_flags
 from ...grading.oracle import Oracle
 from . import Flags
-from .common import option
+from .options import option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.settings import Timing
 
 from . import Flags
-from .common import choice, repeated, valued
+from .options import choice, repeated, valued
 
 TailOption: TypeAlias = Annotated[
     Tail, choice("--tail", Tail, "What answers after the change: the model, or first what the run recorded.")
