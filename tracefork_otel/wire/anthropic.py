@@ -12,6 +12,7 @@ from .writing import (
     Call,
     ToolInput,
     ToolResult,
+    call_id_of,
     compact,
     deltas,
     numbered,
@@ -321,7 +322,7 @@ def _block(said: Message, ids: IdSource | None = None) -> dict[str, Any]:
         return {"type": "thinking", "thinking": said.content, "signature": signature(said.content)}
     if said.kind == "tool_use":
         given = loads(said.content) if said.content else {}
-        identity = said.call_id or (None if ids is None else ids.base58("toolu_01", 22))
+        identity = call_id_of(said, ids, "toolu_01", 22)
         return {
             "type": "tool_use",
             "id": identity,

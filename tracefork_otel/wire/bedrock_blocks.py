@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .json_values import dumps, loads, mapping, mappings, string
 from .messages import Kind, Message, Turn, base64_note, flat, message
-from .writing import compact, signature, without
+from .writing import call_id_of, compact, signature, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -120,7 +120,7 @@ def block_of(said: Message, ids: IdSource | None = None) -> dict[str, Any]:
         return {"reasoningContent": {"reasoningText": thought}}
     if said.kind == "tool_use":
         given = loads(said.content) if said.content else {}
-        identity = said.call_id or (None if ids is None else ids.base58("tooluse_", 22))
+        identity = call_id_of(said, ids, "tooluse_", 22)
         value = said.content if given is None else given
         return {"toolUse": {"toolUseId": identity, "name": said.name, "input": value}}
     return {"text": said.content}

@@ -10,7 +10,7 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Message, Reply, Turn, Usage, flat, message
 from .openai import part_message
-from .writing import Call, ToolInput, deltas, shifted, without
+from .writing import Call, ToolInput, call_id_of, deltas, shifted, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -315,7 +315,7 @@ def _said(role: str, turn: Iterable[Message], ids: IdSource | None = None) -> di
     if calls:
         said["tool_calls"] = [
             {
-                "id": one.call_id or (None if ids is None else ids.base58(f"{one.name}_", 12)),
+                "id": call_id_of(one, ids, f"{one.name}_", 12),
                 "type": "function",
                 "function": {"name": one.name, "arguments": one.content},
             }

@@ -11,7 +11,7 @@ from .framing import Event, Framing, JsonArray, ServerSentEvents, event
 from .gemini_calls import Arguments, member, recorded_calls
 from .json_values import count, dumps, loads, mapping, mappings, string
 from .messages import Asked, Kind, Message, Reply, Turn, Usage, base64_note, message
-from .writing import ToolInput, ToolResult, numbered, shifted, signature, without
+from .writing import ToolInput, ToolResult, call_id_of, numbered, shifted, signature, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -387,7 +387,7 @@ def _part(said: Message, ids: IdSource | None = None) -> dict[str, Any]:
         return {"text": said.content, "thought": True}
     if said.kind == "tool_use":
         given = loads(said.content) if said.content else {}
-        identity = said.call_id or (None if ids is None else ids.base58("", 8))
+        identity = call_id_of(said, ids, "", 8)
         named = {} if identity is None else {"id": identity}
         args = said.content if given is None else given
         return {"functionCall": {**named, "name": said.name, "args": args}}

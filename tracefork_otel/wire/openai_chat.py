@@ -9,7 +9,7 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Message, Reply, Turn, flat, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text
-from .writing import FIXED_DATE, Call, ToolInput, ToolResult, deltas, numbered, shifted, without
+from .writing import FIXED_DATE, Call, ToolInput, ToolResult, call_id_of, deltas, numbered, shifted, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -306,7 +306,7 @@ def _said(role: str, turn: Iterable[Message], ids: IdSource | None = None) -> di
     parts = [one.wire or {"type": "text", "text": one.content} for one in texts]
     calls = [
         {
-            "id": one.call_id or (None if ids is None else ids.base58("call_", 24)),
+            "id": call_id_of(one, ids, "call_", 24),
             "type": "function",
             "function": {"name": one.name, "arguments": one.content},
         }

@@ -11,7 +11,7 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Kind, Message, Reply, Turn, Usage, flat, joined, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text, short_url
-from .writing import FIXED_DATE, Call, ToolInput, ToolResult, deltas, numbered, shifted, without
+from .writing import FIXED_DATE, Call, ToolInput, ToolResult, call_id_of, deltas, numbered, shifted, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -365,7 +365,7 @@ def _written(turn: Turn, ids: IdSource | None) -> list[dict[str, Any]]:
             items.append({**own, "type": "reasoning", "summary": summary})
         elif one.kind == "tool_use":
             own = own if ids is None else {"id": ids.hex("fc_", 48), **own}
-            called = one.call_id or (None if ids is None else ids.base58("call_", 24))
+            called = call_id_of(one, ids, "call_", 24)
             call = {"arguments": one.content, "call_id": called, "name": one.name}
             items.append(one.wire or {**own, "type": "function_call", **call})
         elif one.kind == "tool_result":

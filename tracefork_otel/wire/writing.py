@@ -14,6 +14,8 @@ from .json_values import count, loads, mapping
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .messages import Message
+
     Cut = Callable[[str], Sequence[str]]
 
 # Both providers bill English text at about four bytes a token.
@@ -61,6 +63,13 @@ class Ids:
             drawn += sha256(self._seed + self._drawn.to_bytes(8, "big")).digest()
             self._drawn += 1
         return "".join(alphabet[byte % len(alphabet)] for byte in drawn[:length])
+
+
+def call_id_of(said: Message, ids: IdSource | None, prefix: str, length: int) -> str | None:
+    """Return the id that a tool call was given, be it empty as local servers send it, else a new one."""
+    if said.call_id is not None or ids is None:
+        return said.call_id
+    return ids.base58(prefix, length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
