@@ -33,7 +33,8 @@ def _run(arguments: list[str]) -> int:
     except TraceforkError as error:
         return _fail(str(error), error.exit_status)
     except TyperException as error:
-        return _fail(error.format_message(), USAGE)
+        # Without any argument the help was shown, and there is nothing to add.
+        return _fail(error.format_message(), USAGE) if error.format_message() else USAGE
     except Exit as leave:
         return leave.exit_code
     except (Abort, KeyboardInterrupt):

@@ -1,31 +1,71 @@
-"""The verbs, in the order in which a person meets them."""
+"""The verbs, in the order in which a person meets them; each is loaded when it is asked for."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
 import tracefork_otel
 
-from . import (
-    blame,
-    demo,
-    diff,
-    doctor,
-    fork,
-    ls,
-    proxy,
-    replay,
-    run,
-    serve,
-    show,
-    sql,
-    tape,
-    validate,
-    verify,
-)
 from .flags import expanded
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The first paragraph of each verb's own help: loading all verbs takes longer than help may take.
+VERBS = {
+    "demo": "Record a booking agent against a scripted model server, then read, query, replay, fork and "
+    "blame it.",
+    "run": "Run a command and record every model call of its processes: run -- python agent.py",
+    "ls": "List the runs, newest first.",
+    "show": "Show a run's steps, or one step's exchange with both bodies.",
+    "replay": "Run the agent again, served from the tape; exit 0 if bit-exact, 1 with the drift explained.",
+    "verify": "Replay each; exit 0 if all are bit-exact, 1 if one drifted, 2 or 3 if one could not be "
+    "replayed.",
+    "fork": "Fork a run at a step: what came before is replayed, one thing is changed, and the agent goes "
+    "on.",
+    "diff": "Compare two runs step by step: the first difference, what followed from it, outcome and cost.",
+    "blame": "Say which step of a run moves its outcome, and how sure that is. `blame RUN …` is short for "
+    "`blame run RUN …`.",
+    "sql": "Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …",
+    "tape": "Write a run to a tape file, or read one into the store.",
+    "proxy": "Stand between an agent and its provider and record every call, until Ctrl-C.",
+    "serve": "Receive spans by OTLP/HTTP into the store, until Ctrl-C.",
+    "validate": "Run the suites with planted causes, simulated and by real forks; exit 1 if a gate fails.",
+    "doctor": "Check every file and every digest; exit 1 if something is damaged or was lost.",
+}
+
+
+class _Verbs(TyperGroup):
+    """Lists the verbs from the table, and loads the one that is run."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self.commands = {name: TyperCommand(name=name, help=text) for name, text in VERBS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and loaded(str(name)), rest
+
+
+def loaded(name: str) -> Any:
+    """Return the verb of that name as typer runs it, from the file of that name."""
+    module = import_module(f".{name}", __package__)
+    verb: Callable[..., int | None] | None = getattr(module, name, None)
+    one = typer.Typer(add_completion=False)
+    if verb is None:
+        one.add_typer(module.app, name=name)
+        return get_group(one).commands[name]
+    one.command(name, context_settings=getattr(module, "CONTEXT", None))(expanded(verb))
+    return get_command(one)
+
+
 app = typer.Typer(
+    cls=_Verbs,
     help="Find the step that broke an LLM agent: record runs, read them, replay them bit-exact.",
     no_args_is_help=True,
     add_completion=False,
@@ -41,27 +81,3 @@ def _root(
     if version:
         typer.echo(f"tracefork-otel {tracefork_otel.__version__}")
         raise typer.Exit
-
-
-app.command("demo")(demo.demo)
-app.command(
-    "run",
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "allow_interspersed_args": False,
-    },
-)(run.run)
-app.command("ls")(ls.ls)
-app.command("show")(show.show)
-app.command("replay")(expanded(replay.replay))
-app.command("verify")(expanded(verify.verify))
-app.command("fork")(expanded(fork.fork))
-app.command("diff")(diff.diff)
-app.add_typer(blame.app, name="blame")
-app.command("sql")(sql.sql)
-app.add_typer(tape.app, name="tape")
-app.command("proxy")(expanded(proxy.proxy))
-app.command("serve")(serve.serve)
-app.command("validate")(validate.validate)
-app.command("doctor")(doctor.doctor)

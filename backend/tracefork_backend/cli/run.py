@@ -12,6 +12,9 @@ from ..spelling import counted
 from .flags.options import STORE, RedactOption, StoreOption
 from .output import say
 
+# What stands behind the first word is the agent's own.
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
 
 def run(
     context: typer.Context,
