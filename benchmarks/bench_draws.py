@@ -14,7 +14,7 @@ from report import Figure, report
 
 from tracefork_otel.draws.deck import Deck
 from tracefork_otel.draws.sources import Sources
-from tracefork_otel.store.records import Draw
+from tracefork_otel.tape.reads import Draw
 
 # Below the 20,000 values that are kept of one function: what is not kept costs less.
 CALLS = 10_000

@@ -23,7 +23,7 @@ if late:
 
 from tracefork_otel.draws.deck import Deck
 from tracefork_otel.draws.sources import Sources
-from tracefork_otel.store.records import Draw
+from tracefork_otel.tape.reads import Draw
 
 deck = Deck("agent", include=("site_like",) if "include" in sys.argv else ())
 if mode == "serve":

@@ -16,7 +16,7 @@ from . import values
 if TYPE_CHECKING:
     from ..play.tools import ToolAnswer
     from ..session.session import Session
-    from ..store.records import ToolCall
+    from ..tape.reads import ToolCall
 
 GRACE_S = 1.0
 """A call that was cancelled hangs for as long as it did in the recording and this much more, so that whatever

@@ -11,7 +11,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeAlias
 
 from ..recording.process import cwd
-from ..store.records import Draw
+from ..tape.reads import Draw
 from .lanes import Lanes, is_pooled
 from .scope import JOB, OUT, USER, VIA, Scope, site_of
 from .values import decode, encode

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NoReturn
 
 from ..play import claims
-from ..store.records import Draw
+from ..tape.reads import Draw
 from ..tape.start import CALLED
 from .deck import Deck
 from .sources import Sources

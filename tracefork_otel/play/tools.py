@@ -14,7 +14,7 @@ from ..wire.paths import format_path, shown, walk
 from . import claims
 
 if TYPE_CHECKING:
-    from ..store.records import ToolCall
+    from ..tape.reads import ToolCall
     from .claims import Claim
     from .intervention import Intervention
     from .match import Explanation

@@ -17,10 +17,11 @@ from ..errors import TapeError, newer_format
 from ..exchange import Exchange, Request, Response
 from ..store.chunks import runs
 from ..store.columns import EXCHANGES, parts_of
-from ..store.records import TOOL_FORMS, Draw, Note, ToolCall, ToolForm
+from ..store.records import Note
 from ..wire.cuts import cut, decode_piece, encode_piece
 from ..wire.dumps import dumps
 from .digest import CHAIN_START, chain, digest_of
+from .reads import TOOL_FORMS, Draw, ToolCall, ToolForm
 from .start import HowStarted
 
 FORMAT = 1

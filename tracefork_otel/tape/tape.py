@@ -8,9 +8,10 @@ from pathlib import Path
 from ..errors import TapeError
 from ..exchange import Exchange
 from ..files import write_whole
-from ..store.records import Draw, Note, ToolCall
+from ..store.records import Note
 from .digest import digest_of
 from .file import decode, encode
+from .reads import Draw, ToolCall
 from .start import HowStarted
 
 

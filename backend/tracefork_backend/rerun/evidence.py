@@ -14,7 +14,7 @@ from typing import Any, get_args
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.tools import ToolsMode, Why, mode_of
 from tracefork_otel.redaction.redact import ATTRIBUTE, WITHHELD
-from tracefork_otel.store.records import ToolCall
+from tracefork_otel.tape.reads import ToolCall
 from tracefork_otel.tape.tape import Tape
 
 from ..store.drawn import SAID, UNKEPT, Remark, remarks, values

@@ -11,8 +11,9 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.recording.exchange import Ids, OpenExchange
 from tracefork_otel.recording.process import process_started
 from tracefork_otel.redaction.redact import Redactor
-from tracefork_otel.store.records import Record, SpanRecord, ToolCall
+from tracefork_otel.store.records import Record, SpanRecord
 from tracefork_otel.store.wal import Wal
+from tracefork_otel.tape.reads import ToolCall
 from tracefork_otel.tape.tape import Tape
 
 from ..store import open_store

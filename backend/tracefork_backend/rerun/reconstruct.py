@@ -10,8 +10,9 @@ from pathlib import Path
 from tracefork_otel.errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.redaction.redact import WITHHELD
-from tracefork_otel.store.records import Draw, Note
+from tracefork_otel.store.records import Note
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
+from tracefork_otel.tape.reads import Draw
 from tracefork_otel.tape.start import HowStarted, how_started
 from tracefork_otel.tape.tape import Tape
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tracefork_otel.store.records import SpanRecord, ToolCall, ToolForm
+from tracefork_otel.store.records import SpanRecord
+from tracefork_otel.tape.reads import ToolCall, ToolForm
 from tracefork_otel.wire.dumps import dumps
 
 TOOL = "execute_tool "

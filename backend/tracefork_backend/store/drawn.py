@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tracefork_otel.draws.wording import place, shown
-from tracefork_otel.store.records import Draw, Note
+from tracefork_otel.store.records import Note
+from tracefork_otel.tape.reads import Draw
 
 SAID = {
     "moved": "served on another line of its function: a draw may have been added before it",

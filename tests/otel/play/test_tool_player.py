@@ -17,7 +17,7 @@ from tracefork_otel.play.claims import Claims
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.loading import Unplayable
 from tracefork_otel.play.tools import Placement, Recalled, Refused, Replaced, Runs, ToolPlayer, ToolsMode
-from tracefork_otel.store.records import ToolCall
+from tracefork_otel.tape.reads import ToolCall
 from tracefork_otel.tape.tape import Tape
 
 REPLAY = Placement("replay", 0)
