@@ -17,7 +17,7 @@ from tracefork_otel.tape.tape import Tape
 from ..grading.graded import Graded, graded_run, last_text
 from ..grading.oracle import Oracle, grade, name_of
 from ..rerun.budget import Budget, estimate
-from ..rerun.edits import Edit
+from ..rerun.edits import Edit, checked
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
 from ..rerun.reconstruct import reconstruct
 from ..store import Run, Store
@@ -47,7 +47,7 @@ def plan(
         raise UsageError(f"times={times}: ask for at least one fork")
     if not runs_at or not edits:
         raise UsageError("a matrix needs at least one run@step and one change")
-    names = names_of(edits)
+    names = names_of([checked(edit) for edit in edits])
     cells: list[Cell] = []
     for run, step in runs_at:
         tape = reconstruct(run.store, run, command=agent is None) if isinstance(run, Run) else run

@@ -13,7 +13,7 @@ from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle
 from ..store import Run, Store
-from .edits import Edit
+from .edits import Edit, checked
 from .forker import DEFAULT_TIMEOUT, Forker, Gate, OnDone, Planned
 from .result import Fork, Problem, ProblemKind
 from .starting import Agent
@@ -86,6 +86,7 @@ def fork(
     """
     if times < 1:
         raise UsageError(f"times={times}: ask for at least one fork")
+    edit = checked(edit)
     with Forker(
         run,
         agent=agent,

@@ -264,6 +264,13 @@ def test_an_empty_matrix(desk: Desk) -> None:
             tf.matrix(runs_at, edits, agent=talk)  # type: ignore[arg-type]
 
 
+def test_what_is_no_edit(desk: Desk) -> None:
+    """A value where an edit belongs is named."""
+    (run,) = desk.record(1)
+    with pytest.raises(UsageError, match="'DONE' is no edit"):
+        tf.matrix([(run, 0)], [tf.noop(), "DONE"], agent=talk)  # type: ignore[list-item]
+
+
 def test_tapes_can_be_forked_too(desk: Desk) -> None:
     """A tape stands for its run; its forks are kept in the store that is named."""
     (run,) = desk.record(2)

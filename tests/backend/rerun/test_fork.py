@@ -431,6 +431,7 @@ def test_wrong_edits_are_refused_before_anything_runs(desk: Desk) -> None:
         (7, noop(), "its steps are 0..1"),
         (0, request(set={"no.such": 1}), "no.such"),
         (0, response("{not json"), "step 0"),
+        (0, "Sorry", r"'Sorry' is no edit: give one, such as text\("),
     ]:
         with pytest.raises(UsageError, match=why):
             fork(run, at=at, edit=edit)

@@ -12,7 +12,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Kind
 
 from .answer import Response, Text, ToolInput
-from .edit import Edit, together
+from .edit import Edit, checked, together
 from .fault import FAULTS, Fault
 from .request import Request
 from .same import Noop, Resample
@@ -22,6 +22,7 @@ __all__ = [
     "FAULTS",
     "KINDS",
     "Edit",
+    "checked",
     "fault",
     "from_flags",
     "noop",

@@ -11,6 +11,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import TAILS, Intervention, Kind, Tail
 
 from ...flag import Flag
+from ...spelling import short
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange
@@ -77,6 +78,15 @@ class Edit(ABC):
     def at(self, step: int, **members: Any) -> Intervention:
         """Return an intervention of this kind and label."""
         return Intervention(kind=self.kind, step=step, label=self.label, **members)
+
+
+def checked(edit: object) -> Edit:
+    """Return the edit; UsageError for anything else, such as the text that an answer is to have."""
+    if isinstance(edit, Edit):
+        return edit
+    raise UsageError(
+        f"{short(repr(edit))} is no edit: give one, such as text('…'), request(model='…') or fault(529)"
+    )
 
 
 def together(first: Intervention, also: Sequence[Intervention]) -> Intervention:
