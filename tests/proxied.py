@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tracefork_backend.network.addresses import LOOPBACK
-from tracefork_backend.network.listening import bind
+from tracefork_backend.network.addresses import LOOPBACK, bind
 from tracefork_backend.network.proxy import Proxy, Upstream
 
 from tracefork_otel.settings import Settings

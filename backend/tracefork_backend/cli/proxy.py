@@ -120,15 +120,16 @@ def _served(
     doing: str,
 ) -> Proxy:
     """Return the proxy, after it was stopped."""
-    from ..network.listening import bind, is_loopback, until_signalled
+    from ..network.addresses import bind, is_loopback
     from ..network.proxy import Proxy, Upstream
+    from ..network.server import until_signalled
 
     host, port = address
     listening = Upstream(socket=bind(host, port), origin=upstream)
     if not is_loopback(host):
         say(f"warning: everyone who reaches {host} can use this proxy, and read what it plays back")
     served = Proxy([listening], settings=settings, name=name, host=host, attributes=attributes)
-    with until_signalled(served.server):
+    with until_signalled(served):
         say(f"tracefork-otel: http://{host}:{listening.port} -> {upstream}, {doing}; stop it with Ctrl-C")
         served.run()
     return served

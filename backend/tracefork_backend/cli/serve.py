@@ -16,15 +16,16 @@ def serve(
     from tracefork_otel.redaction.redact import with_rules
     from tracefork_otel.settings import Settings
 
-    from ..network.listening import bind, is_loopback, until_signalled
+    from ..network.addresses import bind, is_loopback
     from ..network.receiver import Receiver
+    from ..network.server import until_signalled
 
     settings = with_rules(Settings.from_env(), redact)
     listener = bind(host, port)
     receiver = Receiver(listener, store=store, host=host, settings=settings)
     if not is_loopback(host):
         say(f"warning: everyone who reaches {host} can write into {store}")
-    with until_signalled(receiver.server):
+    with until_signalled(receiver):
         say(
             f"tracefork-otel: OTLP/HTTP on http://{host}:{receiver.port}, into {store}; stop it with Ctrl-C\n"
             f"  OTEL_EXPORTER_OTLP_ENDPOINT=http://{host}:{receiver.port} "

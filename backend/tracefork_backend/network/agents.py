@@ -16,7 +16,7 @@ from tracefork_otel.settings import Settings
 from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.wire.registry import base_urls
 
-from .addresses import LOOPBACK
+from .addresses import LOOPBACK, bind
 
 if TYPE_CHECKING:
     from .proxy import Proxy
@@ -88,7 +88,6 @@ def behind_proxy(
         yield Behind(None, {}, {})
         return
     # Here, not above: most commands need no proxy, and its libraries take a while to load.
-    from .listening import bind
     from .proxy import Proxy, Upstream
 
     sockets = [bind(LOOPBACK, route.port, or_any=True) for route in routes]

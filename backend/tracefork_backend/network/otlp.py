@@ -23,7 +23,7 @@ Form: TypeAlias = Literal["protobuf", "json"]
 _FORMS: dict[str, Form] = {"application/x-protobuf": "protobuf", "application/json": "json"}
 _KINDS = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUSES = ("UNSET", "OK", "ERROR")
-_IDS = {"traceId": 32, "spanId": 16, "parentSpanId": 16, "trace_id": 32, "span_id": 16, "parent_span_id": 16}
+_IDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 
 
 class Refused(Exception):
@@ -189,13 +189,9 @@ def answer_of(form: Form, rejected: int, why: str) -> bytes:
 
 def error_of(form: Form, why: str) -> bytes:
     """Return a google.rpc.Status with the message, as the protocol wants the body of an error to be."""
+    from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
     if form == "json":
         return json.dumps({"message": why}).encode()
-    text = why.encode()
-    length = len(text)
-    varint = bytearray()
-    while length > 0x7F:
-        varint.append(length & 0x7F | 0x80)
-        length >>= 7
-    varint.append(length)
-    return b"\x12" + bytes(varint) + text  # field 2, of length
+    # A span's status has its message in the same field.
+    return Status(message=why).SerializeToString()

@@ -18,20 +18,20 @@ from tracefork_otel.seam.playing import at_path
 from tracefork_otel.settings import Settings
 
 from .addresses import LOOPBACK
-from .ledger import RUN_HEADER, Ledger
-from .listening import (
+from .asgi import (
     ClientLeft,
     Receive,
     Scope,
     Send,
-    Server,
     TooLarge,
     answer_error,
-    error_body,
     is_foreign,
     left,
+    path_of,
     read_body,
 )
+from .ledger import RUN_HEADER, Ledger
+from .server import Server
 
 MAX_REQUEST = 512 * 1024 * 1024
 """Requests are in the WAL before they are sent, so they are held in memory: this is how much one may take."""
@@ -70,8 +70,8 @@ class Upstream:
         return int(self.socket.getsockname()[1])
 
 
-class Proxy:
-    """Passes requests on and writes them down; a context manager, within which it answers."""
+class Proxy(Server):
+    """Passes requests on and writes them down."""
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Proxy:
         attributes: Mapping[str, object] | None = None,
     ) -> None:
         """Prepare the proxy; in a replay or fork the tape answers, and a fork's tail goes upstream."""
+        super().__init__(self._app, [one.socket for one in upstreams], grace_s=_GRACE_S)
         self.upstreams = {one.port: one.origin.rstrip("/") for one in upstreams}
         self.ledger = Ledger(
             settings.store, settings=settings, name=name, launch=launch, attributes=attributes
@@ -92,31 +93,16 @@ class Proxy:
         self._host = host
         self._player = load_player(settings) if settings.mode in ("replay", "fork") else None
         self._client: httpx2.AsyncClient | None = None
-        self.server = Server(self._app, [one.socket for one in upstreams], grace_s=_GRACE_S)
 
     @property
     def went_on(self) -> bool:
         """Whether a fork's change was made, so that what followed was the agent's own way."""
         return self._player is not None and not self._player.watching
 
-    def __enter__(self) -> Proxy:
-        self.server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Answer nobody any more, and close the ledger, which can be sealed then."""
-        self.server.close()
+    def ended(self) -> None:
+        """Close the ledger too, which can be sealed then."""
+        super().ended()
         self.ledger.close()
-
-    def run(self) -> None:
-        """Answer on this thread until `server.stop`, then close."""
-        try:
-            self.server.run()
-        finally:
-            self.ledger.close()
 
     def _upstream(self) -> httpx2.AsyncClient:
         if self._client is None:
@@ -154,9 +140,7 @@ class Proxy:
         await self._answer(scope, request, body, receive, send)
 
     def _request(self, scope: Scope, body: bytes) -> httpx2.Request:
-        query = scope["query_string"]
-        target = scope["raw_path"].decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
-        url = self.upstreams[scope["server"][1]] + target
+        url = self.upstreams[scope["server"][1]] + path_of(scope)
         headers = [(key, value) for key, value in _passed_on(scope["headers"]) if key not in _NOT_SENT]
         return httpx2.Request(scope["method"], url, headers=headers, content=body or None)
 
@@ -221,7 +205,7 @@ class Proxy:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except httpx2.RequestError as error:
             entry.fail(error)
-            await self._hang_up(scope)
+            await self.hang_up(scope)
             return
         finally:
             await response.aclose()
@@ -259,7 +243,7 @@ class Proxy:
             await asyncio.sleep(_GRACE_S)
         entry.error_type, entry.error_message = recorded.error_type, recorded.error_message
         entry.finish(recorded.outcome)
-        await self._hang_up(scope)
+        await self.hang_up(scope)
 
     async def _play_failure(self, scope: Scope, entry: OpenExchange, served: Served, send: Send) -> None:
         recorded: Exchange = served.exchange
@@ -269,13 +253,10 @@ class Proxy:
         entry.error_type, entry.error_message = recorded.error_type, recorded.error_message
         entry.finish(recorded.outcome)
         if served.changed or recorded.outcome != "no_response":
-            await self._hang_up(scope)
+            await self.hang_up(scope)
             return
         kind = (recorded.error_type or "").rpartition(".")[2]
         await _bad_gateway(send, recorded.error_message or "", kind)
-
-    async def _hang_up(self, scope: Scope) -> None:
-        await self.server.listener.hang_up(tuple(scope["client"][:2]))
 
 
 async def _until_left(entry: OpenExchange, work: Any, receive: Receive) -> None:
@@ -301,10 +282,8 @@ async def _until_left(entry: OpenExchange, work: Any, receive: Receive) -> None:
 
 async def _bad_gateway(send: Send, text: str, kind: str) -> None:
     """Tell a client that its upstream did not answer, by the error alone, so that it replays."""
-    body = error_body("tracefork_upstream", f"the upstream gave no answer ({kind}): {text}")
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": _BAD_GATEWAY, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    why = f"the upstream gave no answer ({kind}): {text}"
+    await answer_error(send, _BAD_GATEWAY, "tracefork_upstream", why, retry=True)
 
 
 def _passed_on(raw: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

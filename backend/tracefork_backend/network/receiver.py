@@ -19,18 +19,7 @@ from tracefork_otel.store.records import ExchangeStarted
 from tracefork_otel.store.wal import Wal
 
 from .addresses import LOOPBACK
-from .listening import (
-    ClientLeft,
-    Receive,
-    Scope,
-    Send,
-    Server,
-    TooLarge,
-    answer,
-    header,
-    is_foreign,
-    read_body,
-)
+from .asgi import ClientLeft, Receive, Scope, Send, TooLarge, answer, header, is_foreign, read_body
 from .otlp import (
     MAX_COMPRESSED,
     MAX_PLAIN,
@@ -44,6 +33,7 @@ from .otlp import (
     spans_of,
 )
 from .received import records_of
+from .server import Server
 
 LOG = logging.getLogger("tracefork_backend")
 MAX_WAITING = 64 * 1024 * 1024
@@ -56,8 +46,8 @@ _TYPES: dict[Form, str] = {"protobuf": "application/x-protobuf", "json": "applic
 _OTHERS = ("/v1/metrics", "/v1/logs", "/v1development/profiles")
 
 
-class Receiver:
-    """Writes spans into a WAL of its own; a context manager, within which it answers."""
+class Receiver(Server):
+    """Writes spans into a WAL of its own."""
 
     def __init__(
         self,
@@ -74,6 +64,7 @@ class Receiver:
             raise UsageError(
                 'receiving OTLP needs opentelemetry-proto: pip install "tracefork-otel[backend]"'
             )
+        super().__init__(self._app, [listener], grace_s=_GRACE_S)
         settings = settings or Settings.from_env()
         self.port = int(listener.getsockname()[1])
         self.spans = 0
@@ -93,24 +84,10 @@ class Receiver:
             rotate_bytes=settings.rotate_bytes,
             on_rotated=lambda path: self._sealer.submit(self._seal, path) and None,
         )
-        self.server = Server(self._app, [listener], grace_s=_GRACE_S)
 
-    def __enter__(self) -> Receiver:
-        self.server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.close()
-        self._close()
-
-    def run(self) -> None:
-        """Answer on this thread until `server.stop`, then close."""
-        try:
-            self.server.run()
-        finally:
-            self._close()
-
-    def _close(self) -> None:
+    def ended(self) -> None:
+        """Close the WAL too, after all was written."""
+        super().ended()
         self._writer.shutdown()
         self._wal.close()
         self._sealer.shutdown()

@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 
-from ..network.listen import bind
+from tracefork_otel.errors import UsageError
+
+from ..network.addresses import bind
 from .behaviours import load
 from .server import ModelServer
 
@@ -39,17 +41,17 @@ def main() -> int:
     arguments = _arguments()
     try:
         behaviour = load(arguments.behaviour)
-        listener = bind(arguments.port, tries=arguments.tries, shared=arguments.share_port)
-    except (LookupError, OSError) as error:
+        listener = bind(port=arguments.port, tries=arguments.tries, shared=arguments.share_port)
+    except (LookupError, UsageError) as error:
         print(f"simulate: {error}", file=sys.stderr)
         return 2
-    server = ModelServer(behaviour, seed=arguments.seed, listener=listener)
+    server = ModelServer(behaviour, seed=arguments.seed, listener=listener, grace_s=_GRACE_S)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     if arguments.until_eof:
         threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
     print(f"listening on {server.url}", flush=True)
-    server.serve(grace_s=_GRACE_S)
+    server.run()
     return 0
 
 

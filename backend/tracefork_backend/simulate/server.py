@@ -9,19 +9,19 @@ import inspect
 import json
 import random
 import socket
-import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl
 
-from ..network.addresses import LOOPBACK
-from ..network.listen import Listener, bind
+from ..network.addresses import LOOPBACK, bind
+from ..network.asgi import ClientLeft, Receive, Scope, Send, path_of, read_body
+from ..network.server import Server
 from . import answers, raw
 from .apis import Api, api_at, read
 from .model import Behaviour, Call, Ids, Reply
-from .wire import Answer, Send, write
+from .wire import Answer, write
 
 _COUNT_TOKENS = "/v1/messages/count_tokens"
 
@@ -50,8 +50,8 @@ def echo(call: Call) -> Reply:
     return Reply(text=call.last or "(nothing)")
 
 
-class ModelServer:
-    """A model server in this process, on a thread of its own; a context manager."""
+class ModelServer(Server):
+    """A model server in this process; a context manager, within which it answers on a thread of its own."""
 
     def __init__(
         self,
@@ -60,8 +60,11 @@ class ModelServer:
         seed: int | None = None,
         port: int = 0,
         listener: socket.socket | None = None,
+        grace_s: float = 0.0,
     ) -> None:
-        """The port is bound (a free one by default), but nothing is answered before `start`."""
+        """Bind the port (a free one by default); nothing is answered before `start`."""
+        listener = listener or bind(port=port)
+        super().__init__(self._app, [listener], grace_s=grace_s, date_header=True)
         self.behaviour = behaviour
         self.requests: list[Recorded] = []
         self.errors: list[Exception] = []
@@ -69,10 +72,7 @@ class ModelServer:
         self._seed = seed
         self._seen: Counter[bytes] = Counter()
         self._calls = 0
-        self._socket = listener or bind(port)
-        self.port: int = self._socket.getsockname()[1]
-        self._listener = Listener(self._app)
-        self._thread: threading.Thread | None = None
+        self.port: int = listener.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -84,61 +84,19 @@ class ModelServer:
         """The base URL as the OpenAI SDK wants it."""
         return f"{self.url}/v1"
 
-    def start(self) -> Self:
-        """The server answers requests."""
-        self._thread = threading.Thread(target=self._run, name=f"model-server-{self.port}", daemon=True)
-        self._thread.start()
-        self._listener.ready.wait()
-        return self
-
-    def close(self) -> None:
-        """The port is free, the thread has ended, and answers that were still running are cut off."""
-        self._listener.stop()
-        if self._thread is not None:
-            self._thread.join()
-        self._socket.close()
-
-    def serve(self, *, grace_s: float) -> None:
-        """Serves on the calling thread until `stop`, and then gives running answers `grace_s` to end."""
-        self._listener.grace_s = grace_s
-        self._run()
-        self._socket.close()
-
-    def stop(self) -> None:
-        """`serve` returns soon; may be called from any thread and from a signal handler."""
-        self._listener.stop()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _run(self) -> None:
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._listener.run(sockets=[self._socket])
-        finally:
-            self._listener.ready.set()
-
-    async def _app(self, scope: Mapping[str, Any], receive: Callable[[], Any], send: Send) -> None:
-        body = b""
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        query = scope["query_string"].decode("latin-1")
-        path = scope["raw_path"].decode("latin-1")
+            body = await read_body(scope, receive)
+        except ClientLeft:
+            return
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        request = Recorded(scope["method"], f"{path}?{query}" if query else path, headers, body)
+        request = Recorded(scope["method"], path_of(scope), headers, body)
         self.requests.append(request)
-        client = tuple(scope["client"])
         # An answer that the server's end cuts off is no error of the app, which is what uvicorn would report.
         with contextlib.suppress(asyncio.CancelledError):
-            answer = await self._answer(request, scope["path"], dict(parse_qsl(query)))
-            await write(answer, send, lambda: self._listener.hang_up(client))
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+            answer = await self._answer(request, scope["path"], query)
+            await write(answer, send, lambda: self.hang_up(scope))
 
     async def _answer(self, request: Recorded, path: str, query: Mapping[str, str]) -> Answer:
         if path.startswith("/raw/"):

@@ -11,7 +11,7 @@ from typing import Any
 from tracefork_otel.wire.codings import encoder
 from tracefork_otel.wire.sse import sse_event
 
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+from ..network.asgi import Send
 
 # Statuses whose answer has no body and no content-length.
 _BODILESS = frozenset({204, 304})

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from proxied import proxying
 from recorded import read_store
-from tracefork_backend.network.listening import bind
+from tracefork_backend.network.addresses import bind
 from tracefork_backend.network.receiver import Receiver
 from tracefork_backend.rerun.importing import import_tape
 from tracefork_backend.rerun.reconstruct import reconstruct

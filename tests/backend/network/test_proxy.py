@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from proxied import proxying
 from recorded import read_store
-from tracefork_backend.network.listening import bind
+from tracefork_backend.network.addresses import bind
 from tracefork_backend.network.proxy import Proxy, Upstream
 from tracefork_backend.rerun.edits import request
 from tracefork_backend.rerun.reconstruct import reconstruct
@@ -169,7 +169,7 @@ def test_client_that_leaves_is_recorded_as_closed(store: Path, upstream: ModelSe
         stream = httpx2.stream("GET", url + "/raw/sse?events=200&delay_ms=20")
         with stream as response:
             first = next(response.iter_raw())
-        until(lambda: not proxy.server.listener.server_state.tasks)
+        until(lambda: not proxy.server_state.tasks)
     (found,) = exchanges(store)
     assert found.outcome == "closed"
     assert found.response is not None

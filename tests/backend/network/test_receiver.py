@@ -23,7 +23,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from recorded import read_store
-from tracefork_backend.network.listening import bind
+from tracefork_backend.network.addresses import bind
 from tracefork_backend.network.receiver import Receiver
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer

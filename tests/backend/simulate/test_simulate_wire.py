@@ -73,7 +73,7 @@ def test_writes_are_not_delayed(server: ModelServer) -> None:
     """The server's connections have TCP_NODELAY set."""
     with httpx.Client() as client:
         client.get(f"{server.url}/raw/empty")
-        transports = list(server._listener.transports.values())
+        transports = list(server.transports.values())
         options = [
             t.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for t in transports
         ]

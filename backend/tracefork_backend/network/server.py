@@ -1,19 +1,20 @@
-"""The socket and the event loop under the server: uvicorn's HTTP/1.1, started and stopped at once."""
+"""The event loop under our servers: uvicorn's HTTP/1.1, started and stopped at once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import signal
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, Self
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .addresses import LOOPBACK
+from .asgi import Receive, Scope, Send
 
 # Longer than any pause in a test, so that a kept-alive connection is never closed under a client's request.
 _KEEP_ALIVE_S = 120
@@ -23,35 +24,18 @@ _DATE_S = 1.0
 _DRAIN_S = 0.001
 
 
-def bind(port: int = 0, *, tries: int = 1, shared: bool = False) -> socket.socket:
-    """Return a socket that listens on loopback: on `port`, or on the first free one of `tries` from there.
+class Server(uvicorn.Server):
+    """An ASGI app on sockets; a context manager, within which it answers on a thread of its own."""
 
-    A shared port may be held by several servers at once, which each take some of the connections.
-    """
-    problem = OSError(errno.EADDRINUSE, f"no free port in {port}-{port + tries - 1} on {LOOPBACK}")
-    for candidate in range(port, port + tries):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared and hasattr(socket, "SO_REUSEPORT"):
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            listener.bind((LOOPBACK, candidate))
-            listener.listen(128)
-        except OSError as error:
-            listener.close()
-            problem = error
-            if error.errno != errno.EADDRINUSE:
-                break
-        else:
-            return listener
-    raise problem
-
-
-class Listener(uvicorn.Server):
-    """Runs an ASGI app on sockets until it is told to stop, and can close a connection under an answer."""
-
-    def __init__(self, app: Callable[..., Any]) -> None:
-        """Prepare the server, which runs nothing before `run`."""
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        sockets: Sequence[socket.socket],
+        *,
+        grace_s: float = 0.0,
+        date_header: bool = False,
+    ) -> None:
+        """Prepare the server; running answers get `grace_s` to end when it is stopped."""
         self.transports: dict[tuple[str, int], asyncio.Transport] = {}
         transports = self.transports
 
@@ -63,8 +47,8 @@ class Listener(uvicorn.Server):
                 super().connection_made(transport)
                 # asyncio sets this only where the listening socket was made with its protocol named.
                 transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                transports[transport.get_extra_info("peername")[:2]] = transport
                 self.registered = transport.get_extra_info("peername")[:2]
+                transports[self.registered] = transport
 
             def connection_lost(self, exc: Exception | None) -> None:
                 """Forget the connection."""
@@ -83,22 +67,43 @@ class Listener(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                date_header=date_header,
                 timeout_keep_alive=_KEEP_ALIVE_S,
             )
         )
-        self.ready = threading.Event()
-        self.grace_s = 0.0
+        self._sockets = list(sockets)
+        self._grace_s = grace_s
+        self._ready = threading.Event()
         self._stopped = False
+        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
 
-    async def hang_up(self, client: tuple[str, int]) -> None:
-        """Close the connection from that address, after all that was written to it has been sent."""
-        if client in self.transports:
-            self.transports[client].close()
-        # uvicorn complains about an unfinished answer, unless it knows by then that the connection is gone.
-        while client in self.transports:
-            await asyncio.sleep(_DRAIN_S)
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> Self:
+        """Answer requests on a thread of its own, until `close`."""
+        self._thread = threading.Thread(target=self.run, name="tracefork-server", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer on this thread until `stop`; then close all connections."""
+        try:
+            super().run(sockets=self._sockets)
+        finally:
+            self._ready.set()
+            self.ended()
+
+    def ended(self) -> None:
+        """Close what the server holds, after its last answer."""
+        for one in self._sockets:
+            one.close()
 
     def stop(self) -> None:
         """End the server soon; may be called from any thread and from a signal handler."""
@@ -107,6 +112,21 @@ class Listener(uvicorn.Server):
         if loop is not None and wake is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended already
                 loop.call_soon_threadsafe(wake.set)
+
+    def close(self) -> None:
+        """Stop, and wait until the thread has ended and the ports are free."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    async def hang_up(self, scope: Scope) -> None:
+        """Close the connection that the request came by, after all that was written to it has been sent."""
+        client = tuple(scope["client"][:2])
+        if client in self.transports:
+            self.transports[client].close()
+        # uvicorn complains about an unfinished answer, unless it knows by then that the connection is gone.
+        while client in self.transports:
+            await asyncio.sleep(_DRAIN_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -118,7 +138,7 @@ class Listener(uvicorn.Server):
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         await self.on_tick(0)
-        self.ready.set()
+        self._ready.set()
         while not self._stopped:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _DATE_S)
@@ -130,10 +150,26 @@ class Listener(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        end = asyncio.get_running_loop().time() + self.grace_s
+        end = asyncio.get_running_loop().time() + self._grace_s
         while self.server_state.tasks and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(_DRAIN_S)
         for transport in list(self.transports.values()):
             transport.abort()
         # Lets the connections hear of their end before the loop goes.
         await asyncio.sleep(0)
+
+
+@contextlib.contextmanager
+def until_signalled(server: Server) -> Iterator[None]:
+    """Stop the server on Ctrl-C, SIGTERM and SIGHUP, which are handled as before after the block."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
