@@ -61,6 +61,8 @@ class Wal:
         self._waiting: list[Record] = []
         self._index = 0
         self._fd = -1
+        self._identity = (-1, -1)
+        """Device and inode of the file: an agent that closed our descriptor may have been given its number."""
         self._end = 0
         self._recent = Recent()
         self._open: dict[str, ExchangeStarted | SpanRecord] = {}
@@ -101,12 +103,21 @@ class Wal:
             self._on_rotated(rotated)
 
     def _put(self, record: Record, recent: Recent) -> None:
-        written = self._write(self._fd, record, recent, self._end)
-        self._end += written
+        self._end += self._written(record, recent)
         self._follow(record)
         if self._sync and isinstance(record, ExchangeEnded):
             # macOS has no fdatasync.
             getattr(os, "fdatasync", os.fsync)(self._fd)
+
+    def _written(self, record: Record, recent: Recent) -> int:
+        """Write the record to the file and return its size; where that fails the file is as it was."""
+        try:
+            return self._write(self._fd, record, recent, self._end)
+        except OSError:
+            # Without this, the next record would follow a torn one.
+            if self._held() is not None:
+                os.ftruncate(self._fd, self._end)
+            raise
 
     def close(self) -> None:
         """The lock is gone and the file can be sealed; a later append raises StoreError."""
@@ -146,28 +157,69 @@ class Wal:
         _open_wals.discard(self)
 
     def _close_file(self) -> None:
-        if self._fd >= 0:
+        if self._held() is not None:
             os.close(self._fd)
-            self._fd = -1
+        self._fd = -1
+
+    def _held(self) -> os.stat_result | None:
+        """The state of the file, if the descriptor is still that of the file."""
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return None
+        return found if (found.st_dev, found.st_ino) == self._identity else None
 
     def _path(self, index: int) -> Path:
         return self._store / "wal" / f"{self._process.process_id}-{index}.wal"
 
     def _ready(self) -> None:
         if self._fd >= 0:
-            if os.fstat(self._fd).st_nlink:
+            held = self._held()
+            if held is not None and held.st_nlink:
                 return
-            # Somebody removed the store's files while the process runs: go on in a new one. The name of a WAL
-            # that a manifest holds must not come back, or its records would be taken for sealed.
+            if held is None and self._reopened():
+                return
+            # Somebody removed the store's files while the process runs, or is sealing this one: go on in a
+            # new one. The name of a WAL that a manifest holds must not come back, or its records would be
+            # taken for sealed.
             self._close_file()
-            self._index = self._index + 1 if (self._store / "MANIFEST.json").exists() else 0
+            kept = (self._store / "MANIFEST.json").exists() or self.path.exists()
+            self._index = self._index + 1 if kept else 0
         self._recent = Recent()
         self._moving = True
         try:
-            self._fd, self._end = self._create(self.path, self._recent)
+            self._take(*self._create(self.path, self._recent))
         finally:
             self._moving = False
         self._rotate_at = self._rotate_bytes
+
+    def _take(self, fd: int, end: int) -> None:
+        """The next record goes to that file, at its end."""
+        found = os.fstat(fd)
+        self._fd, self._end, self._identity = fd, end, (found.st_dev, found.st_ino)
+
+    def _reopened(self) -> bool:
+        """Whether the file whose descriptor the agent has closed is open and locked again.
+
+        What has the old number now is the agent's and is left alone.
+        """
+        with _fork_guard:
+            try:
+                fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError:
+                return False
+        found = os.fstat(fd)
+        try:
+            if (found.st_dev, found.st_ino) != self._identity or found.st_size != self._end:
+                raise BlockingIOError
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(fd).st_nlink:
+                raise BlockingIOError
+        except OSError:
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
 
     def _create(self, path: Path, recent: Recent) -> tuple[int, int]:
         """A new file that holds the lock, the process and what is open, and the size of it."""
@@ -179,7 +231,7 @@ class Wal:
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            end = _write_all(fd, [form.MAGIC], 0)
+            end = _write_all(fd, [form.MAGIC])
             for record in (self._process, *self._open.values()):
                 end += self._write(fd, record, recent, end)
             os.rename(hidden, path)
@@ -194,17 +246,15 @@ class Wal:
             body = record.request.body
             delta = recent.choose(body, record.trace_id)
             middle = body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body
-            written = _write_all(
-                fd, form.frame(form.start_header(record, delta, len(middle)), (middle,)), end
-            )
+            written = _write_all(fd, form.frame(form.start_header(record, delta, len(middle)), (middle,)))
             recent.keep(delta, body, record.trace_id)
             return written
         if isinstance(record, ExchangeEnded):
             bodies = [record.response.body] if record.response is not None else []
             if record.request_body is not None:
                 bodies.append(record.request_body)
-            return _write_all(fd, form.frame(form.end_header(record), bodies), end)
-        return _write_all(fd, form.frame(form.other_header(record)), end)
+            return _write_all(fd, form.frame(form.end_header(record), bodies))
+        return _write_all(fd, form.frame(form.other_header(record)))
 
     def _follow(self, record: Record) -> None:
         if isinstance(record, ExchangeStarted) or (
@@ -221,7 +271,7 @@ class Wal:
         try:
             fd, end = self._create(new, recent)
             try:
-                self._write(self._fd, Rotated(to=new.name, carried=tuple(self._open)), recent, self._end)
+                self._written(Rotated(to=new.name, carried=tuple(self._open)), recent)
             except OSError:
                 os.unlink(new)
                 os.close(fd)
@@ -231,26 +281,22 @@ class Wal:
             return None
         finally:
             self._moving = False
-        os.close(self._fd)
-        self._fd, self._end, self._recent = fd, end, recent
+        self._close_file()
+        self._take(fd, end)
+        self._recent = recent
         self._index += 1
         # What is carried over can alone be more than `rotate_bytes`.
         self._rotate_at = max(self._rotate_bytes, 2 * end)
         return old
 
 
-def _write_all(fd: int, buffers: list[bytes], end: int) -> int:
+def _write_all(fd: int, buffers: list[bytes]) -> int:
     size = sum(map(len, buffers))
     if size > _MAX_RECORD:
         raise ValueError(f"a record of {size} bytes is more than one write takes")
-    try:
-        written = os.writev(fd, buffers)
-        if written != size:
-            raise OSError(f"only {written} of {size} bytes were written: is the disk full?")
-    except OSError:
-        # Without this, the next record would follow a torn one.
-        os.ftruncate(fd, end)
-        raise
+    written = os.writev(fd, buffers)
+    if written != size:
+        raise OSError(f"only {written} of {size} bytes were written: is the disk full?")
     return size
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -369,6 +370,68 @@ def test_a_store_removed_under_a_process_is_made_again(tmp_path: Path) -> None:
     exchanges, _, processes, _ = exchanges_of([read_wal(wal.path)])
     assert exchanges == [joined(start, end)]
     assert processes == [process()]
+
+
+def held_by(wal: Wal) -> int:
+    """The number of the descriptor of the WAL's file."""
+    own = wal.path.stat()
+    for name in os.listdir("/dev/fd"):
+        try:
+            found = os.fstat(int(name))
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+            return int(name)
+    raise AssertionError("nobody holds the file")
+
+
+@pytest.mark.parametrize("gone", ["closed", "file", "socket", "read only"])
+def test_the_number_of_its_descriptor_may_become_the_agents(tmp_path: Path, gone: str) -> None:
+    """An agent that closes all descriptors finds no byte of ours in what it opens next; nothing is lost."""
+    start, end = exchange_records(0, b"question", b"answer")
+    mine, (left, right) = tmp_path / "mine", socket.socketpair()
+    mine.write_bytes(b"own")
+    wal = Wal(tmp_path / "store", process())
+    wal.append(start)
+    number = held_by(wal)
+    if gone == "closed":
+        os.close(number)
+    elif gone == "socket":
+        os.dup2(left.fileno(), number)
+    else:
+        other = os.open(mine, os.O_RDONLY if gone == "read only" else os.O_RDWR)
+        os.dup2(other, number)
+        os.close(other)
+    wal.append(end)
+    assert is_live(wal.path)
+    wal.close()
+    right.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        right.recv(1)
+    assert mine.read_bytes() == b"own"
+    if gone != "closed":
+        os.fstat(number)  # the agent's own is open still
+        os.close(number)
+    left.close()
+    right.close()
+    assert wal_files(tmp_path / "store") == [wal.path]
+    assert wal.lost == 0
+    assert exchanges_of([read_wal(wal.path)])[0] == [joined(start, end)]
+
+
+def test_a_file_that_was_sealed_meanwhile_is_followed_by_another(tmp_path: Path) -> None:
+    """Once its descriptor is closed a sealer may take the file: what comes next is in a new one."""
+    wal = Wal(tmp_path, process())
+    wal.append(ROOT)
+    wal.append(replace(ROOT, ended_ns=10**18 + 1))
+    os.close(held_by(wal))
+    assert sealing.seal_dead(tmp_path).sealed
+    note = Note(kind="lost", time_ns=1)
+    wal.append(note)
+    wal.close()
+    assert [path.name for path in wal_files(tmp_path)] == [wal.path.name]
+    assert read_wal(wal.path).records == [process(), note]
+    assert wal.path.name not in manifest.load(tmp_path).wals
 
 
 def test_the_directory_of_the_process_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
