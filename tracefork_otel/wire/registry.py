@@ -78,6 +78,7 @@ def recognise(method: str, url: str, body: bytes) -> Call | None:
     return Call(form.name, rule.provider if known is None else known.provider, rule.operation, model)
 
 
+@lru_cache(maxsize=512)
 def place(url: str) -> tuple[str, str]:
     """Return a URL's lower-case host and its path, unquoted, without a slash at its end; empty for no URL."""
     try:
