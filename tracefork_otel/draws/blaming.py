@@ -19,7 +19,7 @@ _ANEW = "record anew if its code was changed, or leave this path out: --ignore"
 
 
 def explained(explanation: Explanation, suspects: Iterable[Suspect]) -> Explanation:
-    """The explanation with the draws quoted that it follows from, and with their kind as its cause."""
+    """Return the explanation with the draws quoted that it follows from, their kind as its cause."""
     listed = list(suspects)
     found, cause = _proven(explanation, listed), explanation.cause
     if found:
@@ -41,13 +41,13 @@ def explained(explanation: Explanation, suspects: Iterable[Suspect]) -> Explanat
 
 
 def _proven(explanation: Explanation, suspects: Sequence[Suspect]) -> list[Suspect]:
-    """Those whose values stand in what the agent sent, and not in what was recorded."""
+    """Return those whose values stand in what the agent sent, and not in what was recorded."""
     got, recorded = explanation.got or "", explanation.recorded or ""
     return [one for one in suspects if any(look in got and look not in recorded for look in looks(one.value))]
 
 
 def _likely(explanation: Explanation, suspects: Sequence[Suspect]) -> list[Suspect]:
-    """Those of the kind that the difference looks like; choices, which leave no trace, if they are new."""
+    """Return those of the kind that the difference looks like; choices, which leave no trace, if new."""
     lost = [one for one in suspects if one.kind not in ("library", "moved")]
     if explanation.cause in _CHANCE:
         moved = [one for one in suspects if one.kind == "moved"]
@@ -60,20 +60,18 @@ def _likely(explanation: Explanation, suspects: Sequence[Suspect]) -> list[Suspe
 
 def _quote(suspect: Suspect) -> str:
     what = shown(suspect.source, suspect.site)
-    where = f"{what} at {suspect.where}" if suspect.where else f"{what} in {place(suspect.site)}"
-    if suspect.kind == "uncovered":
-        return f"{what} is not covered here ({suspect.site})"
-    if suspect.kind == "prebound":
-        return f"{suspect.site} holds {what} of before the recording began"
-    return f"{where} {_SAID[suspect.kind]}"
+    draw = f"{what} at {suspect.where}" if suspect.where else f"{what} in {place(suspect.site)}"
+    return _SAID[suspect.kind].format(what=what, draw=draw, site=suspect.site)
 
 
 _SAID = {
-    "exhausted": "was not on the tape",
-    "library": "is a library's own and was not recorded",
-    "moved": "was given what another line of its function drew: a draw was added before it",
-    "shape": "asks for another kind of value than was recorded",
-    "pooled": "is drawn in a pool of processes, whose jobs go to another worker each time",
+    "exhausted": "{draw} was not on the tape",
+    "library": "{draw} is a library's own and was not recorded",
+    "moved": "{draw} was given what another line of its function drew: a draw was added before it",
+    "shape": "{draw} asks for another kind of value than was recorded",
+    "pooled": "{draw} is drawn in a pool of processes, whose jobs go to another worker each time",
+    "uncovered": "{what} is not covered here ({site})",
+    "prebound": "{site} holds {what} of before the recording began",
 }
 _REMEDIES = {
     "library": "record with TRACEFORK_DRAWS_INCLUDE={}, or leave this path out: --ignore",

@@ -12,7 +12,7 @@ TRIED = ((3, 11), (3, 14))
 
 
 def refusal() -> str | None:
-    """Why types of this interpreter are better left alone, or None."""
+    """Return why types of this interpreter are better left alone, or None."""
     name, version = sys.implementation.name, sys.version_info[:2]
     first, last = TRIED
     if name != "cpython":
@@ -24,7 +24,7 @@ def refusal() -> str | None:
 
 
 def replace(cls: type, name: str, value: Any) -> Any:
-    """What stood under that name, where the value stands now; raises TypeError if it cannot."""
+    """Put the value under that name and return what stood there; raise TypeError where that cannot be."""
     why = refusal()
     if why is not None:
         raise TypeError(why)

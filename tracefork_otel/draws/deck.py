@@ -47,7 +47,7 @@ Place: TypeAlias = tuple[Stream, int, CodeType | None]
 
 
 def _where(place: Place) -> str:
-    """The file and the line of a draw; empty if no code of the agent's made it."""
+    """Return the file and the line of a draw; empty if no code of the agent's made it."""
     _, line, code = place
     if code is None or code.co_filename.startswith("<"):
         return ""
@@ -95,12 +95,12 @@ class Deck:
         self._pooled = False
 
     def serve(self, choose: Callable[[], Iterable[Draw]], is_live: Callable[[], bool]) -> None:
-        """Values come from what `choose` gives at the first draw of this process, up to the fork point."""
+        """Serve what `choose` gives at the first draw of this process, up to the fork point."""
         self._choose, self.is_live, self.serves = choose, is_live, True
         self._tape.clear()
 
     def forked(self) -> None:
-        """This forked child keeps its own draws, under a name made of its parent's."""
+        """Begin anew in a forked child, under a name made of its parent's."""
         self._pooled = is_pooled()
         self.lanes.forked()
         self.root += self.lanes.root.name
@@ -111,15 +111,15 @@ class Deck:
         self._batch = 0
 
     def note(self, kind: str, source: str, site: str, where: str = "") -> None:
-        """The reader of the run is told once what was not as it should be, and where."""
+        """Tell the reader of the run what was not as it should be, and where."""
         self._notes.append((kind, source, site, where))
 
     def suspect(self, kind: str, source: str, site: str, value: Any, where: str = "") -> None:
-        """If a request differs, this is looked at."""
+        """Keep a draw that is looked at if a request differs."""
         self.suspects.append(Suspect(kind, source, site, where, value, self.lanes.present().name))
 
     def library(self, source: str, value: Any) -> None:
-        """A library drew this for itself, which is not recorded: if a request differs, it may be why."""
+        """Keep what a library drew for itself, unrecorded: if a request differs, it may be why."""
         frame: FrameType | None = sys._getframe(2)
         via: str | None = None
         while frame is not None and (verdict := self.scope.of(frame)) != OUT:
@@ -130,20 +130,19 @@ class Deck:
             self.suspect("library", source, module + (f"<{via}" if via else ""), value)
 
     def answered(self) -> None:
-        """A request of this lane was as recorded: what it drew before was no harm to that one."""
-        if self.suspects:
-            lane = self.lanes.present().name
-            for one in list(self.suspects):
-                one.fresh = one.fresh and one.lane != lane
+        """Note that a request of this lane was as recorded: what it drew before did that one no harm."""
+        lane = self.lanes.present().name if self.suspects else None
+        for one in list(self.suspects):
+            one.fresh = one.fresh and one.lane != lane
 
     def go_live(self) -> None:
-        """The fork point is passed: all is real from now on."""
+        """Serve nothing any more: the fork point is passed."""
         self.serves = False
         while self.when_live:
             self.when_live.pop()()
 
     def stream(self, source: str, depth: int = 2) -> Place | None:
-        """Where a draw belongs; None if it is not the agent's, or if all is real again."""
+        """Return where a draw belongs; None if it is not the agent's."""
         if self.serves and self.is_live():
             self.go_live()
         frame: FrameType | None = sys._getframe(depth)
@@ -175,7 +174,7 @@ class Deck:
         return found, line - code.co_firstlineno, code
 
     def stream_of(self, lane: str, source: str, site: str) -> Stream:
-        """The stream of that place, with what the tape has for it."""
+        """Return the stream of that place, with what the tape has for it."""
         key = (lane, source, site)
         found = self._streams.get(key)
         if found is None:
@@ -198,7 +197,7 @@ class Deck:
         real: Callable[[], Any],
         fits: Callable[[Any], bool] | None = None,
     ) -> Any:
-        """The recorded value where there is one, else a real one; it is kept for the store in any case."""
+        """Return the recorded value where there is one, else a real one; keep it for the store either way."""
         stream, line, _ = place
         value: Any = None
         served, odd = False, ""
@@ -231,7 +230,7 @@ class Deck:
         return value
 
     def _shifted(self, place: Place, shift: int, value: Any) -> str:
-        """Whether a draw may have been added before this one: an edit elsewhere moves all draws alike."""
+        """Return `moved` if a draw may have been added before this one: other edits move all draws alike."""
         stream = place[0]
         odd = shift < 0 if stream.shift is None else shift != stream.shift
         stream.shift = shift
@@ -245,7 +244,7 @@ class Deck:
         self.note(kind, stream.source, stream.site, where)
 
     def taken(self) -> Mapping[str, object] | None:
-        """What was drawn since the last call, as the attributes of a note; None if nothing was."""
+        """Return what was drawn since the last call, as the attributes of a note; None if nothing was."""
         pending, notes = self._pending, self._notes
         if not pending and not notes:
             return None

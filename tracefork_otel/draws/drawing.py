@@ -34,6 +34,7 @@ class Draws:
         self, recorded: Sequence[Draw], include: Iterable[str], outside: tuple[str, ...] = ()
     ) -> None:
         self._recorded = recorded
+        self._processes = list(dict.fromkeys(draw.process for draw in recorded))
         self._session: Session | None = None
         self._taken: str | None = None
         """The recorded process that this one repeats."""
@@ -46,32 +47,28 @@ class Draws:
 
     @property
     def waits(self) -> bool:
-        """Whether nobody is told of the draws yet."""
+        """Whether no session is told of the draws yet."""
         return self._session is None
 
     def belong_to(self, session: Session) -> None:
-        """What is drawn, and what was drawn already, is the session's."""
-        waited = self._taken is not None
+        """Give the session what is drawn, and what was drawn already."""
         self._session = session
         self.deck.lanes.forks = -1  # those before were none of the agent's
-        if waited and (claim := self._claims()) is not None:
-            claim(claims.draws(self._processes().index(str(self._taken))))
+        claim = self._claims()
+        if self._taken is not None and claim is not None:
+            claim(claims.draws(self._processes.index(self._taken)))
 
     def rebind(self) -> None:
-        """Names that the agent bound before are ours too."""
+        """Replace what the agent bound to its names before, too."""
         self._sources.rebind()
 
     def _is_live(self) -> bool:
         session = self._session
         return session is not None and session.player is not None and not session.player.watching
 
-    def _processes(self) -> list[str]:
-        return list(dict.fromkeys(draw.process for draw in self._recorded))
-
     def _choose(self) -> Iterable[Draw]:
-        """The draws of the recorded process that this one repeats: of its name, and not yet taken."""
-        names = self._processes()
-        root = self.deck.root
+        """Return the draws of the recorded process that this one repeats: of its name, and not yet taken."""
+        names, root = self._processes, self.deck.root
         fitting = [name for name in names if name.rpartition("#")[0] == root]
         program = root.partition(":")[0]
         if not fitting and "/fork#" not in root:
@@ -96,7 +93,7 @@ class Draws:
         return None if beside is None else claims.claims_beside(beside)
 
     def seen(self, answer: Answer | None) -> Answer | None:
-        """The answer of the tape; where it has none, with the draws that the difference follows from."""
+        """Return the tape's answer; where it has none, with the draws that the difference follows from."""
         if not self._recorded:
             return answer
         from dataclasses import replace
@@ -111,7 +108,7 @@ class Draws:
         return answer
 
     def explained(self, explanation: Explanation) -> Explanation:
-        """The explanation with the draws quoted that the difference follows from."""
+        """Return the explanation with the draws quoted that the difference follows from."""
         if not self._recorded:
             return explanation
         from .blaming import explained
@@ -119,14 +116,12 @@ class Draws:
         return explained(explanation, [*self.deck.suspects, *self._sources.missing])
 
     def flush(self, trace_id: str | None = None) -> None:
-        """What was drawn so far is in the WAL, as one record."""
-        session = self._session
-        taken = None if session is None else self.deck.taken()
-        if session is not None and taken is not None:
-            session.note("draws", taken, trace_id)
+        """Write what was drawn so far into the WAL, as one record."""
+        if self._session is not None and (taken := self.deck.taken()) is not None:
+            self._session.note("draws", taken, trace_id)
 
     def _leaving(self, leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
-        """Forked children end by `os._exit`, which runs no exit hooks."""
+        """Return an `os._exit` that writes the draws down: forked children end by it, without exit hooks."""
 
         def _exit(status: int) -> NoReturn:
             if self._session is not None:
@@ -140,21 +135,21 @@ class Draws:
         return _exit
 
     def enter_tool(self, name: str) -> Callable[[], None]:
-        """What a tool draws is its own, as a replay may not run it; until the returned function is called."""
+        """Keep what a tool draws apart, until the returned function is called: a replay may not run it."""
         return self.deck.lanes.enter("tool", name)
 
     def include(self, modules: Iterable[str]) -> None:
-        """Draws of these modules are the agent's own from now on."""
+        """Count draws of these modules as the agent's own from now on."""
         self.deck.scope.forget(modules)
 
     def forked(self) -> None:
-        """This forked child records and is served its own."""
+        """Record and serve this forked child its own."""
         self.deck.forked()
         if self.deck.serves:
             self.deck.serve(self._choose, self._is_live)
 
     def stop(self) -> None:
-        """Every clock is the true one again."""
+        """Put every clock back."""
         global _present
         self.flush()
         self._sources.restore()
@@ -162,7 +157,7 @@ class Draws:
 
 
 def start(session: Session) -> None:
-    """The draws of this process are kept from now on, and served if the session's tape has any."""
+    """Keep the draws of this process from now on, and serve them if the session's tape has any."""
     global _present
     if session.draws is not None or not (_present is None or _present.waits):
         return
@@ -180,7 +175,7 @@ def start(session: Session) -> None:
 
 
 def prepare(recorded: Sequence[Draw], include: Iterable[str], outside: tuple[str, ...]) -> None:
-    """This process is served the draws before it has a session; forked children that get one go on from here.
+    """Serve this process the draws before it has a session; forked children that get one go on from here.
 
     What code in a folder of `outside` draws is nobody's.
     """
@@ -189,13 +184,13 @@ def prepare(recorded: Sequence[Draw], include: Iterable[str], outside: tuple[str
 
 
 def include(modules: Iterable[str]) -> None:
-    """Draws of these modules are the agent's own in a process that has no session yet."""
+    """Count draws of these modules as the agent's own in a process that has no session yet."""
     if _present is not None and _present.waits:
         _present.include(modules)
 
 
 def _root() -> str:
-    """What names this process in a recording and its replay: its program and a digest of its arguments."""
+    """Return the name of this process in a recording and its replay: program, digest of its arguments."""
     argv = sys.orig_argv[1:]
     # Not the code after -c, which is no name and may be long.
     first = next((word for word in argv if word == "-c" or not word.startswith("-")), "python")

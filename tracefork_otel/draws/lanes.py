@@ -23,7 +23,7 @@ _POOLS = ("concurrent.futures.process", "multiprocessing.pool")
 
 
 def is_pooled() -> bool:
-    """Whether this child was just forked to be one of a pool, whose jobs go to another worker each time."""
+    """Return whether this child was just forked for a pool, whose jobs go to another worker each time."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__") in _POOLS:
@@ -45,7 +45,7 @@ class Lane:
         self.cache: dict[Any, Any] = {}
 
     def child(self, kind: str, name: str, site: str | None = None) -> Lane:
-        """The next lane that this one starts for that function."""
+        """Return the next lane that this one starts for that function."""
         key = f"{kind}:{name}"
         number = self.spawned[key] = self.spawned.get(key, -1) + 1
         return Lane(f"{self.name}/{key}#{number}", site)
@@ -60,27 +60,19 @@ class Lanes:
         self._scope = scope
         self._tasks: weakref.WeakKeyDictionary[Any, Lane] = weakref.WeakKeyDictionary()
         self._local = threading.local()
-        self._loop: Callable[[], Any] | None = None
-        self._task: Callable[[Any], Any] | None = None
+        self._task: Callable[[], Any] = lambda: None
+        """The asyncio task that runs now, once asyncio is loaded."""
 
     def present(self) -> Lane:
-        """The lane of the code that runs now."""
+        """Return the lane of the code that runs now."""
         # The task's own first; a job's before the context, which a job may have copied from elsewhere.
-        loop = None if self._loop is None else self._loop()
-        if loop is not None and self._task is not None:
-            task = self._task(loop)
-            lane = None if task is None else self._tasks.get(task)
-            if lane is not None:
-                return lane
-        return getattr(self._local, "lane", None) or _LANE.get() or self.root
-
-    def _present_task(self) -> Any:
-        loop = None if self._loop is None else self._loop()
-        return None if loop is None or self._task is None else self._task(loop)
+        task = self._task()
+        lane = None if task is None else self._tasks.get(task)
+        return lane or getattr(self._local, "lane", None) or _LANE.get() or self.root
 
     def enter(self, kind: str, name: str) -> Callable[[], None]:
-        """What follows in this thread or task is a lane of its own, until the returned function is called."""
-        lane, task, local = self.present().child(kind, name), self._present_task(), self._local
+        """Begin a lane of its own in this thread or task, until the returned function is called."""
+        lane, task, local = self.present().child(kind, name), self._task(), self._local
         token = _LANE.set(lane)
         if task is not None:
             before = self._tasks.get(task)
@@ -104,18 +96,18 @@ class Lanes:
         return leave
 
     def forked(self) -> None:
-        """This forked child is a lane of its own."""
+        """Begin a lane of its own in this forked child."""
         self.root = Lane(f"{self.present().name}/fork#{self.forks}")
         self.forks = -1
         self._local.lane = None
         self._tasks.clear()
         _LANE.set(None)
-        loop = None if self._loop is None else self._loop()
-        if loop is not None and self._task is not None and (task := self._task(loop)) is not None:
+        task = self._task()
+        if task is not None:
             self._tasks[task] = self.root
 
     def site_of_caller(self, depth: int) -> str | None:
-        """The agent's function that hands over a job, or None if a library does."""
+        """Return the agent's function that hands over a job, or None if a library does."""
         frame: FrameType | None = sys._getframe(depth)
         while frame is not None:
             verdict = self._scope.of(frame)
@@ -128,7 +120,7 @@ class Lanes:
         return None
 
     def watch_threads(self, replace: Replace) -> None:
-        """A started thread has a lane of its own."""
+        """Give each thread that is started a lane of its own."""
         start = threading.Thread.start
 
         def started(thread: threading.Thread) -> None:
@@ -148,7 +140,7 @@ class Lanes:
         replace(threading.Thread, "start", started)
 
     def watch_jobs(self, module: ModuleType, replace: Replace) -> None:
-        """A job of a thread pool has a lane of its own."""
+        """Give each job of a thread pool a lane of its own."""
         submit, local = module.ThreadPoolExecutor.submit, self._local
 
         def submitted(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -170,7 +162,7 @@ class Lanes:
     def watch_process_jobs(
         self, module: ModuleType, replace: Replace, note: Callable[[str, str, str], None]
     ) -> None:
-        """A clock handed to a pool of processes is noted: nothing of the agent's calls it there."""
+        """Note each clock handed to a pool of processes: nothing of the agent's calls it there."""
         submit = module.ProcessPoolExecutor.submit
 
         def submitted(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -182,12 +174,13 @@ class Lanes:
         replace(module.ProcessPoolExecutor, "submit", submitted)
 
     def watch_tasks(self, module: ModuleType, replace: Replace) -> None:
-        """An asyncio task has a lane of its own, which also reaches the worker threads of its context."""
-        self._loop, self._task = module.events._get_running_loop, module.current_task
+        """Give each asyncio task a lane of its own, which also reaches the worker threads of its context."""
+        running, current = module.events._get_running_loop, module.current_task
+        self._task = lambda: None if (loop := running()) is None else current(loop)
         self.watch_loop(module.base_events.BaseEventLoop, replace)
 
     def watch_loop(self, base: Any, replace: Replace) -> None:
-        """The tasks of loops of this class have lanes."""
+        """Give each task of loops of this class a lane of its own."""
         create = base.create_task
 
         def create_task(loop: Any, coro: Any, **kwargs: Any) -> Any:

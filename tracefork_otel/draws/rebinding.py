@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import BuiltinMethodType, FunctionType, ModuleType
 from typing import Any, cast
 
@@ -33,18 +34,18 @@ class Rebinding:
         self.left: list[str] = []
         """`module.name` of what holds one and was not changed: containers, models, frozen objects."""
 
-    def run(self, scope: Scope) -> int:
-        """How many names were bound anew; what was not touched is in `left`."""
-        count = 0
+    def run(self, scope: Scope) -> None:
+        """Bind every name that can be reached anew; what was not touched is in `left`."""
         users: set[str] = set()
         for name, module in list(sys.modules.items()):
             if type(module) is ModuleType and _is_users(module, scope):
                 users.add(name)
-                count += self._module(name, module)
-        return count + sum(self._object(owner) for owner in self._holders(users))
+                self._module(name, module)
+        for owner in self._holders(users):
+            self._object(owner)
 
     def _holders(self, users: set[str]) -> list[Any]:
-        """Objects of the agent's own classes that hold a true function in an attribute."""
+        """Return the objects of the agent's own classes that hold a true function in an attribute."""
         sought = [true for true, _ in self._made if type(true) is BuiltinMethodType]
         dates = gc.get_referrers(_datetime.datetime, _datetime.date)
         sought += [one for one in dates if type(one) is BuiltinMethodType and one.__name__ in _DATES]
@@ -59,9 +60,8 @@ class Rebinding:
         # By its type alone: to ask a proxy for anything else may run whatever code.
         return type(one).__module__ in users and not issubclass(type(one), (type, ModuleType, Mapping))
 
-    def _object(self, owner: Any) -> int:
+    def _object(self, owner: Any) -> None:
         cls = type(owner)
-        count = 0
         try:
             names = [*vars(owner)] if hasattr(owner, "__dict__") else []
             names += [name for base in cls.__mro__ for name in _slots(base)]
@@ -69,65 +69,49 @@ class Rebinding:
                 name: ours for name in names if (ours := self._of(getattr(owner, name, None))) is not None
             }
         except Exception:  # an object of the agent's may raise whatever it likes
-            return 0
+            return
         for name, ours in held.items():
             try:
                 self._replace(owner, name, ours)
-                count += 1
             except Exception:  # a frozen one
                 self.left.append(f"{cls.__module__}.{cls.__qualname__}.{name}")
-        return count
 
-    def _module(self, name: str, module: ModuleType) -> int:
-        count = 0
-        owners: list[Any] = [module]
-        owners += [
-            found
-            for found in vars(module).values()
-            if isinstance(found, type) and found.__module__ == module.__name__
-        ]
-        for owner in owners:
+    def _module(self, name: str, module: ModuleType) -> None:
+        held = vars(module).values()
+        classes = [one for one in held if isinstance(one, type) and one.__module__ == module.__name__]
+        for owner in (module, *classes):
             self._model(name, owner)
             for key, value in list(vars(owner).items()):
                 if isinstance(value, FunctionType) and id(value) not in self._ours:
                     # Also a dataclass's own `__init__`, for its factories.
-                    count += self._function(value)
+                    self._function(value)
                     continue
                 ours = None if key.startswith("__") else self._of(value)
                 if ours is not None:
                     self._replace(owner, key, ours)
-                    count += 1
                 elif not key.startswith("__") and self._holds(value):
                     self.left.append(f"{name}.{key}")
-        return count
 
     def _model(self, name: str, owner: Any) -> None:
-        """A factory of a pydantic model's field is inside its compiled schema, where nobody changes it."""
+        """Note the factories of a pydantic model's fields: they are in its compiled schema, for good."""
         for key, field in dict(vars(owner).get("__pydantic_fields__") or {}).items():
             if self._of(getattr(field, "default_factory", None)) is not None:
                 self.left.append(f"{name}.{owner.__qualname__}.{key}")
 
-    def _function(self, function: FunctionType) -> int:
-        count = 0
-        defaults = function.__defaults__
-        if defaults and any(self._of(value) is not None for value in defaults):
-            function.__defaults__ = tuple(self._or_same(value) for value in defaults)
-            count += 1
+    def _function(self, function: FunctionType) -> None:
+        defaults = function.__defaults__ or ()
+        ours = [self._of(value) for value in defaults]
+        if any(one is not None for one in ours):
+            pairs = zip(defaults, ours, strict=True)
+            function.__defaults__ = tuple(value if one is None else one for value, one in pairs)
         for cell in function.__closure__ or ():
-            try:
-                ours = self._of(cell.cell_contents)
-            except ValueError:  # not bound yet
-                continue
-            if ours is not None:
-                cell.cell_contents = ours
-                count += 1
-        return count
-
-    def _or_same(self, value: Any) -> Any:
-        ours = self._of(value)
-        return value if ours is None else ours
+            with suppress(ValueError):  # not bound yet
+                one = self._of(cell.cell_contents)
+                if one is not None:
+                    cell.cell_contents = one
 
     def _of(self, value: Any) -> Any:
+        """Return what replaces the value, None where it is no true function and holds none."""
         if type(value) is staticmethod:
             ours = self._of(value.__func__)
             return None if ours is None else staticmethod(ours)

@@ -55,18 +55,18 @@ class Scope:
         """Modules, with what is below them, and single functions as `module:qualname`."""
 
     def mark(self, code: CodeType, verdict: int) -> None:
-        """The code has this verdict."""
+        """Give the code this verdict."""
         if id(code) not in self._verdicts:
             self._kept.append(code)
         self._verdicts[id(code)] = verdict
 
     def forget(self, include: Iterable[str]) -> None:
-        """Modules with these names, and what is below them, are the agent's from now on."""
+        """Count modules with these names, and what is below them, as the agent's from now on."""
         self.include = tuple(dict.fromkeys((*self.include, *include)))
         self._verdicts = {key: verdict for key, verdict in self._verdicts.items() if verdict == JOB}
 
     def of(self, frame: FrameType) -> int:
-        """The verdict on the frame's code."""
+        """Return the verdict on the frame's code."""
         code = frame.f_code
         found = self._verdicts.get(id(code))
         if found is None:
@@ -91,7 +91,7 @@ class Scope:
         return self.of_module(name, os.path.realpath(path))
 
     def of_module(self, name: str, path: str) -> int:
-        """The verdict on a module of that name in a file with that real path."""
+        """Return the verdict on a module of that name in a file with that real path."""
         if _below(name, self.include):
             return USER
         if _below(name, (*_OURS, *TRANSPARENT)):
@@ -105,7 +105,7 @@ def _below(name: str, prefixes: Iterable[str]) -> bool:
 
 
 def site_of(frame: FrameType, via: str | None) -> str:
-    """The function as `module:qualname`, the same whether its module was imported or started."""
+    """Return the function as `module:qualname`, the same whether its module was imported or started."""
     names: dict[str, Any] = frame.f_globals
     module: str = names.get("__name__") or "?"
     if module == "__main__":

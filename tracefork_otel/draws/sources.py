@@ -1,14 +1,14 @@
-"""The primitives that clocks, ids and randomness end in, each replaced by one that asks the deck first."""
+"""The functions that clocks, ids and randomness end in, each replaced by one that asks the deck first."""
 
 from __future__ import annotations
 
 import datetime as _datetime
 import os
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from types import MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..session.imports import when_imported
 from ..undo import Undo
@@ -19,18 +19,69 @@ FORWARD = (
     "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns",
     "process_time", "process_time_ns", "thread_time", "thread_time_ns",
 )  # fmt: skip
-CLOCKS = ("time", "time_ns", *FORWARD)
-NUMBERED = ("clock_gettime", "clock_gettime_ns")
-FORMATTED = {"localtime": 0, "gmtime": 0, "ctime": 0, "asctime": 0, "strftime": 1}
-"""Functions that read the clock only if the argument at this place is not given."""
-IDS = (
-    ("uuid", ("uuid6", "uuid7")),
-    ("uuid6", ("uuid6", "uuid7", "uuid8")),
-    ("uuid_utils", ("uuid1", "uuid4", "uuid6", "uuid7")),
-    ("uuid_utils.compat", ("uuid1", "uuid4", "uuid6", "uuid7")),
-)
-"""Functions whose value hangs on a state that a library's calls change too, or that are not Python inside."""
+"""Clocks that only run forward."""
 _urandom = os.urandom
+
+
+class Reader(NamedTuple):
+    """Functions of a module that draw."""
+
+    module: str
+    names: tuple[str, ...]
+    """Those that this interpreter lacks are left out."""
+    source: Callable[..., str | None] | None = None
+    """What a call is recorded as, given the function's name and the arguments; None if it draws nothing.
+
+    A function without a `source` takes no arguments and is recorded by its name.
+    """
+    fits: Callable[..., bool] | None = None
+    """Whether a recorded value can answer a call with these arguments."""
+    is_id: bool = False
+    """Whether the value is a UUID, kept as text."""
+    libraries: bool = False
+    """Whether what libraries draw for themselves can explain a drift."""
+
+
+def _by_name(name: str, *given: Any, **named: Any) -> str:
+    return name
+
+
+READERS = (
+    Reader("time", ("time", "time_ns", *FORWARD)),
+    Reader("time", ("clock_gettime", "clock_gettime_ns"), lambda name, clock: f"{name}({clock})"),
+    # These read the clock only if they are not given a time.
+    Reader(
+        "time",
+        ("localtime", "gmtime", "ctime", "asctime"),
+        lambda name, *given: name if given in ((), (None,)) else None,
+    ),
+    Reader("time", ("strftime",), lambda name, *given: name if len(given) < 2 else None),
+    Reader(
+        "os",
+        ("urandom",),
+        lambda name, size: "urandom",
+        lambda value, size: len(value) == size,
+        libraries=True,
+    ),
+    Reader(
+        "os",
+        ("getrandom",),
+        lambda name, size, flags=0: "urandom",
+        lambda value, size, flags=0: len(value) <= size,
+    ),
+    Reader("uuid", ("_generate_time_safe",), lambda name: "uuid1"),
+    # Whole ids, which hang on a state that a library's calls change too, or are not Python inside.
+    *(
+        Reader(module, names, _by_name, is_id=True, libraries=True)
+        for module, names in (
+            ("uuid", ("uuid6", "uuid7")),
+            ("uuid6", ("uuid6", "uuid7", "uuid8")),
+            ("uuid_utils", ("uuid1", "uuid4", "uuid6", "uuid7")),
+            ("uuid_utils.compat", ("uuid1", "uuid4", "uuid6", "uuid7")),
+        )
+    ),
+)
+"""Every function of a module that is replaced as it stands."""
 
 
 class _Home:
@@ -56,43 +107,38 @@ class Sources:
         """What this interpreter, or the order in which things were loaded, keeps from being recorded."""
         self._undo = Undo()
         self._installing = False
+        self._installed = False
 
     def replace(self, owner: Any, name: str, ours: Any) -> None:
-        """The owner has ours under that name until `restore`."""
+        """Set the owner's attribute to ours until `restore`."""
         self._undo.replace(owner, name, ours)
 
     def restore(self) -> None:
-        """All is as it was, where it is still ours to put back."""
+        """Put everything back that is still ours."""
+        self._installed = False
         self._undo.take_back()
 
     def install(self) -> None:
-        """What is loaded is replaced, what is not yet will be right after its import."""
-        self._installing = True
-        self._clocks()
-        self._entropy()
+        """Replace what is loaded now, and the rest right after its import."""
+        self._installing = self._installed = True
+        for reader in READERS:
+            self._when(reader.module, partial(self._functions, reader))
         self._dates()
         lanes = self.deck.lanes
         lanes.watch_threads(self.replace)
-        for name, hook in (
-            ("uuid", self._uuid),
-            ("random", self._random),
-            ("numpy.random", self._numpy),
-            ("asyncio", lambda module: lanes.watch_tasks(module, self.replace)),
-            ("uvloop", lambda module: lanes.watch_loop(module.Loop, self.replace)),
-            ("concurrent.futures.thread", lambda module: lanes.watch_jobs(module, self.replace)),
-            (
-                "concurrent.futures.process",
-                lambda module: lanes.watch_process_jobs(module, self.replace, self._miss),
-            ),
-        ):
-            self._undo.add(when_imported(name, self._hooked(hook)))
-        for name, functions in IDS:
-            hook = self._hooked(lambda module, names=functions: self._ids(module, names))
-            self._undo.add(when_imported(name, hook))
+        self._when("random", self._random)
+        self._when("numpy.random", self._numpy)
+        self._when("asyncio", lambda module: lanes.watch_tasks(module, self.replace))
+        self._when("uvloop", lambda module: lanes.watch_loop(module.Loop, self.replace))
+        self._when("concurrent.futures.thread", lambda module: lanes.watch_jobs(module, self.replace))
+        self._when(
+            "concurrent.futures.process",
+            lambda module: lanes.watch_process_jobs(module, self.replace, self._miss),
+        )
         self._installing = False
 
     def rebind(self) -> None:
-        """Names that the agent's modules bound before are ours too; what cannot be reached is noted."""
+        """Give names that the agent's modules bound before ours too; note what cannot be reached."""
         from .rebinding import Rebinding
 
         rebinding = Rebinding(self.made, self.replace)
@@ -104,17 +150,44 @@ class Sources:
         self.deck.note(kind, source, site)
         self.missing.append(Suspect(kind, source, site, "", None, None))
 
-    def _hooked(self, hook: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    def _when(self, name: str, hook: Callable[[ModuleType], None]) -> None:
         def call(module: ModuleType) -> None:
-            if not self.restored:
+            if self._installed:
                 hook(module)
 
-        return call
+        self._undo.add(when_imported(name, call))
 
-    @property
-    def restored(self) -> bool:
-        """Whether nothing is replaced any more."""
-        return not len(self._undo)
+    def _functions(self, reader: Reader, module: ModuleType) -> None:
+        for name in reader.names:
+            real = getattr(module, name, None)
+            if real is None:
+                continue
+            if name in FORWARD:
+                self.deck.real[name] = real
+            self._function(module, name, self._read(reader, module, name, real))
+
+    def _read(self, reader: Reader, module: Any, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        deck, stream, draw = self.deck, self.deck.stream, self.deck.draw
+        source_of, fits = reader.source, reader.fits
+
+        def clock(home: _Home) -> Any:
+            place = stream(name)
+            return real() if place is None else draw(place, real)
+
+        def read(home: _Home, *given: Any, **named: Any) -> Any:
+            source = source_of(name, *given, **named)
+            place = None if source is None else stream(source)
+            if place is not None:
+                fit = None if fits is None else lambda value: fits(value, *given, **named)
+                # What it reads itself is read below its own module, so it is nobody's draw.
+                value = draw(place, lambda: real(*given, **named), fit)
+                return module.UUID(value) if reader.is_id and isinstance(value, str) else value
+            value = real(*given, **named)
+            if reader.libraries and deck.serves:
+                deck.library(name, str(value) if reader.is_id else value)
+            return value
+
+        return clock if source_of is None else read
 
     def _function(self, module: ModuleType, name: str, function: Callable[..., Any]) -> None:
         real = getattr(module, name)
@@ -124,104 +197,8 @@ class Sources:
         self.made.append((real, ours))
         self.replace(module, name, ours)
 
-    def _clocks(self) -> None:
-        stream, draw = self.deck.stream, self.deck.draw
-
-        def clock(name: str, real: Callable[[], Any]) -> Callable[..., Any]:
-            def read(home: _Home) -> Any:
-                place = stream(name)
-                return real() if place is None else draw(place, real)
-
-            return read
-
-        def formatted(name: str, argument: int, real: Callable[..., Any]) -> Callable[..., Any]:
-            def read(home: _Home, *given: Any) -> Any:
-                told = len(given) > argument and (given[argument] is not None or argument == 1)
-                place = None if told else stream(name)
-                return real(*given) if place is None else draw(place, lambda: real(*given))
-
-            return read
-
-        def numbered(name: str, real: Callable[[int], Any]) -> Callable[..., Any]:
-            def read(home: _Home, clock: int, /) -> Any:
-                place = stream(f"{name}({clock})")
-                return real(clock) if place is None else draw(place, lambda: real(clock))
-
-            return read
-
-        for name in CLOCKS:
-            real = getattr(time, name, None)
-            if real is None:  # of this thread alone: not on every system
-                continue
-            if name in FORWARD:
-                self.deck.real[name] = real
-            self._function(time, name, clock(name, real))
-        for name, argument in FORMATTED.items():
-            self._function(time, name, formatted(name, argument, getattr(time, name)))
-        for name in NUMBERED:
-            if hasattr(time, name):
-                self._function(time, name, numbered(name, getattr(time, name)))
-
-    def _entropy(self) -> None:
-        stream, draw = self.deck.stream, self.deck.draw
-
-        def urandom(home: _Home, size: int, /) -> bytes:
-            place = stream("urandom")
-            if place is not None:
-                return draw(place, lambda: _urandom(size), lambda value: len(value) == size)
-            value = _urandom(size)
-            if self.deck.serves:
-                self.deck.library("urandom", value)
-            return value
-
-        self._function(os, "urandom", urandom)
-        if not hasattr(os, "getrandom"):
-            return
-        real_getrandom = os.getrandom
-
-        def getrandom(home: _Home, size: int, flags: int = 0) -> bytes:
-            place = stream("urandom")
-            if place is None:
-                return real_getrandom(size, flags)
-            return draw(place, lambda: real_getrandom(size, flags), lambda value: len(value) <= size)
-
-        self._function(os, "getrandom", getrandom)
-
-    def _ids(self, module: ModuleType, names: tuple[str, ...]) -> None:
-        """These functions give whole ids of the tape: not the parts that they are made of."""
-        stream, draw = self.deck.stream, self.deck.draw
-
-        def whole(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-            def make(home: _Home, *given: Any, **named: Any) -> Any:
-                place = stream(name)
-                if place is None:
-                    value = real(*given, **named)
-                    if self.deck.serves:
-                        self.deck.library(name, str(value))
-                    return value
-                # What it reads itself is read below this module, so it is nobody's draw.
-                return module.UUID(draw(place, lambda: str(real(*given, **named))))
-
-            return make
-
-        for name in names:
-            if hasattr(module, name):
-                self._function(module, name, whole(name, getattr(module, name)))
-
-    def _uuid(self, module: ModuleType) -> None:
-        real = getattr(module, "_generate_time_safe", None)
-        if real is None:
-            return
-        stream, draw = self.deck.stream, self.deck.draw
-
-        def generate() -> Any:
-            place = stream("uuid1")
-            return real() if place is None else draw(place, real)
-
-        self.replace(module, "_generate_time_safe", generate)
-
     def _random(self, module: ModuleType) -> None:
-        """The hidden instance keeps its state; its two primitives, and seeding from the system, draw."""
+        """Have the hidden instance's two primitives, and seeding from the system, draw; its state stays."""
         stream, draw = self.deck.stream, self.deck.draw
         base = module.Random
         base_random, base_bits, base_seed = base.random, base.getrandbits, base.__dict__["seed"]
@@ -230,12 +207,12 @@ class Sources:
             """The instance behind the module's functions."""
 
             def random(self) -> float:
-                """The next value of [0, 1)."""
+                """Return the next value of [0, 1)."""
                 place = stream("random")
                 return base_random(self) if place is None else draw(place, lambda: base_random(self))
 
             def getrandbits(self, k: int, /) -> int:
-                """The next k bits."""
+                """Return the next k bits."""
                 place = stream("getrandbits")
                 if place is None:
                     return base_bits(self, k)
@@ -263,15 +240,14 @@ class Sources:
         self.replace(module, "_urandom", os.urandom)
 
     def _numpy(self, module: ModuleType) -> None:
-        """The legacy global state, which numpy seeded while it was imported, is seeded by a draw."""
+        """Seed the legacy global state, which numpy seeded while it was imported, by a draw."""
         stream = self.deck.stream_of("", "numpy.seed", "numpy.random:import")
         if self.deck.serves and not stream.recorded:
             return
         if self._installing and not self.deck.serves:  # the agent may have seeded it already
             self._miss("prebound", "numpy's global state", "numpy.random")
             return
-        place = (stream, 0, None)
-        data: bytes = self.deck.draw(place, lambda: _urandom(16))
+        data: bytes = self.deck.draw((stream, 0, None), lambda: _urandom(16))
         seed = module.seed
         seed([int.from_bytes(data[at : at + 4], "big") for at in (0, 4, 8, 12)])
         ours = [True]
@@ -281,7 +257,7 @@ class Sources:
             seed(*given, **named)
 
         def go_live() -> None:
-            if ours[0] and not self.restored:  # a seed of the agent's own is its to keep
+            if ours[0] and self._installed:  # a seed of the agent's own is its to keep
                 seed()
 
         self._function(module, "seed", seeded)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def encode(value: Any) -> Any:
-    """The value as JSON-able data; numbers stand for themselves."""
+    """Return the value as JSON-able data; numbers stand for themselves."""
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
     if isinstance(value, time.struct_time):
@@ -24,7 +24,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The value that `encode` made this of."""
+    """Return the value that `encode` made this of."""
     if not isinstance(value, dict):
         return value
     if "bytes" in value:

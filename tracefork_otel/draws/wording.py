@@ -36,14 +36,14 @@ _TELLING = 4
 
 
 def family(source: str) -> Family:
-    """What kind of value the source gives."""
+    """Return what kind of value the source gives."""
     if source in _RANDOM:
         return "random"
     return "id" if source == "urandom" or source.startswith("uuid") else "clock"
 
 
 def shown(source: str, site: str) -> str:
-    """What the agent called, as it is written in its code as far as that is known."""
+    """Return what the agent called, as it is written in its code as far as that is known."""
     via = site.rpartition("<")[2]
     if source == "urandom" and via in ("uuid", "secrets"):
         return "uuid4" if via == "uuid" else "secrets"
@@ -53,16 +53,14 @@ def shown(source: str, site: str) -> str:
 
 
 def place(site: str) -> str:
-    """The function of a site, without the module through which it drew."""
+    """Return the function of a site, without the module through which it drew."""
     head, _, via = site.rpartition("<")
     return head if head and not via.endswith(">") else site
 
 
 def looks(value: Any) -> Iterator[str]:
-    """How the value, or a telling part of it, may stand in a prompt; nothing that is too short to tell."""
-    for text in _looks(value):
-        if len(text) >= _TELLING:
-            yield text
+    """Yield how the value, or a telling part of it, may stand in a prompt; nothing too short to tell."""
+    yield from (text for text in _looks(value) if len(text) >= _TELLING)
 
 
 def _looks(value: Any) -> Iterator[str]:
