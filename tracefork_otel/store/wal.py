@@ -62,7 +62,7 @@ class Wal:
         self._index = 0
         self._fd = -1
         self._identity = (-1, -1)
-        """Device and inode of the file: an agent that closed our descriptor may have been given its number."""
+        """Device and inode of the file, as an agent that closed our descriptor may be given its number."""
         self._end = 0
         self._recent = Recent()
         self._open: dict[str, ExchangeStarted | SpanRecord] = {}
