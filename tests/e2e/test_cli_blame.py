@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -112,13 +113,33 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         (("blame", "last", "--judge", "it is booked", "--mode", "fixed"), "ANTHROPIC_API_KEY"),
         (("blame", "run", "last"), "say what a success is"),
         (("blame", *GRADED, "last", "--mode", "guess"), "--mode guess"),
-        (("blame", "resume", "last", "--success-re", "BOOKED"), "leave oracle and change out"),
-        (("blame", "show", "last", "--noop"), "leave oracle and change out"),
+        (("blame", "resume", "last", "--success-re", "BOOKED"), "leave --success-re out"),
+        (("blame", "resume", "last", "--alpha=0.2"), "leave --alpha out"),
+        (("blame", "show", "last", "--noop"), "leave --noop out"),
+        (("blame", "show", "--nope"), "No such option: --nope"),
+        (("blame", "verify", "last", "--nope"), "No such option: --nope"),
         (("blame", "verify", "abcdef"), "no finished experiment begins with abcdef"),
     ):
         done = tracefork(*arguments, cwd=folder)
         assert done.status == 2, done.err
         assert says in done.err
+
+
+def test_an_experiment_that_its_limit_ended_goes_on_with_a_higher_one(folder: Path) -> None:
+    """What ended it is named wherever it is said; more forks are made, and the numbers follow from all."""
+    asked = ("blame", "last", *GRADED, "--mode", "fixed", "--max-trials", "2", "--jobs", "2")
+    done = tracefork(*asked, cwd=folder)
+    assert "(the number of forks ended the search: 2 at most)" in done.out
+    assert "ended: max_trials" in done.out
+    assert re.search(r"to go on: tracefork-otel blame resume \w{8} --max-trials N", done.out)
+    assert "budget" not in done.out
+    page = ("--report", "page.html")
+    assert tracefork("blame", "show", "last", *page, cwd=folder).status == 0
+    assert "as many forks were made as it was given" in (folder / "page.html").read_text()
+    done = tracefork("blame", "resume", "last", "--max-trials", "5", "--jobs", "2", "--json", cwd=folder)
+    (found,) = done.rows
+    assert (found["forks"], found["stop_reason"]) == (5, "max_trials")
+    assert tracefork("blame", "verify", "last", cwd=folder).status == 0
 
 
 def test_the_flag_knows_every_mode() -> None:

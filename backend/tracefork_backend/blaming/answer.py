@@ -81,4 +81,6 @@ def _message(state: State, found: Findings) -> str:
         message = "no step is certified yet"
     if reason == "budget":
         message += " (the budget ended the search)"
+    elif reason == "max_trials":
+        message += f" (the number of forks ended the search: {state.plan.max_trials} at most)"
     return message

@@ -8,9 +8,6 @@ from .findings import Findings
 from .search import Search
 from .trials import Sampler
 
-# More than a search ever asks for at once.
-_ALL = 1 << 30
-
 
 @dataclass(frozen=True, slots=True)
 class Spent:
@@ -27,7 +24,7 @@ def run(search: Search, sample: Sampler, *, budget: float | None = None, tail: s
     trials = 0
     cost = 0.0
     while not search.done:
-        for request in search.next_batch(_ALL):
+        for request in search.next_batch():
             price = plan.cost(request.kept)
             if budget is not None and cost + price > budget:
                 search.stop("budget")

@@ -23,6 +23,7 @@ from ..rerun.budget import WORST, Budget, after, again
 from ..rerun.edits import Edit
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
 from ..rerun.reconstruct import reconstruct
+from ..spelling import counted, money
 from ..store import Run
 from . import changes, forecast
 from .changes import Change
@@ -39,7 +40,10 @@ from .writing import write_back
 Coupling: TypeAlias = Literal["fresh", "recorded"]
 """What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
 
-_ALL = 1 << 30
+_FIXED = ("run_id", "tape_sha256", "parent_outcome", "change", "oracle", "coupling", "mode", "alpha", "k")
+"""What an experiment is gone on with as it was begun."""
+_LIMITS = {"budget_usd": "--budget", "max_trials": "--max-trials"}
+"""What may be another each time, by its flag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,21 +263,32 @@ class _Experiment:
         return next((text for text, _ in self._problems.most_common(1)), None)
 
     def go_on(self, header: Mapping[str, Any]) -> None:
-        """The search knows the trials of its journal, and the budget what they cost.
+        """Tell the search the trials of its journal, and the budget what they cost.
 
-        Raises UsageError if it is not the same experiment any more.
+        Raises UsageError if it is not the same experiment any more, or one that may take less than it took.
         """
-        known = self._journal.header
-        for name in ("run_id", "tape_sha256", "parent_outcome", "change", "oracle", "coupling"):
-            if known.get(name, "fresh") != header[name]:
+        known, trials = self._journal.header, self._journal.trials
+        was, now = ({**one, **one["plan"]} for one in (known, header))
+        for name in _FIXED:
+            if was.get(name, "fresh") != now[name]:
                 raise UsageError(
-                    f"the experiment cannot be gone on with: its {name} was {known.get(name)!r}, "
-                    f"now it is {header[name]!r}"
+                    f"the experiment cannot be gone on with: its {name} was {was.get(name)!r}, "
+                    f"now it is {now[name]!r}"
                 )
-        self.search.replay({one.trial_id: one.seen for one in self._journal.trials})
+        spent = sum(one.cost_usd or 0.0 for one in trials) + self._lost()
+        for name, used, told in (
+            ("budget_usd", spent, f"{money(spent)} is spent"),
+            ("max_trials", len(trials), f"{counted(len(trials), 'fork')} were made"),
+        ):
+            if now[name] is not None and now[name] != was[name] and now[name] < used:
+                raise UsageError(
+                    f"{_LIMITS[name]} {now[name]:g} is less than the experiment took: {told} already"
+                )
+        self._journal.limit(now["budget_usd"], now["max_trials"])
+        self.search.replay({one.trial_id: one.seen for one in trials})
         self._remember()
         self._budget.reserve(0.0)
-        self._budget.settle(0.0, sum(one.cost_usd or 0.0 for one in self._journal.trials) + self._lost())
+        self._budget.settle(0.0, spent)
 
     def _remember(self) -> None:
         """New trials share with those of before what models answered to these."""
@@ -295,7 +310,7 @@ class _Experiment:
     def run(self, on_progress: OnProgress | None) -> None:
         """The search is done, or its budget is."""
         while not self.search.done:
-            self._batch = list(self.search.next_batch(_ALL))
+            self._batch = list(self.search.next_batch())
             if not self._batch:
                 raise StoreError("the journal lacks trials that the search waits for: start a new experiment")
 

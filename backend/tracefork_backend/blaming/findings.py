@@ -9,7 +9,15 @@ Verdict = Literal[
     "certified", "minor", "inconclusive", "screened_out", "untested", "not_intervenable", "output"
 ]
 StopReason = Literal[
-    "certified", "none_found", "budget", "systematic", "unstable", "aborted", "fixed", "running"
+    "certified",
+    "none_found",
+    "budget",
+    "max_trials",
+    "systematic",
+    "unstable",
+    "aborted",
+    "fixed",
+    "running",
 ]
 IntervalKind = Literal["betting", "wilson", "deterministic"]
 

@@ -106,8 +106,15 @@ class Journal:
             self.header = dict(header)
             self._line({"format": f"{_FORMAT} {_VERSION}", "experiment_id": experiment_id, **header})
 
+    def limit(self, budget_usd: float | None, max_trials: int | None) -> None:
+        """Keep other limits than the experiment had so far."""
+        limits = {"budget_usd": budget_usd, "max_trials": max_trials}
+        if limits != limits_of(self.header):
+            self._line({"limits": limits})
+            self.header = _limited(self.header, limits)
+
     def append(self, trial: TrialRecord) -> None:
-        """The trial is on disk."""
+        """Keep a trial, on disk."""
         self._line(dataclasses.asdict(trial))
         self.trials.append(trial)
 
@@ -150,13 +157,27 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord], int]:
     try:
         first, *lines = (json.loads(line) for line in whole.splitlines())
         header = _header(first, path)
-        trials = [
-            TrialRecord(**{**line, "steps": tuple(line["steps"]), "altered": tuple(line["altered"])})
-            for line in lines
-        ]
+        trials: list[TrialRecord] = []
+        for line in lines:
+            if "limits" in line:
+                header = _limited(header, line["limits"])
+            else:
+                told = {**line, "steps": tuple(line["steps"]), "altered": tuple(line["altered"])}
+                trials.append(TrialRecord(**told))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: is no journal of an experiment, or a damaged one ({error})") from error
     return header, trials, len(whole)
+
+
+def limits_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits of an experiment, None for what is not limited."""
+    return {"budget_usd": header["budget_usd"], "max_trials": header["plan"]["max_trials"]}
+
+
+def _limited(header: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the header with these limits."""
+    plan = {**header["plan"], "max_trials": limits["max_trials"]}
+    return {**header, "budget_usd": limits["budget_usd"], "plan": plan}
 
 
 def _header(first: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -16,8 +16,11 @@ from .findings import Findings, StopReason
 from .modes import mode_named
 from .plan import Plan
 from .state import State
-from .tasks import Task, Wants
-from .trials import Arm, Phase, TrialRequest
+from .tasks import Task
+from .trials import Phase, TrialRequest
+
+_ALL = 1 << 30
+"""More trials than a search ever asks for at once."""
 
 
 class Search:
@@ -30,9 +33,11 @@ class Search:
         mode = mode_named(plan.mode).settled(natural=plan.natural)
         self._task: Task[None] | None = mode.search(self._state)
         self._queue: deque[TrialRequest] = deque()
-        self._open: dict[str, tuple[Arm, int]] = {}
-        self._issued = 0
+        """Trials that are wanted and not given out yet."""
+        self._given = 0
+        self._running: dict[str, TrialRequest] = {}
         self._resume()
+        self._limit()
 
     @property
     def phase(self) -> Phase:
@@ -45,18 +50,15 @@ class Search:
         return self._task is None
 
     def shares(self, arm_id: str, replicate: int) -> str | None:
-        """The name of what a trial of that arm shares memory with; None if the arm was not asked for."""
+        """Return the name of what a trial of that arm shares memory with, None if the arm is not known."""
         arm = self._state.ledger.arms.get(arm_id)
         return None if arm is None else arm.shares(replicate)
 
-    def next_batch(self, room: int) -> Sequence[TrialRequest]:
-        """Return at most `room` trials to run now; none while the search waits for others, or when it is
-        done.
-        """
-        batch: list[TrialRequest] = []
-        while self._queue and len(batch) < room:
-            batch.append(self._queue.popleft())
-        return batch
+    def next_batch(self, room: int = _ALL) -> Sequence[TrialRequest]:
+        """Return at most `room` trials to run now; none while the search waits for others, or is done."""
+        if self.plan.max_trials is not None:
+            room = min(room, self.plan.max_trials - self._given)
+        return [self._give() for _ in range(min(room, len(self._queue)))]
 
     def observe(self, trial_id: str, outcome: bool | None, *, tail: str = "", shared: bool = False) -> None:
         """Take in how a trial ended: flipped, did not, or could not be graded.
@@ -64,15 +66,16 @@ class Search:
         `tail` is a digest of everything that the fork answered, where known: alike for identical forks.
         `shared` says that some of its calls were answered from the memory of its replicate.
         """
-        found = self._open.pop(trial_id, None)
-        if found is None:
+        request = self._running.pop(trial_id, None)
+        if request is None:
             if self.done:
                 return
             raise UsageError(f"trial {trial_id} was not asked for, or was reported before")
-        arm, replicate = found
-        arm.record(replicate, outcome, tail, shared=shared)
+        arm = self._state.ledger.arms[request.arm_id]
+        arm.record(request.replicate, outcome, tail, shared=shared)
         if self._task is not None and len(arm.outcomes) == arm.issued:
             self._resume()
+        self._limit()
 
     def replay(self, recorded: Mapping[str, tuple[bool | None, str, bool]]) -> int:
         """Take in recorded trials (outcome, tail, shared by id) as far as asked for; return how many.
@@ -81,15 +84,15 @@ class Search:
         """
         used = 0
         waiting: list[TrialRequest] = []
-        while batch := self.next_batch(1 << 30):
-            for request in batch:
-                known = recorded.get(request.trial_id)
-                if known is None:
-                    waiting.append(request)
-                else:
-                    self.observe(request.trial_id, known[0], tail=known[1], shared=known[2])
-                    used += 1
-        self._queue.extend(waiting)
+        while self._queue:
+            known = recorded.get(self._queue[0].trial_id)
+            if known is None:
+                waiting.append(self._queue.popleft())
+            else:
+                self.observe(self._give().trial_id, known[0], tail=known[1], shared=known[2])
+                used += 1
+        if not self.done:
+            self._queue.extend(waiting)
         return used
 
     def stop(self, reason: StopReason = "budget") -> None:
@@ -104,7 +107,15 @@ class Search:
         """Return the answer as of now."""
         return findings(self._state)
 
+    def _give(self) -> TrialRequest:
+        """Return the next trial that is wanted, which runs from now on."""
+        request = self._queue.popleft()
+        self._given += 1
+        self._running[request.trial_id] = request
+        return request
+
     def _resume(self) -> None:
+        """Let the search decide by what is there, and queue the trials that it waits for then."""
         assert self._task is not None
         try:
             wants = next(self._task)
@@ -112,16 +123,12 @@ class Search:
             self._task = None
             self._queue.clear()
             return
-        self._issue(wants)
-
-    def _issue(self, wants: Wants) -> None:
-        limit = self.plan.max_trials
         for arm, target in wants:
-            while arm.issued < target and (limit is None or self._issued < limit):
-                self._issued += 1
-                request = arm.request(self._state.phase)
-                self._open[request.trial_id] = (arm, request.replicate)
-                self._queue.append(request)
-        if not self._open:
-            # Something is wanted, nothing may be issued: the limit is reached.
-            self.stop("budget")
+            while arm.issued < target:
+                self._queue.append(arm.request(self._state.phase))
+
+    def _limit(self) -> None:
+        """Stop where more trials are wanted than may be given out, once those that run have ended."""
+        most = self.plan.max_trials
+        if most is not None and self._given >= most and not self._running:
+            self.stop("max_trials")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from tracefork_otel.errors import UsageError
 
 from . import blame_view as view
 from .flags import expanded
-from .flags.blame import ChangeFlags, SearchFlags
+from .flags.blame import ChangeFlags, MaxTrialsOption, SearchFlags
 from .flags.options import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags
@@ -49,8 +49,22 @@ app = typer.Typer(
     help="Say which step of a run moves its outcome, and how sure that is. `blame RUN …` is short for "
     "`blame run RUN …`.",
 )
-# What an experiment was begun with is refused by a message of its own, not as an unknown option.
-_LATER = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+class _Later(TyperCommand):
+    """A verb on an experiment: what it was begun with is refused by name, not as an unknown option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own, begun = (
+            {name for parameter in command.params for name in parameter.opts}
+            for command in (self, ctx.parent.command.commands["run"])
+        )
+        for flag in (arg.partition("=")[0] for arg in args):
+            if flag.startswith("-") and flag in begun - own:
+                raise UsageError(
+                    f"`blame {ctx.info_name}` keeps to what its experiment was begun with: leave {flag} out"
+                )
+        return super().parse_args(ctx, args)
 
 
 def run(
@@ -89,36 +103,36 @@ def run(
 app.command("run")(expanded(run))
 
 
-@app.command("resume", context_settings=_LATER)
+@app.command("resume", cls=_Later)
 def resume(
-    ctx: typer.Context,
     experiment: ExperimentArgument,
     store: StoreOption = STORE,
     budget: BudgetOption = None,
+    max_trials: MaxTrialsOption = None,
     jobs: JobsOption = 4,
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Go on with an experiment after an interrupt, a kill or a raised budget; no trial is paid for twice."""
+    """Go on with an experiment after an interrupt or a kill, or past its limits; pay for no trial twice."""
     from ..blaming import journal
     from ..store import open_store
 
-    _keep(ctx)
     with open_store(store) as opened:
         experiment_id = journal.find(opened.path, experiment)
         header, _, _ = journal.read(journal.path_of(opened.path, experiment_id))
         if "oracle" not in header["settings"]:
             raise UsageError(f"experiment {experiment_id} was begun from Python: resume it there")
-        asked = {**header["settings"], "jobs": jobs}
-        budget = header["budget_usd"] if budget is None else budget
+        known = journal.limits_of(header)
+        how = {**header["settings"]["how"], "max_trials": max_trials or known["max_trials"]}
+        asked = {**header["settings"], "how": how, "jobs": jobs}
+        budget = known["budget_usd"] if budget is None else budget
         return _experiment(
             opened, header["run_id"], asked, budget, resume=experiment_id, report=report, as_json=as_json
         )
 
 
-@app.command("show", context_settings=_LATER)
+@app.command("show", cls=_Later)
 def show(
-    ctx: typer.Context,
     experiment: ExperimentArgument,
     store: StoreOption = STORE,
     report: ReportOption = None,
@@ -128,7 +142,6 @@ def show(
     from ..blaming.verifying import stored_tables
     from ..store import open_store
 
-    _keep(ctx)
     with open_store(store) as opened:
         tables = stored_tables(opened, experiment)
         if as_json:
@@ -138,9 +151,8 @@ def show(
         _write_report(opened, tables.experiment["experiment_id"], report)
 
 
-@app.command("verify", context_settings=_LATER)
+@app.command("verify", cls=_Later)
 def verify(
-    ctx: typer.Context,
     experiment: ExperimentArgument,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
@@ -149,7 +161,6 @@ def verify(
     from ..blaming.verifying import verify as verified
     from ..store import open_store
 
-    _keep(ctx)
     with open_store(store) as opened:
         experiment_id, wrong = verified(opened, experiment)
     if as_json:
@@ -159,15 +170,6 @@ def verify(
     else:
         print(f"{experiment_id}: every number follows from its trials")
     return FINDING if wrong else 0
-
-
-def _keep(ctx: typer.Context) -> None:
-    """Raise UsageError if the experiment's verb was given what the experiment was begun with."""
-    if ctx.args:
-        raise UsageError(
-            f"`blame {ctx.info_name}` keeps to what its experiment was begun with: "
-            f"leave oracle and change out, here {' '.join(ctx.args)}"
-        )
 
 
 def _write_report(opened: Store, experiment: str, path: Path | None) -> None:

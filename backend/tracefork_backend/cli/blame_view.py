@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LEADERS = 3
 _PREVIEW = 60
+_LIMITS = {"budget": "--budget USD", "max_trials": "--max-trials N"}
+"""What to raise where an experiment ended at it."""
 
 
 def print_estimate(found: Estimate, budget: float | None) -> None:
@@ -63,6 +65,9 @@ def print_experiment(tables: Tables, *, every: bool) -> None:
         print(f"{found['oracle_name']}: {found['oracle_note']} · {money(found['grading_usd'])}")
     if not every:
         print(f"why a step is not named: tracefork-otel blame show {found['experiment_id'][:8]}")
+    if found["stop_reason"] in _LIMITS:
+        limit = _LIMITS[found["stop_reason"]]
+        print(f"to go on: tracefork-otel blame resume {found['experiment_id'][:8]} {limit}")
 
 
 def _coupled(found: Mapping[str, Any]) -> str:

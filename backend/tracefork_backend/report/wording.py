@@ -149,6 +149,7 @@ def stopped(found: Findings) -> str:
         "certified": "a cause was certified",
         "none_found": "everything was tried, and nothing certified",
         "budget": "the budget was used up",
+        "max_trials": "as many forks were made as it was given",
         "systematic": "no redraw helps",
         "unstable": "the recorded ending is not the usual one",
         "aborted": "no fork could be graded",

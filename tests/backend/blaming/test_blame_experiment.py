@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tracefork_backend as tf
@@ -156,6 +157,40 @@ def test_an_interrupted_experiment_goes_on_without_paying_twice(
     assert result.findings.certified == (1,)
     with pytest.raises(UsageError, match="change was 'ablate', now it is 'noop'"):
         tf.blame(run, oracle=GRADED, change=changes.noop(), agent=ask, resume=experiment_id)
+
+
+def test_an_experiment_goes_on_with_other_limits_and_keeps_them(recorded: Callable[..., Run]) -> None:
+    """More forks are made, none twice, and the numbers follow from them; no limit goes below what it took."""
+    run = recorded(4, cause=(1,))
+
+    def blamed(**how: Any) -> tf.BlameResult:
+        return tf.blame(
+            open_store(run.store.path).run(run.run_id),
+            oracle=GRADED,
+            change=changes.resample(),
+            agent=ask,
+            **{"mode": "fixed", "max_trials": 2, **how},
+        )
+
+    found = blamed()
+    assert (len(found.trials), found.findings.stop_reason) == (2, "max_trials")
+    path = journal.path_of(run.store.path, found.experiment_id)
+    for forks, money in ((5, None), (6, 4.0), (6, 3.0)):
+        limits = {"max_trials": forks, "budget_usd": money}
+        before, found = found, blamed(resume=found.experiment_id, **limits)
+        assert found.trials[: len(before.trials)] == before.trials
+        assert len({one.trial_id for one in found.trials}) == forks
+        assert journal.limits_of(journal.read(path)[0]) == limits
+        assert verify(open_store(run.store.path), "last") == (found.experiment_id, [])
+    for less, says in (
+        ({"max_trials": 5}, "--max-trials 5 is less than the experiment took: 6 forks were made already"),
+        ({"max_trials": 6, "budget_usd": 1e-4}, r"--budget 0.0001 is less .*: \$0.\d+ is spent already"),
+        ({"mode": "value"}, "its mode was 'fixed', now it is 'value'"),
+        ({"alpha": 0.2}, "its alpha was 0.05, now it is 0.2"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            blamed(resume=found.experiment_id, **less)
+    assert len(journal.read(path)[1]) == 6
 
 
 def test_a_journal_of_the_first_format_is_read_by_names(tmp_path: Path) -> None:

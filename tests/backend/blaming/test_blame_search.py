@@ -38,16 +38,18 @@ def passing(steps: int, **settings: object) -> Plan:
     return Plan(**{"steps": steps, "mode": "intervene", "parent_failed": False, **settings})  # type: ignore[arg-type]
 
 
-def run_scrambled(plan: Plan, sample: Sampler, seed: int, jobs: int) -> tuple[Findings, set[str]]:
+def run_scrambled(
+    plan: Plan, sample: Sampler, seed: int, jobs: int
+) -> tuple[Findings, dict[str, TrialRequest]]:
     """Run a search with so many workers, whose trials end in random order."""
     rng = random.Random(seed)
     search = Search(plan)
     running: list[TrialRequest] = []
-    asked: set[str] = set()
+    asked: dict[str, TrialRequest] = {}
     while not search.done:
         for request in search.next_batch(jobs - len(running)):
             assert request.trial_id not in asked
-            asked.add(request.trial_id)
+            asked[request.trial_id] = request
             running.append(request)
         done = running.pop(rng.randrange(len(running)))
         search.observe(done.trial_id, sample(done))
@@ -96,7 +98,7 @@ def test_an_interrupted_search_resumes_without_paying_twice(share: float) -> Non
             fresh.add(request.trial_id)
             resumed.observe(request.trial_id, sample(request))
     assert resumed.verdict() == whole
-    assert fresh == asked - set(recorded)
+    assert fresh == set(asked) - set(recorded)
 
 
 def test_replicates_and_places_of_a_trial() -> None:
@@ -165,16 +167,38 @@ def test_the_output_is_not_a_cause() -> None:
 
 
 @pytest.mark.parametrize("budget", [0, 1, 7, 30, 90])
-def test_the_budget_ends_with_an_answer(budget: int) -> None:
+def test_the_number_of_forks_ends_with_an_answer(budget: int) -> None:
     """At any number of forks the search stops there, with a verdict for every step and the reason."""
     plan = passing(20, max_trials=budget)
     spent = run(Search(plan), fixed_sampler(planted(random.Random(3), 20, causes=1, noise=0.1)))
     assert spent.trials == budget
-    assert spent.findings.stop_reason == "budget"
+    assert spent.findings.stop_reason == "max_trials"
     assert len(spent.findings.effects) == 20
-    assert "budget" in spent.findings.message
+    assert f"the number of forks ended the search: {budget} at most" in spent.findings.message
     for effect in spent.findings.effects:
         assert effect.verdict != "certified" or (effect.q_value or 1) <= 0.05
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+@pytest.mark.parametrize("first", [7, 30, 90])
+def test_a_search_that_ended_at_a_number_of_forks_goes_on_with_a_higher_one(first: int, jobs: int) -> None:
+    """Whatever order its trials ended in, each counts, and none is asked for again."""
+    sample = fixed_sampler(planted(random.Random(3), 20, causes=1, noise=0.1))
+    whole, asked = run_scrambled(passing(20), sample, 1, 4)
+    found, begun = run_scrambled(passing(20, max_trials=first), sample, 2, jobs)
+    assert found.trials == len(begun) == first
+    recorded = {trial_id: (sample(one), "", False) for trial_id, one in begun.items()}
+    again = Search(passing(20, max_trials=first))
+    assert again.replay(recorded) == first
+    assert again.verdict() == found
+    later, fresh = Search(passing(20)), set[str]()
+    later.replay(recorded)
+    while not later.done:
+        for request in later.next_batch():
+            fresh.add(request.trial_id)
+            later.observe(request.trial_id, sample(request))
+    assert later.verdict() == whole
+    assert fresh == set(asked) - set(begun)
 
 
 def test_money_stops_before_it_is_overspent() -> None:

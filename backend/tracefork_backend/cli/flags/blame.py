@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # The names of `blaming.modes`, which would take longer to load than help may take.
 Mode: TypeAlias = Literal["auto", "intervene", "value", "fixed"]
 Coupling: TypeAlias = Literal["fresh", "recorded"]
+MaxTrialsOption: TypeAlias = Annotated[
+    int | None, typer.Option("--max-trials", min=1, help="Forks at most, over all of the experiment.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,4 +58,4 @@ class SearchFlags(Flags):
     ] = "fresh"
     k: Annotated[int, typer.Option("--k", min=1, help="Forks a step in fixed mode.")] = 10
     alpha: Annotated[float, typer.Option("--alpha", help="Chance of blaming an innocent.")] = 0.05
-    max_trials: Annotated[int | None, typer.Option("--max-trials", min=1, help="Forks at most.")] = None
+    max_trials: MaxTrialsOption = None
