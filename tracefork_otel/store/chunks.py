@@ -14,7 +14,7 @@ from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import TypeAlias
 
-from .delta import Delta, Recent
+from .delta import Recent
 
 # Places where the wire formats of model providers begin something that later requests repeat or drop whole.
 _STRUCTURE = re.compile(
@@ -45,7 +45,7 @@ _Place: TypeAlias = tuple[int, int, bool, int]
 
 
 def cut(body: bytes) -> list[bytes]:
-    """The chunks of a body taken alone; joined they are the body."""
+    """Return the chunks of a body taken alone; joined they are the body."""
     edges = [0, *(match.start() for match in _STRUCTURE.finditer(body)), len(body)]
     pieces: list[bytes] = []
     for start, end in pairwise(edges):
@@ -84,35 +84,37 @@ class Chunks:
         self._conversations: dict[str, int] = {}
         self._recent = Recent(_SLOTS)
         self._known: dict[int, tuple[list[int], list[int], int]] = {}
-        """Of the body in a slot: the numbers of its chunks, where each ends, and its line."""
+        """Of the body in a slot: the numbers of its chunks, where they begin and the last ends, and its line."""
         self._lines = 0
 
     def add(self, body: bytes, conversation: str) -> list[int]:
-        """The numbers of the body's chunks in order; `settle` says what becomes of them."""
+        """Store the body and return the numbers of its chunks in order; `settle` says what becomes of them."""
         delta = self._recent.choose(body, conversation)
-        if delta.base >= 0 and delta.base == delta.target:
-            line = self._known[delta.base][2]
-        else:
+        base, edges, line = self._known.get(delta.base, ([], [0], 0))
+        if delta.base < 0 or delta.base != delta.target:
             self._lines += 1
             line = self._lines
         place = self._place(conversation, line, response=False)
-        if delta.base < 0:
-            numbers = [self._number(piece, place) for piece in cut(body)]
-        else:
-            numbers = self._against(body, delta, place)
+        kept = bisect_right(edges, delta.prefix) - 1
+        # Chunks from number `rest` on lie wholly in the suffix, and not in what the prefix already took.
+        rest = max(kept, bisect_left(edges, edges[-1] - delta.suffix))
+        middle = cut(body[edges[kept] : len(body) - edges[-1] + edges[rest]])
+        new = [*(self._number(piece, place) for piece in middle), *base[rest:]]
+        numbers = base[:kept] + new
         if delta.target >= 0:
             self._recent.keep(delta, body, conversation)
-            ends = list(accumulate(len(self._data[number]) for number in numbers))
-            self._known[delta.target] = (numbers, ends, line)
+            sizes = map(len, map(self._data.__getitem__, new))
+            edges = [*edges[:kept], *accumulate(sizes, initial=edges[kept])]
+            self._known[delta.target] = (numbers, edges, line)
         return numbers
 
     def add_alone(self, body: bytes, conversation: str) -> list[int]:
-        """As `add`, for a body that nothing will repeat from its start, such as a response."""
+        """Do as `add`, for a body that nothing will repeat from its start, such as a response."""
         place = self._place(conversation, 0, response=True)
         return [self._number(piece, place) for piece in cut(body)]
 
     def settle(self) -> tuple[list[bytes], list[int]]:
-        """The chunks in their final order, and the final number of each number that `add` gave.
+        """Return the chunks in their final order, and the final number of each number that `add` gave.
 
         What follows each other in a conversation gets numbers that do, so that a body is a few runs of
         numbers, however many conversations and responses came in between.
@@ -127,18 +129,6 @@ class Chunks:
         number = self._conversations.setdefault(conversation, len(self._conversations))
         return number, self._sizes.get(number, 0) // _REACH, response, line
 
-    def _against(self, body: bytes, delta: Delta, place: _Place) -> list[int]:
-        prefix, suffix = delta.prefix, delta.suffix
-        numbers, ends, _ = self._known[delta.base]
-        kept = bisect_right(ends, prefix)
-        start = ends[kept - 1] if kept else 0
-        size = ends[-1]
-        # Chunks from number `rest` on lie wholly in the suffix, and not in what the prefix already took.
-        rest = max(kept, bisect_left(ends, size - suffix) + 1 if suffix < size else 0)
-        tail = size - (ends[rest - 1] if rest else 0)
-        middle = [self._number(piece, place) for piece in cut(body[start : len(body) - tail])]
-        return numbers[:kept] + middle + numbers[rest:]
-
     def _number(self, piece: bytes, place: _Place) -> int:
         key = blake2b(piece, digest_size=16).digest()
         numbers = self._numbers[place[2]]
@@ -152,11 +142,12 @@ class Chunks:
 
 
 def runs(numbers: Iterable[int]) -> list[int]:
-    """Numbers that follow each other as their first and last, flat."""
+    """Return the first and the last of each run of numbers that follow each other, flat."""
     flat: list[int] = []
+    last = -2
     for number in numbers:
-        if flat and flat[-1] + 1 == number:
-            flat[-1] = number
-        else:
-            flat += (number, number)
-    return flat
+        if number - 1 != last:
+            flat += (last, number)
+        last = number
+    # Each first number came with the last of the run before it; before the first run there is none.
+    return [*flat[1:], last] if flat else flat

@@ -32,7 +32,7 @@ class StoredBody:
 
     def columns(self, side: str, final: Sequence[int]) -> dict[str, Any]:
         """Return what its columns hold, with chunks by their final numbers."""
-        parts = runs(final[number] for number in self.chunks)
+        parts = runs(map(final.__getitem__, self.chunks))
         return {f"{side}_sha256": self.sha256, f"{side}_length": self.length, f"{side}_parts": parts}
 
 
