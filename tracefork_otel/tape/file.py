@@ -1,17 +1,17 @@
 """The file of a tape: JSON lines, checked byte for byte when they are read.
 
 Line 1 is the manifest; then the unique chunks of all bodies, one message, tool or event a line; then one
-line for each exchange, its bodies given as ranges of lines; the last line is the end marker with the file's
-sha256.
+line for each exchange, its bodies given as ranges of lines; then draws and calls of tools; the last line is
+the end marker with the file's sha256.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import TapeError, newer_format
 from ..exchange import Exchange, Request, Response
@@ -20,7 +20,7 @@ from ..store.columns import EXCHANGES, parts_of
 from ..store.records import Note
 from ..wire.cuts import cut, decode_piece, encode_piece
 from ..wire.dumps import dumps
-from .digest import CHAIN_START, chain, digest_of
+from .digest import CHAIN_START, chain
 from .reads import TOOL_FORMS, Draw, ToolCall, ToolForm
 from .start import HowStarted
 
@@ -29,124 +29,85 @@ FORMAT = 1
 _SET, _ALWAYS, _PLACED = (
     [column for column in EXCHANGES if column.tape == how] for how in ("set", "always", "placed")
 )
+_CALLED = ("span_id", "process_id", "started_ns", "ended_ns")
+"""What the line of a tool call has as the call has it."""
 
 
-class Contents(Protocol):
-    """The fields of a tape that its file holds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a tape holds."""
 
-    @property
-    def run_id(self) -> str: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def exchanges(self) -> tuple[Exchange, ...]: ...  # noqa: D102
-    @property
-    def start(self) -> HowStarted: ...  # noqa: D102
-    @property
-    def notes(self) -> tuple[Note, ...]: ...  # noqa: D102
-    @property
-    def draws(self) -> tuple[Draw, ...]: ...  # noqa: D102
-    @property
-    def tools(self) -> tuple[ToolCall, ...]: ...  # noqa: D102
+    run_id: str
+    exchanges: tuple[Exchange, ...]
+    name: str = ""
+    start: HowStarted = field(default_factory=HowStarted)
+    notes: tuple[Note, ...] = ()
+    draws: tuple[Draw, ...] = ()
+    """What the agent read from clocks and randomness, process by process, in order; not part of `digest`."""
+    tools: tuple[ToolCall, ...] = ()
+    """The calls of its local tools, in the order of their start; not part of `digest` either."""
 
 
 def encode(tape: Contents) -> bytes:
     """Return the bytes of the tape's file; raise TapeError for an exchange that is not whole."""
-    cuts = [_bodies(exchange) for exchange in tape.exchanges]
-    chunks, ranges = _number([pair[0] for pair in cuts], [pair[1] for pair in cuts])
-    lines = [_checked(_manifest(tape, len(chunks))), *map(encode_piece, chunks)]
+    cuts = [
+        (cut(exchange.request.body), cut(exchange.response.body if exchange.response else b""))
+        for exchange in tape.exchanges
+    ]
+    numbers = _numbers(cuts)
+    exchanges: list[bytes] = []
     link = CHAIN_START
-    for step, exchange in enumerate(tape.exchanges):
+    for step, (exchange, pieces) in enumerate(zip(tape.exchanges, cuts, strict=True)):
         response = exchange.response
         if exchange.damage or (response and sum(response.chunk_sizes) != len(response.body)):
             why = exchange.damage or "its chunk sizes do not add up to its body"
             raise TapeError(f"step {step} of run {tape.run_id} is damaged: {why}")
         link = chain(link, exchange)
-        record = _exchange_record(step, exchange, tape.run_id, ranges[step])
-        lines.append(_checked({**record, "chain": link.hex()}))
-    lines += [_checked(record) for record in draw_records(tape.draws)]
+        ranges = [_ranges([numbers[piece] for piece in side]) for side in pieces]
+        record = _exchange_record(step, exchange, tape.run_id, ranges)
+        exchanges.append(_checked({**record, "chain": link.hex()}))
+    draws = _draw_records(tape.draws)
+    manifest = {
+        "tracefork_tape": FORMAT,
+        "run_id": tape.run_id,
+        "name": tape.name,
+        "created_ns": tape.exchanges[0].started_ns if tape.exchanges else 0,
+        "digest": link.hex(),
+        "chunks": len(numbers),
+        "exchanges": len(exchanges),
+        **({"draws": len(draws)} if draws else {}),
+        **({"tools": len(tape.tools)} if tape.tools else {}),
+        "start": {
+            **_told(tape.start),
+            "environment": dict(sorted(tape.start.environment.items())),
+            "versions": dict(sorted(tape.start.versions.items())),
+        },
+        "notes": [{**_told(note), "attributes": dict(note.attributes)} for note in tape.notes],
+    }
+    lines = [_checked(manifest), *map(encode_piece, numbers), *exchanges, *map(_checked, draws)]
     lines += [_checked(_tool_record(call)) for call in tape.tools]
-    return b"\n".join([*lines, _end_line(lines, len(chunks), len(tape.exchanges)), b""])
+    return b"\n".join([*lines, _end_line(lines, len(numbers), len(exchanges)), b""])
 
 
 def decode(data: bytes, where: str) -> dict[str, Any]:
     """Return the fields of the tape; raise TapeError naming `where` and the line if a byte was changed."""
     lines = data.split(b"\n")
-    manifest = _read_manifest(lines[0], where)
+    manifest = _manifest_of(lines[0], where)
     if len(lines) < 3 or lines[-1] != b"" or not lines[-2].startswith(b'{"end":true,'):
         raise TapeError(
             f"{where}: truncated: the end marker is missing after line {len(lines) - 1}; export it again"
         )
     try:
-        return _decode_lines(lines, manifest, where)
+        return _Lines(where, lines, manifest["chunks"]).contents(manifest)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise TapeError(f"{where}: not a tape that this version can read: {error!r}") from error
 
 
-def _decode_lines(lines: Sequence[bytes], manifest: Mapping[str, Any], where: str) -> dict[str, Any]:
-    chunks: int = manifest["chunks"]
-    draws: int = manifest.get("draws", 0)
-    tools: int = manifest.get("tools", 0)
-    ends = len(lines) - 1 - draws - tools
-    if ends - 2 != chunks + manifest["exchanges"]:
-        raise TapeError(f"{where}: line 1 promises another number of chunks and exchanges than there are")
-    body = _Lines(where, lines, chunks)
-    exchanges: list[Exchange] = []
-    link = CHAIN_START
-    for number in range(chunks + 2, ends):
-        exchange, link = body.exchange(number, manifest["run_id"], link)
-        exchanges.append(exchange)
-    drawn = tuple(body.draws(ends, ends + draws))
-    called = tuple(body.tools(ends + draws, ends + draws + tools))
-    if link.hex() != manifest["digest"]:
-        raise TapeError(f"{where}: line 1: the digest is not that of the exchanges: the file was changed")
-    if lines[-2] != _end_line(lines[:-2], chunks, len(exchanges)):
-        raise TapeError(
-            f"{where}: line {len(lines) - 1}: the checksum of the file does not match: it was changed"
-        )
-    return {
-        "run_id": manifest["run_id"],
-        "name": manifest["name"],
-        "exchanges": tuple(exchanges),
-        "start": _read_start(manifest["start"]),
-        "notes": tuple(Note(**note) for note in manifest["notes"]),
-        "draws": drawn,
-        "tools": called,
-    }
+def _told(value: HowStarted | Note) -> dict[str, Any]:
+    return {spec.name: getattr(value, spec.name) for spec in fields(value)}
 
 
-def _manifest(tape: Contents, chunks: int) -> dict[str, Any]:
-    start = tape.start
-    return {
-        "tracefork_tape": FORMAT,
-        "run_id": tape.run_id,
-        "name": tape.name,
-        "created_ns": tape.exchanges[0].started_ns if tape.exchanges else 0,
-        "digest": digest_of(tape.exchanges),
-        "chunks": chunks,
-        "exchanges": len(tape.exchanges),
-        **({"draws": len(draw_records(tape.draws))} if tape.draws else {}),
-        **({"tools": len(tape.tools)} if tape.tools else {}),
-        "start": {
-            "command": start.command,
-            "cwd": start.cwd,
-            "environment": dict(sorted(start.environment.items())),
-            "withheld": start.withheld,
-            "entrypoint": start.entrypoint,
-            "arguments": start.arguments,
-            "git_commit": start.git_commit,
-            "versions": dict(sorted(start.versions.items())),
-            "exit_status": start.exit_status,
-        },
-        "notes": [
-            {"kind": note.kind, "time_ns": note.time_ns, "trace_id": note.trace_id}
-            | {"attributes": dict(note.attributes), "process_id": note.process_id}
-            for note in tape.notes
-        ],
-    }
-
-
-def draw_records(draws: Sequence[Draw]) -> list[dict[str, Any]]:
+def _draw_records(draws: Sequence[Draw]) -> list[dict[str, Any]]:
     """Return one record for each run of draws by one lane of one process, in the order of the draws."""
     records: list[dict[str, Any]] = []
     for draw in draws:
@@ -158,16 +119,13 @@ def draw_records(draws: Sequence[Draw]) -> list[dict[str, Any]]:
 
 def _tool_record(call: ToolCall) -> dict[str, Any]:
     """Return a call of a tool as its line says it: JSON as JSON, so that a person and git can read it."""
-    record: dict[str, Any] = {"tool": call.name, "arguments": json.loads(call.arguments)}
-    record[call.form] = call.result if call.form == "text" else json.loads(call.result)
-    record |= {"by_text": call.by_text} if call.by_text else {}
-    record |= {"exchanges": call.exchanges} if call.exchanges else {}
-    record |= {"inside": call.inside} if call.inside else {}
-    return record | {
-        "span_id": call.span_id,
-        "process_id": call.process_id,
-        "started_ns": call.started_ns,
-        "ended_ns": call.ended_ns,
+    optional = {"by_text": call.by_text, "exchanges": call.exchanges, "inside": call.inside}
+    return {
+        "tool": call.name,
+        "arguments": json.loads(call.arguments),
+        call.form: call.result if call.form == "text" else json.loads(call.result),
+        **{name: value for name, value in optional.items() if value},
+        **{name: getattr(call, name) for name in _CALLED},
     }
 
 
@@ -181,36 +139,24 @@ def _tool_call(record: Mapping[str, Any]) -> ToolCall:
         result=record[form] if form == "text" else dumps(record[form]),
         exchanges=record.get("exchanges", 0),
         inside=record.get("inside"),
-        **{key: record[key] for key in ("span_id", "process_id", "started_ns", "ended_ns")},
+        **{name: record[name] for name in _CALLED},
     )
 
 
-def _bodies(exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
-    return cut(exchange.request.body), cut(exchange.response.body if exchange.response else b"")
-
-
-def _number(
-    requests: Sequence[list[bytes]], responses: Sequence[list[bytes]]
-) -> tuple[list[bytes], list[tuple[list[list[int]], list[list[int]]]]]:
-    """Return the unique chunks in file order, and the line ranges of each exchange's two bodies.
+def _numbers(cuts: Sequence[tuple[list[bytes], list[bytes]]]) -> dict[bytes, int]:
+    """Return the unique chunks of requests and responses in file order, and the line of each.
 
     Requests that share a beginning are numbered one after the other, so that each body of a growing
     conversation is a few ranges, however many agents take turns.
     """
     seen: dict[bytes, int] = {}
-    first_seen = [[seen.setdefault(piece, len(seen)) for piece in pieces] for pieces in requests]
+    first_seen = [[seen.setdefault(piece, len(seen)) for piece in request] for request, _ in cuts]
+    order = sorted(range(len(cuts)), key=first_seen.__getitem__)
     numbers: dict[bytes, int] = {}
-    for index in sorted(range(len(requests)), key=first_seen.__getitem__):
-        for piece in requests[index]:
-            numbers.setdefault(piece, len(numbers) + 2)
-    for pieces in responses:
+    for pieces in (*(cuts[at][0] for at in order), *(response for _, response in cuts)):
         for piece in pieces:
             numbers.setdefault(piece, len(numbers) + 2)
-    ranges = [
-        (_ranges([numbers[piece] for piece in request]), _ranges([numbers[piece] for piece in response]))
-        for request, response in zip(requests, responses, strict=True)
-    ]
-    return list(numbers), ranges
+    return numbers
 
 
 def _ranges(numbers: Sequence[int]) -> list[list[int]]:
@@ -219,7 +165,7 @@ def _ranges(numbers: Sequence[int]) -> list[list[int]]:
 
 
 def _exchange_record(
-    step: int, exchange: Exchange, run_id: str, ranges: tuple[list[list[int]], list[list[int]]]
+    step: int, exchange: Exchange, run_id: str, ranges: Sequence[list[list[int]]]
 ) -> dict[str, Any]:
     request, response = exchange.request, exchange.response
     record: dict[str, Any] = {"step": step, "method": request.method, "url": request.url}
@@ -263,19 +209,20 @@ def _compact(value: object) -> bytes:
     return dumps(value, separators=(",", ":")).encode()
 
 
+def _sum(line: bytes) -> bytes:
+    return b',"check":"' + sha256(line).hexdigest()[:16].encode() + b'"}'
+
+
 def _checked(record: Mapping[str, Any]) -> bytes:
     """Return the line of a record, ending with the checksum of what precedes it."""
     line = _compact(record)[:-1]
-    return line + b',"check":"' + sha256(line).hexdigest()[:16].encode() + b'"}'
+    return line + _sum(line)
 
 
 def _unchecked(line: bytes) -> dict[str, Any] | None:
     """Return the record of a line that `_checked` made, or None if the checksum does not match."""
-    tail = len(b',"check":"0123456789abcdef"}')
-    body = line[:-tail]
-    if line[-tail:] != b',"check":"' + sha256(body).hexdigest()[:16].encode() + b'"}':
-        return None
-    return json.loads(line)
+    body = line[: -len(_sum(b""))]
+    return json.loads(line) if line == body + _sum(body) else None
 
 
 def _end_line(lines: Sequence[bytes], chunks: int, exchanges: int) -> bytes:
@@ -283,7 +230,7 @@ def _end_line(lines: Sequence[bytes], chunks: int, exchanges: int) -> bytes:
     return _compact({"end": True, "chunks": chunks, "exchanges": exchanges, "sha256": whole})
 
 
-def _read_manifest(line: bytes, where: str) -> dict[str, Any]:
+def _manifest_of(line: bytes, where: str) -> dict[str, Any]:
     try:
         version: Any = json.loads(line.decode())["tracefork_tape"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -298,13 +245,6 @@ def _read_manifest(line: bytes, where: str) -> dict[str, Any]:
     return manifest
 
 
-def _read_start(record: Mapping[str, Any]) -> HowStarted:
-    fields = dict(record)
-    command = fields.pop("command")
-    withheld = fields.pop("withheld")
-    return HowStarted(command=None if command is None else tuple(command), withheld=tuple(withheld), **fields)
-
-
 @dataclass(frozen=True, slots=True)
 class _Lines:
     """The lines of a tape file, 1-based; the chunks are lines 2 to `chunks` + 1."""
@@ -313,40 +253,59 @@ class _Lines:
     lines: Sequence[bytes]
     chunks: int
 
-    def exchange(self, number: int, run_id: str, link: bytes) -> tuple[Exchange, bytes]:
-        """Return the exchange on that line and the link of the digest after it, every sum checked."""
-        record = self._record(
-            number, "an exchange was changed (its URL, status, headers, chunk cuts or outcome)"
-        )
+    def contents(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of the tape, every sum checked."""
+        tools = len(self.lines) - 1 - manifest.get("tools", 0)
+        draws = tools - manifest.get("draws", 0)
+        if draws - 2 != self.chunks + manifest["exchanges"]:
+            raise TapeError(
+                f"{self.where}: line 1 promises another number of chunks and exchanges than there are"
+            )
+        exchanges: list[Exchange] = []
+        link = CHAIN_START
+        for number in range(self.chunks + 2, draws):
+            exchange, link = self._exchange(number, manifest["run_id"], link)
+            exchanges.append(exchange)
+        start: dict[str, Any] = manifest["start"]
+        command = start["command"]
+        found = {
+            "run_id": manifest["run_id"],
+            "name": manifest["name"],
+            "exchanges": tuple(exchanges),
+            "start": HowStarted(
+                **{
+                    **start,
+                    "command": None if command is None else tuple(command),
+                    "withheld": tuple(start["withheld"]),
+                }
+            ),
+            "notes": tuple(Note(**note) for note in manifest["notes"]),
+            "draws": tuple(self._draws(range(draws, tools))),
+            "tools": tuple(
+                _tool_call(self._record(number, "a tool call"))
+                for number in range(tools, len(self.lines) - 1)
+            ),
+        }
+        if link.hex() != manifest["digest"]:
+            raise self._error(1, "the digest is not that of the exchanges: the file was changed")
+        if self.lines[-2] != _end_line(self.lines[:-2], self.chunks, len(exchanges)):
+            last = len(self.lines) - 1
+            raise self._error(last, "the checksum of the file does not match: it was changed")
+        return found
+
+    def _exchange(self, number: int, run_id: str, link: bytes) -> tuple[Exchange, bytes]:
+        """Return the exchange on that line, and the link of the digest after it."""
+        record = self._record(number, "an exchange", " (its URL, status, headers, chunk cuts or outcome)")
         try:
-            exchange = self._decode(number, run_id, record)
+            exchange = self._decoded(number, run_id, record)
         except (KeyError, TypeError, ValueError) as error:
-            raise TapeError(f"{self.where}: line {number}: not an exchange: {error!r}") from error
+            raise self._error(number, f"not an exchange: {error!r}") from error
         link = chain(link, exchange)
         if link.hex() != record["chain"]:
-            raise TapeError(f"{self.where}: line {number}: step {record['step']} breaks the digest")
+            raise self._error(number, f"step {record['step']} breaks the digest")
         return exchange, link
 
-    def draws(self, first: int, end: int) -> Iterator[Draw]:
-        """Yield the draws on the lines from `first` to before `end`."""
-        for number in range(first, end):
-            record = self._record(number, "a draw was changed")
-            whose = {"process": record["process"], "lane": record["lane"]}
-            for source, site, line, value in record["draws"]:
-                yield Draw(**whose, source=source, site=site, line=line, value=value)
-
-    def tools(self, first: int, end: int) -> Iterator[ToolCall]:
-        """Yield the calls of tools on the lines from `first` to before `end`."""
-        for number in range(first, end):
-            yield _tool_call(self._record(number, "a tool call was changed"))
-
-    def _record(self, number: int, changed: str) -> dict[str, Any]:
-        record = _unchecked(self.lines[number - 1])
-        if record is None:
-            raise TapeError(f"{self.where}: line {number}: {changed}: its checksum does not match")
-        return record
-
-    def _decode(self, number: int, run_id: str, record: Mapping[str, Any]) -> Exchange:
+    def _decoded(self, number: int, run_id: str, record: Mapping[str, Any]) -> Exchange:
         parts = parts_of(EXCHANGES, _placed(record, run_id))
         response: Response | None = None
         if "response" in record:
@@ -356,14 +315,34 @@ class _Lines:
         request = Request(body=self._body(number, record, "request"), **parts["request"])
         return Exchange(request=request, response=response, **parts[""])
 
+    def _draws(self, numbers: Sequence[int]) -> Iterator[Draw]:
+        for number in numbers:
+            record = self._record(number, "a draw")
+            for source, site, line, value in record["draws"]:
+                yield Draw(
+                    process=record["process"],
+                    lane=record["lane"],
+                    source=source,
+                    site=site,
+                    line=line,
+                    value=value,
+                )
+
+    def _record(self, number: int, what: str, which: str = "") -> dict[str, Any]:
+        record = _unchecked(self.lines[number - 1])
+        if record is None:
+            raise self._error(number, f"{what} was changed{which}: its checksum does not match")
+        return record
+
     def _body(self, number: int, record: Mapping[str, Any], side: str) -> bytes:
         part = record[side]
         body = b"".join(self._chunk(line) for first, last in part["lines"] for line in range(first, last + 1))
         if sha256(body).hexdigest() != part["sha256"] or len(body) != part["bytes"]:
             lines = ", ".join(f"{first}-{last}" for first, last in part["lines"])
-            raise TapeError(
-                f"{self.where}: line {number}: the {side} body of step {record['step']} (lines {lines}) "
-                "does not match its sha256: the file was changed"
+            raise self._error(
+                number,
+                f"the {side} body of step {record['step']} (lines {lines}) does not match its sha256: "
+                "the file was changed",
             )
         return body
 
@@ -373,4 +352,7 @@ class _Lines:
         try:
             return decode_piece(self.lines[line - 1])
         except (ValueError, RecursionError) as error:
-            raise TapeError(f"{self.where}: line {line}: not a chunk of a tape: {error}") from error
+            raise self._error(line, f"not a chunk of a tape: {error}") from error
+
+    def _error(self, line: int, what: str) -> TapeError:
+        return TapeError(f"{self.where}: line {line}: {what}")

@@ -34,24 +34,32 @@ class HowStarted:
     def attributes(self) -> dict[str, object]:
         """Return the attributes of a root span that say this; what is not known is left out."""
         found: dict[str, object] = {}
-        for key, value in (
-            ("tracefork.command", self.command),
-            ("tracefork.environment", dict(sorted(self.environment.items()))),
-            ("tracefork.arguments", self.arguments),
-            ("tracefork.versions", dict(sorted(self.versions.items()))),
-        ):
-            if value:
-                found[key] = json.dumps(value)
-        for key, value in (
-            ("tracefork.cwd", self.cwd),
-            ("tracefork.environment.withheld", list(self.withheld) or None),
-            ("tracefork.entrypoint", self.entrypoint),
-            ("tracefork.git.commit", self.git_commit),
-            ("tracefork.exit_status", self.exit_status),
-        ):
+        for name, attribute in _ATTRIBUTES.items():
+            value: Any = getattr(self, name)
+            if name in ("environment", "versions"):
+                value = dict(sorted(value.items()))
+            if name in _STRUCTURES:
+                value = json.dumps(value) if value else None
+            elif name == "withheld":
+                value = list(value) or None
             if value is not None:
-                found[key] = value
+                found[attribute] = value
         return found
+
+
+_ATTRIBUTES = {
+    "command": "tracefork.command",
+    "environment": "tracefork.environment",
+    "arguments": "tracefork.arguments",
+    "versions": "tracefork.versions",
+    "cwd": "tracefork.cwd",
+    "withheld": "tracefork.environment.withheld",
+    "entrypoint": "tracefork.entrypoint",
+    "git_commit": "tracefork.git.commit",
+    "exit_status": "tracefork.exit_status",
+}
+_STRUCTURES = ("command", "environment", "arguments", "versions")
+"""What stands there as JSON."""
 
 
 def argv_of(text: str | None) -> tuple[str, ...] | None:
@@ -71,18 +79,16 @@ def _json(value: object) -> Any:
 
 def how_started(attributes: Mapping[str, Any]) -> HowStarted:
     """Return the start that span attributes `tracefork.*` describe."""
-    environment = _json(attributes.get("tracefork.environment"))
-    withheld = _json(attributes.get("tracefork.environment.withheld"))
-    versions = _json(attributes.get("tracefork.versions"))
-    status = attributes.get("tracefork.exit_status")
+    found = {name: attributes.get(attribute) for name, attribute in _ATTRIBUTES.items()}
+    environment, withheld, versions = (_json(found[name]) for name in ("environment", "withheld", "versions"))
     return HowStarted(
-        command=argv_of(attributes.get("tracefork.command")),
-        cwd=attributes.get("tracefork.cwd"),
+        command=argv_of(found["command"]),
+        cwd=found["cwd"],
         environment=environment if isinstance(environment, dict) else {},
         withheld=tuple(map(str, withheld)) if isinstance(withheld, list) else (),
-        entrypoint=attributes.get("tracefork.entrypoint"),
-        arguments=_json(attributes.get("tracefork.arguments")),
-        git_commit=attributes.get("tracefork.git.commit"),
+        entrypoint=found["entrypoint"],
+        arguments=_json(found["arguments"]),
+        git_commit=found["git_commit"],
         versions=versions if isinstance(versions, dict) else {},
-        exit_status=status if isinstance(status, int) else None,
+        exit_status=found["exit_status"] if isinstance(found["exit_status"], int) else None,
     )

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TapeError
-from ..exchange import Exchange
 from ..files import write_whole
-from ..store.records import Note
 from .digest import digest_of
-from .file import decode, encode
-from .reads import Draw, ToolCall
-from .start import HowStarted
+from .file import Contents, decode, encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tape:
+class Tape(Contents):
     """A run's exchanges in step order, and how to start its agent again.
 
     >>> tape = Tape.load("run.tape")
     >>> tape.exchanges[0].request.url
     'https://api.openai.com/v1/chat/completions'
     """
-
-    run_id: str
-    exchanges: tuple[Exchange, ...]
-    name: str = ""
-    start: HowStarted = field(default_factory=HowStarted)
-    notes: tuple[Note, ...] = ()
-    draws: tuple[Draw, ...] = ()
-    """What the agent read from clocks and randomness, process by process, in order; not part of `digest`."""
-    tools: tuple[ToolCall, ...] = ()
-    """The calls of its local tools, in the order of their start; not part of `digest` either."""
 
     @property
     def steps(self) -> int:
@@ -47,11 +33,10 @@ class Tape:
     def dump(self, path: str | Path) -> None:
         """Write the file, for its owner alone; an interrupted dump changes nothing."""
         data = self.to_bytes()
-        target = Path(path)
         try:
-            write_whole(target, data)
+            write_whole(Path(path), data)
         except OSError as error:
-            raise TapeError(f"cannot write the tape {target}: {error.strerror or error}") from error
+            raise TapeError(f"cannot write the tape {path}: {error.strerror or error}") from error
 
     def to_bytes(self) -> bytes:
         """Return the bytes of its file, equal for equal tapes; raise TapeError for a damaged one."""
