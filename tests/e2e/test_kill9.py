@@ -203,7 +203,7 @@ def test_a_killed_agent_loses_nothing_that_it_got_back(tmp_path: Path, kills: in
     exchanges = [
         exchange
         for entry in manifest.load(store).segments
-        for exchange in segment.iter_exchanges(store, entry)
+        for exchange in segment.read_exchanges(store, entry)
     ]
     assert len(exchanges) == rows
     assert len({exchange.span_id for exchange in exchanges}) == rows, "an exchange is stored twice"

@@ -156,9 +156,6 @@ class Session:
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: a WAL, a process id and locks of its own, nothing open."""
-        reset = getattr(self.sink, "reset_after_fork", None)
-        if reset is not None:
-            reset()
         self._fresh()
         if self.draws is not None:
             self.draws.forked()

@@ -84,11 +84,11 @@ class Chunks:
         self._conversations: dict[str, int] = {}
         self._recent = Recent(_SLOTS)
         self._known: dict[int, tuple[list[int], list[int], int]] = {}
-        """Of the body in a slot: the numbers of its chunks, where they begin and the last ends, and its line."""
+        """Of the body in a slot: the numbers of its chunks, where each begins and the last ends, its line."""
         self._lines = 0
 
     def add(self, body: bytes, conversation: str) -> list[int]:
-        """Store the body and return the numbers of its chunks in order; `settle` says what becomes of them."""
+        """Store the body; return the numbers of its chunks in order, of which `settle` makes others."""
         delta = self._recent.choose(body, conversation)
         base, edges, line = self._known.get(delta.base, ([], [0], 0))
         if delta.base < 0 or delta.base != delta.target:

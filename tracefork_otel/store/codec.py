@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from operator import attrgetter
 from struct import Struct
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 
 from ..exchange import Request, Response
 from .columns import EXCHANGES, Column, Parts
@@ -43,21 +43,16 @@ def _plain(value: object) -> object:
 _encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
 
 
-def frame(header: Mapping[str, object], bodies: Sequence[bytes] = ()) -> list[bytes]:
-    """Return the buffers of one record, to be written by one call."""
-    text = _encode(header).encode("ascii")
-    head = HEADER.pack(len(text)) + text
-    length, crc = len(head), zlib.crc32(head)
-    for body in bodies:
-        length += len(body)
-        crc = zlib.crc32(body, crc)
-    return [FRAME.pack(length, crc) + head, *bodies]
+class _Key(NamedTuple):
+    """A key of a header."""
 
-
-_Key: TypeAlias = tuple[str, Callable[[Any], Any], object]
-"""A key of a header, what reads its value from a record, and the value at which it is left out."""
-_Place: TypeAlias = tuple[str, str, Callable[[Any], Any]]
-"""The part and the name of the field that a value of a header is, and what restores it."""
+    name: str
+    read: Callable[[Any], Any]
+    """Gives its value, of a record."""
+    default: object
+    """The value at which it is left out."""
+    places: list[tuple[str, str, Callable[[Any], Any]]]
+    """The part and the name of the field that its value is, and what restores it; several for a list."""
 
 
 def _defaults(cls: type) -> dict[str, object]:
@@ -68,82 +63,78 @@ def _defaults(cls: type) -> dict[str, object]:
     }
 
 
-def _keyed(key_of: Callable[[Column], str]) -> dict[str, list[Column]]:
-    """The columns of exchanges that a header has, by key; those of a list in its order."""
-    keys: dict[str, list[Column]] = {}
+def _keys(key_of: Callable[[Column], str], defaults: Mapping[str, object]) -> list[_Key]:
+    """Return the keys of a header, by the columns of exchanges that it has."""
+    keyed: dict[str, list[Column]] = {}
     for column in sorted(filter(key_of, EXCHANGES), key=lambda column: key_of(column).partition(".")[2]):
-        keys.setdefault(key_of(column).partition(".")[0], []).append(column)
-    return keys
-
-
-def _layout(keyed: Mapping[str, Sequence[Column]], defaults: Mapping[str, object]) -> list[_Key]:
-    layout: list[_Key] = []
-    for key, columns in keyed.items():
+        keyed.setdefault(key_of(column).partition(".")[0], []).append(column)
+    keys: list[_Key] = []
+    for name, columns in keyed.items():
         # One attribute is read as its value, several as a tuple; so are their defaults.
         values = tuple(defaults.get(column.name, MISSING) for column in columns)
         read = attrgetter(*(column.path or column.name for column in columns))
-        layout.append((key, read, values if len(columns) > 1 else values[0]))
-    return layout
+        places = [(*column.at, column.type.restored) for column in columns]
+        keys.append(_Key(name, read, values if len(columns) > 1 else values[0], places))
+    return keys
 
 
 _ASKED_FOR = ("name", "span_status")
 """What every response has in its header, whatever its value, for earlier versions ask for it."""
-_STARTS = _keyed(lambda column: column.start)
-_ENDS = _keyed(lambda column: column.ends)
-_START_KEYS = _layout(_STARTS, {})
-_END_KEYS = _layout(
-    {key: columns for key, columns in _ENDS.items() if columns[0].at[0] != "response"},
+_START = _keys(lambda column: column.start, {})
+_END = _keys(
+    lambda column: column.ends,
     {name: value for name, value in _defaults(ExchangeEnded).items() if name not in _ASKED_FOR},
 )
-_RESPONSE_KEYS = _layout(
-    {key: columns for key, columns in _ENDS.items() if columns[0].at[0] == "response"}, {}
-)
-_START_PLACES, _END_PLACES = (
-    [(key, [(*column.at, column.type.restored) for column in columns]) for key, columns in keyed.items()]
-    for keyed in (_STARTS, _ENDS)
-)
-
-
-def start_header(record: ExchangeStarted, delta: Delta, middle: int) -> dict[str, object]:
-    """Return the header of a request whose new part has `middle` bytes."""
-    header: dict[str, object] = {"t": "request"}
-    for key, read, _ in _START_KEYS:
-        header[key] = read(record)
-    header["whole"] = record.request_complete
-    header["body"] = (delta.base, delta.prefix, delta.suffix, middle, delta.target)
-    return header
-
-
-def end_header(record: ExchangeEnded) -> dict[str, object]:
-    """Return the header of a response; both bodies follow it whole."""
-    header: dict[str, object] = {"t": "response"}
-    for key, read, default in _END_KEYS:
-        value = read(record)
-        if value != default:
-            header[key] = value
-    if record.response is not None:
-        for key, read, _ in _RESPONSE_KEYS:
-            header[key] = read(record)
-        header["body"] = len(record.response.body)
-    if record.request_body is not None:
-        header["request"] = len(record.request_body)
-    return header
-
-
-def other_header(record: ProcessStarted | SpanRecord | Note | Rotated) -> dict[str, object]:
-    """Return the header of a record without bodies: its fields by name, defaults left out."""
-    kind = _KINDS[type(record)]
-    header: dict[str, object] = {"t": kind}
-    for name, default in _FIELDS[kind].items():
-        value = getattr(record, name)
-        if value != default:
-            header[name] = value
-    return header
-
-
+_UNANSWERED = [key for key in _END if key.places[0][0] != "response"]
+"""The keys of an end to which no response came."""
 _KINDS: dict[type, str] = {ProcessStarted: "process", SpanRecord: "span", Note: "note", Rotated: "rotated"}
+"""Records without bodies, which have their fields in the header."""
 _CLASSES: dict[str, type] = {kind: cls for cls, kind in _KINDS.items()}
 _FIELDS = {kind: _defaults(cls) for cls, kind in _KINDS.items()}
+
+
+def encode(record: Record, delta: Delta) -> list[bytes]:
+    """Return the buffers of the record, to be written by one call; `delta` is that of a request's body."""
+    header: dict[str, object]
+    bodies: list[bytes] = []
+    if isinstance(record, ExchangeStarted):
+        body = record.request.body
+        bodies.append(body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body)
+        header = {"t": "request"}
+        for key in _START:
+            header[key.name] = key.read(record)
+        header["whole"] = record.request_complete
+        header["body"] = (delta.base, delta.prefix, delta.suffix, len(bodies[0]), delta.target)
+    elif isinstance(record, ExchangeEnded):
+        header = {"t": "response"}
+        for key in _UNANSWERED if record.response is None else _END:
+            value = key.read(record)
+            if value != key.default:
+                header[key.name] = value
+        if record.response is not None:
+            bodies.append(record.response.body)
+            header["body"] = len(record.response.body)
+        if record.request_body is not None:
+            bodies.append(record.request_body)
+            header["request"] = len(record.request_body)
+    else:
+        kind = _KINDS[type(record)]
+        header = {"t": kind}
+        for name, default in _FIELDS[kind].items():
+            value = getattr(record, name)
+            if value != default:
+                header[name] = value
+    return _framed(header, bodies)
+
+
+def _framed(header: Mapping[str, object], bodies: Sequence[bytes]) -> list[bytes]:
+    text = _encode(header).encode("ascii")
+    head = HEADER.pack(len(text)) + text
+    length, crc = len(head), zlib.crc32(head)
+    for body in bodies:
+        length += len(body)
+        crc = zlib.crc32(body, crc)
+    return [FRAME.pack(length, crc) + head, *bodies]
 
 
 def decode(header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes]) -> tuple[Record, bool]:
@@ -160,12 +151,12 @@ def decode(header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes]) 
     return _CLASSES[kind](**known), False
 
 
-def _read(header: Mapping[str, Any], keyed: Iterable[tuple[str, list[_Place]]]) -> Parts:
+def _parts(header: Mapping[str, Any], keys: Iterable[_Key]) -> Parts:
     parts: Parts = {"": {}, "request": {}, "response": {}}
-    for key, places in keyed:
-        if key not in header:
+    for name, _, _, places in keys:
+        if name not in header:
             continue
-        values = (header[key],) if len(places) == 1 else header[key]
+        values = (header[name],) if len(places) == 1 else header[name]
         for (part, leaf, restored), value in zip(places, values, strict=True):
             parts[part][leaf] = restored(value)
     return parts
@@ -183,13 +174,13 @@ def _decode_start(
         body = restore(slots.get(base, b""), prefix, suffix, bytes(bodies[:middle]))
         if target >= 0:
             slots[target] = body
-    parts = _read(header, _START_PLACES)
+    parts = _parts(header, _START)
     request = Request(body=body, **parts["request"])
     return ExchangeStarted(request=request, request_complete=header["whole"], **parts[""]), lost
 
 
 def _decode_end(header: dict[str, Any], bodies: memoryview) -> ExchangeEnded:
-    parts = _read(header, _END_PLACES)
+    parts = _parts(header, _END)
     response, size = None, 0
     if parts["response"]:
         size = header["body"]

@@ -25,7 +25,7 @@ _SMALLEST = 128
 
 
 def common_prefix(a: bytes, b: bytes) -> int:
-    """How many bytes both begin with."""
+    """Return how many bytes both begin with."""
     n = min(len(a), len(b))
     at, end, step = 0, 0, _FIRST
     while at < n:
@@ -46,7 +46,7 @@ def common_prefix(a: bytes, b: bytes) -> int:
 
 
 def common_suffix(a: bytes, b: bytes, limit: int) -> int:
-    """How many bytes both end with, no more than `limit`."""
+    """Return how many bytes both end with, no more than `limit`."""
     size_a, size_b = len(a), len(b)
     n = min(size_a, size_b, limit)
     at, end, step = 0, 0, _FIRST
@@ -70,7 +70,7 @@ def common_suffix(a: bytes, b: bytes, limit: int) -> int:
 
 
 def restore(base: bytes, prefix: int, suffix: int, middle: bytes) -> bytes:
-    """The body of which `middle` is the new part."""
+    """Return the body of which `middle` is the new part."""
     return b"".join((base[:prefix], middle, base[len(base) - suffix :] if suffix else b""))
 
 
@@ -84,6 +84,10 @@ class Delta:
     target: int
 
 
+WHOLE = Delta(-1, 0, 0, -1)
+"""Of a body that shares nothing, and takes no slot."""
+
+
 class Recent:
     """The last few bodies, of which the one most like a new body is its base."""
 
@@ -94,9 +98,9 @@ class Recent:
         """Slots, the one used last first."""
 
     def choose(self, body: bytes, conversation: str) -> Delta:
-        """The delta of `body` against the best base; nothing changes until `keep`."""
+        """Return the delta of the body against the best base; nothing changes until `keep`."""
         if not _SMALLEST <= len(body) <= _SLOT_BYTES:
-            return Delta(-1, 0, 0, -1)
+            return WHOLE
         best, best_prefix, best_suffix = -1, 0, 0
         own = self._conversations
         for slot in sorted(self._order, key=lambda slot: own[slot] != conversation):
@@ -117,7 +121,7 @@ class Recent:
         )
 
     def keep(self, delta: Delta, body: bytes, conversation: str) -> None:
-        """The body is in its slot, and slots beyond the memory allowed are empty."""
+        """Put the body into its slot, and empty slots beyond the memory allowed."""
         slot = delta.target
         if slot < 0:
             return

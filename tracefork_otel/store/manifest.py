@@ -54,16 +54,16 @@ class SegmentEntry:
     """Digests of its files by kind, for Parquet has checksums of pages but not of its footer."""
 
     def may_hold(self, trace_id: str) -> bool:
-        """False only if no row of that trace is in the segment."""
+        """Return False only if no row of that trace is in the segment."""
         return self.traces is None or trace_id[:TRACE_DIGITS] in self.traces
 
     def lists(self, prefix: str) -> bool:
-        """Whether it says that it holds a trace whose id begins so."""
+        """Return whether it says that it holds a trace whose id begins so."""
         return any(listed.startswith(prefix[:TRACE_DIGITS]) for listed in self.traces or ())
 
     def file(self, store: Path, kind: str) -> Path:
-        """The path of its file of a kind (`spans`, `exchanges`, `chunks`, `facts`)."""
-        return store / "segments" / f"{self.id}.{kind}.parquet"
+        """Return the path of its file of a kind (`spans`, `exchanges`, `chunks`, `facts`)."""
+        return _file(store, self.id, kind)
 
     def why_newer(self, store: Path) -> str | None:
         """Return why this version cannot read it; None if it can."""
@@ -72,7 +72,7 @@ class SegmentEntry:
         return newer_format(self.file(store, "exchanges"), "segment", self.format, columns.FORMAT)
 
     def why_changed(self, store: Path, kind: str) -> str | None:
-        """Why its file of a kind is not the one that was written; None if it is, or if no digest says."""
+        """Return why its file of a kind is not the one that was written; None if it is, or no digest says."""
         path, expected = self.file(store, kind), self.sha256.get(kind)
         if expected is None:
             return None
@@ -107,7 +107,7 @@ class Manifest:
         return frozenset(name for entry in self.segments for name in entry.wals)
 
     def segment(self, segment_id: str) -> SegmentEntry:
-        """The live segment of that id; raises StoreError if there is none."""
+        """Return the live segment of that id; raise StoreError if there is none."""
         for entry in self.segments:
             if entry.id == segment_id:
                 return entry
@@ -115,7 +115,7 @@ class Manifest:
 
 
 def load(store: Path) -> Manifest:
-    """The current manifest, empty if the store has none; raises StoreError naming a file that is not one."""
+    """Return the current manifest, empty if there is none; raise StoreError for a file that is not one."""
     path = Path(store) / FILE
     try:
         data = json.loads(path.read_bytes())
@@ -143,11 +143,11 @@ def commit(
     remove: Collection[str] = (),
     facts: Mapping[str, tuple[int, str]] | None = None,
 ) -> Manifest:
-    """The new manifest is in place and on disk, with views.sql beside it.
+    """Put the next manifest in place, on disk, with views.sql beside it, and return it.
 
     Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions and digests
-    of facts files. Raises StoreError, and changes nothing, if a segment to remove or to change is not live
-    any more.
+    of facts files. Raise StoreError, and change nothing, if a segment to remove or to change is not live any
+    more.
     """
     store = Path(store)
     try:
@@ -162,6 +162,22 @@ def commit(
         raise StoreError(
             f"{store / FILE}: the manifest cannot be written: {error.strerror or error}"
         ) from error
+
+
+def discard(store: Path, entry: SegmentEntry) -> None:
+    """Remove the files of a segment that could not be committed."""
+    # It may have failed after the new manifest was in place.
+    if entry.id not in {live.id for live in load(store).segments}:
+        _remove(store, entry.id)
+
+
+def _file(store: Path, segment_id: str, kind: str) -> Path:
+    return store / "segments" / f"{segment_id}.{kind}.parquet"
+
+
+def _remove(store: Path, segment_id: str) -> None:
+    for kind in KINDS:
+        _file(store, segment_id, kind).unlink(missing_ok=True)
 
 
 def _next(
@@ -180,18 +196,23 @@ def _next(
         )
     gone = [entry for entry in current.segments if entry.id in remove]
     added = list(add)
-    wals = [name for entry in gone for name in entry.wals if _recent(entry.id, now) or _on_disk(store, name)]
-    if wals and added:
+    wals = [
+        name
+        for entry in gone
+        for name in entry.wals
+        if _recent(entry.id, now) or (store / "wal" / name).exists()
+    ]
+    if added:
         added[0] = replace(added[0], wals=(*added[0].wals, *wals))
-    elif wals:
+    else:
         # With its last mention gone a WAL would be sealed again, and what was dropped would come back.
         for name in wals:
             (store / "wal" / name).unlink(missing_ok=True)
-    kept = [
-        _with_facts(entry, *facts[entry.id]) if entry.id in facts else entry
-        for entry in current.segments
-        if entry.id not in remove
-    ]
+    kept = [entry for entry in current.segments if entry.id not in remove]
+    for at, entry in enumerate(kept):
+        if entry.id in facts:
+            version, sha256 = facts[entry.id]
+            kept[at] = replace(entry, facts=version, sha256={**entry.sha256, "facts": sha256})
     return Manifest(
         version=current.version + 1,
         segments=(*kept, *added),
@@ -199,19 +220,11 @@ def _next(
     )
 
 
-def _with_facts(entry: SegmentEntry, version: int, sha256: str) -> SegmentEntry:
-    return replace(entry, facts=version, sha256={**entry.sha256, "facts": sha256})
-
-
 def _sweep(store: Path, retired: Sequence[Retired], now: int) -> list[Retired]:
-    """Those whose grace goes on; the files of the others are gone."""
-    kept: list[Retired] = []
-    for item in retired:
-        if now - item.at_ns < GRACE_NS:
-            kept.append(item)
-            continue
-        for kind in KINDS:
-            (store / "segments" / f"{item.id}.{kind}.parquet").unlink(missing_ok=True)
+    """Return those whose grace goes on, and remove the files of the others."""
+    kept = [item for item in retired if now - item.at_ns < GRACE_NS]
+    for item in set(retired).difference(kept):
+        _remove(store, item.id)
     return kept
 
 
@@ -221,11 +234,11 @@ def _recent(segment_id: str, now: int) -> bool:
     return made_ms.isdigit() and now - int(made_ms) * 1_000_000 < GRACE_NS
 
 
-def _on_disk(store: Path, wal: str) -> bool:
-    return (store / "wal" / wal).exists()
-
-
-_in_process = threading.Lock()
+_in_process = threading.RLock()
+# Nobody forks in the middle of a commit, so that a child finds the lock free.
+os.register_at_fork(
+    before=_in_process.acquire, after_in_parent=_in_process.release, after_in_child=_in_process.release
+)
 
 
 @contextmanager
@@ -242,21 +255,13 @@ def _locked(store: Path) -> Iterator[None]:
             os.close(fd)
 
 
-def _reset_lock() -> None:
-    global _in_process
-    _in_process = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_reset_lock)
-
-
 def _write(path: Path, data: bytes) -> None:
     write_whole(path, data, synced=True)
     sync_directory(path.parent)
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """Return the sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

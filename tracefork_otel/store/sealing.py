@@ -31,10 +31,10 @@ class SealReport:
 
 
 def seal(store: Path, wals: Sequence[Path]) -> str | None:
-    """The records of the WALs (all of one process) are in a committed segment, once, and the WALs are gone.
+    """Put the records of the WALs into a committed segment, once, and remove the WALs.
 
-    Returns the segment's id; None if there was nothing to store, or somebody holds a lock. On StoreError the
-    WALs are as they were.
+    Return the segment's id; None if there was nothing to store, or somebody holds a lock. All WALs of a
+    process whose exchanges go on from one to the next come together. On StoreError they are as they were.
     """
     store = Path(store)
     held: dict[Path, int] = {}
@@ -72,25 +72,17 @@ def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
         key = exchange.process_id, exchange.span_id
         rows.exchange(exchange, bodies.get((*key, "request")), bodies.get((*key, "response")))
     rows.others(spans, processes, notes)
-    entry = _written(store, rows)
-    entry = replace(entry, wals=tuple(path.name for path in paths))
+    entry = replace(segment.write_segment(store, rows), wals=tuple(path.name for path in paths))
     try:
         manifest.commit(store, add=[entry])
     except StoreError:
-        # It may have failed after the new manifest was in place.
-        if entry.id not in {kept.id for kept in manifest.load(store).segments}:
-            for kind in manifest.KINDS:
-                entry.file(store, kind).unlink(missing_ok=True)
+        manifest.discard(store, entry)
         raise
     return entry
 
 
-def _written(store: Path, rows: Rows) -> SegmentEntry:
-    return segment.write_segment(store, segment.tables_of(rows), segment.new_id())
-
-
 def seal_dead(store: Path) -> SealReport:
-    """What processes that are gone left is sealed, and so are the finished WALs of those that live."""
+    """Seal what processes that are gone left, and the finished WALs of those that live."""
     store = Path(store)
     sealed: list[str] = []
     live: list[str] = []
@@ -132,7 +124,7 @@ def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 
 
 def _tidy(store: Path) -> None:
-    """What crashes left half written is gone, once nobody can be writing it any more."""
+    """Remove what crashes left half written, once nobody can be writing it any more."""
     before = time.time() - _ORPHAN_SECONDS
     try:
         known = manifest.load(store)
@@ -147,9 +139,9 @@ def _tidy(store: Path) -> None:
 
 
 def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:
-    """A new segment holds what those hold, but no manifest names it yet: commit it with `add` and `remove`.
+    """Write a new segment that holds what those hold; no manifest names it until `commit` adds it.
 
-    Damage of a body stays on its exchange. Raises StoreError if one of them cannot be read or has changed, or
+    Damage of a body stays on its exchange. Raise StoreError if one of them cannot be read or has changed, or
     the new one cannot be written.
     """
     rows = Rows()
@@ -158,7 +150,7 @@ def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:
             # With a digest of its own the new file would vouch for what somebody changed.
             if changed := entry.why_changed(store, kind):
                 raise StoreError(f"{changed}; see `doctor`")
-        for exchange in segment.iter_exchanges(store, entry):
+        for exchange in segment.read_exchanges(store, entry):
             rows.exchange(exchange)
         rows.others(*segment.read_records(store, entry))
-    return _written(store, rows)
+    return segment.write_segment(store, rows)

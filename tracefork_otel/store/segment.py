@@ -11,7 +11,7 @@ import secrets
 import time
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -81,27 +81,26 @@ _TYPE_CODES = {"int16": "h", "int32": "i", "int64": "q"}
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    nulls = values.count(None)
-    valid = pa.py_buffer(_bits(value is not None for value in values)) if nulls else None
-    name, size = str(kind), len(values)
+    name, size, nulls = str(kind), len(values), values.count(None)
+    buffers: list[Any] = [_bits(value is not None for value in values) if nulls else None]
+    children: list[pa.Array] | None = None
     if name in _TYPE_CODES:
-        numbers = array(
-            _TYPE_CODES[name], [0 if value is None else value for value in values] if nulls else values
-        )
-        return pa.Array.from_buffers(kind, size, [valid, pa.py_buffer(numbers)], nulls)
-    if name == "bool":
-        return pa.Array.from_buffers(kind, size, [valid, pa.py_buffer(_bits(values))], nulls)
-    if name.startswith("fixed_size_binary"):
-        data = b"".join(bytes(32) if value is None else value for value in values)
-        return pa.Array.from_buffers(kind, size, [valid, pa.py_buffer(data)], nulls)
-    offsets = pa.py_buffer(array("i", accumulate((len(value or ()) for value in _sized(values)), initial=0)))
-    if name.startswith("list"):
-        items = _array(
-            list(chain.from_iterable(value or () for value in values)), cast("Any", kind).value_type
-        )
-        return pa.Array.from_buffers(kind, size, [valid, offsets], nulls, children=[items])
-    data = pa.py_buffer(b"".join(value or b"" for value in _sized(values)))
-    return pa.Array.from_buffers(kind, size, [valid, offsets, data], nulls)
+        numbers = [0 if value is None else value for value in values] if nulls else values
+        buffers.append(array(_TYPE_CODES[name], numbers))
+    elif name == "bool":
+        buffers.append(_bits(values))
+    elif name.startswith("fixed_size_binary"):
+        buffers.append(b"".join(bytes(32) if value is None else value for value in values))
+    else:
+        sized = _sized(values)
+        buffers.append(array("i", accumulate((len(value or ()) for value in sized), initial=0)))
+        if name.startswith("list"):
+            items = list(chain.from_iterable(value or () for value in values))
+            children = [_array(items, cast("Any", kind).value_type)]
+        else:
+            buffers.append(b"".join(value or b"" for value in sized))
+    held = [None if one is None else pa.py_buffer(one) for one in buffers]
+    return pa.Array.from_buffers(kind, size, held, nulls, children=children)
 
 
 def _sized(values: Sequence[Any]) -> list[Any]:
@@ -114,21 +113,19 @@ def _bits(values: Iterable[Any]) -> bytes:
     return int(digits[::-1] or "0", 2).to_bytes((len(digits) + 7) // 8 or 1, "little")
 
 
-def new_id() -> str:
-    """An id for a segment; ids sort by the time at which they were made."""
-    return f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"
-
-
-def write_segment(store: Path, tables: Mapping[str, pa.Table], segment_id: str) -> SegmentEntry:
-    """Write the segment's files whole, named by no manifest yet; raises StoreError if that fails."""
+def write_segment(store: Path, rows: Rows) -> SegmentEntry:
+    """Write the files of a new segment whole, named by no manifest yet; raise StoreError if that fails."""
     directory = Path(store) / "segments"
+    # Ids sort by the time at which they were made.
+    segment_id = f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"
+    columns = rows.columns()
     written: list[Path] = []
     digests: dict[str, str] = {}
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         for kind in ("chunks", "exchanges", "spans"):
             path = directory / f"{segment_id}.{kind}.parquet"
-            digests[kind] = _write_file(path, tables[kind], kind)
+            digests[kind] = _write_file(path, _table(kind, columns[kind]), kind)
             written.append(path)
         sync_directory(directory)
         size = sum(path.stat().st_size for path in written)
@@ -136,15 +133,16 @@ def write_segment(store: Path, tables: Mapping[str, pa.Table], segment_id: str) 
         for path in written:
             path.unlink(missing_ok=True)
         raise StoreError(f"{directory}: segment {segment_id} could not be written: {error}") from error
+    exchanges, spans = columns["exchanges"], columns["spans"]
     started, ended, traces = (
-        [value for kind in ("exchanges", "spans") for value in tables[kind].column(name).to_pylist() if value]
+        [value for value in (*exchanges[name], *spans[name]) if value]
         for name in ("started_ns", "ended_ns", "trace_id")
     )
     listed = sorted({trace_id[:TRACE_DIGITS] for trace_id in traces})
     return SegmentEntry(
         id=segment_id,
-        exchanges=tables["exchanges"].num_rows,
-        spans=tables["spans"].num_rows,
+        exchanges=len(exchanges["span_id"]),
+        spans=len(spans["span_id"]),
         bytes=size,
         started_ns=min(started, default=0),
         ended_ns=max((*started, *ended), default=0),
@@ -191,19 +189,12 @@ def _encodings(kind: str) -> dict[str, str]:
 
 def read_exchanges(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
-) -> list[Exchange]:
-    """The exchanges of a segment with their bodies, in order of trace and start.
+) -> Iterator[Exchange]:
+    """Yield the exchanges of a segment, in order of trace and start, the bodies of one at a time.
 
     A body that is not what was recorded leaves `damage` on its exchange, naming the file; a file that cannot
     be read at all raises StoreError.
     """
-    return list(iter_exchanges(store, entry, trace_ids=trace_ids))
-
-
-def iter_exchanges(
-    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
-) -> Iterator[Exchange]:
-    """As `read_exchanges`, with the bodies of one exchange in memory at a time."""
     rows = _read_rows(store, entry, "exchanges", trace_ids)
     chunks = _ChunkFile(entry.file(store, "chunks"), rows)
     for row in rows:
@@ -213,7 +204,7 @@ def iter_exchanges(
 def read_records(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
 ) -> tuple[list[SpanRecord], list[ProcessStarted], list[Note]]:
-    """What the spans file holds: spans, processes and notes."""
+    """Return what the spans file holds: spans, processes and notes."""
     rows = [span_of(row) for row in _read_rows(store, entry, "spans", trace_ids)]
     spans = [row for row in rows if row.kind not in ("process", "note")]
     processes = [process_of(row) for row in rows if row.kind == "process"]
@@ -251,7 +242,7 @@ def _may_hold(group: Any, wanted: frozenset[str]) -> bool:
 
 
 def _parts(table: pa.Table, wanted: frozenset[str] | None) -> Iterator[pa.Table]:
-    """The runs of rows whose trace is wanted; rows of one trace stand together."""
+    """Yield the runs of rows whose trace is wanted; rows of one trace stand together."""
     if wanted is None:
         yield table
         return
@@ -277,7 +268,7 @@ class _ChunkFile:
         import pyarrow as pa
 
         self.name = path.name
-        self._groups: dict[int, Callable[[int, int], bytes]] = {}
+        self._groups: dict[int, tuple[array[int], memoryview]] = {}
         self._starts: list[int] = [0]
         """The first chunk of each row group, and the number of all chunks."""
         self._broken: dict[int, str] = {}
@@ -292,25 +283,26 @@ class _ChunkFile:
             self._starts += accumulate(file.metadata.row_group(group).num_rows for group in groups)
             for group in sorted({group for row in rows for group, _, _ in self._pieces(_parts_of(row))}):
                 try:
-                    self._groups[group] = _slicer(file.read_row_group(group, columns=["text", "data"]))
+                    self._groups[group] = _joined(file.read_row_group(group, columns=["text", "data"]))
                 except (OSError, IndexError, ValueError, pa.ArrowException) as error:
                     self._broken[group] = f"chunks {self._starts[group]} and on of {path.name}: {error}"
 
     def body(self, parts: Sequence[int]) -> bytes:
-        """The body of these runs of chunks; raises LookupError saying what is missing."""
+        """Return the body of these runs of chunks; raise LookupError saying what is missing."""
         if self._unread:
             raise LookupError(self._unread)
         if parts and max(parts) >= self._starts[-1]:
             raise LookupError(f"{self.name} holds no chunk {max(parts)}")
-        pieces: list[bytes] = []
+        pieces: list[memoryview] = []
         for group, first, last in self._pieces(parts):
             if group in self._broken:
                 raise LookupError(self._broken[group])
-            pieces.append(self._groups[group](first, last))
+            edges, content = self._groups[group]
+            pieces.append(content[edges[first] : edges[last + 1]])
         return b"".join(pieces)
 
     def _pieces(self, parts: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-        """The runs within row groups: the group, and the first and last of its chunks."""
+        """Yield the runs within row groups: the group, and the first and last of its chunks."""
         for first, last in zip(parts[::2], parts[1::2], strict=True):
             at = first
             while at <= last and at < self._starts[-1]:
@@ -324,28 +316,14 @@ def _parts_of(row: dict[str, Any]) -> list[int]:
     return [*row["request_parts"], *(row["response_parts"] or ())]
 
 
-def _slicer(table: pa.Table) -> Callable[[int, int], bytes]:
-    """A function that gives the bytes of the chunks from one to another of a row group."""
+def _joined(table: pa.Table) -> tuple[array[int], memoryview]:
+    """Return where the chunks of a row group begin and the last ends, and their bytes."""
     import pyarrow as pa
 
-    text = table.column("text").combine_chunks()
-    data = table.column("data").combine_chunks()
-    columns = [
-        (array("i", column.buffers()[1].to_pybytes()), column.buffers()[2] or pa.py_buffer(b""))
-        for column in (text, data)
-    ]
-    (text_ends, text_bytes), (data_ends, data_bytes) = columns
-    all_text = text.null_count == 0
-    valid = [] if all_text else text.is_valid().to_pylist()
+    column = table.column("text").combine_chunks()
+    if column.null_count:
+        import pyarrow.compute as pc
 
-    def piece(first: int, last: int) -> bytes:
-        if all_text:
-            return memoryview(text_bytes)[text_ends[first] : text_ends[last + 1]].tobytes()
-        return b"".join(
-            memoryview(text_bytes if valid[at] else data_bytes)[
-                (text_ends if valid[at] else data_ends)[at] : (text_ends if valid[at] else data_ends)[at + 1]
-            ]
-            for at in range(first, last + 1)
-        )
-
-    return piece
+        column = pc.coalesce(column.cast(pa.binary()), table.column("data").combine_chunks())
+    _, edges, content = column.buffers()
+    return array("i", edges.to_pybytes()), memoryview(content or b"")

@@ -18,7 +18,7 @@ from typing import Literal
 
 from ..errors import StoreError
 from . import codec as form
-from .delta import Delta, Recent
+from .delta import WHOLE, Recent
 from .records import ExchangeEnded, ExchangeStarted, ProcessStarted, Record, Rotated, SpanRecord
 from .wal_reading import NAME
 
@@ -76,7 +76,7 @@ class Wal:
         return self._path(self._index)
 
     def append(self, record: Record) -> None:
-        """The record is in the file and outlives the process; raises StoreError if it is not."""
+        """Write the record into the file, where it outlives the process; raise StoreError if that fails."""
         rotated = None
         with self._lock:
             if self._closed is not None:
@@ -89,7 +89,8 @@ class Wal:
                 self._ready()
                 while self._waiting and not nested:
                     self._put(self._waiting.pop(0), self._recent)
-                self._put(record, _NoBases() if nested else self._recent)
+                # A signal handler appends in the middle of another record: the slots may be half changed.
+                self._put(record, None if nested else self._recent)
                 if self._end >= self._rotate_at and not nested:
                     rotated = self._rotate()
             except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -102,17 +103,17 @@ class Wal:
         if rotated is not None and self._on_rotated is not None:
             self._on_rotated(rotated)
 
-    def _put(self, record: Record, recent: Recent) -> None:
+    def _put(self, record: Record, recent: Recent | None) -> None:
         self._end += self._written(record, recent)
         self._follow(record)
         if self._sync and isinstance(record, ExchangeEnded):
             # macOS has no fdatasync.
             getattr(os, "fdatasync", os.fsync)(self._fd)
 
-    def _written(self, record: Record, recent: Recent) -> int:
+    def _written(self, record: Record, recent: Recent | None) -> int:
         """Write the record to the file and return its size; where that fails the file is as it was."""
         try:
-            return self._write(self._fd, record, recent, self._end)
+            return self._write(self._fd, record, recent)
         except OSError:
             # Without this, the next record would follow a torn one.
             if self._held() is not None:
@@ -120,14 +121,14 @@ class Wal:
             raise
 
     def close(self) -> None:
-        """The lock is gone and the file can be sealed; a later append raises StoreError."""
+        """Let the lock go, so that the file can be sealed; a later append raises StoreError."""
         with self._lock:
             self._closed = self._closed or "the WAL is closed"
             self._close_file()
         _open_wals.discard(self)
 
     def set_aside(self) -> Path | None:
-        """The file so far, closed for anyone to seal, if there is one; appends go on in a new one."""
+        """Close the file for anyone to seal and return it, if there is one; appends go on in a new one."""
         with self._lock:
             if self._fd < 0 or self._open or self._busy or self._moving:
                 return None  # what is open would have its start in one file and its end in another
@@ -147,9 +148,8 @@ class Wal:
         return self._end
 
     def reset_after_fork(self) -> None:
-        """In a forked child, the parent's file is forgotten and its lock is left to the parent alone."""
-        # The thread of the parent that held the lock does not exist here and would never release it.
-        self._lock, self._busy = threading.RLock(), False
+        """Forget the parent's file in a forked child; its lock is left to the parent alone."""
+        self._busy = False
         self._closed = "the WAL belongs to the parent process: make a new one in the child"
         # Closing (never unlocking) keeps the parent's lock, and lets it go when the parent dies.
         self._close_file()
@@ -162,7 +162,7 @@ class Wal:
         self._fd = -1
 
     def _held(self) -> os.stat_result | None:
-        """The state of the file, if the descriptor is still that of the file."""
+        """Return the state of the file, if the descriptor is still that of the file."""
         try:
             found = os.fstat(self._fd)
         except OSError:
@@ -194,12 +194,12 @@ class Wal:
         self._rotate_at = self._rotate_bytes
 
     def _take(self, fd: int, end: int) -> None:
-        """The next record goes to that file, at its end."""
+        """Let the next record go to that file, at its end."""
         found = os.fstat(fd)
         self._fd, self._end, self._identity = fd, end, (found.st_dev, found.st_ino)
 
     def _reopened(self) -> bool:
-        """Whether the file whose descriptor the agent has closed is open and locked again.
+        """Open and lock the file whose descriptor the agent has closed; return whether that succeeded.
 
         What has the old number now is the agent's and is left alone.
         """
@@ -222,7 +222,7 @@ class Wal:
         return True
 
     def _create(self, path: Path, recent: Recent) -> tuple[int, int]:
-        """A new file that holds the lock, the process and what is open, and the size of it."""
+        """Create a file that holds the process and what is open; return its descriptor, locked, and size."""
         self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead
@@ -233,7 +233,7 @@ class Wal:
             fcntl.flock(fd, fcntl.LOCK_EX)
             end = _write_all(fd, [form.MAGIC])
             for record in (self._process, *self._open.values()):
-                end += self._write(fd, record, recent, end)
+                end += self._write(fd, record, recent)
             os.rename(hidden, path)
         except BaseException:
             os.unlink(hidden)
@@ -241,20 +241,15 @@ class Wal:
             raise
         return fd, end
 
-    def _write(self, fd: int, record: Record, recent: Recent, end: int) -> int:
-        if isinstance(record, ExchangeStarted):
-            body = record.request.body
-            delta = recent.choose(body, record.trace_id)
-            middle = body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body
-            written = _write_all(fd, form.frame(form.start_header(record, delta, len(middle)), (middle,)))
-            recent.keep(delta, body, record.trace_id)
-            return written
-        if isinstance(record, ExchangeEnded):
-            bodies = [record.response.body] if record.response is not None else []
-            if record.request_body is not None:
-                bodies.append(record.request_body)
-            return _write_all(fd, form.frame(form.end_header(record), bodies))
-        return _write_all(fd, form.frame(form.other_header(record)))
+    def _write(self, fd: int, record: Record, recent: Recent | None) -> int:
+        """Write the record, a request's body against the recent ones, and return its size."""
+        if recent is None or not isinstance(record, ExchangeStarted):
+            return _write_all(fd, form.encode(record, WHOLE))
+        body, conversation = record.request.body, record.trace_id
+        delta = recent.choose(body, conversation)
+        written = _write_all(fd, form.encode(record, delta))
+        recent.keep(delta, body, conversation)
+        return written
 
     def _follow(self, record: Record) -> None:
         if isinstance(record, ExchangeStarted) or (
@@ -265,7 +260,7 @@ class Wal:
             self._open.pop(record.span_id, None)
 
     def _rotate(self) -> Path | None:
-        """The path of the file that ended, or None if it goes on because a new one could not be made."""
+        """Return the path of the file that ended, None if it goes on because a new one could not be made."""
         recent, old, new = Recent(), self.path, self._path(self._index + 1)
         self._moving = True
         try:
@@ -300,20 +295,11 @@ def _write_all(fd: int, buffers: list[bytes]) -> int:
     return size
 
 
-class _NoBases(Recent):
-    """For a record that a signal handler appends in the middle of another: the slots may be half changed."""
-
-    def choose(self, body: bytes, conversation: str) -> Delta:
-        """Always the body whole, and in no slot."""
-        return Delta(-1, 0, 0, -1)
-
-
 _fork_guard = threading.RLock()
 _taken: set[int] = set()
 """Descriptors that hold the lock of a WAL which is being sealed."""
-
-
 _paused: list[Wal] = []
+"""The WALs of this process while it forks, none of them in the middle of an append."""
 
 
 def _before_fork() -> None:
@@ -333,14 +319,12 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _fork_guard
     for wal in _paused:
         wal.reset_after_fork()
     for fd in _taken:
         os.close(fd)
-    _paused.clear()
     _taken.clear()
-    _fork_guard = threading.RLock()
+    _after_fork_in_parent()
 
 
 os.register_at_fork(
@@ -349,7 +333,7 @@ os.register_at_fork(
 
 
 def wal_files(store: Path) -> list[Path]:
-    """The WALs of a store, those of one process together and in order."""
+    """Return the WALs of a store, those of one process together and in order."""
     named = [(match, path) for path in (store / "wal").glob("*.wal") if (match := NAME.fullmatch(path.name))]
     return [
         path for match, path in sorted(named, key=lambda item: (item[0]["process"], int(item[0]["index"])))
@@ -357,13 +341,13 @@ def wal_files(store: Path) -> list[Path]:
 
 
 def process_of(path: Path) -> str:
-    """The process that wrote a WAL, by the file's name."""
+    """Return the process that wrote a WAL, by the file's name."""
     match = NAME.fullmatch(path.name)
     return match["process"] if match else path.stem
 
 
 def is_live(path: Path) -> bool:
-    """Whether somebody holds the lock of a WAL: its process, or who is sealing it."""
+    """Return whether somebody holds the lock of a WAL: its process, or who is sealing it."""
     with _fork_guard:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -379,7 +363,7 @@ def is_live(path: Path) -> bool:
 
 
 def take(path: Path) -> int | None:
-    """A descriptor that holds the lock of a WAL nobody else holds, until it is let go; else None."""
+    """Return a descriptor that holds the lock of the WAL until it is let go; None if somebody else has it."""
     with _fork_guard:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -401,7 +385,7 @@ def take(path: Path) -> int | None:
 
 
 def let_go(fd: int) -> None:
-    """The lock that `take` gave is free."""
+    """Free the lock that `take` gave."""
     with _fork_guard:
         _taken.discard(fd)
         os.close(fd)

@@ -81,9 +81,7 @@ def _merged(store: Path, entries: Sequence[SegmentEntry]) -> str | None:
         merged = replace(merged, facts=facts.VERSION, sha256={**merged.sha256, "facts": sha256})
         manifest.commit(store, add=[merged], remove=[entry.id for entry in entries])
     except BaseException:
-        if merged.id not in {entry.id for entry in manifest.load(store).segments}:
-            for kind in manifest.KINDS:
-                merged.file(store, kind).unlink(missing_ok=True)
+        manifest.discard(store, merged)
         raise
     return merged.id
 

@@ -191,7 +191,7 @@ def _damaged(opened: Store, files: list[FileProblem]) -> list[DamagedBody]:
         if spoiled:
             files.append(_file_problem(spoiled))
         try:
-            for exchange in segment.iter_exchanges(opened.path, entry):
+            for exchange in segment.read_exchanges(opened.path, entry):
                 if exchange.damage:
                     found[exchange.span_id] = exchange.damage
         except StoreError as error:

@@ -104,7 +104,7 @@ def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
 def compute(store: Path, entry: SegmentEntry) -> pa.Table:
     """The facts of a segment, read from its bodies; raises StoreError if it cannot be read."""
     return table_of(
-        row for exchange in segment.iter_exchanges(store, entry) if (row := row_of(exchange)) is not None
+        row for exchange in segment.read_exchanges(store, entry) if (row := row_of(exchange)) is not None
     )
 
 

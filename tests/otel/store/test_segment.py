@@ -32,9 +32,7 @@ from tracefork_otel.store.records import (
 )
 from tracefork_otel.store.rows import Rows
 from tracefork_otel.store.segment import (
-    read_exchanges,
     read_records,
-    tables_of,
     write_segment,
 )
 from tracefork_otel.store.wal import Wal, wal_files
@@ -46,13 +44,18 @@ def encode(
     some_spans: Iterable[SpanRecord],
     processes: Iterable[ProcessStarted],
     some_notes: Iterable[Note],
-) -> dict[str, Any]:
-    """The tables of a segment that holds all of these."""
+) -> Rows:
+    """The rows of a segment that holds all of these."""
     rows = Rows()
     for item in found:
         rows.exchange(item)
     rows.others(some_spans, processes, some_notes)
-    return tables_of(rows)
+    return rows
+
+
+def read_exchanges(store: Path, entry: SegmentEntry, **asked: Any) -> list[Exchange]:
+    """The exchanges of a segment."""
+    return list(segment.read_exchanges(store, entry, **asked))
 
 
 def order(exchange: Exchange) -> tuple[str, int, str]:
@@ -94,7 +97,7 @@ def test_anything_comes_back(found: list[Exchange], some_spans: list[SpanRecord]
     ]
     with TemporaryDirectory() as directory:
         store = Path(directory)
-        entry = write_segment(store, encode(found, some_spans, [process()], some_notes), segment.new_id())
+        entry = write_segment(store, encode(found, some_spans, [process()], some_notes))
         assert read_exchanges(store, entry) == sorted(found, key=order)
         read = read_records(store, entry)
         trace_ids = {exchange.trace_id for exchange in found}
@@ -137,7 +140,7 @@ def test_sealing_is_reading_the_wal(records: list[Record], streamed: bool) -> No
 
 def test_nothing_is_a_segment_too(tmp_path: Path) -> None:
     """A segment without a row is written and read."""
-    entry = write_segment(tmp_path, encode([], [], [], []), segment.new_id())
+    entry = write_segment(tmp_path, encode([], [], [], []))
     assert (read_exchanges(tmp_path, entry), read_records(tmp_path, entry)) == ([], ([], [], []))
 
 
@@ -147,7 +150,7 @@ def test_what_is_not_text_becomes_text(tmp_path: Path) -> None:
     odd = replace(
         joined(start, end), error_message="\ud800!", attributes={"x": "\ud800", "nan": float("nan")}
     )
-    entry = write_segment(tmp_path, encode([odd], [], [], []), segment.new_id())
+    entry = write_segment(tmp_path, encode([odd], [], [], []))
     (read,) = read_exchanges(tmp_path, entry)
     assert (read.error_message, read.attributes) == ("?!", {"x": "\ud800", "nan": "nan"})
 
@@ -161,7 +164,7 @@ def test_rows_and_chunks_of_several_row_groups(tmp_path: Path, monkeypatch: pyte
         )
         for number in range(400)
     ]
-    entry = write_segment(tmp_path, encode(made, [], [], []), segment.new_id())
+    entry = write_segment(tmp_path, encode(made, [], [], []))
     monkeypatch.undo()
     assert pq.ParquetFile(entry.file(tmp_path, "chunks")).metadata.num_row_groups > 1
     assert pq.ParquetFile(entry.file(tmp_path, "exchanges")).metadata.num_row_groups > 1
@@ -270,9 +273,9 @@ def test_a_changed_byte_in_chunks_is_found(tmp_path: Path) -> None:
 def test_a_body_swapped_for_another_is_found(tmp_path: Path) -> None:
     """A chunks file that is whole but not the one that was written fails the digests."""
     start, end = exchange_records(0, b"the question", b"the answer")
-    entry = write_segment(tmp_path, encode([joined(start, end)], [], [], []), segment.new_id())
+    entry = write_segment(tmp_path, encode([joined(start, end)], [], [], []))
     other = replace(joined(start, end), request=Request(method="POST", url="http://x/", body=b"the quesTion"))
-    forged = write_segment(tmp_path, encode([other], [], [], []), segment.new_id())
+    forged = write_segment(tmp_path, encode([other], [], [], []))
     os.replace(forged.file(tmp_path, "chunks"), entry.file(tmp_path, "chunks"))
     (read,) = read_exchanges(tmp_path, entry)
     assert read.damage == f"the request body does not match its sha256: {entry.id}.chunks.parquet was changed"
@@ -372,7 +375,7 @@ assert "pyarrow" not in sys.modules
 store = Path(sys.argv[1])
 sealing.seal_dead(store)
 (entry,) = manifest.load(store).segments
-assert len(segment.read_exchanges(store, entry)) == 3
+assert len(list(segment.read_exchanges(store, entry))) == 3
 assert len(segment.read_records(store, entry)[1]) == 1
 assert sealing.merge(store, [entry]).exchanges == 3
 """
@@ -389,7 +392,7 @@ def test_trace_ids_are_listed_while_they_are_few(tmp_path: Path) -> None:
     many = [
         joined(*exchange_records(0, b"", b"", trace_id=f"{n:032x}", span_id=f"{n:016x}")) for n in range(100)
     ]
-    assert write_segment(tmp_path, encode(few, [], [], []), "1-a").traces == ("0" * 12,)
+    assert write_segment(tmp_path, encode(few, [], [], [])).traces == ("0" * 12,)
     many = [replace(item, trace_id=item.trace_id[::-1]) for item in many]
-    assert write_segment(tmp_path, encode(many, [], [], []), "2-b").traces is None
-    assert write_segment(tmp_path, encode([], [], [process()], []), "3-c").traces == (TRACE[:12],)
+    assert write_segment(tmp_path, encode(many, [], [], [])).traces is None
+    assert write_segment(tmp_path, encode([], [], [process()], [])).traces == (TRACE[:12],)

@@ -240,7 +240,7 @@ def test_a_carried_copy_mends_a_damaged_start(tmp_path: Path) -> None:
     assert exchanges_of(contents)[0] == [joined(*second)]
     assert sealing.seal_dead(tmp_path).problems == ()
     (entry,) = manifest.load(tmp_path).segments
-    assert segment.read_exchanges(tmp_path, entry) == [joined(*second)]
+    assert list(segment.read_exchanges(tmp_path, entry)) == [joined(*second)]
 
 
 def test_an_end_without_its_start_is_told(tmp_path: Path) -> None:
