@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter_ns, time_ns
 from typing import Any, NamedTuple, Protocol
 
@@ -83,87 +84,52 @@ def named(request: Request, host: str) -> tuple[str, dict[str, Any]]:
     return f"{call.operation} {call.model}", attributes
 
 
+@dataclass(slots=True, eq=False)
 class OpenExchange:
     """An exchange that goes on: it collects what arrives, and `finish` writes that down exactly once."""
 
-    __slots__ = (
-        "_once",
-        "asked",
-        "attributes",
-        "book",
-        "chunks",
-        "error_message",
-        "error_type",
-        "http_version",
-        "ids",
-        "intervention",
-        "links",
-        "name",
-        "offsets",
-        "replaced",
-        "replayed",
-        "request",
-        "request_parts",
-        "response_headers",
-        "served_span_id",
-        "span_status",
-        "started",
-        "started_ns",
-        "status",
-        "was_redacted",
-        "whole",
-        "withheld",
-    )
+    book: Book
+    ids: Ids
+    request: Request
+    """As it is recorded."""
+    _: KW_ONLY
+    name: str
+    started_ns: int
+    replayed: bool = False
+    """Whether a tape answers it."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    was_redacted: bool = field(init=False)
+    """Whether its response was redacted before: a tape's was, when it was recorded."""
+    asked: Counter[str] = field(default_factory=Counter, init=False)
+    """How often the user's rules replaced something in the request."""
+    replaced: Counter[str] = field(default_factory=Counter, init=False)
+    """How often the rules replaced something in the response."""
+    withheld: str | None = field(default=None, init=False)
+    """Why a body is not recorded, if one is not."""
+    chunks: list[bytes] = field(default_factory=list, init=False)
+    offsets: list[int] = field(default_factory=list, init=False)
+    request_parts: list[bytes] | None = field(default=None, init=False)
+    """Parts of a request body that was not known at the start, as they are sent."""
+    status: int | None = field(default=None, init=False)
+    response_headers: Headers = field(default=(), init=False)
+    http_version: str = field(default="HTTP/1.1", init=False)
+    whole: Response | None = field(default=None, init=False)
+    served_span_id: str | None = field(default=None, init=False)
+    intervention: str | None = field(default=None, init=False)
+    error_type: str | None = field(default=None, init=False)
+    """Given, as the message below, where the error to record is not the one that is seen here."""
+    error_message: str | None = field(default=None, init=False)
+    span_status: str | None = field(default=None, init=False)
+    """Given where others said it."""
+    links: Sequence[Mapping[str, object]] = field(default=(), init=False)
+    started: int = field(default_factory=perf_counter_ns, init=False)
+    _once: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def __init__(
-        self,
-        book: Book,
-        ids: Ids,
-        request: Request,
-        *,
-        name: str,
-        started_ns: int,
-        replayed: bool = False,
-        attributes: dict[str, Any] | None = None,
-    ) -> None:
-        self.book = book
-        self.ids = ids
-        self.name = name
-        self.started_ns = started_ns
-        self.replayed = replayed
-        """Whether a tape answers it."""
-        self.was_redacted = replayed
-        """Whether its response was redacted before: a tape's was, when it was recorded."""
-        self.attributes: dict[str, Any] = {} if attributes is None else attributes
-        self.asked: Counter[str] = Counter()
-        """How often the user's rules replaced something in the request."""
-        self.withheld: str | None = None
-        """Why a body is not recorded, if one is not."""
-        if isinstance(request, RedactedRequest):
-            self.asked.update(request.counts)
-            self.withheld, request = request.withheld, request.recorded()
-        self.request = request
-        """As it is recorded."""
-        self.replaced: Counter[str] = Counter()
-        """How often the rules replaced something in the response."""
-        self.chunks: list[bytes] = []
-        self.offsets: list[int] = []
-        self.request_parts: list[bytes] | None = None
-        """Parts of a request body that was not known at the start, as they are sent."""
-        self.status: int | None = None
-        self.response_headers: Headers = ()
-        self.http_version = "HTTP/1.1"
-        self.whole: Response | None = None
-        self.served_span_id: str | None = None
-        self.intervention: str | None = None
-        self.error_type: str | None = None
-        """Given, as the message below, where the error to record is not the one that is seen here."""
-        self.error_message: str | None = None
-        self.span_status: str | None = None
-        """Given where others said it."""
-        self.links: Sequence[Mapping[str, object]] = ()
-        self.started = perf_counter_ns()
-        self._once = threading.Lock()
+    def __post_init__(self) -> None:
+        self.was_redacted = self.replayed
+        if isinstance(self.request, RedactedRequest):
+            self.asked.update(self.request.counts)
+            self.withheld, self.request = self.request.withheld, self.request.recorded()
 
     @property
     def done(self) -> bool:

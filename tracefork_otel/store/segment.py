@@ -322,8 +322,9 @@ def _joined(table: pa.Table) -> tuple[array[int], memoryview]:
 
     column = table.column("text").combine_chunks()
     if column.null_count:
-        import pyarrow.compute as pc
+        from pyarrow import compute
 
-        column = pc.coalesce(column.cast(pa.binary()), table.column("data").combine_chunks())
+        data = table.column("data").combine_chunks()
+        column = cast("Any", compute).coalesce(column.cast(pa.binary()), data)
     _, edges, content = column.buffers()
     return array("i", edges.to_pybytes()), memoryview(content or b"")
