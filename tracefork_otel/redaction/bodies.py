@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 from ..wire.codings import Plain, Unreadable, coded, undone
@@ -117,19 +117,22 @@ class _Rewriting:
         self.counts: Counter[str] = Counter() if counts is None else counts
         self._rules = rules
         self._media = media
-        self._lines = "\n" in text and NDJSON.holds(text.encode("utf-8", "replace"), media)
+        self._events = is_sse(text[:64].encode("utf-8", "replace"), media)
+        self._streamed = self._events or (
+            "\n" in text and NDJSON.holds(text.encode("utf-8", "replace"), media)
+        )
 
     def by_path(self, paths: Sequence[Rule]) -> None:
         """Replace the values at JSON paths."""
         if not any(_may_hold(self.text, rule) for rule in paths):
             return
-        found = [*self._documents()]
-        if not found and "json" in self._media:
+        documents = [document for _, document in self._documents()]
+        if not documents and "json" in self._media:
             raise Unreadable("it is not JSON, so JSON paths cannot be looked for")
         edits: list[_Edit] = []
-        for place in (place for _, document in found for place in document if place.kind != "key"):
+        for place in chain.from_iterable(documents):
             rule = next((one for one in paths if fits(one.path, place.path)), None)
-            if rule is None:
+            if rule is None or place.kind == "key":
                 continue
             old = self.text[place.start : place.end]
             content = decoded(old) if place.kind == "string" else old
@@ -137,7 +140,7 @@ class _Rewriting:
             if place.kind != "string" or new != content:
                 self.counts[rule.name] += 1
                 edits.append(_Edit(place.start, place.end, dumps(new)))
-        self._apply(edits)
+        self.text, self.cuts = _applied(self.text, self.cuts, edits)
 
     def by_pattern(self, patterns: Sequence[Rule]) -> None:
         """Replace what patterns find in what the text says."""
@@ -147,7 +150,7 @@ class _Rewriting:
             edits += self._together(patterns, pieces)
             if time.thread_time() - begun > BUDGET_S:
                 raise Unreadable(f"its patterns take more than {BUDGET_S} s")
-        self._apply(edits)
+        self.text, self.cuts = _applied(self.text, self.cuts, edits)
 
     def _together(self, patterns: Sequence[Rule], pieces: Sequence[_Piece]) -> Iterator[_Edit]:
         """Yield the edits of pieces that make one text; a match that spans some stands in the first."""
@@ -160,26 +163,22 @@ class _Rewriting:
             if new[start:end] != piece.said:
                 yield _Edit(piece.start, piece.end, piece.spell(new[start:end]))
 
-    def _apply(self, edits: Iterable[_Edit]) -> None:
-        self.text, self.cuts = _applied(self.text, self.cuts, edits)
-
     # --- what the text consists of ---
 
     def _said(self) -> Iterator[list[_Piece]]:
         """Yield what is looked at as one: a value, what a stream says in pieces, a text between documents."""
         lanes: dict[object, list[_Piece]] = {}
         between = 0
-        streamed = self._is_stream() or self._lines
         for (start, end), document in self._documents():
             yield self._gap(between, start)
             between = end
-            tokens = {place.path: self.text[place.start : place.end] for place in document if streamed}
+            tokens = {place.path: self.text[place.start : place.end] for place in document if self._streamed}
             for place in document:
                 if place.kind not in ("string", "key", "number"):
                     continue
                 old = self.text[place.start : place.end]
                 piece = _Piece(place.start, place.end, old if place.kind == "number" else decoded(old), dumps)
-                lane = _lane(place.path, tokens) if streamed and place.kind == "string" else None
+                lane = _lane(place.path, tokens) if self._streamed and place.kind == "string" else None
                 if lane is None:
                     yield [piece]
                 else:
@@ -192,14 +191,11 @@ class _Rewriting:
         edges = pairwise((start, *inner, end)) if start < end else ()
         return [_Piece(a, b, self.text[a:b], str) for a, b in edges]
 
-    def _is_stream(self) -> bool:
-        return is_sse(self.text[:64].encode("utf-8", "replace"), self._media)
-
     def _documents(self) -> Iterator[tuple[tuple[int, int], list[Place]]]:
         """Yield each JSON text in the text: all of it, or what stands behind `data:`, or on a line."""
-        if self._is_stream():
+        if self._events:
             spans = data_spans(self.text)
-        elif not self._lines and (document := _places(self.text, 0, len(self.text))) is not None:
+        elif not self._streamed and (document := _places(self.text, 0, len(self.text))) is not None:
             yield (0, len(self.text)), document
             return
         else:

@@ -7,22 +7,11 @@ from collections.abc import Iterable, Mapping
 
 REDACTED = "REDACTED"
 
-HEADERS = frozenset(
-    [
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "x-auth-token",
-        "x-access-token",
-        "x-amz-security-token",
-        "x-goog-iam-authorization-token",
-        "private-token",
-        "x-functions-key",
-        "x-subscription-token",
-        "x-vault-token",
-    ]
-)
+HEADERS = frozenset((
+    "authorization", "proxy-authorization", "cookie", "set-cookie", "x-auth-token", "x-access-token",
+    "x-amz-security-token", "x-goog-iam-authorization-token", "private-token", "x-functions-key",
+    "x-subscription-token", "x-vault-token",
+))  # fmt: skip
 # Whole words, so that `anthropic-ratelimit-tokens-remaining` is kept; `key` only beside a word that makes it
 # a secret, so that `idempotency-key` and `sec-websocket-key` are kept.
 _SECRET_WORD = re.compile(
@@ -32,36 +21,12 @@ _SECRET_WORD = re.compile(
 # Request headers alone: a response's `x-next-page-token` steers the agent, and a replay must give it back.
 _TOKEN_WORD = re.compile(r"(?:^|[-_])token(?:$|[-_])")
 
-PARAMS = frozenset(
-    [
-        "key",
-        "api_key",
-        "api-key",
-        "apikey",
-        "access_token",
-        "id_token",
-        "refresh_token",
-        "token",
-        "auth",
-        "authorization",
-        "sig",
-        "signature",
-        "password",
-        "passwd",
-        "secret",
-        "client_secret",
-        "client_assertion",
-        "subscription-key",
-        "subscription_key",
-        "x-amz-signature",
-        "x-amz-credential",
-        "x-amz-security-token",
-        "x-goog-signature",
-        "x-goog-credential",
-        "awsaccesskeyid",
-        "googleaccessid",
-    ]
-)
+PARAMS = frozenset((
+    "key", "api_key", "api-key", "apikey", "access_token", "id_token", "refresh_token", "token", "auth",
+    "authorization", "sig", "signature", "password", "passwd", "secret", "client_secret",
+    "client_assertion", "subscription-key", "subscription_key", "x-amz-signature", "x-amz-credential",
+    "x-amz-security-token", "x-goog-signature", "x-goog-credential", "awsaccesskeyid", "googleaccessid",
+))  # fmt: skip
 _VARIABLE = re.compile(
     r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|COOKIE|AUTHORIZATION|SIGNATURE|_AUTH$|_PAT$|_DSN$"
     r"|CONNECTION_STRING|OTEL_EXPORTER_OTLP.*HEADERS",

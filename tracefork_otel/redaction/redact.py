@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..settings import Settings
-    from .rules import Rules, Side
+    from .rules import Kind, Rules, Side
 
 _PAIR = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
 _USERINFO = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#@]*(?:@[^/?#@]*)*@")
@@ -161,33 +161,33 @@ class Redactor:
             verdict = verdicts.get(name)
             if verdict is None:
                 text = name.decode("latin-1")
-                verdict = text, self.is_secret_header(text, request=side == "request")
+                lower = text.lower()
+                verdict = text, lower in self._headers or is_secret_header(lower, request=side == "request")
                 if len(verdicts) < _CACHED_NAMES:
                     verdicts[name] = verdict
             shown = REDACTED if verdict[1] else value.decode("latin-1")
             if name.lower() in _URL_HEADERS:
                 shown = self.url(shown, counts)
-            if not self._plain:
-                shown = self._header(verdict[0].lower(), value.decode("latin-1"), shown, side, counts)
+            if self.unreadable is not None and verdict[0].lower() not in _STRUCTURE:
+                shown = REDACTED
+            elif self.rules is not None:
+                ruled = self._ruled("header", side, verdict[0].lower(), value.decode("latin-1"), counts)
+                shown = shown if ruled is None else ruled
             lines.append((verdict[0], shown))
         return tuple(lines)
 
-    def _header(self, name: str, value: str, shown: str, side: Side, counts: Counter[str] | None) -> str:
-        if self.unreadable is not None:
-            return shown if name in _STRUCTURE else REDACTED
+    def _ruled(
+        self, kind: Kind, side: Side, name: str, value: str, counts: Counter[str] | None
+    ) -> str | None:
+        """Return what a rule for that header or parameter puts in the value's place, if there is one."""
         assert self.rules is not None
-        for rule in self.rules.of("header", side):
+        for rule in self.rules.of(kind, side):
             if rule.match == name:
                 new = self.rules.instead(rule, value)
                 if counts is not None and new != value:
                     counts[rule.name] += 1
                 return new
-        return shown
-
-    def is_secret_header(self, name: str, *, request: bool = True) -> bool:
-        """Return whether the value of a header of that name is replaced."""
-        lower = name.lower()
-        return lower in self._headers or is_secret_header(lower, request=request)
+        return None
 
     def url(self, url: str, counts: Counter[str] | None = None) -> str:
         """Return the URL with its user information and secret parameters replaced."""
@@ -205,25 +205,18 @@ class Redactor:
         return url
 
     def _pair(self, match: re.Match[str], counts: Counter[str] | None) -> str:
-        name = unquote_plus(match[2]).lower()
-        if not self._plain:
-            if self.unreadable is not None:
-                return f"{match[1]}{match[2]}={REDACTED}"
-            assert self.rules is not None
-            for rule in self.rules.of("param", "request"):
-                if rule.match == name:
-                    value = unquote_plus(match[3])
-                    new = self.rules.instead(rule, value)
-                    if counts is not None and new != value:
-                        counts[rule.name] += 1
-                    return f"{match[1]}{match[2]}={quote(new, safe='')}"
-        if name in self._params:
-            return f"{match[1]}{match[2]}={REDACTED}"
-        value = match[3]
+        mark, written, value = match.groups()
+        name = unquote_plus(written).lower()
+        if self.rules is not None:
+            new = self._ruled("param", "request", name, unquote_plus(value), counts)
+            if new is not None:
+                return f"{mark}{written}={quote(new, safe='')}"
+        if name in self._params or self.unreadable is not None:
+            return f"{mark}{written}={REDACTED}"
         # A parameter can hold a URL that has parameters itself.
         if "?" not in value:
             return match[0]
-        return f"{match[1]}{match[2]}={_PAIR.sub(lambda inner: self._pair(inner, counts), value)}"
+        return f"{mark}{written}={_PAIR.sub(lambda inner: self._pair(inner, counts), value)}"
 
     # --- other text that is written down ---
 
