@@ -43,9 +43,9 @@ Keep: TypeAlias = Callable[[ExchangeStarted | ExchangeEnded, str, bytes], bytes]
 
 
 def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
-    """The records of a WAL; `keep(record, "request" | "response", body)` says what stays of each body.
+    """Return what a WAL holds; `keep(record, "request" | "response", body)` says what stays of each body.
 
-    Raises StoreError naming the file if it is no WAL.
+    Raise StoreError naming the file if it is no WAL.
     """
     path = Path(path)
     process_id, index = check(path)
@@ -89,7 +89,7 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
 
 
 def check(path: Path) -> tuple[str, int]:
-    """The process and the index of a WAL; raises StoreError naming the file if it is none."""
+    """Return the process and the index of a WAL; raise StoreError naming the file if it is none."""
     try:
         with open(path, "rb") as file:
             start = file.readline(len(form.MAGIC) + 8)
@@ -121,7 +121,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, int, dict[str, object] | None, m
 
 
 def _record_at(view: memoryview, at: int) -> tuple[int, int] | None:
-    """Where the record ends and where its header does; None if there is no whole record."""
+    """Return where the record ends and where its header does; None if there is no whole record."""
     start = at + form.FRAME.size
     if start > len(view):
         return None
@@ -144,7 +144,7 @@ def _next_record(data: bytes, view: memoryview, at: int) -> int:
 
 
 def _is_torn(data: bytes, at: int) -> bool:
-    """Whether what begins at `at` never was a whole record, as against one that changed later."""
+    """Return whether what begins at `at` never was a whole record, as against one that changed later."""
     if len(data) - at < form.FRAME.size:
         return True
     length, _ = form.FRAME.unpack_from(data, at)
@@ -167,7 +167,7 @@ def _kept(record: Record, keep: Keep) -> Record:
 def exchanges_of(
     contents: Sequence[WalContents],
 ) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
-    """What the WALs tell, each exchange and span once, in order of trace and start.
+    """Return what the WALs tell, each exchange and span once, in order of trace and start.
 
     An exchange without its end is `in_flight`; one that was carried over to a WAL which is not among
     `contents` is left to that WAL. A process is told by its first WAL alone.
@@ -186,6 +186,8 @@ _Key: TypeAlias = tuple[str, str, str]
 
 
 class _Joined:
+    """Records of many WALs, by what they tell of."""
+
     def __init__(self) -> None:
         self._trace: dict[tuple[str, str], str] = {}
         """By process and span id, the trace of the span that started last: ids can repeat in other traces."""
@@ -197,7 +199,7 @@ class _Joined:
         self._notes: list[Note] = []
 
     def add(self, content: WalContents, left: Collection[str]) -> None:
-        """The records of one WAL are in; what `left` names is not, for another WAL tells it."""
+        """Add the records of one WAL but those that `left` names, which another WAL tells."""
         process = content.process_id
         for record in content.records:
             if isinstance(record, ExchangeStarted):
@@ -242,7 +244,7 @@ class _Joined:
             self._damage[key] = damage
 
     def result(self) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
-        """Everything joined, and a note for each end without its start."""
+        """Return everything joined, and a note for each end without its start."""
         # An end that stands before its start finds it now.
         self._ended = {
             key if key[1] else self._last(key[0], key[2]): ended for key, ended in self._ended.items()
@@ -253,34 +255,41 @@ class _Joined:
                 attributes = {"why": why, "count": 1, "span_id": span_id}
                 note = Note(kind="lost", time_ns=ended.ended_ns, process_id=process, attributes=attributes)
                 self._notes.append(note)
-        exchanges = [self._exchange(key, started) for key, started in self._started.items()]
+        exchanges = [
+            joined(started, self._ended.get(key), process_id=key[0], damage=self._damage.get(key))
+            for key, started in self._started.items()
+        ]
         exchanges.sort(key=lambda exchange: (exchange.trace_id, exchange.started_ns, exchange.span_id))
         spans = [span for key, span in self._spans.items() if key not in self._started]
         spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
         return exchanges, spans, list(self._processes.values()), self._notes
 
-    def _exchange(self, key: _Key, started: ExchangeStarted) -> Exchange:
-        ended, request, damage = self._ended.get(key), started.request, self._damage.get(key)
-        told: dict[str, Any] = {"name": started.name, "ended_ns": None}
-        if ended is not None:
-            told = {name: getattr(ended, name) for name in _ENDING}
-            told["name"] = ended.name or started.name
-            if ended.request_body is not None:
-                request, damage = replace(request, body=ended.request_body), None
-        elif not started.request_complete:
-            damage = damage or "the request was still being sent"
-        return Exchange(
-            trace_id=started.trace_id,
-            span_id=started.span_id,
-            parent_span_id=started.parent_span_id,
-            process_id=key[0],
-            seq=started.seq,
-            started_ns=started.started_ns,
-            request=request,
-            service=started.service,
-            damage=damage,
-            **{**told, "replayed": started.replayed or told.get("replayed", False)},
-        )
+
+def joined(
+    started: ExchangeStarted, ended: ExchangeEnded | None, *, process_id: str, damage: str | None = None
+) -> Exchange:
+    """Return the exchange that its two records tell; without its end it is `in_flight`."""
+    request = started.request
+    told: dict[str, Any] = {"name": started.name, "ended_ns": None}
+    if ended is not None:
+        told = {name: getattr(ended, name) for name in _ENDING}
+        told["name"] = ended.name or started.name
+        if ended.request_body is not None:
+            request, damage = replace(request, body=ended.request_body), None
+    elif not started.request_complete:
+        damage = damage or "the request was still being sent"
+    return Exchange(
+        trace_id=started.trace_id,
+        span_id=started.span_id,
+        parent_span_id=started.parent_span_id,
+        process_id=process_id,
+        seq=started.seq,
+        started_ns=started.started_ns,
+        request=request,
+        service=started.service,
+        damage=damage,
+        **{**told, "replayed": started.replayed or told.get("replayed", False)},
+    )
 
 
 _ENDING = ("ended_ns", "outcome", *(field.name for field in fields(Ending)))

@@ -13,7 +13,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.store import segment, wal
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted
 from tracefork_otel.store.rows import Rows, StoredBody
-from tracefork_otel.store.wal_reading import Keep, WalContents, exchanges_of, read_wal
+from tracefork_otel.store.wal_reading import Keep, WalContents, exchanges_of, joined, read_wal
 
 from . import facts as known_facts
 
@@ -136,21 +136,5 @@ class _Tail:
             del self._open[record.span_id]
             key = (record.span_id, record.ended_ns)
             if key not in self._known:
-                self._known[key] = known_facts.row_of(_joined(started, record))
+                self._known[key] = known_facts.row_of(joined(started, record, process_id=""))
         return b""
-
-
-def _joined(started: ExchangeStarted, ended: ExchangeEnded) -> Exchange:
-    body = started.request.body if ended.request_body is None else ended.request_body
-    return Exchange(
-        trace_id=started.trace_id,
-        span_id=started.span_id,
-        parent_span_id=started.parent_span_id,
-        process_id="",
-        seq=started.seq,
-        started_ns=started.started_ns,
-        ended_ns=ended.ended_ns,
-        request=replace(started.request, body=body),
-        response=ended.response,
-        replayed=started.replayed or ended.replayed,
-    )
