@@ -96,12 +96,14 @@ class Search:
         return used
 
     def stop(self, reason: StopReason = "budget") -> None:
-        """End the search; its verdict is what the outcomes so far support."""
+        """End the search; its verdict is what the outcomes so far support, aborted where none was graded."""
         if self._task is not None:
             self._task.close()
             self._task = None
-            self._state.stop_reason = reason
             self._queue.clear()
+            made = [arm for arm in self._state.ledger.arms.values() if arm.outcomes]
+            graded = any(arm.defined for arm in made)
+            self._state.stop_reason = reason if graded or not made else "aborted"
 
     def verdict(self) -> Findings:
         """Return the answer as of now."""

@@ -256,12 +256,14 @@ def test_a_claim_must_survive_the_worst_of_undefined_forks() -> None:
         assert effect.bound_high - effect.bound_low > 0.3
 
 
-def test_nothing_gradable_is_no_verdict() -> None:
-    """An oracle that never decides aborts the experiment in its controls."""
-    spent = run(Search(passing(9)), lambda request: None)
+@pytest.mark.parametrize(("limit", "trials"), [({}, 14), ({"max_trials": 8}, 8), ({"budget": 40.0}, 5)])
+def test_nothing_gradable_is_no_verdict(limit: dict[str, float], trials: int) -> None:
+    """An oracle that never decides aborts the experiment in its controls, and before a limit that ends it."""
+    plan = passing(9, max_trials=limit.get("max_trials"))
+    spent = run(Search(plan), lambda request: None, budget=limit.get("budget"))
     assert spent.findings.stop_reason == "aborted"
     assert spent.findings.certified == ()
-    assert spent.trials == 14
+    assert spent.trials == trials
     assert "oracle" in spent.findings.message
 
 
