@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tracefork_backend.blaming import Plan, Search, estimate, run
+from tracefork_backend.blaming.drive import run
+from tracefork_backend.blaming.forecast import estimate
+from tracefork_backend.blaming.plan import Plan
+from tracefork_backend.blaming.search import Search
 from tracefork_backend.statistics import PairedDifferences, TwoByTwo
 from tracefork_backend.validate.tally import generator
 from tracefork_backend.validate.worlds import planted

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import random
 
-from tracefork_backend.blaming import Findings, Plan, Search, run
+from tracefork_backend.blaming.drive import run
+from tracefork_backend.blaming.findings import Findings
+from tracefork_backend.blaming.plan import Plan
+from tracefork_backend.blaming.search import Search
 from tracefork_backend.report import About, Change, Report, change_between
 from tracefork_backend.report.content import timeline
 from tracefork_backend.validate.worlds import NoisyOr, noise_of

@@ -17,7 +17,7 @@ import pytest
 from e2e.command import EXAMPLES, environment, tracefork
 from tracefork_backend.blaming import changes, journal
 from tracefork_backend.blaming.modes import MODES
-from tracefork_backend.cli.flags import blame as flags
+from tracefork_backend.blaming.plan import ModeName
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import Call, ModelServer, Reply
 from tracefork_backend.simulate.behaviours import booking
@@ -143,8 +143,8 @@ def test_an_experiment_that_its_limit_ended_goes_on_with_a_higher_one(folder: Pa
 
 
 def test_the_flag_knows_every_mode() -> None:
-    """It names them without loading them, so that help is quick; none is missing."""
-    assert get_args(flags.Mode) == tuple(mode.name for mode in MODES)
+    """Their names are written down without them, so that help is quick; none is missing."""
+    assert get_args(ModeName) == tuple(mode.name for mode in MODES)
 
 
 def test_help_shows_the_verbs_of_blame(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ PAIRED_SHARE = 0.1
 
 
 class Contrast:
-    """Block t is the t-th trial of each arm; trials drawn before the control existed are paired with it
-    later.
+    """Block t is the t-th trial of each arm; trials from before the control existed are paired with it later.
 
     Read at its worst, an undefined treatment did not flip and an undefined control did when the claim is
     that the effect is large, and the other way round when the claim is that it is small. So e-value and
@@ -63,6 +62,21 @@ class Contrast:
         """Draw as many more blocks as could at the soonest decide, then fold."""
         pairs = int((log_threshold - self.log_e) / LOG_MAX_FACTOR) + 1 if log_threshold < math.inf else most
         yield from self._reach(self.blocks + max(1, min(most, pairs)))
+
+    def settle(
+        self, log_threshold: float, *, worth: float, unlikely: float, least: int, most: int, attempts: int
+    ) -> Task[bool | None]:
+        """Draw blocks until the log e-value reaches the threshold: True.
+
+        False once an effect of `worth` is unlikely after `least` blocks; None after `most` or `attempts`.
+        """
+        while self.log_e < log_threshold:
+            if self.blocks >= least and self.chance(worth) < unlikely:
+                return False
+            if self.blocks >= most or self.attempts >= attempts:
+                return None
+            yield from self.draw(log_threshold)
+        return True
 
     def _reach(self, blocks: int) -> Task[None]:
         yield from until((self.treatment, blocks), (self.control, blocks))
@@ -110,9 +124,7 @@ class Contrast:
         return self.low.log_e(0.0) > -math.log((1 - level) / 2)
 
     def interval(self, *, level: float) -> tuple[float, float]:
-        """Return bounds of the effect that hold together at `level`, at any look and whatever was
-        undefined.
-        """
+        """Return bounds of the effect that hold together at `level`, at any look, whatever was undefined."""
         alpha = (1 - level) / 2
         return self.low.lower(alpha=alpha), self.high.upper(alpha=alpha)
 
@@ -134,9 +146,7 @@ class Contrast:
         return low - control_high, high - control_low
 
     def chance(self, effect: float) -> float:
-        """Return about how likely it is that the effect is at least this large; for spending, not for
-        blaming.
-        """
+        """Return about how likely the effect is at least this large; for spending, not for blaming."""
         treatment, control = self.treatment, self.control
         return chance_of_effect(
             effect,

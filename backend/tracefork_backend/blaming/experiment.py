@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from tracefork_otel.errors import StoreError, UsageError
 from tracefork_otel.play.intervention import Intervention, Tail
@@ -31,14 +31,11 @@ from .findings import Findings
 from .forecast import Estimate
 from .journal import Journal, record_of
 from .modes import mode_named
-from .plan import Plan
+from .plan import Coupling, ModeName, Plan
 from .result import BlameResult, step_shown
 from .search import Search
 from .trials import TrialRequest
 from .writing import write_back
-
-Coupling: TypeAlias = Literal["fresh", "recorded"]
-"""What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
 
 _FIXED = ("run_id", "tape_sha256", "parent_outcome", "change", "oracle", "coupling", "mode", "alpha", "k")
 """What an experiment is gone on with as it was begun."""
@@ -114,7 +111,7 @@ def blame(
     *,
     oracle: Oracle,
     change: Change | Edit | None = None,
-    mode: str = "auto",
+    mode: ModeName = "auto",
     budget_usd: float | None = None,
     jobs: int = 1,
     k: int = 10,

@@ -64,9 +64,7 @@ class SetFinding:
 
     steps: tuple[int, ...]
     kind: Literal["and", "or"]
-    """`and`: only breaking all of them breaks the run. `or`: each broke it, so only mending all of them
-    mends it.
-    """
+    """`and`: only breaking all breaks the run. `or`: each broke it, so only mending all mends it."""
     verdict: Verdict
     reason: str
     flip_rate: float | None

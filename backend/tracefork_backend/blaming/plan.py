@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tracefork_otel.errors import UsageError
+
+ModeName: TypeAlias = Literal["auto", "intervene", "value", "fixed"]
+"""How the steps are compared: each a file in `modes`."""
+Coupling: TypeAlias = Literal["fresh", "recorded"]
+"""What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,23 +19,17 @@ class Plan:
 
     steps: int
     """How many steps the recorded run has."""
-    mode: str = "auto"
+    mode: ModeName = "auto"
     natural: bool = False
-    """The intervention is a redraw of the step's own response: nothing else is there to try, so `auto`
-    means `value`.
-    """
+    """The intervention is a redraw of the step's own response, so `auto` means `value`."""
     parent_failed: bool = True
     """The recorded run's outcome; a flip is the other one."""
     output: int | None = -1
-    """The step whose text is what gets graded, which an intervention would only rewrite; None: no such
-    step.
-    """
+    """The step whose text is graded, which an intervention would only rewrite; None: no such step."""
     blocked: frozenset[int] = frozenset()
     """Steps at which the intervention cannot be made."""
     costs: tuple[float, ...] = ()
-    """Price of a fork by how many recorded responses it keeps, 0 to `steps`; left out, one for each live
-    call.
-    """
+    """Price of a fork by how many responses it keeps, 0 to `steps`; left out, one for each live call."""
     alpha: float = 0.05
     """The chance of blaming an innocent step that is put up with."""
     max_trials: int | None = None
@@ -39,9 +38,7 @@ class Plan:
     deterministic: Literal["auto", "never"] = "auto"
     """Whether one fork may stand for all: when unchanged re-runs were byte-identical, or never."""
     repair: bool = False
-    """The intervention mends a step instead of breaking it: steps that must be mended together are each a
-    cause.
-    """
+    """The intervention mends a step instead of breaking it: of steps to mend together each is a cause."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

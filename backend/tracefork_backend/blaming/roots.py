@@ -26,9 +26,7 @@ _LEAST_PAIRS = 6
 
 
 def label_roots(state: State) -> Task[None]:
-    """Mark the earliest decisive certified step as root, and later ones as its echo or as roots of their
-    own.
-    """
+    """Mark the earliest decisive certified step as root, later ones as its echo or as roots of their own."""
     state.phase = "conditional"
     if not state.certified:
         return
@@ -43,19 +41,15 @@ def label_roots(state: State) -> Task[None]:
     for step in sorted(step for step in state.certified if step > root):
         both = state.ledger.alter((root, step), use="both", role="conditional", scope="root")
         alone = state.ledger.without((root, step), step, use="root")
-        adds = yield from _adds(Contrast(both, alone))
+        adds = yield from Contrast(both, alone).settle(
+            _LOG_THRESHOLD,
+            worth=_ADDS,
+            unlikely=_UNLIKELY,
+            least=_LEAST_PAIRS,
+            most=_PAIRS,
+            attempts=2 * _PAIRS,
+        )
         if adds:
             state.roots.add(step)
         elif adds is False:
             state.echoes[step] = root
-
-
-def _adds(test: Contrast) -> Task[bool | None]:
-    """Tell whether the second intervention adds to the first; None if it stays open."""
-    while test.blocks < _PAIRS and test.attempts < 2 * _PAIRS:
-        yield from test.draw(_LOG_THRESHOLD)
-        if test.log_e >= _LOG_THRESHOLD:
-            return True
-        if test.blocks >= _LEAST_PAIRS and test.chance(_ADDS) < _UNLIKELY:
-            return False
-    return None

@@ -1,6 +1,4 @@
-"""Which steps are worth a closer look; nothing is blamed here, so errors cost money or recall, never an
-innocent.
-"""
+"""Which steps are worth a closer look: errors cost money or recall here, and blame no innocent."""
 
 from __future__ import annotations
 

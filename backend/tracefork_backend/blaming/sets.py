@@ -89,9 +89,7 @@ def _shrink(state: State, group: tuple[int, ...]) -> Task[tuple[int, ...]]:
 
 
 def _set_alpha(state: State, order: int) -> float:
-    """Return the share of the n-th set: shares fall with the square, so any number of sets stays within the
-    whole.
-    """
+    """Return the share of the n-th set; they fall with the square, so all of them stay within the whole."""
     whole = state.plan.alpha * (1 - SINGLES_SHARE)
     return whole * 6 / math.pi**2 / order**2
 
@@ -119,7 +117,19 @@ def _certify(state: State, members: tuple[int, ...], order: int) -> Task[None]:
         needed = yield from together([_needed_once(test) for test in tests])
     else:
         threshold = -math.log(_set_alpha(state, order))
-        needed = yield from together([_needed(test, threshold) for test in tests])
+        needed = yield from together(
+            [
+                test.settle(
+                    threshold,
+                    worth=_MATTERS,
+                    unlikely=_UNLIKELY,
+                    least=_LEAST_PAIRS,
+                    most=MOST_PAIRS,
+                    attempts=MOST_ATTEMPTS,
+                )
+                for test in tests
+            ]
+        )
     missing = [member for member, sure in zip(members, needed, strict=True) if not sure]
     state.sets.append(
         SetFinding(
@@ -134,16 +144,6 @@ def _certify(state: State, members: tuple[int, ...], order: int) -> Task[None]:
             n_trials=len(treatment.outcomes) + sum(len(t.control.outcomes) for t in tests),
         )
     )
-
-
-def _needed(test: Contrast, threshold: float) -> Task[bool]:
-    while test.log_e < threshold:
-        if test.blocks >= MOST_PAIRS or test.attempts >= MOST_ATTEMPTS:
-            return False
-        if test.blocks >= _LEAST_PAIRS and test.chance(_MATTERS) < _UNLIKELY:
-            return False
-        yield from test.draw(threshold)
-    return True
 
 
 def _needed_once(test: Contrast) -> Task[bool]:

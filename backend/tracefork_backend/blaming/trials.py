@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 Role = Literal["treatment", "control", "group", "conditional", "value"]
 Phase = Literal["control", "screen", "confirm", "interact", "conditional", "value", "fixed"]
@@ -15,9 +15,7 @@ class TrialRequest:
     """One fork to run: keep `kept` recorded responses, alter `altered`, run everything else live."""
 
     trial_id: str
-    """`{arm_id}#{replicate}`: the same in every run of the same plan, so a recorded outcome finds its place
-    again.
-    """
+    """`{arm_id}#{replicate}`: the same in every run of a plan, so a recorded outcome finds its place."""
     arm_id: str
     role: Role
     steps: tuple[int, ...]
@@ -37,18 +35,9 @@ Sampler: TypeAlias = Callable[[TrialRequest], bool | None]
 """Gives the outcome of a trial: flipped, did not, or could not be graded."""
 
 
-class _Waiting:
-    """Marks the place of an outcome that has not arrived."""
-
-
-_WAITING: Final = _Waiting()
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Arm:
-    """The trials of one set of steps in one role; outcomes count from the front, whatever order they arrive
-    in.
-    """
+    """The trials of one set of steps in one role; outcomes count from the front, however they arrive."""
 
     arm_id: str
     role: Role
@@ -65,7 +54,8 @@ class Arm:
     """Whether any trial was answered from the memory of its replicate."""
     tails: set[str] = field(default_factory=set[str])
     """Digests of what the forks answered, as far as the runner gave them; "" among them: one it did not."""
-    _slots: dict[int, bool | None] = field(default_factory=dict[int, bool | None])
+    _early: dict[int, bool | None] = field(default_factory=dict[int, bool | None])
+    """Outcomes that wait for those before them."""
 
     def shares(self, replicate: int) -> str:
         """Return the name of what that trial shares memory with: only trials of one use share any."""
@@ -91,19 +81,13 @@ class Arm:
         """Put an outcome in its place; it counts once all before it have arrived."""
         self.tails.add(tail)
         self.shared = self.shared or shared
-        if replicate != len(self.outcomes):
-            self._slots[replicate] = outcome
-            return
-        self._append(outcome)
-        while self._slots and (late := self._slots.pop(len(self.outcomes), _WAITING)) is not _WAITING:
-            assert not isinstance(late, _Waiting)
-            self._append(late)
-
-    def _append(self, outcome: bool | None) -> None:
-        self.outcomes.append(outcome)
-        if outcome is not None:
-            self.defined.append(outcome)
-            self.flips += outcome
+        self._early[replicate] = outcome
+        while len(self.outcomes) in self._early:
+            counted = self._early.pop(len(self.outcomes))
+            self.outcomes.append(counted)
+            if counted is not None:
+                self.defined.append(counted)
+                self.flips += counted
 
     @property
     def undefined(self) -> int:
@@ -151,8 +135,9 @@ class Ledger:
     def alter(
         self, steps: tuple[int, ...], *, use: str = "", role: Role | None = None, scope: str | None = None
     ) -> Arm:
-        """Return the arm that intervenes at all `steps`; `use` names one whose trials serve one purpose
-        only, `scope` what they share memory for, if not that.
+        """Return the arm that intervenes at all `steps`.
+
+        `use` names one whose trials serve one purpose only, `scope` what they share memory for, if not that.
         """
         return self._arm(
             f"alter:{'+'.join(map(str, steps))}{use and '/' + use}",
@@ -164,8 +149,7 @@ class Ledger:
         )
 
     def without(self, steps: tuple[int, ...], dropped: int, *, use: str) -> Arm:
-        """Return the control of one member of a set: the same start and tail, `dropped` left as it would
-        be.
+        """Return the control of one member of a set: the same start and tail, without altering `dropped`.
 
         Where the dropped step is the first, its recorded response is kept, so that both arms re-run the
         same calls.

@@ -9,8 +9,8 @@ from ..spelling import money
 from .output import cell, print_narrow, table
 
 if TYPE_CHECKING:
-    from ..blaming import Estimate
     from ..blaming.experiment import Progress
+    from ..blaming.forecast import Estimate
     from ..blaming.result import Tables
 
 _LEADERS = 3

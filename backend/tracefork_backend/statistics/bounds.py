@@ -4,8 +4,7 @@ from __future__ import annotations
 
 
 def rate_bounds(*, flips: int, defined: int, undefined: int) -> tuple[float, float]:
-    """Return the lowest and highest rate that the undefined trials leave possible (Manski 1990), (0, 1) if
-    there are none.
+    """Return the least and greatest rate that undefined trials leave open (Manski 1990), 0 and 1 for none.
 
     Guarantee: the rate over all trials lies within, whatever made trials undefined.
     """

@@ -7,8 +7,7 @@ from statistics import NormalDist
 
 
 def wilson(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval (Wilson 1927), whose coverage is about `level` if `trials` was fixed
-    in advance.
+    """Return Wilson's score interval (1927): coverage is about `level` if `trials` was fixed in advance.
 
     It is not valid under repeated looks: over 200 looks all of them hold in only half to two thirds of
     runs. Zero trials give (0, 1).

@@ -6,8 +6,7 @@ import math
 
 
 class Sprt:
-    """Wald's sequential probability ratio test (Wald 1945) of rate ≥ `high` against rate ≤ `low`, cut off
-    at `cap`.
+    """Wald's sequential probability ratio test (1945) of rate ≥ `high` against ≤ `low`, cut off at `cap`.
 
     Guarantee without the cap: a rate ≤ low passes with chance ≤ about `false_positive`, a rate ≥ high fails
     with chance ≤ about `false_negative`. At the cap the sign of the log ratio decides, which has no

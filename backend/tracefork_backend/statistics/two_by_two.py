@@ -12,8 +12,7 @@ LOG_MAX_FACTOR = math.log(4)
 
 
 class TwoByTwo:
-    """The one-sided safe test of P(flip | treatment) ≤ P(flip | control) over blocks of one trial of each
-    arm.
+    """The one-sided safe test of P(flip | treatment) ≤ P(flip | control) over blocks of one trial each.
 
     Source: Turner, Ly & Grünwald, "Generic E-variables for exact sequential k-sample tests" (arXiv
     2106.02693).

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..blaming import Plan
+from ..blaming.plan import Plan
 from .tally import AnyWorld, Tally, tally
 from .worlds import Diverging, NoisyOr, WrongOracle, conjunction, noise_of, pivot, planted
 

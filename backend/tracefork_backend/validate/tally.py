@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-from ..blaming import Findings, Plan, Search, run
+from ..blaming.drive import run
+from ..blaming.findings import Findings
+from ..blaming.plan import Plan
+from ..blaming.search import Search
 from .worlds import Diverging, NoisyOr, Pivot, WrongOracle
 
 SEED = "tracefork blame, first registered seed"
-"""Every cell draws from a generator seeded by this and its own name: cells do not depend on each other's
-order.
-"""
+"""Every cell draws from a generator seeded by this and its own name, whatever runs before it."""
 
 
 def generator(name: str) -> random.Random:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..blaming import TrialRequest
+from ..blaming.trials import TrialRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

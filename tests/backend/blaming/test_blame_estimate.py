@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tracefork_backend.blaming import Plan, estimate
+from tracefork_backend.blaming.forecast import estimate
+from tracefork_backend.blaming.plan import Plan
 
 
 def test_more_money_means_a_better_chance() -> None:

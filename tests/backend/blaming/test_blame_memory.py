@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import tracefork_backend as tf
 from conftest import Capture
-from tracefork_backend.blaming import Plan, Search, TrialRequest, changes, journal
+from tracefork_backend.blaming import changes, journal
 from tracefork_backend.blaming.contrast import Contrast
 from tracefork_backend.blaming.experiment import Progress
-from tracefork_backend.blaming.trials import Arm, Ledger
+from tracefork_backend.blaming.plan import Plan
+from tracefork_backend.blaming.search import Search
+from tracefork_backend.blaming.trials import Arm, Ledger, TrialRequest
 from tracefork_backend.blaming.verifying import verify
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage

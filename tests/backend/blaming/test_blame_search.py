@@ -7,8 +7,12 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tracefork_backend.blaming import Findings, Plan, Search, TrialRequest, run
 from tracefork_backend.blaming.contrast import PAIRED_SHARE
+from tracefork_backend.blaming.drive import run
+from tracefork_backend.blaming.findings import Findings
+from tracefork_backend.blaming.plan import Plan
+from tracefork_backend.blaming.search import Search
+from tracefork_backend.blaming.trials import TrialRequest
 from tracefork_backend.statistics import PairedDifferences, TwoByTwo
 from tracefork_backend.validate.worlds import NoisyOr, conjunction, noise_of, planted
 

@@ -8,8 +8,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracefork_backend.blaming import Plan, Search, TrialRequest, run
 from tracefork_backend.blaming.bisection import Grid, locate
+from tracefork_backend.blaming.drive import run
+from tracefork_backend.blaming.plan import Plan
+from tracefork_backend.blaming.search import Search
+from tracefork_backend.blaming.trials import TrialRequest
 from tracefork_backend.validate.worlds import Pivot, pivot
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from reported import ANSWERS, booking, exchange
-from tracefork_backend.blaming import Effect, Findings, SetFinding
+from tracefork_backend.blaming.findings import Effect, Findings, SetFinding
 from tracefork_backend.report import (
     About,
     Change,

@@ -123,9 +123,7 @@ class Value(Mode):
     def sampler(
         self, plan: Plan, rng: random.Random, *, cause: int, effect: float, baseline: float
     ) -> Sampler:
-        """Return outcomes that flip with effect + baseline until the cause is kept, then with baseline, and
-        never at the end.
-        """
+        """Return outcomes that flip with effect + baseline until the cause is kept, then with baseline."""
 
         def flips(request: TrialRequest) -> bool:
             rate = baseline + (effect if request.kept <= cause else 0.0)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from ...blaming.plan import Coupling, ModeName
 from . import Flags
 from .options import choice, valued
 
 if TYPE_CHECKING:
     from ...blaming.changes import Change
 
-# The names of `blaming.modes`, which would take longer to load than help may take.
-Mode: TypeAlias = Literal["auto", "intervene", "value", "fixed"]
-Coupling: TypeAlias = Literal["fresh", "recorded"]
 MaxTrialsOption: TypeAlias = Annotated[
     int | None, typer.Option("--max-trials", min=1, help="Forks at most, over all of the experiment.")
 ]
@@ -52,7 +50,7 @@ class ChangeFlags(Flags):
 class SearchFlags(Flags):
     """How the steps are compared, and how sure the answer is to be."""
 
-    mode: Annotated[Mode, choice("--mode", Mode, "How the steps are compared.")] = "auto"
+    mode: Annotated[ModeName, choice("--mode", ModeName, "How the steps are compared.")] = "auto"
     coupling: Annotated[
         Coupling, choice("--coupling", Coupling, "`recorded`: requests that the run made get its answers.")
     ] = "fresh"
