@@ -12,8 +12,8 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
 
 from .. import private_names as names
-from ..log import warn_once
 from ..session import current
+from ..session.session import Session
 from .recording import arecord, record
 from .streams import Tees, tees_for
 from .supported import is_supported
@@ -37,8 +37,8 @@ def install(module: ModuleType) -> None:
     if not is_supported(module):
         return
     tees = tees_for(module)
-    _wrap(module.Client, module, tees, _sync_wrapper)
-    _wrap(module.AsyncClient, module, tees, _async_wrapper)
+    _wrap(module.Client, module, tees, is_async=False)
+    _wrap(module.AsyncClient, module, tees, is_async=True)
 
 
 def uninstall() -> None:
@@ -50,17 +50,8 @@ def uninstall() -> None:
             _patches.remove(patch)
 
 
-def _wrap(cls: type[Any], module: ModuleType, tees: Tees, make: Callable[..., Callable[..., Any]]) -> None:
-    present = cls.__dict__.get(names.SEND)
-    if present is None:
-        warn_once(
-            f"seam {cls}",
-            "%s.%s has no %s: this version of the library is not captured; please report it with its version",
-            module.__name__,
-            cls.__name__,
-            names.SEND,
-        )
-        return
+def _wrap(cls: type[Any], module: ModuleType, tees: Tees, *, is_async: bool) -> None:
+    present = cls.__dict__[names.SEND]
     for patch in list(_patches):
         if patch.cls is cls:
             if present is not patch.original:
@@ -68,41 +59,34 @@ def _wrap(cls: type[Any], module: ModuleType, tees: Tees, make: Callable[..., Ca
                 return
             _patches.remove(patch)  # somebody restored the original: our wrapper is gone
     patch = _Patch(cls, present, present)
-    patch.wrapper = functools.wraps(present)(make(patch, module, tees))
+    patch.wrapper = functools.wraps(present)(_wrapper(patch, module, tees, is_async=is_async))
     setattr(cls, names.SEND, patch.wrapper)
     _patches.append(patch)
 
 
-def _sync_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[..., Any]:
+def _wrapper(patch: _Patch, module: ModuleType, tees: Tees, *, is_async: bool) -> Callable[..., Any]:
     original = patch.original
 
     def send(client: Any, request: Any) -> Any:
         session = current.session
         if session is None or not patch.active or _suppressed():
             return original(client, request)
-        if session.player is not None:
-            from . import playing
+        sender = _sender(session, is_async=is_async)
+        return sender(session, module, tees, original, client, request)
 
-            return playing.send(session, module, tees, original, client, request)
-        return record(session, module, tees, original, client, request)
+    async def asend(client: Any, request: Any) -> Any:
+        return await send(client, request)
 
-    return send
+    return asend if is_async else send
 
 
-def _async_wrapper(patch: _Patch, module: ModuleType, tees: Tees) -> Callable[..., Any]:
-    original = patch.original
+def _sender(session: Session, *, is_async: bool) -> Callable[..., Any]:
+    """Return what records in this session, or plays."""
+    if session.player is None:
+        return arecord if is_async else record
+    from . import playing
 
-    async def send(client: Any, request: Any) -> Any:
-        session = current.session
-        if session is None or not patch.active or _suppressed():
-            return await original(client, request)
-        if session.player is not None:
-            from . import playing
-
-            return await playing.asend(session, module, tees, original, client, request)
-        return await arecord(session, module, tees, original, client, request)
-
-    return send
+    return playing.asend if is_async else playing.send
 
 
 def _suppressed() -> bool:

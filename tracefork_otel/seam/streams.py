@@ -27,18 +27,22 @@ class Tees(NamedTuple):
         return cls(stream, exchange)
 
 
-class _ResponseTee:
-    """The base of both response tees: the stream behind, and the exchange that they report to."""
+class _Tee:
+    """The base of all tees: the stream behind, and the exchange that they report to."""
 
     def __init__(self, stream: Any, exchange: SeamExchange) -> None:
-        self._stream = stream
+        self.stream = stream
         self._exchange = exchange
 
     def __getattr__(self, name: str) -> Any:
         # `Response.elapsed` of httpx2 reads it from the client's own stream.
-        if name.startswith("__") or name in ("_stream", "_exchange"):
+        if name.startswith("__") or name in ("stream", "_exchange"):
             raise AttributeError(name)
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
+
+
+class _ResponseTee(_Tee):
+    """The base of the response tees."""
 
     def __del__(self) -> None:
         # A garbage collection may come while this thread holds any lock: only note it, a later call ends it.
@@ -47,17 +51,8 @@ class _ResponseTee:
             exchange.session.abandoned.put((exchange, time_ns()))
 
 
-class RequestTee:
+class RequestTee(_Tee):
     """The base of the request tees; a second iteration (a retry inside a transport) starts anew."""
-
-    def __init__(self, stream: Any, exchange: SeamExchange) -> None:
-        self.stream = stream
-        self._exchange = exchange
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("stream", "_exchange"):
-            raise AttributeError(name)
-        return getattr(self.stream, name)
 
     def _parts(self) -> list[bytes]:
         parts: list[bytes] = []
@@ -73,7 +68,7 @@ def tees_for(module: ModuleType) -> Tees:
         def __iter__(self) -> Iterator[bytes]:
             exchange = self._exchange
             try:
-                for chunk in self._stream:
+                for chunk in self.stream:
                     exchange.chunk(chunk)
                     yield chunk
             except GeneratorExit:
@@ -85,14 +80,14 @@ def tees_for(module: ModuleType) -> Tees:
 
         def close(self) -> None:
             try:
-                self._stream.close()
+                self.stream.close()
             finally:
                 self._exchange.finish("closed")
 
     class ResponseAsync(_ResponseTee, module.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             exchange = self._exchange
-            chunks = self._stream.__aiter__()
+            chunks = self.stream.__aiter__()
             try:
                 async for chunk in chunks:
                     exchange.chunk(chunk)
@@ -110,7 +105,7 @@ def tees_for(module: ModuleType) -> Tees:
 
         async def aclose(self) -> None:
             try:
-                await self._stream.aclose()
+                await self.stream.aclose()
             finally:
                 self._exchange.finish("closed")
 

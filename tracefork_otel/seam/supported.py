@@ -37,7 +37,7 @@ def _misfit(module: ModuleType) -> str | None:
         cls = getattr(module, name, None)
         if cls is None:
             return f"it has no {name}"
-        method = getattr(cls, names.SEND, None)
+        method = vars(cls).get(names.SEND)
         if method is None:
             return f"its {name} has no {names.SEND}"
         if not hasattr(cls, names.TRANSPORT_FOR_URL):
