@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NoReturn
 
-from ..play import claims
+from ..play.claims import Claims, claim_to, claims_beside
 from ..tape.reads import Draw
 from ..tape.start import CALLED
 from .deck import Deck
@@ -54,9 +54,8 @@ class Draws:
         """Give the session what is drawn, and what was drawn already."""
         self._session = session
         self.deck.lanes.forks = -1  # those before were none of the agent's
-        claim = self._claims()
-        if self._taken is not None and claim is not None:
-            claim(claims.draws(self._processes.index(self._taken)))
+        if self._taken is not None:
+            self._claims()(claim_to("draws", self._processes.index(self._taken)))
 
     def rebind(self) -> None:
         """Replace what the agent bound to its names before, too."""
@@ -80,17 +79,17 @@ class Draws:
                 ]
         claim = self._claims()
         for name in fitting:
-            if claim is None or claim(claims.draws(names.index(name))):
+            if claim(claim_to("draws", names.index(name))):
                 self._taken = name
                 return [draw for draw in self._recorded if draw.process == name]
         return ()
 
-    def _claims(self) -> claims.Claims | None:
-        if self._session is None:
-            return None
-        settings = self._session.settings
+    def _claims(self) -> Claims:
+        settings = None if self._session is None else self._session.settings
+        if settings is None:
+            return Claims()
         beside = settings.intervention if settings.mode == "fork" else settings.tape
-        return None if beside is None else claims.claims_beside(beside)
+        return Claims() if beside is None else claims_beside(beside)
 
     def seen(self, answer: Answer | None) -> Answer | None:
         """Return the tape's answer; where it has none, with the draws that the difference follows from."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -78,27 +80,10 @@ class Intervention:
 
     def to_json(self) -> str:
         """Return the intervention as one JSON object."""
-        return json.dumps(
-            {
-                "format": f"{_NAME} {FORMAT}",
-                "kind": self.kind,
-                "step": self.step,
-                "label": self.label,
-                "tail": self.tail,
-                "response": None if self.response is None else _response_to_json(self.response),
-                "error": self.error,
-                "edits": [[path, value] for path, value in self.edits],
-                "path": self.path,
-                "tool": self.tool,
-                "result": self.result,
-                "call": self.call,
-                "fork_id": self.fork_id,
-                "parent_run_id": self.parent_run_id,
-                "experiment_id": self.experiment_id,
-                "also": [json.loads(one.to_json()) for one in self.also],
-            },
-            allow_nan=False,
-        )
+        found = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        found["response"] = None if self.response is None else _response_to_json(self.response)
+        found["also"] = [json.loads(one.to_json()) for one in self.also]
+        return json.dumps({"format": f"{_NAME} {FORMAT}", **found}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, where: str = "intervention") -> Intervention:
@@ -113,23 +98,10 @@ class Intervention:
         if int(number) > FORMAT:
             raise TapeError(newer_format(where, _NAME, int(number), FORMAT))
         try:
-            return cls(
-                kind=_one_of(found["kind"], KINDS),
-                step=_typed(found["step"], int),
-                label=_typed(found["label"], str),
-                tail=_one_of(found["tail"], TAILS),
-                response=None if found["response"] is None else _response_from_json(found["response"]),
-                error=None if found["error"] is None else _one_of(found["error"], BREAKS),
-                edits=tuple((_typed(path, str), value) for path, value in found["edits"]),
-                path=_optional_text(found.get("path")),
-                tool=_optional_text(found.get("tool")),
-                result=_optional_text(found.get("result")),
-                call=None if found.get("call") is None else _typed(found["call"], int),
-                fork_id=_optional_text(found["fork_id"]),
-                parent_run_id=_optional_text(found["parent_run_id"]),
-                experiment_id=_optional_text(found["experiment_id"]),
-                also=tuple(cls.from_json(json.dumps(one), where=where) for one in found.get("also", ())),
-            )
+            values = {name: read(found[name]) for name, read in _READERS.items()}
+            values |= {name: read(found[name]) for name, read in _LATER.items() if name in found}
+            also = (cls.from_json(json.dumps(one), where=where) for one in found.get("also", ()))
+            return cls(**values, also=tuple(also))
         except (KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise TapeError(f"{where} is a damaged intervention ({what}): start the fork again") from None
@@ -153,41 +125,60 @@ class Intervention:
 
 
 def _response_to_json(response: Response) -> dict[str, Any]:
-    return {
-        "status": response.status,
-        "headers": [list(line) for line in response.headers],
-        "body": base64.b64encode(response.body).decode(),
-        "chunk_sizes": list(response.chunk_sizes),
-        "chunk_offsets_us": list(response.chunk_offsets_us),
-        "http_version": response.http_version,
-    }
+    return {**asdict(response), "body": base64.b64encode(response.body).decode()}
 
 
-def _response_from_json(found: Any) -> Response:
+def _typed(kind: type[Any], value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _one_of(allowed: tuple[Any, ...], value: Any) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
+    return value
+
+
+def _optional(read: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else read(value)
+
+
+_text = partial(_typed, str)
+_number = partial(_typed, int)
+_optional_text = partial(_optional, _text)
+
+
+def _response(found: Any) -> Response:
     response = Response(
-        status=_typed(found["status"], int),
-        headers=tuple((_typed(name, str), _typed(value, str)) for name, value in found["headers"]),
-        body=base64.b64decode(_typed(found["body"], str), validate=True),
-        chunk_sizes=tuple(_typed(size, int) for size in found["chunk_sizes"]),
-        chunk_offsets_us=tuple(_typed(offset, int) for offset in found["chunk_offsets_us"]),
-        http_version=_typed(found["http_version"], str),
+        status=_number(found["status"]),
+        headers=tuple((_text(name), _text(value)) for name, value in found["headers"]),
+        body=base64.b64decode(_text(found["body"]), validate=True),
+        chunk_sizes=tuple(map(_number, found["chunk_sizes"])),
+        chunk_offsets_us=tuple(map(_number, found["chunk_offsets_us"])),
+        http_version=_text(found["http_version"]),
     )
     if response.chunk_sizes and sum(response.chunk_sizes) != len(response.body):
         raise ValueError("the chunks do not add up to the body")
     return response
 
 
-def _typed(value: Any, kind: type[Any]) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else _typed(value, str)
-
-
-def _one_of(value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
-    return value
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "kind": partial(_one_of, KINDS),
+    "step": _number,
+    "label": _text,
+    "tail": partial(_one_of, TAILS),
+    "response": partial(_optional, _response),
+    "error": partial(_optional, partial(_one_of, BREAKS)),
+    "edits": lambda edits: tuple((_text(path), value) for path, value in edits),
+    "fork_id": _optional_text,
+    "parent_run_id": _optional_text,
+    "experiment_id": _optional_text,
+}
+_LATER: dict[str, Callable[[Any], Any]] = {
+    "path": _optional_text,
+    "tool": _optional_text,
+    "result": _optional_text,
+    "call": partial(_optional, _number),
+}
+"""What the first files of this format lack."""

@@ -144,17 +144,12 @@ def explain(
             _similarity(one.request.body, request.body) + _EXPECTED_BONUS * (one.step == expected)
         ),
     )
-    found = _difference(nearest.request, request, match, parse_paths(tuple(ignore)))
-    cause = "extra" if nearest.used and not unused else found.cause
+    found = _compared(about, nearest.request, request, match, parse_paths(tuple(ignore)))
     return replace(
-        about,
+        found,
         step=expected if nearest.used else nearest.step,
-        path=found.path,
-        recorded=found.recorded,
-        got=found.got,
         nearest=nearest.step,
-        cause=cause,
-        differences=found.differences,
+        cause="extra" if nearest.used and not unused else found.cause,
     )
 
 
@@ -178,9 +173,7 @@ def _other_endpoint(about: Explanation, request: Request, unused: Sequence[Candi
     path = "url"
     if recorded == got:
         path, recorded, got = "method", unused[0].request.method, request.method
-    cause = cause_of(("url",), recorded, got, None, None)
-    recorded, got = shorten(recorded, got)
-    return replace(about, path=path, recorded=recorded, got=got, cause=cause, differences=1)
+    return _differing(about, path, recorded, got, cause_of(("url",), recorded, got, None, None))
 
 
 def _similarity(a: bytes, b: bytes) -> float:
@@ -195,15 +188,6 @@ def _similarity(a: bytes, b: bytes) -> float:
 
 
 # --- comparing two bodies ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Difference:
-    path: str
-    recorded: str
-    got: str
-    differences: int
-    cause: Cause
 
 
 def _parse(body: bytes) -> tuple[bool, Any]:
@@ -230,13 +214,14 @@ def _comparable(request: Request, ignore: Sequence[PathTokens]) -> bytes:
     return request.body
 
 
-def _difference(
-    recorded: Request, got: Request, match: MatchMode, ignore: Sequence[PathTokens]
-) -> _Difference:
+def _compared(
+    about: Explanation, recorded: Request, got: Request, match: MatchMode, ignore: Sequence[PathTokens]
+) -> Explanation:
+    """Return the explanation with the first difference of two bodies."""
     ok_a, a = _parse(recorded.body)
     ok_b, b = _parse(got.body)
     if not (ok_a and ok_b):
-        return _byte_difference(recorded.body, got.body)
+        return _compared_bytes(about, recorded.body, got.body)
     found: list[tuple[PathTokens, Any, Any]] = []
     try:
         for path in ignore:
@@ -244,19 +229,25 @@ def _difference(
             remove(b, path)
         walk(a, b, (), found)
     except RecursionError:
-        return _byte_difference(recorded.body, got.body)
+        return _compared_bytes(about, recorded.body, got.body)
     if not found:  # equal as JSON, so only the spelling differs: order of keys, spaces, escapes
-        difference = _byte_difference(recorded.body, got.body)
-        return replace(difference, cause="order" if match == "exact" else difference.cause)
+        compared = _compared_bytes(about, recorded.body, got.body)
+        return replace(compared, cause="order") if match == "exact" else compared
     path, left, right = found[0]
     cause: Cause = "order" if reordered(left, right) else cause_of(path, left, right, a, b)
-    recorded_text, got_text = shorten(shown(left), shown(right))
-    return _Difference(format_path(path), recorded_text, got_text, len(found), cause)
+    return _differing(about, format_path(path), shown(left), shown(right), cause, differences=len(found))
 
 
-def _byte_difference(recorded: bytes, got: bytes) -> _Difference:
-    offset = common_prefix(recorded, got)
+def _compared_bytes(about: Explanation, recorded: bytes, got: bytes) -> Explanation:
     # Text is compared as text, and bytes that are none are shown as escapes.
     left, right = recorded.decode("utf-8", "backslashreplace"), got.decode("utf-8", "backslashreplace")
-    cause = cause_of((), left, right, None, None)
-    return _Difference(f"byte {offset}", *shorten(left, right), 1, cause)
+    path = f"byte {common_prefix(recorded, got)}"
+    return _differing(about, path, left, right, cause_of((), left, right, None, None))
+
+
+def _differing(
+    about: Explanation, path: str, recorded: str, got: str, cause: Cause, *, differences: int = 1
+) -> Explanation:
+    """Return the explanation with a place that differs, its values shortened."""
+    recorded, got = shorten(recorded, got)
+    return replace(about, path=path, recorded=recorded, got=got, cause=cause, differences=differences)

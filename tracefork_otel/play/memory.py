@@ -11,8 +11,7 @@ from pathlib import Path
 from ..errors import TapeError
 from ..exchange import Exchange
 from ..tape.tape import Tape
-from . import claims
-from .claims import Claim
+from .claims import Claims, claim_to
 
 _ENDING = ".memory"
 
@@ -32,7 +31,7 @@ class Memory:
     A tape is read when the first of its answers is wanted: most forks ask for nothing that was asked before.
     """
 
-    def __init__(self, entries: Iterable[Remembered], claim: Claim | None = None) -> None:
+    def __init__(self, entries: Iterable[Remembered], claim: Claims) -> None:
         """Keep the entries; `claim` lets no two processes of the fork give the same answer."""
         self._waiting: dict[str, deque[tuple[int, Remembered]]] = {}
         for number, entry in enumerate(entries):
@@ -45,7 +44,7 @@ class Memory:
         waiting = self._waiting.get(fingerprint)
         while waiting:
             number, entry = waiting.popleft()
-            if self._claim is None or self._claim(claims.memory(number)):
+            if self._claim(claim_to("memory", number)):
                 if entry.tape not in self._tapes:
                     self._tapes[entry.tape] = Tape.load(entry.tape)
                 return self._tapes[entry.tape].exchanges[entry.step]
@@ -58,7 +57,7 @@ def dump(entries: Iterable[Remembered], intervention: Path) -> None:
     intervention.with_name(intervention.name + _ENDING).write_text("".join(lines))
 
 
-def memory_beside(intervention: Path, claim: Claim | None = None) -> Memory | None:
+def memory_beside(intervention: Path, claim: Claims) -> Memory | None:
     """Return what the fork of this intervention remembers, or None if it was given nothing."""
     path = intervention.with_name(intervention.name + _ENDING)
     try:

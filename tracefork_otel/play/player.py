@@ -10,8 +10,7 @@ from typing import Literal, TypeAlias
 
 from ..exchange import Exchange, Request
 from ..tape.tape import Tape
-from . import claims
-from .claims import Claim, Claims
+from .claims import AGAIN, OFF_TAPE, Claims, claim_to
 from .intervention import Intervention
 from .match import Candidate, Explanation, MatchMode, explain, fingerprint, parse_paths
 from .tools import Placement, ToolPlayer, ToolsMode
@@ -57,8 +56,6 @@ class Miss:
     """No answer: no unused recorded request matches, and nothing may go over the network."""
 
     explanation: Explanation
-    repeated: bool = False
-    """True if the same request already missed, as when an SDK tries again."""
     phase: Phase | None = None
     """None in a replay; `prefix` if a fork left its tape before its step, `tail` if its tail is offline."""
 
@@ -84,7 +81,7 @@ class Player:
         *,
         match: MatchMode = "exact",
         ignore: Sequence[str] = (),
-        claim: Claim | None = None,
+        claim: Claims | None = None,
         intervention: Intervention | None = None,
         tools: ToolsMode | None = None,
         recall: Recall | None = None,
@@ -94,22 +91,22 @@ class Player:
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
         parse_paths(self._ignore)  # a path that is none is refused before the agent starts
-        self._claim = claim
+        self._claim = claim or Claims()
         self._lock = Lock()
         self._used: set[int] = set()
         self._misses: dict[str, Explanation] = {}
         self._waiting: dict[str, deque[int]] = {}
         for step, exchange in enumerate(tape.exchanges):
             self._waiting.setdefault(self._fingerprint(exchange.request), deque()).append(step)
-        self._fork = None if intervention is None else _Fork(tape, intervention, claim)
+        self._fork = None if intervention is None else _Fork(tape, intervention, self._claim)
         self._recall = recall
         self.tools = ToolPlayer(
-            tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=claim
+            tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=self._claim
         )
         """What answers calls of local tools."""
 
     def answer(self, request: Request) -> Answer:
-        """Return what answers the request, and use that up; a miss is kept once in `misses`."""
+        """Return what answers the request, and use that up; explain a miss, once however often it comes."""
         key = self._fingerprint(request)
         fork = self._fork
         with self._lock:
@@ -119,16 +116,15 @@ class Player:
                     return Served(self.tape.exchanges[step], step)
                 return fork.served(step, request)
             if fork is not None and fork.goes_on_live:
-                return self._recalled(key, fork.tail(request))
+                return self._recalled(key, fork.answer_of_tail(request))
             candidates = tuple(self._candidates())
             phase = None if fork is None else fork.missed()
             known = self._misses.get(key)
-            if known is not None:
-                return Miss(known, repeated=True, phase=phase)
-        explanation = explain(request, candidates, match=self._match, ignore=self._ignore)
-        with self._lock:
-            known = self._misses.setdefault(key, explanation)
-        return Miss(known, repeated=known is not explanation, phase=phase)
+        if known is None:
+            explanation = explain(request, candidates, match=self._match, ignore=self._ignore)
+            with self._lock:
+                known = self._misses.setdefault(key, explanation)
+        return Miss(known, phase)
 
     def _recalled(self, key: str, answer: Served | Live) -> Served | Live:
         """Return the remembered answer, where an unchanged request would go over the network."""
@@ -142,17 +138,6 @@ class Player:
         """Whether nothing may leave this machine: always in a replay, in a fork up to its intervention."""
         return self._fork is None or not self._fork.delivered
 
-    def remaining(self) -> tuple[int, ...]:
-        """Return the steps that no request has asked for yet, in order."""
-        with self._lock:
-            return tuple(step for step in range(self.tape.steps) if step not in self._used)
-
-    @property
-    def misses(self) -> tuple[Explanation, ...]:
-        """The requests that matched nothing, each once, in the order in which they came."""
-        with self._lock:
-            return tuple(self._misses.values())
-
     def _placement(self) -> Placement:
         """Return where this player stands, for its tools."""
         with self._lock:
@@ -162,7 +147,7 @@ class Player:
                 return Placement("replay", step)
             if not fork.delivered or fork.drifted:
                 return Placement("prefix", step)
-            return Placement("tail", step, fork.is_offline, fork.changes)
+            return Placement("tail", step, fork.tail == "offline", fork.changes)
 
     def _leave(self) -> None:
         """Let nothing go live any more: a tool was called that the tape does not know there."""
@@ -172,15 +157,15 @@ class Player:
     def _take(self, key: str) -> int | None:
         waiting = self._waiting.get(key)
         while waiting:
-            step = waiting[0] if self._fork is None else self._fork.first_open(waiting)
+            fork = self._fork
+            step = next((one for one in waiting if fork is None or fork.is_open(one)), None)
             if step is None:
                 return None
             waiting.remove(step)
             self._used.add(step)
-            if self._fork is not None and self._fork.answers_again(step):
-                waiting.appendleft(self._fork.again)
-            name = claims.step(step) if step < self.tape.steps else claims.AGAIN
-            if self._claim is None or self._claim(name):
+            if fork is not None and fork.answers_again(step):
+                waiting.appendleft(fork.again)
+            if self._claim(claim_to("step", step) if step < self.tape.steps else AGAIN):
                 return step
         return None
 
@@ -197,10 +182,11 @@ class Player:
 class _Fork:
     """The state of a fork: before its intervention, after it, or off its tape."""
 
-    def __init__(self, tape: Tape, intervention: Intervention, claim: Claim | None) -> None:
+    def __init__(self, tape: Tape, intervention: Intervention, claim: Claims) -> None:
         self._tape = tape
         self._intervention = intervention
-        self._shared = claim if isinstance(claim, Claims) else None
+        self.tail = intervention.tail
+        self._claim = claim
         self._delivered = self._drifted = False
         forked = tape.exchanges[intervention.step]
         self._prefix = frozenset(
@@ -220,35 +206,24 @@ class _Fork:
     @property
     def delivered(self) -> bool:
         """Whether the intervention was delivered, in whichever process of the fork."""
-        if not self._delivered and self._shared is not None:
-            self._delivered = self._shared.taken(claims.step(self._intervention.step))
+        self._delivered = self._delivered or self._claim.taken(claim_to("step", self._intervention.step))
         return self._delivered
 
     @property
     def drifted(self) -> bool:
         """Whether a request before the intervention was not on the tape: then nothing goes live any more."""
-        if not self._drifted and self._shared is not None:
-            self._drifted = self._shared.taken(claims.OFF_TAPE)
+        self._drifted = self._drifted or self._claim.taken(OFF_TAPE)
         return self._drifted
 
     @property
     def goes_on_live(self) -> bool:
         """Whether a request that the tape does not answer goes over the network."""
-        return self.delivered and not self.drifted and self._intervention.tail != "offline"
-
-    @property
-    def is_offline(self) -> bool:
-        """Whether nothing goes live after the intervention."""
-        return self._intervention.tail == "offline"
+        return self.delivered and not self.drifted and self.tail != "offline"
 
     @property
     def changes(self) -> tuple[Intervention, ...]:
         """The changes that are due once the first was delivered."""
         return (self._intervention, *self._due)
-
-    def first_open(self, steps: Sequence[int] | deque[int]) -> int | None:
-        """Return the first of these steps that may be served now, or None."""
-        return next((step for step in steps if self.is_open(step)), None)
 
     def is_open(self, step: int) -> bool:
         """Return whether this step may be served now."""
@@ -256,7 +231,7 @@ class _Fork:
             return True
         if step == self._intervention.step:
             return not self.drifted
-        return self._intervention.tail != "live" and self.delivered and not self.drifted
+        return self.tail != "live" and self.delivered and not self.drifted
 
     def is_expected(self, step: int) -> bool:
         """Return whether a request that nothing answers may have been meant for this step."""
@@ -275,10 +250,9 @@ class _Fork:
 
     def _leave(self) -> None:
         self._drifted = True
-        if self._shared is not None:
-            self._shared(claims.OFF_TAPE)
+        self._claim(OFF_TAPE)
 
-    def tail(self, request: Request) -> Served | Live:
+    def answer_of_tail(self, request: Request) -> Served | Live:
         """Return what answers a request of the tail: the network, or a further change that is due there."""
         if not self._also:
             return Live("tail")
@@ -296,7 +270,7 @@ class _Fork:
         while True:
             place = self._place
             self._place += 1
-            if self._shared is None or self._shared(claims.place(place)):
+            if self._claim(claim_to("place", place)):
                 return place
 
     def served(self, step: int, request: Request) -> Served | Live:
@@ -333,10 +307,9 @@ def _edited(request: Request, change: Intervention) -> bytes | None:
 
 def _changed(recorded: Exchange, change: Intervention) -> Exchange:
     """Return the recorded exchange with the ending that the intervention wants."""
+    part = change.response
     if change.error is None:
-        return replace(
-            recorded, response=change.response, outcome="complete", error_type=None, error_message=None
-        )
+        return replace(recorded, response=part, outcome="complete", error_type=None, error_message=None)
     if change.error == "timeout":
         return replace(
             recorded,
@@ -345,7 +318,6 @@ def _changed(recorded: Exchange, change: Intervention) -> Exchange:
             error_type="httpx2.ReadTimeout",
             error_message="The read operation timed out",
         )
-    part = change.response
     return replace(
         recorded,
         response=part,

@@ -11,11 +11,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ..wire.paths import format_path, shown, walk
-from . import claims
+from .claims import Claims, claim_to
 
 if TYPE_CHECKING:
     from ..tape.reads import ToolCall
-    from .claims import Claim
     from .intervention import Intervention
     from .match import Explanation
 
@@ -111,14 +110,14 @@ class ToolPlayer:
         mode: ToolsMode | None,
         placement: Callable[[], Placement],
         leave: Callable[[], None] = lambda: None,
-        claim: Claim | None = None,
+        claim: Claims | None = None,
     ) -> None:
         """Load the calls; `placement` says where the player stands, `leave` hears of a miss in a prefix."""
         self.calls = tuple(calls)
         self.mode: ToolsMode = mode_of(mode, calls)
         self._placement = placement
         self._leave = leave
-        self._claim = claim
+        self._claim = claim or Claims()
         self._lock = Lock()
         self._used: set[int] = set()
         self._replaced: set[int] = set()
@@ -184,7 +183,7 @@ class ToolPlayer:
                 at = waiting.popleft()
                 if at not in self._used:
                     self._used.add(at)
-                    if self._claim is None or self._claim(claims.tool(at)):
+                    if self._claim(claim_to("tool", at)):
                         return at, loosely
         return None
 
@@ -214,12 +213,11 @@ class ToolPlayer:
             if not same and any(at not in self._used for at in self._waiting.get(asked.key, ())):
                 continue
             self._replaced.add(number)
-            if self._claim is not None and not self._claim(claims.change(number)):
+            if not self._claim(claim_to("change", number)):
                 continue
             if change.call is not None:
                 self._used.add(change.call)
-                if self._claim is not None:
-                    self._claim(claims.tool(change.call))
+                self._claim(claim_to("tool", change.call))
             return Replaced(change.result, change.label, meant)
         return None
 

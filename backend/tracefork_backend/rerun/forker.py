@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from tracefork_otel.errors import StoreError, UsageError
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.play import claims
+from tracefork_otel.play.claims import claim_to
 from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
@@ -242,8 +242,8 @@ class Forker:
             records,
             ended,
             run_id=attempt.root.trace_id,
-            delivered=attempt.space.claims.taken(claims.step(attempt.change.step)),
-            replaced=attempt.change.result is None or attempt.space.claims.taken(claims.change(0)),
+            delivered=attempt.space.claims.taken(claim_to("step", attempt.change.step)),
+            replaced=attempt.change.result is None or attempt.space.claims.taken(claim_to("change", 0)),
             match=self._how.match,
             ignore=self._how.ignore,
         )

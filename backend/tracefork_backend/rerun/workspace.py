@@ -45,9 +45,7 @@ class TrialSpace:
     @property
     def claims(self) -> Claims:
         """What its processes claimed."""
-        found = claims_beside(self.intervention or self.tape)
-        assert found is not None
-        return found
+        return claims_beside(self.intervention or self.tape)
 
 
 class Workspace:
