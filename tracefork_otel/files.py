@@ -1,11 +1,46 @@
-"""Files that are written whole or not at all."""
+"""Files for their owner alone, made new: written whole or not at all, and never through a link."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EINVAL, ENOTDIR
 from pathlib import Path
+
+
+def make_new(path: Path, flags: int = os.O_WRONLY) -> int:
+    """Return the descriptor of a file that did not exist, for its owner alone, whatever the umask is."""
+    fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.fchmod(fd, 0o600)
+    return fd
+
+
+def open_lock(path: Path) -> int:
+    """Return the descriptor of a file to be locked, which is made if need be; OSError if it is a link."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def own_folder(path: Path) -> None:
+    """Make the folder, for its owner alone, if it does not exist; OSError if there is a link to another."""
+    try:
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)
+    except FileExistsError:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise NotADirectoryError(
+                ENOTDIR, "this must be a folder of the store's own, and no link", str(path)
+            ) from None
+
+
+def read_whole(path: Path) -> bytes:
+    """Return what is in a regular file; OSError for anything else, such as a pipe, which would never end."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(EINVAL, "this is no regular file", str(path))
+        return file.read()
 
 
 @contextmanager
@@ -15,9 +50,9 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
     Where the block raises, `path` is as it was. What is `synced` outlives a loss of power; the new name does
     so after `sync_directory`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+        os.close(make_new(temporary))
         yield temporary
         if synced:
             _sync(temporary)

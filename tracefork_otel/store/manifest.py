@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import shapes
 from ..errors import StoreError, newer_format
-from ..files import sync_directory, write_whole
+from ..files import open_lock, read_whole, sync_directory, write_whole
 from . import columns, views
+from .wal_reading import NAME
 
 FORMAT = 1
 FILE = "MANIFEST.json"
@@ -118,21 +120,22 @@ def load(store: Path) -> Manifest:
     """Return the current manifest, empty if there is none; raise StoreError for a file that is not one."""
     path = Path(store) / FILE
     try:
-        data = json.loads(path.read_bytes())
-        if data["format"] > FORMAT:
-            raise StoreError(newer_format(path, "manifest", data["format"], FORMAT))
+        data = json.loads(read_whole(path))
+        if (written := _FORMAT(data)["format"]) > FORMAT:
+            raise StoreError(newer_format(path, "manifest", written, FORMAT))
+        found = _MANIFEST(data)
         return Manifest(
-            version=data["version"],
-            segments=tuple(_entry(item) for item in data["segments"]),
-            retired=tuple(Retired(id=item["id"], at_ns=item["at_ns"]) for item in data["retired"]),
+            version=found["version"],
+            segments=tuple(SegmentEntry(**item) for item in found["segments"]),
+            retired=tuple(Retired(**item) for item in found["retired"]),
         )
     except FileNotFoundError:
         return Manifest()
     except OSError as error:
         raise StoreError(f"{path}: the manifest cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(
-            f"{path}: this is not a manifest of tracefork-otel ({error!r}); see `doctor`"
+            f"{path}: this is not a manifest of tracefork-otel ({error}); see `doctor`"
         ) from error
 
 
@@ -247,7 +250,7 @@ def _locked(store: Path) -> Iterator[None]:
     # it, and so cannot keep it for the rest of its life. Such locks do not part threads, hence the second
     # one.
     with _in_process:
-        fd = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_lock(store / ".lock")
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX)
             yield
@@ -292,9 +295,32 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _entry(item: dict[str, Any]) -> SegmentEntry:
-    known = {name: item[name] for name in SegmentEntry.__dataclass_fields__ if name in item}
-    known["wals"] = tuple(known.get("wals", ()))
-    if known.get("traces") is not None:
-        known["traces"] = tuple(known["traces"])
-    return SegmentEntry(**known)
+# Ids and names become paths inside the store, so they are of this form and hold nothing that leads out of it.
+_ID = shapes.text(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}", "the id of a segment")
+_COUNT = shapes.number()
+_TIME = shapes.number(-(2**63))
+_FORMAT = shapes.record({"format": _COUNT})
+_ENTRY = shapes.record(
+    {
+        "id": _ID,
+        "exchanges": _COUNT,
+        "spans": _COUNT,
+        "bytes": _COUNT,
+        "started_ns": _TIME,
+        "ended_ns": _TIME,
+    },
+    {
+        "wals": shapes.many(shapes.text(NAME.pattern, "the name of a log")),
+        "facts": shapes.optional(_COUNT),
+        "traces": shapes.optional(shapes.many(shapes.text())),
+        "format": _COUNT,
+        "sha256": shapes.named(shapes.text()),
+    },
+)
+_MANIFEST = shapes.record(
+    {
+        "version": _COUNT,
+        "segments": shapes.many(_ENTRY),
+        "retired": shapes.many(shapes.record({"id": _ID, "at_ns": _TIME})),
+    }
+)

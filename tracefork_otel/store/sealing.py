@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from .manifest import SegmentEntry
 from .rows import Rows, read_storing
 from .wal_reading import check, exchanges_of
 
-_ORPHAN_SECONDS = 3600
-"""Files of a segment that no manifest names are left over from a crash if they are older than this."""
+_LEFT_SECONDS = 3600
+"""A half-written file that is older than this was left over from a crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,11 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
                 held[path] = fd
             elif path.exists():
                 return None
-        stored = manifest.load(store).wals
-        fresh = [path for path in held if path.name not in stored]
+        segments = manifest.load(store).segments
+        stored = [entry for entry in segments if {path.name for path in held}.intersection(entry.wals)]
+        fresh = [path for path in held if not any(path.name in entry.wals for entry in stored)]
         entry = _sealed(store, fresh) if fresh else None
+        _check_whole(store, stored if entry is None else [*stored, entry])
         for path in held:
             path.unlink(missing_ok=True)
     except StoreError:
@@ -60,6 +63,14 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
         for fd in held.values():
             wal.let_go(fd)
     return entry.id if entry else None
+
+
+def _check_whole(store: Path, entries: Sequence[SegmentEntry]) -> None:
+    """Raise StoreError if a file of a segment is not what was written: a WAL of it is then the only copy."""
+    for entry in entries:
+        for kind in ("chunks", "exchanges", "spans"):
+            if changed := entry.why_changed(store, kind):
+                raise StoreError(f"{changed}; what it was made from, {', '.join(entry.wals)}, is kept")
 
 
 def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
@@ -124,18 +135,19 @@ def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 
 
 def _tidy(store: Path) -> None:
-    """Remove what crashes left half written, once nobody can be writing it any more."""
-    before = time.time() - _ORPHAN_SECONDS
-    try:
-        known = manifest.load(store)
-        ids = {entry.id for entry in known.segments} | {item.id for item in known.retired}
-        left = [path for path in (store / "segments").iterdir() if path.name.partition(".")[0] not in ids]
-        left += [*(store / "wal").glob(".*.tmp"), *store.glob(".*.tmp")]
-        for path in left:
-            if path.stat().st_mtime < before and not wal.is_live(path):
-                path.unlink(missing_ok=True)
-    except (OSError, StoreError):
-        return
+    """Remove what crashes left half written, once nobody can be writing it any more.
+
+    A whole file of a segment stays, named by a manifest or not: the manifest may be what was lost.
+    """
+    before = time.time() - _LEFT_SECONDS
+    for folder in (store, store / "wal", store / "segments"):
+        try:
+            for path in folder.glob(".*.tmp"):
+                left = path.lstat()
+                if stat.S_ISREG(left.st_mode) and left.st_mtime < before and not wal.is_live(path):
+                    path.unlink(missing_ok=True)
+        except OSError:
+            continue
 
 
 def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:

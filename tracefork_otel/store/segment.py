@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import StoreError
 from ..exchange import Exchange
-from ..files import replacing, sync_directory
+from ..files import own_folder, replacing, sync_directory
 from .columns import DIGEST, TABLES, Type
 from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest
 from .records import Note, ProcessStarted, SpanRecord
@@ -122,7 +122,7 @@ def write_segment(store: Path, rows: Rows) -> SegmentEntry:
     written: list[Path] = []
     digests: dict[str, str] = {}
     try:
-        directory.mkdir(mode=0o700, exist_ok=True)
+        own_folder(directory)
         for kind in ("chunks", "exchanges", "spans"):
             path = directory / f"{segment_id}.{kind}.parquet"
             digests[kind] = _write_file(path, _table(kind, columns[kind]), kind)

@@ -13,10 +13,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from ..errors import StoreError
+from ..files import make_new, own_folder
 from . import codec as form
 from .delta import WHOLE, Recent
 from .records import ExchangeEnded, ExchangeStarted, ProcessStarted, Record, Rotated, SpanRecord
@@ -224,11 +226,11 @@ class Wal:
     def _create(self, path: Path, recent: Recent) -> tuple[int, int]:
         """Create a file that holds the process and what is open; return its descriptor, locked, and size."""
         self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        own_folder(path.parent)
         # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead
         # process.
         hidden = path.with_name(f".{path.name}.tmp")
-        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = make_new(hidden, os.O_RDWR | os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             end = _write_all(fd, [form.MAGIC])
@@ -334,10 +336,13 @@ os.register_at_fork(
 
 def wal_files(store: Path) -> list[Path]:
     """Return the WALs of a store, those of one process together and in order."""
-    named = [(match, path) for path in (store / "wal").glob("*.wal") if (match := NAME.fullmatch(path.name))]
-    return [
-        path for match, path in sorted(named, key=lambda item: (item[0]["process"], int(item[0]["index"])))
-    ]
+    named: list[tuple[str, int, Path]] = []
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(store / "wal") as found:
+        for one in found:
+            # A link would lead out of the store, and reading a pipe would never end.
+            if (match := NAME.fullmatch(one.name)) and one.is_file(follow_symlinks=False):
+                named.append((match["process"], int(match["index"]), Path(one.path)))
+    return [path for _, _, path in sorted(named)]
 
 
 def process_of(path: Path) -> str:

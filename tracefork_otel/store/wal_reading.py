@@ -15,7 +15,7 @@ from ..exchange import Ending, Exchange
 from . import codec as form
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 
-NAME = re.compile(r"(?P<process>.+)-(?P<index>\d+)\.wal")
+NAME = re.compile(r"(?P<process>[0-9A-Za-z][0-9A-Za-z_-]*)-(?P<index>\d{1,9})\.wal")
 """The name of a WAL."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tracefork_otel.errors import StoreError, UsageError
+from tracefork_otel.files import make_new, own_folder
 
 from .trials import TrialRequest
 
@@ -88,9 +89,11 @@ class Journal:
         self.trials: list[TrialRecord] = []
         self._synced = -_SYNC_S
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CLOEXEC | (0 if header is None else os.O_CREAT | os.O_EXCL)
-            self._file = os.open(self.path, flags, 0o600)
+            own_folder(self.path.parent)
+            if header is None:
+                self._file = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            else:
+                self._file = make_new(self.path, os.O_RDWR)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be opened ({error.strerror or error})") from error
         try:

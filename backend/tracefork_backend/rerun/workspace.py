@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracefork_otel.errors import StoreError
+from tracefork_otel.files import own_folder
 from tracefork_otel.play.claims import Claims, claims_beside
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.store import sealing
@@ -136,7 +137,7 @@ def _keep(store: Path, folder: Path) -> None:
     except StoreError:
         pass  # whoever opens the store next seals them one by one, and says which cannot be read
     target = store / "wal"
-    target.mkdir(mode=0o700, exist_ok=True)
+    own_folder(target)
     for path in wals:
         if path.exists():
             os.rename(path, target / path.name)

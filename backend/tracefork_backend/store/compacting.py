@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import StoreError
+from tracefork_otel.files import open_lock
 from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.manifest import SegmentEntry
 
@@ -106,7 +107,7 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
 def _alone(store: Path) -> Iterator[bool]:
     """Whether there is a store and nobody else is merging in it; the lock goes with the process."""
     try:
-        fd = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_lock(store / LOCK)
     except FileNotFoundError:
         yield False
         return

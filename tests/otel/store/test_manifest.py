@@ -115,10 +115,75 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     """A commit that cannot write raises StoreError and leaves the manifest that was there."""
     before = manifest.commit(tmp_path, add=[entry("a")])
-    (tmp_path / f".MANIFEST.json.{os.getpid()}.tmp").mkdir()
+    (tmp_path / "views.sql").unlink()
+    (tmp_path / "views.sql").mkdir()
     with pytest.raises(StoreError, match=r"MANIFEST\.json"):
         manifest.commit(tmp_path, add=[entry("b")])
     assert manifest.load(tmp_path) == before
+
+
+def hostile(**fields: object) -> bytes:
+    """A manifest of one segment whose entry says this besides."""
+    known = {"id": "a", "exchanges": 1, "spans": 2, "bytes": 3, "started_ns": 4, "ended_ns": 5}
+    return json.dumps({"format": 1, "version": 1, "segments": [{**known, **fields}], "retired": []}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (hostile(id="../../data/report"), "is not the id of a segment"),
+        (hostile(id="a/b"), "is not the id of a segment"),
+        (hostile(id="a\0"), "is not the id of a segment"),
+        (hostile(id="\ud800"), "is not the id of a segment"),
+        (hostile(id=["a"]), "a list is not the id of a segment"),
+        (hostile(wals=["../1-a-0.wal"]), "is not the name of a log"),
+        (hostile(wals="1-a-0.wal"), "is not a list"),
+        (hostile(spans=[]), "spans: a list is not a whole number"),
+        (hostile(exchanges=2**63), "is not a whole number"),
+        (hostile(exchanges=True), "is not a whole number"),
+        (hostile(bytes=1.5), "is not a whole number"),
+        (hostile(facts="1"), "is not a whole number"),
+        (hostile(sha256={"spans": 1}), "is not a text"),
+        (hostile(traces={"a": 1}), "is not a list"),
+        (b'{"format":1,"version":1,"segments":[],"retired":[{"id":"../x","at_ns":1}]}', "is not the id"),
+        (b'{"format":1,"version":1,"segments":{},"retired":[]}', "segments: an object is not a list"),
+        (b'{"format":"1","version":1,"segments":[],"retired":[]}', "format: '1' is not a whole number"),
+        (b'{"format":1,"version":NaN,"segments":[],"retired":[]}', "version: nan is not a whole number"),
+        (b"[" * 10**5, "not a manifest"),
+        (b"9" * 10**5, "not a manifest"),
+    ],
+)
+def test_no_value_leads_out_of_the_store(tmp_path: Path, content: bytes, why: str) -> None:
+    """Ids and names become paths: each is of a fixed form, and what has another type is refused by name."""
+    (tmp_path / "MANIFEST.json").write_bytes(content)
+    with pytest.raises(StoreError, match=r"MANIFEST\.json") as raised:
+        manifest.load(tmp_path)
+    assert why in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("name", [".lock", "MANIFEST.json", "views.sql"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    """Version control keeps links: one that is found in the place of a file leaves its target as it was."""
+    store, target = tmp_path / "store", tmp_path / "target"
+    manifest.commit(store, add=[entry("a")])
+    kept = (store / name).read_bytes()
+    target.write_bytes(kept)
+    (store / name).unlink()
+    (store / name).symlink_to(target)
+    if name == ".lock":
+        with pytest.raises(StoreError):
+            manifest.commit(store, add=[entry("b")])
+    else:
+        manifest.commit(store, add=[entry("b")])
+    assert target.read_bytes() == kept
+
+
+def test_a_pipe_in_the_place_of_a_manifest_holds_nobody_up(tmp_path: Path) -> None:
+    """Reading it would wait for a writer that never comes."""
+    os.mkfifo(tmp_path / "MANIFEST.json")
+    with pytest.raises(StoreError, match="cannot be read"):
+        manifest.load(tmp_path)
 
 
 COMMITTER = """

@@ -195,6 +195,23 @@ def test_a_wal_that_the_manifest_names_is_only_removed(tmp_path: Path) -> None:
     assert (manifest.load(tmp_path).segments, path.exists()) == ((entry,), False)
 
 
+@pytest.mark.parametrize("kind", ["spans", "exchanges", "chunks"])
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: os.truncate(path, 900)])
+def test_a_wal_stays_while_its_segment_is_not_whole(
+    tmp_path: Path, kind: str, spoil: Callable[[Path], None]
+) -> None:
+    """A WAL that the manifest calls sealed is the last copy where a file of its segment is not whole."""
+    write_conversation(tmp_path, 3)
+    (path,) = wal_files(tmp_path)
+    data = path.read_bytes()
+    entry = sealed(tmp_path)
+    path.write_bytes(data)
+    spoil(entry.file(tmp_path, kind))
+    (problem,) = sealing.seal_dead(tmp_path).problems
+    assert entry.file(tmp_path, kind).name in problem
+    assert path.read_bytes() == data
+
+
 def test_a_live_wal_is_left_alone(tmp_path: Path) -> None:
     """A process that runs keeps its current WAL; the finished ones before it are sealed meanwhile."""
     wal = Wal(tmp_path, process(), rotate_bytes=20_000)
@@ -342,15 +359,11 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_crash_go(tmp_path: Path) -> None:
-    """Files of no segment are removed once they are old; those that may still be in the making stay."""
+    """Half-written files are removed once they are old; those that may still be in the making stay."""
     write_conversation(tmp_path, 2)
     entry = sealed(tmp_path)
-    names = [
-        f"{kind}{end}"
-        for kind in ("segments/1-x.chunks", "segments/.2-y.spans")
-        for end in (".parquet", ".parquet.tmp")
-    ]
-    left = [tmp_path / name for name in [*names, "wal/.3-z-0.wal.tmp"]]
+    names = (".MANIFEST.json.1.tmp", "segments/.2-y.spans.parquet.0badcafe.tmp", "wal/.3-z-0.wal.tmp")
+    left = [tmp_path / name for name in names]
     for path in left:
         path.touch()
     sealing.seal_dead(tmp_path)
@@ -360,6 +373,27 @@ def test_leftovers_of_a_crash_go(tmp_path: Path) -> None:
     sealing.seal_dead(tmp_path)
     assert not any(path.exists() for path in left)
     assert read_exchanges(tmp_path, entry)
+
+
+@pytest.mark.parametrize("manifest_is", ["lost", "older"])
+def test_a_segment_stays_that_no_manifest_names(tmp_path: Path, manifest_is: str) -> None:
+    """However old its files are, and whatever is sealed after: the manifest may be what is wrong."""
+    path = tmp_path / "MANIFEST.json"
+    write_conversation(tmp_path, 2)
+    sealed(tmp_path)
+    before = path.read_bytes()
+    write_conversation(tmp_path, 3, process_id="4712-0badcafe")
+    sealing.seal_dead(tmp_path)
+    kept = sorted((tmp_path / "segments").iterdir())
+    for file in kept:
+        os.utime(file, (1, 1))
+    if manifest_is == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(before)
+    write_conversation(tmp_path, 1, process_id="4713-0badcafe")
+    assert sealing.seal_dead(tmp_path).sealed
+    assert set(kept) < set((tmp_path / "segments").iterdir())
 
 
 def test_neither_pyarrow_at_import_nor_pandas_ever(tmp_path: Path) -> None:
