@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from ..blaming.drive import run
 from ..blaming.plan import Plan
-from .tally import AnyWorld, Tally, tally
-from .worlds import Diverging, NoisyOr, WrongOracle, conjunction, noise_of, pivot, planted
+from ..blaming.search import Search
+from .tally import Tally, generator
+from .worlds import NoisyOr, Pivot, conjunction, noise_of, pivot, planted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +21,7 @@ class Cell:
 
     suite: str
     name: str
-    make: Callable[[random.Random], AnyWorld]
+    make: Callable[[random.Random], NoisyOr | Pivot]
     weight: float
     """Runs relative to the other cells: rare events need more."""
     tags: frozenset[str]
@@ -28,20 +30,21 @@ class Cell:
     tail: str
 
     def run(self, runs: int) -> Tally:
-        """Return the counts of the cell."""
-        return tally(
-            f"{self.suite} {self.name}",
-            max(10, round(runs * self.weight)),
-            self.make,
-            lambda world: Plan(steps=world.steps, **self.plan),
-            tail=self.tail,
-        )
+        """Return the counts of so many experiments times the weight, each on a world of its own."""
+        rng = generator(f"{self.suite} {self.name}")
+        counts = Tally()
+        for _ in range(max(10, round(runs * self.weight))):
+            world = self.make(rng)
+            search = Search(Plan(steps=world.steps, **self.plan))
+            spent = run(search, lambda request, world=world: world.flips(request, rng), tail=self.tail)
+            counts.add(world, spent.findings, spent.trials)
+        return counts
 
 
 def _cell(
     suite: str,
     name: str,
-    make: Callable[[random.Random], AnyWorld],
+    make: Callable[[random.Random], NoisyOr | Pivot],
     *tags: str,
     weight: float = 1.0,
     tail: str = "",
@@ -76,17 +79,14 @@ def cells() -> Iterator[Cell]:
     yield from _disturbed()
     # J to M: noise that falls along the run, dense causes, masking, and an agent without chance.
     for causes, tag in ((0, "null"), (1, "cover")):
-        name, make = (
-            f"n=20 noise 0.3 falling to 0, {causes} causes",
-            partial(_falling, steps=20, causes=causes),
-        )
-        yield _cell("J", name, make, tag, weight=0.6)
+        make = partial(_falling, steps=20, causes=causes)
+        yield _cell("J", f"n=20 noise 0.3 falling to 0, {causes} causes", make, tag, weight=0.6)
     yield _cell("K", "n=20 dense causes", partial(_dense, steps=20), weight=0.3)
     for n in (10, 20):
         yield _cell("L", f"n={n} masking", partial(_masked, steps=n), weight=0.6)
     for n, members in ((5, 1), (20, 1), (50, 1), (10, 2)):
-        name, make = f"n={n} deterministic k={members}", partial(_exact, steps=n, members=members)
-        yield _cell("M", name, make, "deterministic", weight=0.3, tail="same")
+        make = partial(_exact, steps=n, members=members)
+        yield _cell("M", f"n={n} deterministic k={members}", make, "deterministic", weight=0.3, tail="same")
 
 
 def _joint() -> Iterator[Cell]:
@@ -122,10 +122,8 @@ def _noise() -> Iterator[Cell]:
     for mode in ("auto", "intervene", "value"):
         for n in (4, 6):
             for noise in (0.4, 0.8):
-                name, make = (
-                    f"n={n} flips {noise} whatever happens, mode {mode}",
-                    partial(_flaky, steps=n, noise=noise),
-                )
+                name = f"n={n} flips {noise} whatever happens, mode {mode}"
+                make = partial(_flaky, steps=n, noise=noise)
                 yield _cell("F", name, make, "flaky", mode=mode, parent_failed=True)
     for n in (10, 20):
         make = partial(planted, steps=n, causes=3, noise=0.1)
@@ -139,10 +137,10 @@ def _disturbed() -> Iterator[Cell]:
             worst = error == 0.15
             name, make = f"n={n} oracle wrong {error}, no cause", partial(_misjudged, steps=n, error=error)
             yield _cell("H", name, make, *(("wrong oracle",) if worst else ()), weight=3.5 if worst else 1.0)
-    for loss, of_flips in ((0.2, 0.0), (0.5, 0.0), (0.2, 0.5)):
+    for loss, of_others in ((0.2, 0.0), (0.5, 0.0), (0.2, 0.5)):
         for causes in (0, 1):
-            name = f"n=10 lost {loss}, non-flips lost {of_flips}, {causes} causes, read worst"
-            make = partial(_lost, causes=causes, loss=loss, of_flips=of_flips)
+            name = f"n=10 lost {loss}, non-flips lost {of_others}, {causes} causes, read worst"
+            make = partial(_lost, causes=causes, loss=loss, of_others=of_others)
             yield _cell("I", name, make, *(() if causes else ("null",)), weight=0.6)
 
 
@@ -159,12 +157,12 @@ def _flaky(rng: random.Random, steps: int, noise: float) -> NoisyOr:
     return replace(planted(rng, steps, causes=0, noise=noise), noise=(noise,) * (steps + 1))
 
 
-def _misjudged(rng: random.Random, steps: int, error: float) -> WrongOracle:
-    return WrongOracle(world=planted(rng, steps, causes=0, noise=0.0), error=error)
+def _misjudged(rng: random.Random, steps: int, error: float) -> NoisyOr:
+    return replace(planted(rng, steps, causes=0, noise=0.0), error=error)
 
 
-def _lost(rng: random.Random, causes: int, loss: float, of_flips: float) -> Diverging:
-    return Diverging(world=planted(rng, 10, causes=causes, noise=0.1), loss=loss, loss_of_flips=of_flips)
+def _lost(rng: random.Random, causes: int, loss: float, of_others: float) -> NoisyOr:
+    return replace(planted(rng, 10, causes=causes, noise=0.1), loss=loss, loss_of_others=of_others)
 
 
 def _falling(rng: random.Random, steps: int, causes: int) -> NoisyOr:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-from ..blaming.drive import run
 from ..blaming.findings import Findings
-from ..blaming.plan import Plan
-from ..blaming.search import Search
-from .worlds import Diverging, NoisyOr, Pivot, WrongOracle
+from .worlds import NoisyOr, Pivot
 
 SEED = "tracefork blame, first registered seed"
 """Every cell draws from a generator seeded by this and its own name, whatever runs before it."""
@@ -21,14 +17,6 @@ SEED = "tracefork blame, first registered seed"
 def generator(name: str) -> random.Random:
     """Return the generator of a cell."""
     return random.Random(f"{SEED}: {name}")
-
-
-AnyWorld = NoisyOr | Pivot | WrongOracle | Diverging
-
-
-def truth(world: AnyWorld) -> NoisyOr | Pivot:
-    """Return the world whose effects are planted, under whatever disturbs it."""
-    return world if isinstance(world, (NoisyOr, Pivot)) else world.world
 
 
 @dataclass(slots=True)
@@ -46,29 +34,24 @@ class Tally:
     stops: Counter[str] = field(default_factory=Counter[str])
     forks: list[int] = field(default_factory=list[int])
 
-    def add(self, world: AnyWorld, found: Findings, forks: int) -> None:
+    def add(self, world: NoisyOr | Pivot, found: Findings, forks: int) -> None:
         """Count one experiment against the truth of its world."""
-        known = truth(world)
         self.runs += 1
         self.forks.append(forks)
         self.stops[found.stop_reason] += 1
-        self.top += found.top in known.causes
-        if known.causes:
-            self.recall += sum(step in found.certified for step in known.causes) / len(known.causes)
-        if isinstance(known, NoisyOr):
-            innocent: frozenset[int] = known.innocent
-            self.echo_roots += any(found.effects[step].is_root for step in known.echoes)
-            self.exact_sets += any(
-                each.verdict == "certified" and each.steps == known.causes for each in found.sets
-            )
-        else:
-            innocent = frozenset(step for step in range(known.steps) if known.effect(step) <= 0)
-        self.false_blame += any(step in innocent for step in found.certified)
+        self.top += found.top in world.causes
+        if world.causes:
+            self.recall += sum(step in found.certified for step in world.causes) / len(world.causes)
+        self.false_blame += any(step in world.innocent for step in found.certified)
+        self.echo_roots += any(found.effects[step].is_root for step in world.echoes)
+        self.exact_sets += any(
+            each.verdict == "certified" and each.steps == world.causes for each in found.sets
+        )
         for effect in found.effects:
             if effect.pairs and effect.ci_low is not None and effect.ci_high is not None:
                 self.shown += 1
                 # Bounds are found by halving, so the last digits are open.
-                self.covered += effect.ci_low - 1e-5 <= known.effect(effect.step) <= effect.ci_high + 1e-5
+                self.covered += effect.ci_low - 1e-5 <= world.effect(effect.step) <= effect.ci_high + 1e-5
 
     def metrics(self) -> dict[str, float]:
         """Return the rates and means of the cell."""
@@ -90,31 +73,12 @@ class Tally:
         return metrics
 
 
-def tally(
-    name: str,
-    runs: int,
-    make: Callable[[random.Random], AnyWorld],
-    plan: Callable[[AnyWorld], Plan],
-    *,
-    tail: str = "",
-) -> Tally:
-    """Return the counts of so many experiments, each on a world of its own."""
-    rng = generator(name)
-    counts = Tally()
-    for _ in range(runs):
-        world = make(rng)
-        flips = world.flips
-        spent = run(Search(plan(world)), lambda request: flips(request, rng), tail=tail)  # noqa: B023
-        counts.add(world, spent.findings, spent.trials)
-    return counts
-
-
 def pooled(tallies: list[Tally]) -> Tally:
     """Return the counts of several cells taken together."""
     whole = Tally()
     for each in tallies:
-        for name in (known.name for known in fields(Tally)):
-            setattr(whole, name, getattr(whole, name) + getattr(each, name))
+        for count in fields(Tally):
+            setattr(whole, count.name, getattr(whole, count.name) + getattr(each, count.name))
     return whole
 
 

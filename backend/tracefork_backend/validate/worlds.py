@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..blaming.trials import TrialRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisyOr:
-    """Each altered step flips the run on its own with its chance, sets if altered whole, and noise always
-    may.
-    """
+    """Each altered step flips the run with its own chance, sets if altered whole, and noise always may."""
 
     steps: int
     noise: tuple[float, ...]
@@ -24,14 +22,26 @@ class NoisyOr:
     own: tuple[float, ...]
     joint: tuple[tuple[tuple[int, ...], float], ...] = ()
     masks: tuple[tuple[int, int], ...] = ()
-    """(masker, masked): altering the first takes the second's effect away. Breaks what group search
-    assumes.
-    """
+    """(masker, masked): altering the first takes the second's effect away, against what groups assume."""
     causes: tuple[int, ...] = ()
     echoes: tuple[int, ...] = ()
+    error: float = 0.0
+    """Chance that the outcome is graded wrong, in all arms alike."""
+    loss: float = 0.0
+    """Chance that a fork that re-runs everything is lost ungraded; in proportion less for shorter tails."""
+    loss_of_others: float = 0.0
+    """Further chance where an altered fork would not have flipped: loss that looks like an effect."""
 
-    def flips(self, request: TrialRequest, rng: random.Random) -> bool:
-        """Return the outcome of one fork."""
+    def flips(self, request: TrialRequest, rng: random.Random) -> bool | None:
+        """Return the outcome of one fork as the oracle sees it, None if the fork was lost."""
+        if self.loss and rng.random() < self.loss * (self.steps - request.kept) / self.steps:
+            return None
+        flipped = self._flips(request, rng)
+        if self.loss and request.altered and not flipped and rng.random() < self.loss_of_others:
+            return None
+        return flipped != (rng.random() < self.error) if self.error else flipped
+
+    def _flips(self, request: TrialRequest, rng: random.Random) -> bool:
         altered = request.altered
         # The response at the start of an intervention is put in place, not asked for, so both arms re-run
         # the same.
@@ -68,6 +78,7 @@ class Pivot:
     curve: tuple[float, ...]
     """Chance that a re-run flips, by how many responses are kept."""
     causes: tuple[int, ...]
+    echoes: tuple[int, ...] = ()
 
     def flips(self, request: TrialRequest, rng: random.Random) -> bool:
         """Return the outcome of one fork."""
@@ -77,45 +88,10 @@ class Pivot:
         """Return by how much the chance falls once this step's recorded response is kept."""
         return self.curve[step] - self.curve[step + 1]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrongOracle:
-    """A world whose outcome is graded wrong now and then, in all arms alike."""
-
-    world: NoisyOr
-    error: float
-    steps: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", self.world.steps)
-
-    def flips(self, request: TrialRequest, rng: random.Random) -> bool:
-        """Return the outcome as the oracle sees it."""
-        return self.world.flips(request, rng) != (rng.random() < self.error)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diverging:
-    """A world in which forks are lost before they can be graded."""
-
-    world: NoisyOr
-    loss: float
-    """Chance for a fork that re-runs everything; in proportion less for shorter tails."""
-    loss_of_flips: float
-    """Further chance where an altered fork would not have flipped: loss that looks like an effect."""
-    steps: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", self.world.steps)
-
-    def flips(self, request: TrialRequest, rng: random.Random) -> bool | None:
-        """Return the outcome, None if the fork was lost."""
-        if rng.random() < self.loss * (self.steps - request.kept) / self.steps:
-            return None
-        flipped = self.world.flips(request, rng)
-        if request.altered and not flipped and rng.random() < self.loss_of_flips:
-            return None
-        return flipped
+    @property
+    def innocent(self) -> frozenset[int]:
+        """The steps at which the chance does not fall."""
+        return frozenset(step for step in range(self.steps) if self.effect(step) <= 0)
 
 
 def noise_of(steps: int, rate: float) -> tuple[float, ...]:
@@ -156,9 +132,7 @@ def planted(
 
 
 def conjunction(rng: random.Random, steps: int, *, members: int, noise: float) -> NoisyOr:
-    """Return a world in which so many steps flip the run, with a chance of 0.7 to 1, only if all are
-    altered.
-    """
+    """Return a world in which so many steps flip the run, with a chance of 0.7 to 1, if all are altered."""
     chosen = tuple(sorted(rng.sample(range(steps - 1), members)))
     return NoisyOr(
         steps=steps,
