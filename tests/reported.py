@@ -9,8 +9,7 @@ from tracefork_backend.blaming.drive import run
 from tracefork_backend.blaming.findings import Findings
 from tracefork_backend.blaming.plan import Plan
 from tracefork_backend.blaming.search import Search
-from tracefork_backend.report import About, Change, Report, change_between
-from tracefork_backend.report.content import timeline
+from tracefork_backend.report.content import About, Report, change_between, timeline
 from tracefork_backend.validate.worlds import NoisyOr, noise_of
 
 from tracefork_otel.exchange import Exchange, Request, Response
@@ -87,13 +86,13 @@ def booking(
         intervention="tool_input",
         trace_id="0f" * 16,
     )
-    changes: dict[int, Change] = {2: change_between(exchanges[2], after, step=2)}
+    findings = searched(plan, world, budget=budget)
     return Report(
         run_id=exchanges[0].trace_id,
         name="book a flight",
         parent_failed=True,
         timeline=timeline(exchanges),
-        findings=searched(plan, world, budget=budget),
+        findings=findings,
         about=About(
             experiment_id="b7e1",
             intervention="the model's answer, repaired",
@@ -103,5 +102,5 @@ def booking(
             seconds=41.2,
             when="2026-11-24",
         ),
-        changes=changes,
+        change=change_between(exchanges[2], after, step=2) if findings.top == 2 else None,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from reported import booking
-from tracefork_backend.report import write
+from tracefork_backend.report.html import write
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -175,7 +175,8 @@ def verify(
 def _write_report(opened: Store, experiment: str, path: Path | None) -> None:
     """Write the page, if one was asked for, and say where on standard error."""
     if path is not None:
-        from ..report import report_of_stored, write
+        from ..report.experiment import report_of_stored
+        from ..report.html import write
 
         say(f"report: {write(report_of_stored(opened, experiment), path)}")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracefork_otel.wire.facts import facts_of
@@ -83,8 +82,8 @@ class Report:
     timeline: tuple[TimelineStep, ...]
     findings: Findings
     about: About
-    changes: Mapping[int, Change] = field(default_factory=dict[int, Change])
-    """By step; the culprit's is shown."""
+    change: Change | None = None
+    """What a fork had at the culprit."""
 
     @property
     def culprit(self) -> int | None:

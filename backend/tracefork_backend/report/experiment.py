@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 def report_of_result(run: Run, result: BlameResult) -> Report:
     """Return the report of the recorded run and its experiment, beside the culprit a fork that flipped."""
     header = result.header
-    top = result.top
-    change = None if top is None else _shown(run, result, top)
     began = min((trial.started_ns for trial in result.trials if trial.started_ns), default=0)
     ended = max((trial.ended_ns for trial in result.trials), default=0)
     about = About(
@@ -42,7 +40,7 @@ def report_of_result(run: Run, result: BlameResult) -> Report:
         timeline=timeline(run.exchanges),
         findings=result.findings,
         about=about,
-        changes={} if change is None else {change.step: change},
+        change=None if result.top is None else _shown(run, result, result.top),
     )
 
 

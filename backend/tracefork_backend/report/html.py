@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, and its pictures as files of their own."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ def render(report: Report) -> str:
     found = report.findings
     effect = found.effects[culprit] if culprit is not None else None
     mode = mode_found(found.mode)
-    change = report.changes.get(culprit) if culprit is not None else None
     return (
         _environment()
         .get_template("report.html")
@@ -54,29 +53,16 @@ def render(report: Report) -> str:
             explanation=wording.explanation(report),
             certainty=wording.certainty(report, effect) if effect else (),
             culprit=culprit,
-            change=change,
-            diff=shapes.side_by_side(change) if change else None,
+            change=report.change,
+            diff=shapes.side_by_side(report.change) if report.change else None,
             timeline=shapes.timeline(report),
             effects=shapes.effects(report),
             rows=[(each, *wording.verdict(each, found)) for each in found.effects],
             not_guaranteed=wording.not_guaranteed(found),
             stopped=wording.stopped(found),
             width=shapes.WIDTH,
-            alone=False,
         )
     )
-
-
-def timeline_svg(report: Report) -> str:
-    """Return the timeline as an SVG file that follows the reader's light or dark setting."""
-    picture = _environment().get_template("timeline.svg")
-    return picture.render(timeline=shapes.timeline(report), width=shapes.WIDTH, alone=True)
-
-
-def effects_svg(report: Report) -> str:
-    """Return the effects as an SVG file that follows the reader's light or dark setting."""
-    picture = _environment().get_template("effects.svg")
-    return picture.render(effects=shapes.effects(report), width=shapes.WIDTH, alone=True)
 
 
 def write(report: Report, path: Path) -> Path:

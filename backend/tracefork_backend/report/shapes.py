@@ -39,7 +39,6 @@ class Bar:
     x: float
     y: float
     width: float
-    tool_x: float
     tool_width: float
     tone: Tone
     title: str
@@ -139,7 +138,6 @@ def timeline(report: Report) -> Timeline:
                 x=x,
                 y=_TOP + lane * row,
                 width=width,
-                tool_x=x + width,
                 tool_width=max(0.0, step.tool_ms * scale),
                 tone=tone_of(report, step.step),
                 title=f"step {step.step}: {step.label}, {wording.duration(step.duration_ms)}. {step.says}",

@@ -59,7 +59,7 @@ class RealForks:
                 self._on_progress(_WORDS[part], told["done"], told["of"])
 
     def rows(self) -> list[Row]:
-        """What all parts measured; raises AgentFailed with the last words of one that ended before."""
+        """Return what all parts measured; AgentFailed, with its last words, if one ended before."""
         found: list[Row] = []
         for part, process, said, reader in self._running:
             reader.join()

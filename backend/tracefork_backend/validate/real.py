@@ -9,6 +9,7 @@ import os
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,8 @@ _LOSES = (0.4, 0.8)
 _FLAKY_STEPS = {True: (5,), False: (4, 5, 6)}
 _FLAKY_RUNS = {True: 1, False: 10}
 
+# Faults of what the first step has too.
+_HARMS_THE_FIRST = ("wrong_system_prompt", "poisoned_argument")
 # Steps of the agents whose every step is harmed in turn.
 _FAULT_STEPS = {True: (3,), False: tuple(range(2, 9))}
 
@@ -47,7 +50,7 @@ _WALL_REPEATS = {True: 1, False: 5}
 
 @contextmanager
 def _recorded(agent: Callable[..., str], server: ModelServer, steps: int) -> Iterator[Run]:
-    """The run of the agent with so many steps, in a store of its own that is gone afterwards."""
+    """Yield the run of the agent with so many steps, in a store of its own that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="tracefork-validate-") as folder:
         path = Path(folder) / "store"
         TraceforkInstrumentor().instrument(store=path, http_spans=False)
@@ -65,7 +68,7 @@ def _experiment(run: Run, change: changes.Change, agent: Callable[..., str]) -> 
 
 
 def flaky(*, quick: bool, on_step: OnStep) -> list[Row]:
-    """How often an innocent is certified where re-runs are lost by chance and the change has no effect."""
+    """Return how often an innocent is certified where re-runs are lost by chance and no change matters."""
     model = Coin()
     cases = [(loses, steps) for loses in _LOSES for steps in _FLAKY_STEPS[quick]]
     runs = _FLAKY_RUNS[quick]
@@ -86,54 +89,37 @@ def flaky(*, quick: bool, on_step: OnStep) -> list[Row]:
     return rows
 
 
-def first_harmed(fault: str) -> int:
-    """The first step that has what the fault breaks: no tool has answered before step 1."""
-    return 0 if fault in ("wrong_system_prompt", "poisoned_argument") else 1
-
-
-def faults(*, quick: bool, on_step: OnStep, classes: tuple[str, ...] = changes.FAULT_CLASSES) -> list[Row]:
-    """How often the harmed step is named first, each step of each agent planted in turn; and a noop."""
+def faults(*, quick: bool, on_step: OnStep) -> list[Row]:
+    """Return how often the harmed step is named first, each step of each agent in turn; and of a noop."""
     cases = [
-        (name, steps, planted)
-        for name in classes
+        (f"fault {name}", "top", changes.fault(name), steps, planted)
+        for name in changes.FAULT_CLASSES
         for steps in _FAULT_STEPS[quick]
-        for planted in range(first_harmed(name), steps - 1)
+        # No tool has answered before step 1.
+        for planted in range(0 if name in _HARMS_THE_FIRST else 1, steps - 1)
     ]
-    nothing = [(steps, 0) for steps in _FAULT_STEPS[quick]]
-    top: dict[str, list[bool]] = {name: [] for name in classes}
-    certified: list[bool] = []
-    forks: dict[str, int] = dict.fromkeys((*classes, "noop"), 0)
+    cases += [("noop", "certified", changes.noop(), steps, 0) for steps in _FAULT_STEPS[quick]]
+    counts: dict[tuple[str, str], list[bool]] = {}
+    forks: Counter[str] = Counter()
     model = Careless()
-
-    def found(change: changes.Change, steps: int, planted: int, name: str) -> BlameResult:
-        on_step(sum(map(len, top.values())) + len(certified), len(cases) + len(nothing))
-        model.steps, model.planted = steps, planted
-        with _recorded(look_up, server, steps) as run:
-            result = _experiment(run, change, look_up)
-        forks[name] += len(result.trials)
-        return result
-
     with ModelServer(model) as server:
-        for name, steps, planted in cases:
-            top[name].append(found(changes.fault(name), steps, planted, name).top == planted)
-        for steps, planted in nothing:
-            certified.append(bool(found(changes.noop(), steps, planted, "noop").findings.certified))
-    rows = [
-        Row(
-            suite="real",
-            cell=f"fault {name}",
-            runs=len(hits),
-            metrics={"top": sum(hits) / len(hits), "forks": forks[name] / len(hits)},
-        )
-        for name, hits in top.items()
-        if hits
-    ]
-    metrics = {"certified": sum(certified) / len(certified), "forks": forks["noop"] / len(certified)}
-    return [*rows, Row(suite="real", cell="noop", runs=len(certified), metrics=metrics)]
+        for number, (cell, metric, change, steps, planted) in enumerate(cases):
+            on_step(number, len(cases))
+            model.steps, model.planted = steps, planted
+            with _recorded(look_up, server, steps) as run:
+                found = _experiment(run, change, look_up)
+            hit = found.top == planted if metric == "top" else bool(found.findings.certified)
+            counts.setdefault((cell, metric), []).append(hit)
+            forks[cell] += len(found.trials)
+    rows: list[Row] = []
+    for (cell, metric), hits in counts.items():
+        metrics = {metric: sum(hits) / len(hits), "forks": forks[cell] / len(hits)}
+        rows.append(Row(suite="real", cell=cell, runs=len(hits), metrics=metrics))
+    return rows
 
 
 def wall(*, quick: bool, on_step: OnStep) -> list[Row]:
-    """Seconds from the first trial's start to the results in the store, the best of some, agents warm.
+    """Return the seconds from the first trial's start to the results in the store, the best of some.
 
     And seconds of work on all cores, the start of the warm agent and the model included.
     """
@@ -169,14 +155,9 @@ def wall(*, quick: bool, on_step: OnStep) -> list[Row]:
 
 
 def _cpu_s() -> float:
-    """Seconds of work by this process and by those that it waited for."""
+    """Return the seconds of work by this process and by those that it waited for."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-_RUN: dict[str, Callable[..., list[Row]]] = {"flaky": flaky, "faults": faults, "wall": wall}
-
-
-def run_part(part: Part, *, quick: bool, on_step: OnStep) -> list[Row]:
-    """What that part measured."""
-    return _RUN[part](quick=quick, on_step=on_step)
+PARTS: dict[Part, Callable[..., list[Row]]] = {"flaky": flaky, "faults": faults, "wall": wall}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,24 +12,19 @@ from pathlib import Path
 import pytest
 from reported import ANSWERS, booking, exchange
 from tracefork_backend.blaming.findings import Effect, Findings, SetFinding
-from tracefork_backend.report import (
-    About,
-    Change,
-    Report,
-    change_between,
-    effects_svg,
-    render,
-    shapes,
-    timeline_svg,
-    wording,
-    write,
-)
-from tracefork_backend.report.content import timeline
+from tracefork_backend.report import shapes, wording
+from tracefork_backend.report.content import About, Change, Report, change_between, timeline
+from tracefork_backend.report.html import render, write
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Response
 
 EVIL = "</pre></svg></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
+
+
+def pictures(page: str) -> list[ElementTree.Element]:
+    """The SVGs of a page, each parsed."""
+    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
 
 
 class Page(HTMLParser):
@@ -95,10 +89,9 @@ def test_the_page_says_what_was_found() -> None:
         assert part in text, part
 
 
-@pytest.mark.parametrize("make", [render, timeline_svg, effects_svg], ids=["page", "timeline", "effects"])
-def test_nothing_is_loaded_and_no_script_runs(make: Callable[[Report], str]) -> None:
+def test_nothing_is_loaded_and_no_script_runs() -> None:
     """No tag fetches anything, none is a script, no style names an address, none handles an event."""
-    text = make(booking())
+    text = render(booking())
     page = Page(text)
     assert page.tags
     for tag, attributes in page.tags:
@@ -153,19 +146,20 @@ def test_text_from_outside_stays_text() -> None:
             ),
         ),
         about=About(experiment_id=EVIL, intervention=EVIL, oracle=EVIL, oracle_note=EVIL, when=EVIL),
-        changes={2: Change(step=2, label=EVIL, old=EVIL, new=EVIL + " more", flipped_run_id="0f" * 16)},
+        change=Change(step=2, label=EVIL, old=EVIL, new=EVIL + " more", flipped_run_id="0f" * 16),
     )
-    page = Page(render(wild))
+    text = render(wild)
+    page = Page(text)
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img"})
     assert page.text.count("{{ 7*7 }}") >= 12
     assert "49" not in re.findall(r"\b49\b", page.text)
-    for picture in (timeline_svg(wild), effects_svg(wild)):
-        ElementTree.fromstring(picture)
+    assert len(pictures(text)) == 2
 
 
 def test_the_change_is_marked_where_it_is() -> None:
     """Only the day differs between the two tool calls, so only the day is marked, in each column."""
-    change = booking().changes[2]
+    change = booking().change
+    assert change is not None
     cut = shapes.side_by_side(change)
     assert [piece.text for piece in cut.old if piece.changed] == ["04"]
     assert [piece.text for piece in cut.new if piece.changed] == ["03"]
@@ -188,7 +182,7 @@ def test_a_changed_request_is_shown_with_its_answer() -> None:
 def test_a_huge_answer_is_cut_and_counted() -> None:
     """Megabytes of text neither stall the page nor swell it, and the reader is told."""
     change = Change(step=2, label="text", old="a b " * 300_000, new="c d " * 300_000)
-    text = render(replace(booking(), changes={2: change}))
+    text = render(replace(booking(), change=change))
     assert len(text) < 300_000
     assert "1180000 more characters are not shown" in text
 
@@ -315,13 +309,11 @@ def test_flip_rates_without_controls_are_labelled_so() -> None:
     assert "cannot tell a cause from an agent that is merely unsteady" in text
 
 
-def test_pictures_of_their_own_are_whole() -> None:
-    """Both SVG files parse, carry their colours for light and dark, and draw each step."""
-    for picture in (timeline_svg(booking()), effects_svg(booking())):
-        root = ElementTree.fromstring(picture)
-        assert root.tag.endswith("svg")
-        assert "prefers-color-scheme:dark" in picture
-        assert len(root.findall(".//{*}title")) == 5
+def test_pictures_are_whole() -> None:
+    """Both SVGs parse, and draw each step."""
+    for picture in pictures(render(booking())):
+        assert picture.tag.endswith("svg")
+        assert len(picture.findall(".//{*}title")) == 5
 
 
 def test_the_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from forked import at_desk
 from tracefork_backend.blaming import changes
 from tracefork_backend.blaming.experiment import blame
 from tracefork_backend.grading.judge import Judge
-from tracefork_backend.report import render, report_of_result, report_of_stored
+from tracefork_backend.report.experiment import report_of_result, report_of_stored
+from tracefork_backend.report.html import render
 from tracefork_backend.rerun.edits import Edit, text
 from tracefork_backend.simulate import Call, ModelServer, Reply
 
@@ -52,8 +53,9 @@ def test_an_experiment_becomes_a_page(tmp_path: Path, monkeypatch: pytest.Monkey
         with desk.store as store:
             report = report_of_result(store.run(result.run_id), result)
             stored = report_of_stored(store, result.experiment_id)
-    shown = report.changes[1]
-    assert (shown.old, shown.new) == ("PICK A COLOUR", "RED")
+    shown = report.change
+    assert shown is not None
+    assert (shown.step, shown.old, shown.new) == (1, "PICK A COLOUR", "RED")
     assert shown.flipped_run_id in {trial.run_id for trial in result.trials if trial.flipped}
     assert (report.about.grading_usd or 0) > 0
     # Two questions for each ending: the recorded run shows its last answer only, forks their output too.
@@ -63,7 +65,7 @@ def test_an_experiment_becomes_a_page(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "judge claude-haiku-4-5" in page
     assert "its error rates are not known" in page
     assert stored.findings == report.findings
-    assert stored.changes == report.changes
+    assert stored.change == report.change
     assert stored.timeline == report.timeline
     assert stored.about.grading_usd == report.about.grading_usd == judge.cost_usd
     assert stored.about.oracle_note == judge.note
