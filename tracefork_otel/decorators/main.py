@@ -17,7 +17,7 @@ NOT_STARTED = 120
 
 
 def find(entrypoint: str) -> Callable[..., Any]:
-    """The function that `pkg.mod:fn` names; raises ImportError, or what the module raises."""
+    """Return the function that `pkg.mod:fn` names; raise ImportError, or what the module raises."""
     module, colon, path = entrypoint.partition(":")
     if not (module and colon and path):
         raise ImportError(f"{entrypoint!r} does not name a function: write it like pkg.mod:fn")
@@ -32,14 +32,14 @@ def find(entrypoint: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., Any], arguments: Any) -> Any:
-    """What the function returned, awaited if it is a coroutine function."""
+    """Return what the function returns, awaited if it is a coroutine function."""
     given = arguments or {}
     result = function(*given.get("args", ()), **given.get("kwargs", {}))
     return asyncio.run(result) if inspect.iscoroutine(result) else result
 
 
 def main(argv: list[str]) -> int:
-    """The agent's call was made as one span; its own error, if any, is on stderr."""
+    """Make the agent's call as one span and return its exit status; its own error goes to stderr."""
     from ..launch import boot
 
     arguments = json.loads(sys.stdin.read() or "null")
@@ -55,12 +55,13 @@ def main(argv: list[str]) -> int:
 
 
 def call_once(function: Callable[..., Any], arguments: Any) -> int:
-    """The exit status of a call that was made as one span; its own error, if any, is on stderr."""
-    from . import agent
+    """Make a call as one span and return its exit status; its own error goes to stderr."""
+    from . import around
+    from .agent import agent
 
     code = getattr(function, "__code__", None)
-    if code is None or code.co_filename != agent.__file__:  # not decorated: its result is to be recorded too
-        function = agent.agent(function)
+    if code is None or code.co_filename != around.__file__:  # not decorated: its result is to be recorded too
+        function = agent(function)
     try:
         call(function, arguments)
     except SystemExit:
@@ -72,7 +73,7 @@ def call_once(function: Callable[..., Any], arguments: Any) -> int:
 
 
 def _show(error: BaseException) -> None:
-    """The error is on stderr with its traceback, less the frames that led from here to the agent's code."""
+    """Print the error with its traceback, less the frames that led from here to the agent's code."""
     frame = error.__traceback__
     while frame is not None and _is_way_in(frame.tb_frame.f_code.co_filename):
         frame = frame.tb_next

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..errors import UsageError
-from ..session import current
-from .agent import UNSEEN, Around, around
+from .around import Call, around
+
+if TYPE_CHECKING:
+    from ..session.session import Session
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -20,13 +21,13 @@ def tool(function: Function, /) -> Function: ...
 @overload
 def tool(*, name: str | None = None, live: bool = False) -> Callable[[Function], Function]: ...
 def tool(function: Any = None, /, *, name: str | None = None, live: bool = False) -> Any:
-    """Each call of the function is a span `execute_tool {name}` and a row of the `tools` view.
+    """Make each call of the function a span `execute_tool {name}` and a row of the `tools` view.
 
     In a replay, and in a fork where the recording has such a call, it gets what the recorded call gave: the
     value where that is JSON, the exception where it raised one. The function does not run then, unless its
     result is no JSON or it makes requests of its own, which are served. A call that the recording lacks
     raises Drift in a replay. With `live` the function always runs, for what it changes in the agent's memory.
-    Raises UsageError for a generator: it has no one result.
+    Raise UsageError for a generator: it has no one result.
     """
     if function is None:
         return functools.partial(_wrap, name=name, live=live)
@@ -44,46 +45,21 @@ def _wrap(function: Any, *, name: str | None, live: bool) -> Any:
     except (TypeError, ValueError):  # some of those that are written in C have none
         signature = None
     waits = inspect.iscoroutinefunction(function)
-    return around(
-        function, lambda args, kwargs: _called(shown, waits, _named(signature, args, kwargs), live=live)
-    )
 
+    def begin(session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        from . import tool_call, values
 
-@contextmanager
-def _called(name: str, waits: bool, given: Mapping[str, Any], *, live: bool) -> Generator[Around]:
-    session = current.session
-    if session is None:
-        yield UNSEEN
-        return
-    from . import tool_call, values
-
-    player: Any = session.player
-    try:
-        arguments, by_text = values.arguments_text(given)
+        arguments, by_text = values.arguments_text(_named(signature, args, kwargs))
         arguments = session.redactor.text(arguments)
-        made = tool_call.Call(session, name, arguments, by_text, waits=waits)
-    except Exception as problem:
-        session.lost("start of a tool", problem)
-        if player is not None:  # what should not run does not, whatever went wrong
-            raise
-        yield UNSEEN
-        return
-    failure: BaseException | None = None
-    try:
-        if player is not None:
-            made.answered(player.tools.answer(name, arguments, by_text, live=live))
-        yield made
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        made.end(failure)
+        return tool_call.OpenToolCall(session, shown, arguments, by_text, waits=waits, live=live)
+
+    return around(function, begin, what="a tool", decides=True)
 
 
 def _named(
     signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Mapping[str, Any]:
-    """The arguments by parameter, as far as they fit."""
+    """Return the arguments by parameter, as far as they fit."""
     if signature is not None:
         try:
             return signature.bind(*args, **kwargs).arguments

@@ -12,6 +12,7 @@ from ..play.tools import Recalled, Refused, Replaced, Runs
 from ..recording.outcome import qualified
 from ..session import root, tool_calls
 from . import values
+from .around import Call
 
 if TYPE_CHECKING:
     from ..play.tools import ToolAnswer
@@ -23,15 +24,24 @@ GRACE_S = 1.0
 cancelled it then (a timeout, a sibling's failure) does it again."""
 
 
-class Call:
-    """A tool's call while it goes on; nothing but what it is meant to raise comes out of it."""
+class OpenToolCall(Call):
+    """A tool's call, which is a span; in a replay or a fork the tape says what it gets."""
 
     def __init__(
-        self, session: Session, name: str, arguments: str, by_text: tuple[str, ...], *, waits: bool
+        self,
+        session: Session,
+        name: str,
+        arguments: str,
+        by_text: tuple[str, ...],
+        *,
+        waits: bool,
+        live: bool,
     ) -> None:
-        """Its span is open and current; `waits` says whether the function is a coroutine function."""
+        """Open its span and make it current; `waits` says whether the function is a coroutine function."""
         self._session = session
+        self._asked = (name, arguments, by_text)
         self._waits = waits
+        self._live = live
         self._refused = False
         self._error: str | None = None
         """The recorded exception that it raises again."""
@@ -42,7 +52,8 @@ class Call:
         }
         if by_text:
             self._attributes["tracefork.tool.by_text"] = list(by_text)
-        self._shown = {**self._attributes, "gen_ai.tool.call.arguments": self._cut(arguments)}
+        shown = values.cut(arguments, session.settings.event_body_limit)
+        self._shown = {**self._attributes, "gen_ai.tool.call.arguments": shown}
         self._span, self._release = root.enter(
             session, f"execute_tool {name}", dict(self._shown), below_root=True
         )
@@ -54,11 +65,14 @@ class Call:
         if self._inside.outer is not None:
             self._set("tracefork.tool.inside", self._inside.outer.span_id)
         self._leave = None if session.draws is None else session.draws.enter_tool(name)
-        self.instead: Callable[[], Any] | None = None
-        """What gives the result in place of the function; a coroutine where it has to be waited for."""
 
-    def answered(self, answer: ToolAnswer) -> None:
-        """What the call gets is decided; raises Drift where it may get nothing."""
+    def enter(self) -> None:
+        """Ask the tape, if there is one, what the call gets; raise Drift where it may get nothing."""
+        player = self._session.player
+        if player is not None:
+            self._answered(player.tools.answer(*self._asked, live=self._live))
+
+    def _answered(self, answer: ToolAnswer) -> None:
         if isinstance(answer, Refused):
             self._refused = True
             explanation, draws = answer.explanation, self._session.draws
@@ -84,7 +98,7 @@ class Call:
             self.instead = lambda: json.loads(result)
 
     def _recalled(self, call: ToolCall) -> Callable[[], Any]:
-        """What gives the recorded result: its value, its exception, or the wait to be cancelled again."""
+        """Return what gives the recorded result: its value, its exception, or the wait to be cancelled."""
         lasted = (call.ended_ns - call.started_ns) / 1e9
         wait = lasted if self._session.settings.timing == "recorded" else 0.0
         if call.form == "value":
@@ -108,7 +122,7 @@ class Call:
         return slept
 
     def returned(self, result: Any) -> None:
-        """What the call gave is on its span."""
+        """Put what the call gave on its span."""
         try:
             form, text = values.result_text(result)
             self._set("tracefork.tool.form", form)
@@ -117,7 +131,7 @@ class Call:
             self._session.lost("result of a tool", problem)
 
     def end(self, failure: BaseException | None) -> None:
-        """The span is ended, in the store with everything, elsewhere as long as bodies may be."""
+        """End the span: in the store with everything, elsewhere with texts as long as bodies may be."""
         session, span = self._session, self._span
         try:
             if self._leave is not None:
@@ -132,28 +146,17 @@ class Call:
                 self._set("tracefork.tool.error", text)
             if self._inside.exchanges:
                 self._set("tracefork.tool.exchanges", self._inside.exchanges)
-            if span.sdk is None:
-                span.attributes.update(self._attributes)
-                span.end(session, error=failure)
-                return
-            span.attributes.update(self._shown)
-            session.whole[span.context.span_id] = self._attributes
+            span.attributes.update(self._attributes if span.sdk is None else self._shown)
+            if span.sdk is not None:
+                session.whole[span.context.span_id] = self._attributes
             span.end(session, error=failure)
-        except Exception as problem:
-            session.lost("end of a tool", problem)
         finally:
             session.whole.pop(span.context.span_id, None)
 
     def _set(self, name: str, value: Any) -> None:
         self._attributes[name] = value
-        self._shown[name] = self._cut(value) if isinstance(value, str) else value
-
-    def _cut(self, text: str) -> str:
         limit = self._session.settings.event_body_limit
-        if len(text) * 4 <= limit:
-            return text
-        data = text.encode("utf-8", "replace")
-        return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
+        self._shown[name] = values.cut(value, limit) if isinstance(value, str) else value
 
 
 def _raise(error: BaseException) -> Any:
@@ -161,7 +164,7 @@ def _raise(error: BaseException) -> Any:
 
 
 def _cancelled(error: BaseException) -> BaseException:
-    """What ends a coroutine that nobody cancels although somebody did in the recording."""
+    """Return what ends a coroutine that nobody cancels although somebody did in the recording."""
     import asyncio
 
     try:

@@ -22,7 +22,7 @@ _ENDINGS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
 
 
 def is_exact(value: Any) -> bool:
-    """Whether `json` gives back an equal value of the same types all the way down."""
+    """Return whether `json` gives back an equal value of the same types all the way down."""
     if type(value) in _SCALARS:
         return True
     if type(value) is list:
@@ -31,7 +31,7 @@ def is_exact(value: Any) -> bool:
 
 
 def exact(value: object) -> str | None:
-    """The value as JSON, None where JSON would give back something else (a tuple, a set, a dataclass)."""
+    """Return the value as JSON, None where that would give back something else (a tuple, a dataclass)."""
     try:
         return dumps(value) if is_exact(value) else None
     except (ValueError, RecursionError):  # too deep, or a number with more digits than are read
@@ -39,7 +39,7 @@ def exact(value: object) -> str | None:
 
 
 def result_text(result: object) -> tuple[str, str]:
-    """The result as its span says it, and in which form.
+    """Return in which form a span says the result, and the result in that form.
 
     `string` is a text as it stands, `value` is JSON, `text` is what can only be read: the nearest JSON, or a
     repr.
@@ -53,8 +53,16 @@ def result_text(result: object) -> tuple[str, str]:
         return "text", shown(result)
 
 
+def cut(text: str, limit: int) -> str:
+    """Return the text, or as much of its beginning as takes `limit` bytes."""
+    if len(text) * 4 <= limit:
+        return text
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
+
+
 def shown(value: object) -> str:
-    """The value's repr without addresses of memory; its type where it has none."""
+    """Return the value's repr without addresses of memory; its type where it has none."""
     try:
         text = repr(value)
     except Exception:
@@ -63,7 +71,7 @@ def shown(value: object) -> str:
 
 
 def arguments_text(bound: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
-    """The arguments as one JSON object, and the names of those that are in it by their repr alone."""
+    """Return the arguments as a JSON object, and the names of those that are in it by their repr alone."""
     described: dict[str, object] = {}
     by_text: list[str] = []
     for name, value in bound.items():
@@ -82,7 +90,7 @@ def arguments_text(bound: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
 
 
 def _described(value: Any, inexact: list[object]) -> object:
-    """The value as JSON that is equal for equal values; what can only be shown is added to `inexact`."""
+    """Return the value as JSON that is equal for equal ones; add what can only be shown to `inexact`."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, list | tuple):
@@ -98,7 +106,7 @@ def _described(value: Any, inexact: list[object]) -> object:
 
 
 def error_text(error: BaseException) -> str:
-    """The exception as JSON: where its type is defined, its message, its arguments where they are JSON."""
+    """Return the exception as JSON: where its type is defined, its message, its arguments if JSON."""
     kind = type(error)
     try:
         message = str(error)
@@ -120,12 +128,12 @@ def error_text(error: BaseException) -> str:
 
 
 def was_cancelled(text: str) -> bool:
-    """Whether this is an exception with which somebody outside of the tool ended it."""
+    """Return whether this is an exception with which somebody outside of the tool ended it."""
     return bool(json.loads(text).get("cancelled"))
 
 
 def error_of(text: str) -> BaseException:
-    """The exception that `error_text` made this text of, of the same type where this process has it.
+    """Return the exception that `error_text` made this of, of the same type where this process has it.
 
     Nothing is imported, and nothing but the exception's own type is called by a recorded name. Where that is
     not loaded, or cannot be made, a ToolFailed says what it was.
@@ -141,7 +149,7 @@ def error_of(text: str) -> BaseException:
 
 
 def _type_of(module: str, name: str) -> type[BaseException] | None:
-    """The exception type of that name in a module that is loaded; no module is asked to make it up."""
+    """Return the exception type of that name in a loaded module; no module is asked to make it up."""
     found: Any = builtins if module == "builtins" else sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, "__dict__", {}).get(part)
@@ -151,7 +159,7 @@ def _type_of(module: str, name: str) -> type[BaseException] | None:
 
 
 def _made(kind: Any, message: str, args: list[Any]) -> BaseException | None:
-    """An exception of that type with that message, if need be without its `__init__`; None if none can be."""
+    """Return an exception of that type and message, made without its `__init__` if need be, or None."""
     for make, given in ((kind, args), (kind.__new__, args), (kind.__new__, [message])):
         try:
             error = make(*given) if make is kind else make(kind, *given)
