@@ -84,7 +84,7 @@ def _start(session: Session) -> None:
 
         session.player = load_player(session.settings)
     current.session = session
-    if session.settings.draws or getattr(getattr(session.player, "tape", None), "draws", ()):
+    if session.settings.draws or (session.player is not None and session.player.draws):
         start_draws(session)
     undo.add(when_imported("opentelemetry.trace", _on_trace))
     if outer is None or outer is session or not outer.capturing:

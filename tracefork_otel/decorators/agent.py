@@ -77,9 +77,11 @@ class _AgentCall(Call):
 
     def end(self, failure: BaseException | None) -> None:
         """End the span, after what the agent drew."""
+        from ..session import spans
+
         self._session.flush_draws(self._span.trace_id)
         self._release()
-        self._span.end(self._session, error=failure)
+        spans.end(self._session, self._span, error=failure)
 
 
 def _attributes(name: str, entrypoint: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Drift
-from ..play.tools import Recalled, Refused, Replaced, Runs
+from ..play.tools import GRACE_S, Recalled, Refused, Replaced, Runs
 from ..recording.outcome import qualified
-from ..session import root, tool_calls
+from ..session import root, spans, tool_calls
 from . import values
 from .around import Call
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from ..play.tools import ToolAnswer
     from ..session.session import Session
     from ..tape.reads import ToolCall
-
-GRACE_S = 1.0
-"""A call that was cancelled hangs for as long as it did in the recording and this much more, so that whatever
-cancelled it then (a timeout, a sibling's failure) does it again."""
 
 
 class OpenToolCall(Call):
@@ -149,7 +145,7 @@ class OpenToolCall(Call):
             span.attributes.update(self._attributes if span.sdk is None else self._shown)
             if span.sdk is not None:
                 session.whole[span.context.span_id] = self._attributes
-            span.end(session, error=failure)
+            spans.end(session, span, error=failure)
         finally:
             session.whole.pop(span.context.span_id, None)
 

@@ -163,7 +163,7 @@ def start(session: Session) -> None:
     try:
         present = _present
         if present is None:
-            recorded = getattr(getattr(session.player, "tape", None), "draws", ())
+            recorded = () if session.player is None else session.player.draws
             present = Draws(recorded, session.settings.draws_include)
             if session.via != "sitecustomize":  # nothing of the agent was loaded before that
                 present.rebind()

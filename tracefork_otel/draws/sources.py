@@ -23,6 +23,14 @@ FORWARD = (
 _urandom = os.urandom
 
 
+def _by_name(name: str, *given: Any, **named: Any) -> str:
+    return name
+
+
+def _any(value: Any, *given: Any, **named: Any) -> bool:
+    return True
+
+
 class Reader(NamedTuple):
     """Functions of a module that draw."""
 
@@ -34,16 +42,12 @@ class Reader(NamedTuple):
 
     A function without a `source` takes no arguments and is recorded by its name.
     """
-    fits: Callable[..., bool] | None = None
+    fits: Callable[..., bool] = _any
     """Whether a recorded value can answer a call with these arguments."""
     is_id: bool = False
     """Whether the value is a UUID, kept as text."""
     libraries: bool = False
     """Whether what libraries draw for themselves can explain a drift."""
-
-
-def _by_name(name: str, *given: Any, **named: Any) -> str:
-    return name
 
 
 READERS = (
@@ -168,7 +172,7 @@ class Sources:
 
     def _read(self, reader: Reader, module: Any, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         deck, stream, draw = self.deck, self.deck.stream, self.deck.draw
-        source_of, fits = reader.source, reader.fits
+        source_of, fits = reader.source or _by_name, reader.fits
 
         def clock(home: _Home) -> Any:
             place = stream(name)
@@ -178,16 +182,15 @@ class Sources:
             source = source_of(name, *given, **named)
             place = None if source is None else stream(source)
             if place is not None:
-                fit = None if fits is None else lambda value: fits(value, *given, **named)
                 # What it reads itself is read below its own module, so it is nobody's draw.
-                value = draw(place, lambda: real(*given, **named), fit)
+                value = draw(place, lambda: real(*given, **named), lambda value: fits(value, *given, **named))
                 return module.UUID(value) if reader.is_id and isinstance(value, str) else value
             value = real(*given, **named)
             if reader.libraries and deck.serves:
                 deck.library(name, str(value) if reader.is_id else value)
             return value
 
-        return clock if source_of is None else read
+        return clock if reader.source is None else read
 
     def _function(self, module: ModuleType, name: str, function: Callable[..., Any]) -> None:
         real = getattr(module, name)

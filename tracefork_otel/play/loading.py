@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import TapeError
 from ..log import LOG
 from ..settings import Settings
+from ..tape.reads import Draw
 from ..tape.tape import Tape
 from .claims import claims_beside
 from .intervention import Intervention
@@ -24,6 +25,7 @@ class Unplayable:
         self.why = why
         self.watching = True
         """Nothing may leave this machine."""
+        self.draws: tuple[Draw, ...] = ()
         self.tools = self
         """No tool runs either."""
 

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Literal, TypeAlias
 
 from ..exchange import Exchange, Request
+from ..tape.reads import Draw
 from ..tape.tape import Tape
 from .claims import AGAIN, OFF_TAPE, Claims, claim_to
 from .intervention import Intervention
@@ -132,6 +133,11 @@ class Player:
             return answer
         remembered = self._recall(key)
         return answer if remembered is None else Served(remembered, self.tape.steps, "memo")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """What the recorded agent read from clocks and randomness."""
+        return self.tape.draws
 
     @property
     def watching(self) -> bool:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 ToolsMode: TypeAlias = Literal["recorded", "live", "refuse"]
 TOOLS_MODES: tuple[ToolsMode, ...] = get_args(ToolsMode)
 
+GRACE_S = 1.0
+"""A call that was cancelled, of a tool or a model, hangs for as long as it did in the recording and this much
+more, so that whatever cancelled it then (a timeout, a sibling's failure) does it again."""
+
 Stage: TypeAlias = Literal["replay", "prefix", "tail"]
 Why: TypeAlias = Literal[
     "live",  # asked for

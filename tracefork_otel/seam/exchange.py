@@ -15,8 +15,8 @@ from ..settings import CONTENT_VARIABLE
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from ..session.own_span import OwnSpan
     from ..session.session import Session
-    from ..session.spans import OwnSpan
 
 
 class SeamExchange(OpenExchange):

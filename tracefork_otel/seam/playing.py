@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import private_names as names
 from ..exchange import Exchange
 from ..play.player import Live, Miss, Served
+from ..play.tools import GRACE_S
 from .exchange import SeamExchange
 from .recording import Sending, arecord, known_body, received, record, start, value_of
 
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from ..play.player import Answer
     from ..session.session import Session
     from .streams import Tees
-
-GRACE_S = 1.0
-"""A call that was cancelled hangs for as long as it did in the recording and this much more, so that whatever
-cancelled it then (a timeout, a sibling's failure) does it again."""
 
 
 def send(session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any) -> Any:

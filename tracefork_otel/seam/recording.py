@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import time_ns
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +150,7 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
     name, recognised = named(value, host)
     attributes |= recognised
     parent, tracer = parent_and_tracer(session)
-    span = spans.start(session, tracer, name, parent, attributes, time_ns())
+    span = spans.start(session, tracer, name, parent, attributes)
     return SeamExchange(session, span, value, host=host, seq=seq, replayed=replayed)
 
 

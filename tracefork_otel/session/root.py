@@ -6,7 +6,6 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
-from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -17,8 +16,9 @@ from .process import program
 from .providers import tracer
 
 if TYPE_CHECKING:
+    from .own_span import OwnSpan
     from .session import Session
-    from .spans import OwnSpan, Parent
+    from .spans import Parent
 
 
 def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
@@ -42,11 +42,7 @@ def _root_span(session: Session, chosen: trace.Tracer | None) -> OwnSpan:
     with session.root_lock:
         if session.root is None or session.root.ended:
             attributes: dict[str, Any] = {"process.pid": os.getpid(), "tracefork.root": True}
-            span = spans.start(
-                session, chosen, program(), spans.remote_parent(session), attributes, time_ns()
-            )
-            if span.sdk is None:
-                span.record(session, extras=session.run_attributes())
+            span = _started(session, chosen, program(), spans.remote_parent(session), attributes)
             session.root, session.root_pid = span, os.getpid()
             # Registered after the SDK's own hook, so it runs before the provider's shutdown.
             atexit.unregister(_end_at_exit)
@@ -66,13 +62,21 @@ def enter(
     else:
         chosen = tracer()
         parent = spans.current_parent(session) or spans.remote_parent(session)
-    span = spans.start(session, chosen, name, parent, attributes, time_ns())
+    span = _started(session, chosen, name, parent, attributes)
     if span.sdk is None:
-        if parent.span is None or parent.span.is_remote:
-            span.record(session, extras=session.run_attributes())
         return span, spans.make_current(span)
     token = otel_context.attach(trace.set_span_in_context(span.sdk))
     return span, lambda: otel_context.detach(token)
+
+
+def _started(
+    session: Session, chosen: trace.Tracer | None, name: str, parent: Parent, attributes: dict[str, Any]
+) -> OwnSpan:
+    span = spans.start(session, chosen, name, parent, attributes)
+    if span.sdk is None and (parent.span is None or parent.span.is_remote):
+        # So that a process that is killed leaves a readable run.
+        spans.record(session, span, is_root=True)
+    return span
 
 
 def end_root(session: Session, how: str) -> None:
@@ -87,7 +91,7 @@ def end_root(session: Session, how: str) -> None:
     if error is not None:
         span.attributes["exception.type"] = type(error).__name__
         span.attributes["exception.message"] = str(error)
-    span.end(session, error=error)
+    spans.end(session, span, error=error)
 
 
 def _end_at_exit() -> None:

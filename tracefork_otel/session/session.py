@@ -21,11 +21,12 @@ from ..store.records import Note, ProcessStarted, Record
 from .process import remote_parent, service_name, start_attributes, versions
 
 if TYPE_CHECKING:
-    from ..exchange import Outcome, Request
+    from ..exchange import Outcome
+    from ..play.loading import Unplayable
     from ..play.match import Explanation
-    from ..play.player import Answer
+    from ..play.player import Answer, Player
     from ..settings import Settings
-    from .spans import OwnSpan
+    from .own_span import OwnSpan
 
 LOOKUPS = 2
 """How often the run of a parent process is looked for: at the start, and before the first root, as the parent
@@ -37,20 +38,6 @@ class Sink(Protocol):
 
     def append(self, record: Record) -> None:
         """Write the record down; it is safe when this returns."""
-        ...
-
-
-class Answers(Protocol):
-    """Where answers come from in a replay or a fork: a `Player`, or a stand-in for one."""
-
-    @property
-    def watching(self) -> bool:
-        """Whether nothing may leave this machine now."""
-        ...
-
-    def answer(self, request: Request) -> Answer:
-        """Return the exchange that answers the request, leave to go live, or why nothing answers."""
-        ...
 
 
 class Draws(Protocol):
@@ -58,15 +45,12 @@ class Draws(Protocol):
 
     def flush(self, trace_id: str | None = None) -> None:
         """Write down what was drawn so far."""
-        ...
 
     def forked(self) -> None:
         """Begin anew in a forked child."""
-        ...
 
     def seen(self, answer: Answer | None) -> Answer | None:
         """Return the tape's answer; where it has none, with the draws that the difference follows from."""
-        ...
 
     def explained(self, explanation: Explanation) -> Explanation:
         """Return the explanation with the draws quoted that the difference follows from."""
@@ -78,11 +62,9 @@ class Draws(Protocol):
 
     def include(self, modules: Iterable[str]) -> None:
         """Count draws of these modules as the agent's own from now on."""
-        ...
 
     def stop(self) -> None:
         """Put every clock back."""
-        ...
 
 
 class Open(Protocol):
@@ -96,7 +78,6 @@ class Open(Protocol):
         self, outcome: Outcome, error: BaseException | None = None, *, ended_ns: int | None = None
     ) -> None:
         """Write down how it ended; only the first call counts."""
-        ...
 
 
 class Session:
@@ -122,7 +103,7 @@ class Session:
         """Whether the environment is ours: a `run`, a replay or a fork started this process."""
         self.capturing = False
         """Whether the HTTP clients are watched; an exporter alone only needs the store."""
-        self.player: Answers | None = None
+        self.player: Player | Unplayable | None = None
         self.draws: Draws | None = None
         """What the agent reads from clocks and randomness, if that is recorded or served."""
         self.sealer: Callable[[Path], None] | None = None

@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from os import urandom
 from time import time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from ..log import warn_once
 from ..store.records import SpanRecord
+from .own_span import OwnSpan
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from ..settings import Settings
+    from .session import Session
 
 SCOPE = "tracefork_otel"
 
 _own_parent: ContextVar[SpanContext | None] = ContextVar("tracefork_parent", default=None)
 """A span of ours that no provider knows; in OTel's own context it would go out as `traceparent`."""
-
-
-class SpanStore(Protocol):
-    """Where spans of ours are kept: the session."""
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of this process."""
-        ...
-
-    @property
-    def service(self) -> str:
-        """The service's name."""
-        ...
-
-    @property
-    def remote(self) -> tuple[int, int, int] | None:
-        """(trace id, span id, flags) of the span that this process's own root is a child of."""
-        ...
-
-    def join(self) -> None:
-        """Look for the run of the process that started this one."""
-        ...
-
-    def append(self, record: SpanRecord) -> bool:
-        """Write the record down."""
-        ...
-
-    def run_attributes(self) -> dict[str, object]:
-        """Return how this process was started."""
-        ...
 
 
 class Parent(NamedTuple):
@@ -65,91 +34,17 @@ class Parent(NamedTuple):
     span: SpanContext | None
 
 
-@dataclass(slots=True)
-class OwnSpan:
-    """A span of ours that is open; `sdk` is None where no provider records it."""
-
-    name: str
-    context: SpanContext
-    parent_id: int | None
-    sdk: Span | None
-    started_ns: int
-    attributes: dict[str, Any]
-    ended: bool = False
-
-    @property
-    def trace_id(self) -> str:
-        """32 hex digits."""
-        return f"{self.context.trace_id:032x}"
-
-    @property
-    def span_id(self) -> str:
-        """16 hex digits."""
-        return f"{self.context.span_id:016x}"
-
-    @property
-    def parent_span_id(self) -> str | None:
-        """16 hex digits, or None for a root."""
-        return None if self.parent_id is None else f"{self.parent_id:016x}"
-
-    def record(self, session: SpanStore, *, extras: Mapping[str, object] | None = None, **ended: Any) -> None:
-        """Write the span into the store as it stands."""
-        session.append(
-            SpanRecord(
-                trace_id=self.trace_id,
-                span_id=self.span_id,
-                parent_span_id=self.parent_span_id,
-                name=self.name,
-                kind="INTERNAL",
-                started_ns=self.started_ns,
-                service=session.service,
-                scope=SCOPE,
-                attributes={**self.attributes, **(extras or {})},
-                **ended,
-            )
-        )
-
-    def end(self, session: SpanStore, *, error: BaseException | None = None) -> None:
-        """End the span once, in the store and wherever the provider exports to."""
-        if self.ended:
-            return
-        self.ended = True
-        message = None if error is None else f"{type(error).__name__}: {error}"
-        if self.sdk is not None:
-            self.sdk.set_attributes(self.attributes)
-            if message is not None:
-                self.sdk.set_status(Status(StatusCode.ERROR, message))
-            self.sdk.end()
-            return
-        extras = session.run_attributes() if self.parent_id is None or self.is_process_root(session) else None
-        self.record(
-            session,
-            extras=extras,
-            ended_ns=time_ns(),
-            status="UNSET" if error is None else "ERROR",
-            status_message=message,
-        )
-
-    def is_process_root(self, session: SpanStore) -> bool:
-        """Return whether its parent is the command that started this process."""
-        return session.remote is not None and self.parent_id == session.remote[1]
-
-
 def start(
-    session: SpanStore,
-    tracer: trace.Tracer | None,
-    name: str,
-    parent: Parent,
-    attributes: dict[str, Any],
-    started_ns: int,
+    session: Session, tracer: trace.Tracer | None, name: str, parent: Parent, attributes: dict[str, Any]
 ) -> OwnSpan:
     """Open a span under the parent: the tracer's if that records, else one that only we know."""
+    started_ns = time_ns()
+    above = None if parent.span is None else parent.span.span_id
     if tracer is not None:
         span = tracer.start_span(
             name, context=parent.context, kind=SpanKind.INTERNAL, attributes=attributes, start_time=started_ns
         )
         if span.is_recording():
-            above = parent.span.span_id if parent.span is not None else None
             return OwnSpan(name, span.get_span_context(), above, span, started_ns, attributes)
         warn_once(
             "sampled",
@@ -162,12 +57,51 @@ def start(
     context = SpanContext(
         trace_id, int.from_bytes(urandom(8), "big") or 1, is_remote=False, trace_flags=flags
     )
-    return OwnSpan(
-        name, context, None if parent.span is None else parent.span.span_id, None, started_ns, attributes
+    return OwnSpan(name, context, above, None, started_ns, attributes)
+
+
+def record(session: Session, span: OwnSpan, *, is_root: bool, **ended: Any) -> None:
+    """Write the span into the store as it stands; a root's says how the process was started."""
+    session.append(
+        SpanRecord(
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            parent_span_id=span.parent_span_id,
+            name=span.name,
+            kind="INTERNAL",
+            started_ns=span.started_ns,
+            service=session.service,
+            scope=SCOPE,
+            attributes={**span.attributes, **(session.run_attributes() if is_root else {})},
+            **ended,
+        )
     )
 
 
-def current_parent(session: SpanStore) -> Parent | None:
+def end(session: Session, span: OwnSpan, *, error: BaseException | None = None) -> None:
+    """End the span once, in the store and wherever the provider exports to."""
+    if span.ended:
+        return
+    span.ended = True
+    message = None if error is None else f"{type(error).__name__}: {error}"
+    if span.sdk is not None:
+        span.sdk.set_attributes(span.attributes)
+        if message is not None:
+            span.sdk.set_status(Status(StatusCode.ERROR, message))
+        span.sdk.end()
+        return
+    remote = None if session.remote is None else session.remote[1]  # the command that started this process
+    record(
+        session,
+        span,
+        is_root=span.parent_id is None or span.parent_id == remote,
+        ended_ns=time_ns(),
+        status="UNSET" if error is None else "ERROR",
+        status_message=message,
+    )
+
+
+def current_parent(session: Session) -> Parent | None:
     """Return the current span as a parent; None for none, or only the command that started this process."""
     context = otel_context.get_current()
     span = trace.get_current_span(context).get_span_context()
@@ -185,7 +119,7 @@ def under(span: OwnSpan) -> Parent:
     return Parent(trace.set_span_in_context(carrier, otel_context.get_current()), span.context)
 
 
-def remote_parent(session: SpanStore) -> Parent:
+def remote_parent(session: Session) -> Parent:
     """Return the command that started this process as a parent, or none, in an otherwise empty context."""
     session.join()
     if session.remote is None:
