@@ -9,7 +9,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from ..exchange import Outcome, Request
 from ..recording.exchange import TOLD_BY_FIELDS, Ending, Ids, OpenExchange
-from ..session.events import body_event, link_record
+from ..session.events import body_event, link_record, service_of
 from ..settings import CONTENT_VARIABLE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class SeamExchange(OpenExchange):
         # A killed agent has all draws that reached a request on its way.
         session.flush_draws(span.trace_id)
         session.open[span.context.span_id] = self
-        service = session.service if span.sdk is None else _service(span.sdk) or session.service
+        service = session.service if span.sdk is None else service_of(span.sdk) or session.service
         self.begin(seq=self.seq, service=service, complete=complete)
 
     def finish(
@@ -113,9 +113,3 @@ class SeamExchange(OpenExchange):
         found |= self.span.attributes
         found |= self.attributes
         return {name: value for name, value in found.items() if name not in TOLD_BY_FIELDS}
-
-
-def _service(span: Any) -> str | None:
-    resource = getattr(span, "resource", None)
-    name = None if resource is None else resource.attributes.get("service.name")
-    return name if isinstance(name, str) and not name.startswith("unknown_service") else None

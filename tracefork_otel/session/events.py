@@ -1,4 +1,4 @@
-"""How bodies, links and errors are told on spans and in the store's records of them."""
+"""How bodies and links are told on spans and in the store's records of them, and what spans tell."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ def link_record(link: Any) -> dict[str, object]:
         "span_id": f"{link.context.span_id:016x}",
         "attributes": dict(link.attributes or {}),
     }
+
+
+def service_of(span: Any) -> str | None:
+    """Return the service that the span's provider names, None where it names none or cannot be asked."""
+    resource = getattr(span, "resource", None)
+    name = None if resource is None else resource.attributes.get("service.name")
+    return name if isinstance(name, str) and not name.startswith("unknown_service") else None
 
 
 def body_event(body: bytes, headers: Headers, limit: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from ..store.records import SpanRecord
 from . import current
-from .events import link_record
+from .events import link_record, service_of
 from .opening import open_session
 
 if TYPE_CHECKING:
@@ -115,8 +115,6 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
     root = parent is None or (session.remote is not None and parent.span_id == session.remote[1])
     if root and not told:
         attributes.update(session.run_attributes())
-    service = span.resource.attributes.get("service.name")
-    named = isinstance(service, str) and not service.startswith("unknown_service")
     scope = span.instrumentation_scope
     return SpanRecord(
         trace_id=f"{context.trace_id:032x}",
@@ -128,7 +126,7 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
         ended_ns=span.end_time,
         status=span.status.status_code.name,
         status_message=span.status.description,
-        service=str(service) if named else session.service,
+        service=service_of(span) or session.service,
         scope=scope.name if scope is not None else "",
         attributes=attributes,
         events=tuple(

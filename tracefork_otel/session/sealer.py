@@ -51,14 +51,19 @@ def _work() -> None:
             _idle.set()
             return
         try:
-            from ..store.sealing import seal
-
-            seal(session.settings.store, [path])
-        except Exception as error:
-            # The WAL stays, and whoever opens the store next tries again.
-            LOG.warning("tracefork could not seal %s: %s", path, error)
+            _seal(session, path)
         finally:
             _idle.set()
+
+
+def _seal(session: Session, path: Path) -> None:
+    try:
+        from ..store.sealing import seal
+
+        seal(session.settings.store, [path])
+    except Exception as error:
+        # The WAL stays, and whoever opens the store next tries again.
+        LOG.warning("tracefork could not seal %s: %s", path, error)
 
 
 def leave() -> None:
@@ -75,12 +80,7 @@ def seal_at_exit(session: Session) -> None:
         return
     path = sink.set_aside()
     if path is not None:
-        from ..store.sealing import seal
-
-        try:
-            seal(session.settings.store, [path])
-        except Exception as error:
-            LOG.warning("tracefork could not seal %s: %s", path, error)
+        _seal(session, path)
 
 
 def _after_fork_in_child() -> None:

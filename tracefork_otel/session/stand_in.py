@@ -19,33 +19,23 @@ class RootedTracer(trace.Tracer):
 
     def start_span(self, name: str, context: Any = None, *args: Any, **kwargs: Any) -> trace.Span:
         """Start a span in the trace of the process."""
-        session = current.session
-        if session is not None and not trace.get_current_span(context).get_span_context().is_valid:
-            context = root.context(session)
-        return self._real.start_span(name, context, *args, **kwargs)
+        return self._real.start_span(name, _rooted(context), *args, **kwargs)
 
     @_agnosticcontextmanager
     def start_as_current_span(
-        self,
-        name: str,
-        context: Any = None,
-        *args: Any,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-        end_on_exit: bool = True,
-        **kwargs: Any,
+        self, name: str, context: Any = None, *args: Any, **kwargs: Any
     ) -> Iterator[trace.Span]:
         """Start a span that is the current one inside the block."""
-        span = self.start_span(
-            name,
-            context,
-            *args,
-            record_exception=record_exception,
-            set_status_on_exception=set_status_on_exception,
-            **kwargs,
-        )
-        with trace.use_span(span, end_on_exit, record_exception, set_status_on_exception) as current:
-            yield current
+        with self._real.start_as_current_span(name, _rooted(context), *args, **kwargs) as span:
+            yield span
+
+
+def _rooted(context: Any) -> Any:
+    """Return the context, that of the process's root where it has no span."""
+    session = current.session
+    if session is None or trace.get_current_span(context).get_span_context().is_valid:
+        return context
+    return root.context(session)
 
 
 def instead(before: property) -> property:
