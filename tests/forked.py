@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -73,9 +74,9 @@ class Desk:
         self.server.requests.clear()
         return self.run()
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        """The store, opened anew."""
+        """The store."""
         return open_store(self.store_path)
 
     def run(self) -> Run:

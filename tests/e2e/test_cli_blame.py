@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from e2e.command import EXAMPLES, environment, tracefork
+from e2e.command import BARE, EXAMPLES, environment, here, tracefork
 from tracefork_backend.blaming import changes, journal
 from tracefork_backend.blaming.modes import MODES
 from tracefork_backend.blaming.plan import ModeName
@@ -32,7 +32,7 @@ RIGHT = {"tool_input": {"flight": "NH176", "date": "2026-11-03"}}
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose store holds a booking that failed, and a file that mends its step 2."""
     folder = tmp_path_factory.mktemp("recorded")
-    done = tracefork("run", "--", sys.executable, BOOKING, "--city", "Osaka", cwd=folder)
+    done = tracefork("run", "--", sys.executable, BOOKING, "--city", "Osaka", cwd=folder, **BARE)
     assert done.status == 0, done.err
     (folder / "repair.json").write_text(json.dumps({"2": RIGHT}))
     return folder
@@ -49,7 +49,7 @@ def test_a_killed_repair_is_resumed_shown_and_verified(folder: Path) -> None:
     """Kill -9 in the middle, resume, and the repaired step is certified; every number is recomputed."""
     asked = ("blame", "last", *GRADED, "--mode", "intervene", "--repair", "repair.json", "--jobs", "2")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tracefork_backend.cli", *asked], cwd=folder, env=environment()
+        [sys.executable, "-m", "tracefork_backend.cli", *asked], cwd=folder, env=environment(**BARE)
     )
     store = folder / ".tracefork"
     try:
@@ -65,16 +65,16 @@ def test_a_killed_repair_is_resumed_shown_and_verified(folder: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     before = journal.read(found[0])[1]
-    done = tracefork("blame", "resume", "last", cwd=folder, timeout=300)
+    done = here("blame", "resume", "last", cwd=folder, **BARE)
     assert done.status == 0, done.err
     assert "step 2" in done.out
     after = journal.read(found[0])[1]
     assert after[: len(before)] == before
     assert len({one.trial_id for one in after}) == len(after)
-    assert tracefork("blame", "verify", "last", cwd=folder).status == 0
-    shown = tracefork("blame", "show", "last", cwd=folder)
+    assert here("blame", "verify", "last", cwd=folder).status == 0
+    shown = here("blame", "show", "last", cwd=folder)
     assert "not_intervenable" in shown.out
-    row = tracefork("sql", "--json", "select step, verdict, is_root from blame", cwd=folder).rows
+    row = here("sql", "--json", "select step, verdict, is_root from blame", cwd=folder).rows
     assert row == [{"step": 2, "verdict": "certified", "is_root": True}]
 
 
@@ -120,9 +120,7 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         (("blame", "verify", "last", "--nope"), "No such option: --nope"),
         (("blame", "verify", "abcdef"), "no finished experiment begins with abcdef"),
     ):
-        done = tracefork(*arguments, cwd=folder)
-        assert done.status == 2, done.err
-        assert says in done.err
+        here(*arguments, cwd=folder).refused(says)
 
 
 def test_an_experiment_that_its_limit_ended_goes_on_with_a_higher_one(folder: Path) -> None:
@@ -149,17 +147,17 @@ def test_the_flag_knows_every_mode() -> None:
 
 def test_help_shows_the_verbs_of_blame(tmp_path: Path) -> None:
     """They are sub-commands, and the flags of the first are those that `blame RUN` takes."""
-    shown = tracefork("blame", "--help", cwd=tmp_path)
+    shown = here("blame", "--help", cwd=tmp_path)
     assert shown.status == 0
     assert all(f" {verb} " in shown.out for verb in ("run", "resume", "show", "verify"))
-    short, full = (tracefork("blame", *verb, "--help", cwd=tmp_path) for verb in (("last",), ("run",)))
+    short, full = (here("blame", *verb, "--help", cwd=tmp_path) for verb in (("last",), ("run",)))
     assert short.out == full.out
     assert "--coupling" in full.out
 
 
 def test_an_estimate_says_forks_money_and_chance(folder: Path) -> None:
     """Nothing is run, and the four lines say what would be."""
-    done = tracefork("blame", "last", *GRADED, "--ablate", "x", "--estimate", "--budget", "2", cwd=folder)
+    done = here("blame", "last", *GRADED, "--ablate", "x", "--estimate", "--budget", "2", cwd=folder)
     assert done.status == 0, done.err
     assert "chance of a verdict within $2.00" in done.out
 
@@ -186,7 +184,7 @@ def test_a_judge_grades_and_what_it_cost_is_shown_apart(tmp_path: Path) -> None:
     assert done.status == 0, done.err
     assert "step 2 is the root cause" in done.out
     assert "sensitivity 0.95, specificity 0.9 as given" in done.out
-    (row,) = tracefork(
+    (row,) = here(
         "sql", "--json", "select oracle_name, grading_usd, spent_usd from blame_experiments", cwd=tmp_path
     ).rows
     assert row["oracle_name"] == "judge claude-haiku-4-5"
@@ -198,16 +196,16 @@ def test_auto_finds_where_a_sampled_run_was_lost(tmp_path: Path) -> None:
     """A real agent that fails in seven of ten runs is lost at step 2, found by redraws alone."""
     agent = (sys.executable, BOOKING, "--city", "Osaka", "--sampled")
     for _ in range(20):
-        done = tracefork("run", "--", *agent, cwd=tmp_path)
+        done = tracefork("run", "--", *agent, cwd=tmp_path, **BARE)
         assert done.status == 0, done.err
         if "ERROR" in done.out:
             break
-    done = tracefork("blame", "last", *GRADED, "--jobs", "2", cwd=tmp_path, timeout=600)
+    done = tracefork("blame", "last", *GRADED, "--jobs", "2", cwd=tmp_path, timeout=600, **BARE)
     assert done.status == 0, done.err
-    top = tracefork("sql", "--json", "select mode, top_step from blame_experiments", cwd=tmp_path).rows
+    top = here("sql", "--json", "select mode, top_step from blame_experiments", cwd=tmp_path).rows
     assert top == [{"mode": "value", "top_step": 2}]
-    assert tracefork("blame", "verify", "last", cwd=tmp_path).status == 0
-    assert tracefork("blame", "show", "last", "--report", "page.html", cwd=tmp_path).status == 0
+    assert here("blame", "verify", "last", cwd=tmp_path).status == 0
+    assert here("blame", "show", "last", "--report", "page.html", cwd=tmp_path).status == 0
     page = (tmp_path / "page.html").read_text()
     assert "Step 2 lost this run." in page
     assert "Drawn again; fork" in page

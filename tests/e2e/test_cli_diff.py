@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.command import EXAMPLES, environment, tracefork
+from e2e.command import BARE, EXAMPLES, environment, here, tracefork
 
 BOOKING = EXAMPLES / "booking_agent.py"
 
@@ -19,15 +19,16 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that succeeded, one that failed, and a fork of the latter."""
     folder = tmp_path_factory.mktemp("compared")
     for city in ("Tokyo", "Osaka"):
-        assert tracefork("run", "--", sys.executable, BOOKING, "--city", city, cwd=folder).status == 0
+        done = tracefork("run", "--", sys.executable, BOOKING, "--city", city, cwd=folder, **BARE)
+        assert done.status == 0, done.err
     fixed = '{"flight": "NH176", "date": "2026-11-03"}'
-    assert tracefork("fork", "last@2", "--tool-input", fixed, cwd=folder).status == 0
+    assert here("fork", "last@2", "--tool-input", fixed, cwd=folder, **BARE).status == 0
     return folder
 
 
 def test_a_fork_is_compared_with_its_parent(recorded: Path) -> None:
     """One name is enough: equal prefix, the change by JSON path, what followed from it, both endings."""
-    done = tracefork("diff", "last", cwd=recorded)
+    done = here("diff", "last", cwd=recorded)
     assert done.status == 0, done.err
     for part in (
         "= 0 to 1  2 steps, the same",
@@ -44,7 +45,7 @@ def test_a_fork_is_compared_with_its_parent(recorded: Path) -> None:
 
 def test_two_recordings_for_machines(recorded: Path) -> None:
     """`--json` holds every step with its changes, the first difference and its chain."""
-    (found,) = tracefork("diff", "last~2", "last~1", "--json", cwd=recorded).rows
+    (found,) = here("diff", "last~2", "last~1", "--json", cwd=recorded).rows
     assert (found["first"], found["chain"], found["differs"]) == (0, [1, 2, 3, 4], True)
     assert [step["kind"] for step in found["steps"]] == ["changed"] * 5
     assert {"where", "path", "a", "b"} <= found["steps"][0]["changes"][0].keys()
@@ -53,17 +54,17 @@ def test_two_recordings_for_machines(recorded: Path) -> None:
 
 def test_the_exit_code_is_gits(recorded: Path) -> None:
     """Differences are no failure, unless `--exit-code` asks for a status."""
-    assert tracefork("diff", "last~1", "last", cwd=recorded).status == 0
-    assert tracefork("diff", "last~1", "last", "--exit-code", cwd=recorded).status == 1
-    same = tracefork("diff", "last", "last", "--exit-code", cwd=recorded)
+    assert here("diff", "last~1", "last", cwd=recorded).status == 0
+    assert here("diff", "last~1", "last", "--exit-code", cwd=recorded).status == 1
+    same = here("diff", "last", "last", "--exit-code", cwd=recorded)
     assert (same.status, "nothing differs" in same.out) == (0, True)
 
 
 def test_a_tape_is_a_side(recorded: Path, tmp_path: Path) -> None:
     """A tape file is compared with a run of the store."""
     tape = tmp_path / "tape.jsonl"
-    assert tracefork("tape", "export", "last~1", "--output", tape, cwd=recorded).status == 0
-    done = tracefork("diff", tape, "last~1", cwd=recorded)
+    assert here("tape", "export", "last~1", "--output", tape, cwd=recorded).status == 0
+    done = here("diff", tape, "last~1", cwd=recorded)
     assert "5 same: nothing differs" in done.out, done.err
 
 
@@ -73,10 +74,8 @@ def test_a_tape_is_a_side(recorded: Path, tmp_path: Path) -> None:
 )
 def test_bad_input(recorded: Path, arguments: tuple[str, ...], part: str) -> None:
     """A name that leads nowhere, or a run without a parent, is one line of error."""
-    done = tracefork("diff", *arguments, cwd=recorded)
-    assert done.status == 2
-    assert part in done.err
-    assert len(done.err.strip().splitlines()) == 1
+    done = here("diff", *arguments, cwd=recorded)
+    done.refused(part)
 
 
 AGENT = """
@@ -117,7 +116,7 @@ def test_git_bisect_finds_the_commit_that_broke_a_run(tmp_path: Path) -> None:
         done = tracefork("run", "--", sys.executable, "agent.py", cwd=folder)
         assert (done.status, done.out) == (0, "200\n"), done.err
     tape = tmp_path / "kept.jsonl"
-    assert tracefork("tape", "export", "last", "--output", tape, cwd=folder).status == 0
+    assert here("tape", "export", "last", "--output", tape, cwd=folder).status == 0
     # All versions of the prompt have one length: nothing but their content tells them apart.
     versions = [
         'SYSTEM = "Be kind to travellers."\n',
@@ -180,13 +179,13 @@ def test_bisect_statuses(tmp_path: Path, change: str, status: int) -> None:
         assert tracefork("run", "--", sys.executable, "agent.py", cwd=tmp_path).status == 0
     before = change if change.startswith("import") else ""
     agent.write_text(f"{before}\n{says}say('hello')\n{'' if before else change}\n")
-    done = tracefork("verify", "--bisect", "last", cwd=tmp_path)
+    done = here("verify", "--bisect", "last", cwd=tmp_path)
     assert done.status == status, done.out + done.err
     assert not list(tmp_path.glob("__pycache__"))
 
 
 def test_bisect_asks_about_one_tape_and_skips_what_is_not_there(recorded: Path) -> None:
     """Two names are bad usage; a tape that this commit does not have cannot be told about."""
-    assert tracefork("verify", "--bisect", "last", "last~1", cwd=recorded).status == 2
-    missing = tracefork("verify", "--bisect", "tests/tapes/booking.jsonl", cwd=recorded)
+    assert here("verify", "--bisect", "last", "last~1", cwd=recorded).status == 2
+    missing = here("verify", "--bisect", "tests/tapes/booking.jsonl", cwd=recorded)
     assert (missing.status, "cannot tell" in missing.out) == (125, True)

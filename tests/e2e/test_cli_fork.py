@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e.command import EXAMPLES, Typed, environment, tracefork
-from tracefork_backend.cli import main
+from e2e.command import BARE, EXAMPLES, environment, here, tracefork
 
 # Each command starts agents of its own: .ci/run has them, `make test` has not.
 pytestmark = pytest.mark.slow
@@ -29,7 +28,7 @@ RIGHT = '{"flight": "NH176", "date": "2026-11-03"}'
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose store holds a booking that failed."""
     folder = tmp_path_factory.mktemp("recorded")
-    done = tracefork("run", "--", sys.executable, BOOKING, "--city", "Osaka", cwd=folder)
+    done = tracefork("run", "--", sys.executable, BOOKING, "--city", "Osaka", cwd=folder, **BARE)
     assert done.status == 0, done.err
     return folder
 
@@ -40,30 +39,11 @@ def folder(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "copy"))
 
 
-def typed_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str) -> Typed:
-    """The same command in this process, for what is refused before anything starts."""
-    monkeypatch.setattr(sys, "argv", ["tracefork-otel", *arguments])
-    with pytest.raises(SystemExit) as left:
-        main()
-    shown = capfd.readouterr()
-    assert isinstance(left.value.code, int)
-    return Typed(left.value.code, shown.out, shown.err)
-
-
-def refused(done: Typed, *parts: str) -> None:
-    """The command was bad usage: one line of error that says these things, and nothing was run."""
-    assert done.status == 2, done.out + done.err
-    assert done.err.startswith("error: "), done.err
-    assert len(done.err.strip().splitlines()) == 1, done.err
-    for part in parts:
-        assert part in done.err, done.err
-
-
 def test_one_changed_tool_input_saves_the_booking(folder: Path) -> None:
     """The fork says what was served, edited and live, what it cost and how it ended, and where to look."""
-    done = tracefork(
+    done = here(
         "fork", "last@2", "--tool-input", RIGHT, "--success-re", "BOOKED", cwd=folder,
-        TRACEFORK_JAEGER_UI="http://127.0.0.1:16686",
+        TRACEFORK_JAEGER_UI="http://127.0.0.1:16686", **BARE,
     )  # fmt: skip
     assert (done.status, done.err) == (0, ""), done.err
     first, output, hint, jaeger = done.out.splitlines()
@@ -74,13 +54,13 @@ def test_one_changed_tool_input_saves_the_booking(folder: Path) -> None:
     assert output.startswith("output  BOOKED flight NH176 to Osaka")
     assert hint == f"compare: tracefork-otel diff {found[2]} {found[1]}"
     assert jaeger.startswith(f"jaeger: http://127.0.0.1:16686/trace/{found[1]}")
-    (row,) = tracefork("sql", "select * from forks", "--json", cwd=folder).rows
+    (row,) = here("sql", "select * from forks", "--json", cwd=folder).rows
     assert (row["run_id"][:8], row["step"], row["outcome"], row["calls_live"]) == (found[1], 2, True, 2)
 
 
 def test_json_of_a_fork(folder: Path) -> None:
     """`--json` gives every field of the fork to machines."""
-    (row,) = tracefork("fork", "last@2", "--noop", "--tail", "offline", "--json", cwd=folder).rows
+    (row,) = here("fork", "last@2", "--noop", "--tail", "offline", "--json", cwd=folder, **BARE).rows
     assert (row["kind"], row["tail"], row["calls_replayed"], row["calls_live"]) == ("noop", "offline", 3, 0)
     assert (row["calls_memo"], row["problem"], row["cost_usd"]) == (2, None, 0.0)
     assert row["stdout"].startswith("ERROR: the booking failed")
@@ -90,9 +70,9 @@ def test_a_drift_before_the_step_is_a_finding(folder: Path) -> None:
     """An agent whose prompt changed leaves its tape: the drift is told, status 1."""
     agent = folder / "agent.py"
     agent.write_text(BOOKING.read_text())
-    assert tracefork("run", "--", sys.executable, "agent.py", cwd=folder).status == 0
+    assert tracefork("run", "--", sys.executable, "agent.py", cwd=folder, **BARE).status == 0
     agent.write_text(BOOKING.read_text().replace("You are a travel agent.", "You are a careful agent."))
-    done = tracefork("fork", "last@2", "--text", "x", cwd=folder)
+    done = here("fork", "last@2", "--text", "x", cwd=folder, **BARE)
     assert done.status == 1, done.out + done.err
     assert "outcome: drift" in done.out
     for part in ("error: the agent left its tape before step 2", "system", "careful"):
@@ -103,12 +83,12 @@ def test_a_failing_agent_is_no_success(folder: Path) -> None:
     """An agent that ends before the step: said, status 3; a tail that may not go live: said too."""
     agent = folder / "agent.py"
     agent.write_text(BOOKING.read_text())
-    assert tracefork("run", "--", sys.executable, "agent.py", cwd=folder).status == 0
-    offline = tracefork("fork", "last@1", "--tool-input", RIGHT, "--tail", "offline", cwd=folder)
+    assert tracefork("run", "--", sys.executable, "agent.py", cwd=folder, **BARE).status == 0
+    offline = here("fork", "last@1", "--tool-input", RIGHT, "--tail", "offline", cwd=folder, **BARE)
     assert (offline.status, "outcome: offline" in offline.out) == (3, True), offline.err
     assert "error: after the change the agent made a call that its parent had not made" in offline.err
     agent.write_text("print('nothing to do')\n")
-    done = tracefork("fork", "last~1@1", "--text", "x", cwd=folder)
+    done = here("fork", "last~1@1", "--text", "x", cwd=folder, **BARE)
     assert (done.status, "outcome: not reached" in done.out) == (3, True), done.out + done.err
     assert "ended before step 1, after 0 calls, with status 0: nothing was changed" in done.err
 
@@ -117,7 +97,7 @@ def test_a_matrix_of_runs_and_variants(folder: Path) -> None:
     """A step that is there and one that is not, by two answers: a table with rates, and the same in SQL."""
     refs = ("last@2", "last@9")
     flags = ("--text", "BOOKED, I say", "--text", "ERROR: sorry", "--success-re", "BOOKED")
-    done = tracefork("fork", *refs, *flags, "--times", "2", "--jobs", "2", cwd=folder)
+    done = here("fork", *refs, *flags, "--times", "2", "--jobs", "2", cwd=folder, **BARE)
     assert done.status == 0, done.err
     lines = [line for line in done.out.splitlines() if "@" in line]
     assert len(lines) == 4
@@ -125,28 +105,26 @@ def test_a_matrix_of_runs_and_variants(folder: Path) -> None:
     assert re.search(r"@2 +text ERROR: sorry +2/2 +0 +2 +0 +0% +0% to 66%", lines[1]), lines[1]
     assert all("has no step 9" in line for line in lines[2:])
     assert "4 of 4 forks · $0 · 2 passed, 2 failed, 0 undefined" in done.out.replace("$0.0000", "$0")
-    rows = tracefork(
-        "sql", "select r.outcome from forks join runs r using (run_id)", "--json", cwd=folder
-    ).rows
+    rows = here("sql", "select r.outcome from forks join runs r using (run_id)", "--json", cwd=folder).rows
     assert sorted(row["outcome"] for row in rows) == [False, False, True, True]
 
 
 def test_the_estimate_starts_nothing(folder: Path) -> None:
     """`--estimate` counts calls and dollars per cell; two values of one flag make variants, two flags one."""
     flags = ("--model", "claude-haiku-4-5", "--model", "claude-opus-4-1", "--set", "temperature=0")
-    done = tracefork("fork", "last@1", *flags, "--times", "3", "--estimate", cwd=folder)
+    done = here("fork", "last@1", *flags, "--times", "3", "--estimate", cwd=folder, **BARE)
     assert done.status == 0, done.err
     assert "request temperature=0 model=claude-haiku-4-5" in done.out
     assert "estimate: 6 forks, 24 live calls, $0.0" in done.out
-    (found,) = tracefork("fork", "last@1", *flags, "--estimate", "--json", cwd=folder).rows
+    (found,) = here("fork", "last@1", *flags, "--estimate", "--json", cwd=folder, **BARE).rows
     assert [cell["estimated_calls"] for cell in found["cells"]] == [4, 4]
-    assert tracefork("sql", "select * from forks", "--json", cwd=folder).rows == []
+    assert here("sql", "select * from forks", "--json", cwd=folder).rows == []
 
 
 def test_a_budget_that_has_no_room_is_bad_usage(folder: Path) -> None:
     """Not one fork fits: an error, and nothing is spent."""
-    refused(tracefork("fork", "last@1", "--resample", "--budget", "0.001", cwd=folder), "budget", "$0.0010")
-    assert tracefork("sql", "select * from forks", "--json", cwd=folder).rows == []
+    here("fork", "last@1", "--resample", "--budget", "0.001", cwd=folder, **BARE).refused("budget", "$0.0010")
+    assert here("sql", "select * from forks", "--json", cwd=folder).rows == []
 
 
 @pytest.mark.parametrize(
@@ -177,21 +155,14 @@ def test_a_budget_that_has_no_room_is_bad_usage(folder: Path) -> None:
         (("last@1", "--noop", "--oracle", "nosuch_checks:fn"), ["nosuch_checks"]),
     ],
 )
-def test_bad_input(
-    recorded: Path,
-    arguments: tuple[str, ...],
-    parts: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_bad_input(recorded: Path, arguments: tuple[str, ...], parts: list[str]) -> None:
     """Every wrong reference, flag and value is one line of error, before anything runs."""
-    monkeypatch.chdir(recorded)
-    refused(typed_here(monkeypatch, capfd, "fork", *arguments), *parts)
+    here("fork", *arguments, cwd=recorded).refused(*parts)
 
 
 def test_an_agent_that_is_none(recorded: Path) -> None:
     """A function that cannot be imported is a failure of the agent's, status 3."""
-    done = tracefork("fork", "last@1", "--noop", "--agent", "nosuch.module:fn", cwd=recorded)
+    done = here("fork", "last@1", "--noop", "--agent", "nosuch.module:fn", cwd=recorded, **BARE)
     assert done.status == 3
     assert "error: the agent nosuch.module:fn cannot be imported" in done.err
     assert "outcome: not started" in done.out
@@ -203,17 +174,17 @@ def test_an_oracle_of_the_users_own(folder: Path) -> None:
         "def graded(run):\n    return 'BOOKED' in run.text\n\ndef broken(run):\n    raise KeyError('x')\n"
     )
     flags = ("--text", "BOOKED", "--tail", "offline")
-    done = tracefork("fork", "last@1", *flags, "--oracle", "my_checks:graded", cwd=folder)
+    done = here("fork", "last@1", *flags, "--oracle", "my_checks:graded", cwd=folder, **BARE)
     assert "outcome: success" in done.out, done.err
-    refused(
-        tracefork("fork", "last@1", *flags, "--oracle", "my_checks:broken", cwd=folder), "my_checks:broken"
+    here("fork", "last@1", *flags, "--oracle", "my_checks:broken", cwd=folder, **BARE).refused(
+        "my_checks:broken"
     )
 
 
 def test_a_tape_file_is_forked(folder: Path) -> None:
     """A tape file with a step names a run too."""
-    assert tracefork("tape", "export", "last", "--output", "osaka.jsonl", cwd=folder).status == 0
-    done = tracefork("fork", "osaka.jsonl@2", "--tool-input", RIGHT, "--success-re", "BOOKED", cwd=folder)
+    assert here("tape", "export", "last", "--output", "osaka.jsonl", cwd=folder).status == 0
+    done = here("fork", "osaka.jsonl@2", "--tool-input", RIGHT, "--success-re", "BOOKED", cwd=folder, **BARE)
     assert "outcome: success" in done.out, done.err
 
 
@@ -226,7 +197,7 @@ def test_a_live_table_on_a_terminal(folder: Path) -> None:
             "--text", "BOOKED", "--text", "ERROR", "--tail", "offline", "--success-re", "BOOKED", "--json",
         ],
         cwd=folder,
-        env=environment(TERM="xterm-256color"),
+        env=environment(TERM="xterm-256color", **BARE),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=theirs,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.command import environment, tracefork
+from e2e.command import environment, here, tracefork
 
 # Each test records and replays several processes: .ci/run has them, `make test` has not.
 pytestmark = pytest.mark.slow
@@ -108,7 +108,7 @@ def test_replay_is_exact_in_real_time(folder: Path) -> None:
     assert "PASS    bit-exact" in done.out
     drawn = next(line for line in done.out.splitlines() if line.startswith("draws "))
     assert drawn.endswith(" served"), drawn
-    rows = tracefork(
+    rows = here(
         "sql",
         "SELECT r.kind, epoch_us(r.started_at) AS started, "
         "min(TRY_CAST(d.value AS DOUBLE)) FILTER (d.source = 'time') AS time, "
@@ -128,7 +128,7 @@ def test_replay_is_exact_in_real_time(folder: Path) -> None:
 def test_tape_file_replays_and_is_checked(folder: Path, tmp_path: Path) -> None:
     """A tape file brings its draws along, and one changed draw is found when it is read."""
     tape = tmp_path / "run.jsonl"
-    assert tracefork("tape", "export", "last", "-o", tape, cwd=folder).status == 0
+    assert here("tape", "export", "last", "-o", tape, cwd=folder).status == 0
     assert tracefork("verify", tape, cwd=folder).status == 0
     data = tape.read_bytes()
     tape.write_bytes(data.replace(b'"time_ns","agent:prompts"', b'"time_ns","agent:promptz"'))
@@ -149,7 +149,7 @@ def test_fork_is_real_after_its_step(folder: Path) -> None:
     """Before the forked step the recorded values are served; after it the clock is the true one."""
     done = tracefork("fork", "last@0", "--text", "changed", "--tail", "live", cwd=folder)
     assert done.status == 0, done.out + done.err
-    rows = tracefork(
+    rows = here(
         "sql",
         "SELECT r.kind, list(TRY_CAST(d.value AS BIGINT) ORDER BY position) AS drawn FROM draws d "
         "JOIN runs r USING (run_id) WHERE source = 'time_ns' AND r.kind IN ('record', 'fork') "
@@ -165,7 +165,7 @@ def test_fork_is_real_after_its_step(folder: Path) -> None:
 def test_what_does_not_fit_is_said(folder: Path, tmp_path: Path) -> None:
     """A draw put in before others of its function shifts them: the drift comes with the place of the draw."""
     tape = tmp_path / "run.jsonl"
-    assert tracefork("tape", "export", "last", "-o", tape, cwd=folder).status == 0
+    assert here("tape", "export", "last", "-o", tape, cwd=folder).status == 0
     changed = AGENT.replace("    for step in range(2):\n", "    early()\n    for step in range(2):\n")
     (tmp_path / "agent.py").write_text(changed)
     done = tracefork("replay", tape, cwd=tmp_path)
@@ -372,7 +372,7 @@ def test_what_a_pool_of_processes_draws_is_named(tmp_path: Path) -> None:
     recorded = tracefork("run", "--draws", "--", sys.executable, "agent.py", cwd=tmp_path)
     assert recorded.status == 0, recorded.err
     assert "draws: partial (time.time in agent:<module> drawn in a pool of processes" in recorded.err
-    shown = tracefork("show", "last", cwd=tmp_path).out
+    shown = here("show", "last", cwd=tmp_path).out
     assert "draws  3 recorded, partial (" in shown
     assert "uuid4 in agent:work" in shown
     done = tracefork("replay", "last", cwd=tmp_path)
@@ -410,7 +410,7 @@ def test_an_interpreter_that_was_not_tried_keeps_its_types(tmp_path: Path) -> No
     recorded = tracefork("run", "--", sys.executable, "agent.py", cwd=tmp_path)
     assert recorded.status == 0, recorded.err
     assert f"draws: {said}" in recorded.err
-    assert f"draws  2 recorded, {said}" in tracefork("show", "last", cwd=tmp_path).out
+    assert f"draws  2 recorded, {said}" in here("show", "last", cwd=tmp_path).out
     done = tracefork("replay", "last", cwd=tmp_path)
     assert done.status == 1
     assert f"note    the recording is incomplete: draws: {said}" in done.out

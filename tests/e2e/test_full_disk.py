@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.command import environment, tracefork
+from e2e.command import environment, here
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
 
@@ -62,11 +62,11 @@ def check_loss_is_shown(store: Path, done: subprocess.CompletedProcess[str], fol
     # Said once for each kind of record, not once for each record.
     assert 0 < done.stderr.count("tracefork could not record") <= 4, done.stderr
     assert "The application goes on" in done.stderr
-    listed = tracefork("ls", "--store", store, cwd=folder)
+    listed = here("ls", "--store", store, cwd=folder)
     assert listed.status == 0, listed.err
     assert "fill" in listed.out
     assert "records could not be written" in listed.err
-    doctor = tracefork("doctor", "--store", store, cwd=folder)
+    doctor = here("doctor", "--store", store, cwd=folder)
     assert doctor.status == 1
     assert "lost: " in doctor.out
     with open_store(store) as opened:
@@ -118,4 +118,4 @@ def test_an_agent_whose_disk_was_full_before(small_disk: Path, tmp_path: Path) -
     assert done.returncode == 0
     assert done.stdout.split()[-1] == "done"
     assert "tracefork could not record" in done.stderr
-    assert tracefork("ls", "--store", small_disk / "store", cwd=tmp_path).status == 0
+    assert here("ls", "--store", small_disk / "store", cwd=tmp_path).status == 0

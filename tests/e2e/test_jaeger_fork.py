@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from e2e.command import EXAMPLES, tracefork
+from e2e.command import EXAMPLES, here, tracefork
 from jaeger import Jaeger, JaegerTrace
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,7 @@ def forked(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory) -> Forked:
     )
     assert done.status == 0, done.err
     query = f"select run_id, span_id from exchanges where step = {STEP} and not replayed"
-    (step,) = tracefork("sql", query, "--json", cwd=folder).rows
+    (step,) = here("sql", query, "--json", cwd=folder).rows
     before = jaeger.trace(
         step["run_id"],
         lambda trace: trace.named("book_flight") and len(trace.named("chat claude-sonnet-5")) == 5,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.command import tracefork
+from e2e.command import here, tracefork
 from tracefork_backend.simulate import ModelServer
 
 # Each test imports the SDK in several processes: .ci/run has them, `make test` has not.
@@ -50,19 +50,19 @@ def record(folder: Path, setup: str, check: str) -> list[dict[str, str]]:
         done = tracefork("run", "--provider", "--", sys.executable, "agent.py", server.url, cwd=folder)
     assert done.status == 0, done.out + done.err
     assert "Overriding" not in done.err
-    return tracefork("sql", "select * from spans order by started_at", "--json", cwd=folder).rows
+    return here("sql", "select * from spans order by started_at", "--json", cwd=folder).rows
 
 
 def test_native_spans_are_parents_of_exchanges(tmp_path: Path) -> None:
     """From the first call on, the SDK's own spans are stored, above their exchanges and in one run."""
     spans = {span["span_id"]: span for span in record(tmp_path, "", "")}
-    exchanges = tracefork("sql", "from exchanges order by step", "--json", cwd=tmp_path).rows
+    exchanges = here("sql", "from exchanges order by step", "--json", cwd=tmp_path).rows
     assert len(exchanges) == 2
     for exchange in exchanges:
         native = spans[exchange["parent_span_id"]]
         assert native["scope"] not in ("tracefork_otel", ""), native
         assert native["trace_id"] == exchange["run_id"]
-    (run,) = tracefork("ls", "--json", cwd=tmp_path).rows
+    (run,) = here("ls", "--json", cwd=tmp_path).rows
     assert run["steps"] == 2
     assert [span["trace_id"] for span in spans.values() if span["name"] == "library call"] == [
         run["run_id"]

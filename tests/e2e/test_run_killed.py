@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from e2e.command import environment, tracefork
+from e2e.command import environment, here, tracefork
 from tracefork_backend.simulate import ModelServer
 
 AGENT = """
@@ -48,13 +48,13 @@ def test_a_command_is_known_when_run_was_killed(tmp_path: Path) -> None:
                 time.sleep(0.02)
             # The agent holds the other end until it is gone, hooks at exit and all.
             running.stdout.read()
-    (run,) = tracefork("ls", "--json", cwd=tmp_path).rows
+    (run,) = here("ls", "--json", cwd=tmp_path).rows
     assert (run["steps"], run["status"]) == (2, "killed")
     assert run["name"].startswith("agent.py ")
-    (shown,) = tracefork("sql", "select command from runs", "--json", cwd=tmp_path).rows
+    (shown,) = here("sql", "select command from runs", "--json", cwd=tmp_path).rows
     assert shown["command"] is not None
     assert "agent.py" in shown["command"]
-    done = tracefork("replay", "last", cwd=tmp_path)
+    done = here("replay", "last", cwd=tmp_path)
     assert done.status == 0, done.out + done.err
     assert (tmp_path / "ended-replay").exists()
 
@@ -65,5 +65,5 @@ def test_a_command_without_exchanges_is_no_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     assert tracefork("run", "--", "true", cwd=tmp_path).status == 3
     assert list((tmp_path / ".tracefork").glob("*/*")) == []
-    assert tracefork("ls", "--all", "--json", cwd=tmp_path).rows == []
-    assert tracefork("sql", "select * from spans", "--json", cwd=tmp_path).rows == []
+    assert here("ls", "--all", "--json", cwd=tmp_path).rows == []
+    assert here("sql", "select * from spans", "--json", cwd=tmp_path).rows == []

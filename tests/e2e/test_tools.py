@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.command import EXAMPLES, tracefork
+from e2e.command import BARE, EXAMPLES, here, tracefork
 
 # Each command starts agents of its own: .ci/run has them, `make test` has not.
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ SOLD_OUT = 'check_seats={"flight": "JL60", "seats": 0}'
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose store holds a booking that failed."""
     made = tmp_path_factory.mktemp("tools")
-    done = tracefork("run", "--", sys.executable, AGENT, "--city", "Osaka", cwd=made)
+    done = tracefork("run", "--", sys.executable, AGENT, "--city", "Osaka", cwd=made, **BARE)
     assert done.status == 0, done.err
     assert done.err.count("checking") == 2
     return made
@@ -27,30 +27,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_replay_and_its_tape_run_no_tool(folder: Path) -> None:
     """Bit-exact with every result served, from the store, from a tape file, and from its import elsewhere."""
-    done = tracefork("replay", "last", cwd=folder)
+    done = here("replay", "last", cwd=folder, **BARE)
     assert (done.status, "tools   4 of 4 served from the tape" in done.out) == (0, True), done.out
     assert "PASS    bit-exact" in done.out
-    assert tracefork("tape", "export", "last", "-o", "run.jsonl", cwd=folder).status == 0
-    checked = tracefork("verify", "run.jsonl", "--tools", "refuse", cwd=folder)
+    assert here("tape", "export", "last", "-o", "run.jsonl", cwd=folder).status == 0
+    checked = here("verify", "run.jsonl", "--tools", "refuse", cwd=folder, **BARE)
     assert checked.status == 0, checked.out
-    assert tracefork("tape", "import", "run.jsonl", "--store", "other", cwd=folder).status == 0
-    again = tracefork("replay", "last", "--store", "other", cwd=folder)
+    assert here("tape", "import", "run.jsonl", "--store", "other", cwd=folder).status == 0
+    again = here("replay", "last", "--store", "other", cwd=folder, **BARE)
     assert (again.status, "4 of 4 served" in again.out) == (0, True), again.out
-    (row, *_) = tracefork("replay", "last", "--tools", "live", "--json", cwd=folder).rows
+    (row, *_) = here("replay", "last", "--tools", "live", "--json", cwd=folder, **BARE).rows
     assert row["tools"].startswith("0 of 4 served from the tape; ran for real: book, check_seats (2 times)")
 
 
 def test_another_result_saves_the_booking(folder: Path) -> None:
     """The fork goes on from it, says what ran for real, and stands in the views with its change."""
-    done = tracefork("fork", "last@2", "--tool-result", SOLD_OUT, "--success-re", "BOOKED", cwd=folder)
+    done = here("fork", "last@2", "--tool-result", SOLD_OUT, "--success-re", "BOOKED", cwd=folder, **BARE)
     assert (done.status, done.err) == (0, ""), done.err
     assert "3 served, 1 edited, 3 live" in done.out
     assert "tools   2 of 5 served from the tape; replaced: check_seats; ran for real" in done.out
-    (row,) = tracefork("sql", "select * from forks", "--json", cwd=folder).rows
+    (row,) = here("sql", "select * from forks", "--json", cwd=folder).rows
     assert (row["step"], row["intervention"], row["outcome"]) == (2, "tool_result check_seats", True)
-    several = tracefork(
+    several = here(
         "fork", "last~1@2", "--tool-result", SOLD_OUT, "--tool-result", "check_seats=timeout", "--estimate",
-        cwd=folder,
+        cwd=folder, **BARE,
     )  # fmt: skip
     assert "estimate: 2 forks, 4 live calls" in several.out, several.out
 
@@ -70,9 +70,7 @@ def test_another_result_saves_the_booking(folder: Path) -> None:
 )
 def test_wrong_input(folder: Path, arguments: tuple[str, ...], said: str) -> None:
     """Bad usage: one line that says what is wrong, status 2, and nothing runs."""
-    (row,) = tracefork("sql", "select run_id from runs where kind = 'record'", "--json", cwd=folder).rows
-    done = tracefork(*(one.replace("{}", row["run_id"][:8]) for one in arguments), cwd=folder)
-    assert (done.status, done.out) == (2, ""), done.out
-    assert done.err.startswith("error: ")
-    assert len(done.err.strip().splitlines()) == 1
-    assert said in done.err, done.err
+    (row,) = here("sql", "select run_id from runs where kind = 'record'", "--json", cwd=folder).rows
+    done = here(*(one.replace("{}", row["run_id"][:8]) for one in arguments), cwd=folder)
+    done.refused(said)
+    assert done.out == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from e2e.command import EXAMPLES, environment, tracefork
+from e2e.command import BARE, EXAMPLES, environment, here
 
 ONE_LINE = "from tracefork_otel import TraceforkInstrumentor; TraceforkInstrumentor().instrument()\n"
 BOOKING = str(EXAMPLES / "booking_agent.py")
@@ -21,7 +21,7 @@ def run(*command: str | Path, cwd: Path, **extra: str) -> str:
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=environment(**extra),
+        env=environment(**BARE, **extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -44,7 +44,7 @@ def test_one_line_then_plain_duckdb(tmp_path: Path) -> None:
         )
         assert plain.execute("select steps, status from runs").fetchall() == [(5, "ok")]
     assert not list((tmp_path / ".tracefork" / "wal").glob("*.wal"))
-    done = tracefork("replay", "last", cwd=tmp_path)
+    done = here("replay", "last", cwd=tmp_path, **BARE)
     assert done.status == 0, done.out + done.err
 
 
@@ -58,7 +58,7 @@ def test_no_line_under_opentelemetry_instrument(tmp_path: Path) -> None:
     }
     run(BIN / "opentelemetry-instrument", sys.executable, "agent.py", cwd=tmp_path, **exporters)
     # The SDK's own spans are recorded here, and no span is around them: each call is a trace of its own.
-    found = tracefork("ls", "--json", cwd=tmp_path).rows
+    found = here("ls", "--json", cwd=tmp_path).rows
     assert sum(run["steps"] for run in found) == 5
     assert all(run["complete"] for run in found)
 
@@ -73,8 +73,8 @@ def test_the_exporter_by_name(tmp_path: Path, exporter: str) -> None:
         cwd=tmp_path, OTEL_TRACES_EXPORTER=exporter, **others,
     )  # fmt: skip
     assert ("chat claude-sonnet-5" in printed) == ("console" in exporter)
-    assert sum(run["steps"] for run in tracefork("ls", "--json", cwd=tmp_path).rows) == 5
-    spans = tracefork(
+    assert sum(run["steps"] for run in here("ls", "--json", cwd=tmp_path).rows) == 5
+    spans = here(
         "sql", "select count(*) as n, count(distinct span_id) as ids from spans", "--json", cwd=tmp_path
     )
     (counted,) = spans.rows

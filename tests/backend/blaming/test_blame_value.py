@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tracefork_backend.blaming.bisection import Grid, locate
 from tracefork_backend.blaming.drive import run
@@ -142,7 +142,6 @@ def test_a_run_of_one_step_is_redrawn_whole() -> None:
     assert found.certified == (0,)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 40),
     st.dictionaries(st.integers(-1, 38), st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=10),

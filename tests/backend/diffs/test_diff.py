@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tracefork_backend as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stored import ANTHROPIC, Recorder, trace
 from tracefork_backend.diffs import align as aligning
@@ -354,7 +354,6 @@ def run_of(words: str, start: int = 0) -> tuple[Step, ...]:
     return read(exchange(start + n, f"{word} {word * 3}") for n, word in enumerate(words))
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text("abcd", max_size=9), st.text("abcd", max_size=9))
 def test_an_alignment_holds_each_step_once(a: str, b: str) -> None:
     """Whatever two runs are, every step of both is in exactly one pair, and `b` stays in order."""
@@ -363,7 +362,6 @@ def test_an_alignment_holds_each_step_once(a: str, b: str) -> None:
     assert [j for _, j in pairs if j is not None] == list(range(len(b)))
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text("abcdef", min_size=1, max_size=8), st.data())
 def test_steps_taken_out_are_the_only_ones_gone(words: str, data: st.DataObject) -> None:
     """A run less some of its steps aligns so that exactly as many are gone and the rest are the same."""

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tracefork_backend import statistics as statistics_package
 from tracefork_backend.statistics import (
@@ -84,7 +84,6 @@ def test_e_value_rarely_ever_reaches_twenty(rate: float) -> None:
     assert 0 < alarmed <= 0.05
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40))
 def test_a_block_multiplies_the_e_value_by_less_than_four(blocks: list[tuple[bool, bool]]) -> None:
     """No block raises the e-value by more than its stated factor, which is what batches are sized by."""
@@ -95,7 +94,6 @@ def test_a_block_multiplies_the_e_value_by_less_than_four(blocks: list[tuple[boo
         assert test.log_e - before < LOG_MAX_FACTOR
 
 
-@settings(deadline=None)
 @given(counts, counts, counts, st.floats(-0.99, 0.98), st.floats(0.001, 0.5))
 def test_capital_falls_as_the_mean_grows(plus: int, zero: int, minus: int, mean: float, step: float) -> None:
     """The bet against a larger mean never has more capital, so the rejected means are all below a bound."""
@@ -103,7 +101,6 @@ def test_capital_falls_as_the_mean_grows(plus: int, zero: int, minus: int, mean:
     assert pairs.log_e(min(0.999, mean + step)) <= pairs.log_e(mean) + 1e-9
 
 
-@settings(deadline=None)
 @given(counts, counts, counts)
 def test_interval_holds_the_estimate_and_mirrors(plus: int, zero: int, minus: int) -> None:
     """The interval holds the mean of what was seen, and exchanging the arms mirrors it."""
@@ -166,7 +163,6 @@ def test_wilson_is_not_for_many_looks(rate: float) -> None:
     assert sum(states.values()) < 0.85
 
 
-@settings(deadline=None)
 @given(counts, counts)
 def test_the_interval_of_a_rate_holds_the_estimate(successes: int, failures: int) -> None:
     """Wilson's interval holds the observed rate and touches 0 and 1 at the ends."""
@@ -182,7 +178,6 @@ def test_the_interval_of_a_rate_holds_the_estimate(successes: int, failures: int
 e_logs = st.lists(st.floats(-5, 12), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(e_logs, st.floats(0.01, 0.3))
 def test_adjusted_values_are_the_smallest_alpha(log_e: list[float], alpha: float) -> None:
     """A position is rejected exactly when its adjusted value is at most alpha."""
@@ -192,7 +187,6 @@ def test_adjusted_values_are_the_smallest_alpha(log_e: list[float], alpha: float
     assert e_bh(log_e, alpha=alpha) == {i for i, value in enumerate(adjusted) if value <= alpha}
 
 
-@settings(deadline=None)
 @given(e_logs, st.data())
 def test_more_evidence_never_rejects_less(log_e: list[float], data: st.DataObject) -> None:
     """Raising one e-value keeps every rejection, so freezing certified steps is safe."""
@@ -238,7 +232,6 @@ def test_sprt_errs_as_rarely_as_it_says(rate: float, passes: bool) -> None:
     assert wrong <= (0.03 if passes else 0.02) * 1.1
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=30))
 def test_sprt_never_decides_sooner_than_it_says(outcomes: list[bool]) -> None:
     """No outcomes can decide before the number that it names, so a batch of that size wastes nothing."""
@@ -252,7 +245,6 @@ def test_sprt_never_decides_sooner_than_it_says(outcomes: list[bool]) -> None:
         test.update(outcome)
 
 
-@settings(deadline=None)
 @given(counts, counts, counts)
 def test_bounds_hold_every_completion(flips: int, rest: int, undefined: int) -> None:
     """However the undefined trials would have come out, the rate over all trials lies within the bounds."""

@@ -449,7 +449,7 @@ def given_requests(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyC
 
 
 # No shrinking: an example holds many requests, and each step of shrinking would plan the view anew.
-@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 @given(requests=st.lists(REQUESTS, min_size=10, max_size=30))
 def test_requests_read_in_sql_as_the_provider_modules_read_them(
     given_requests: duckdb.DuckDBPyConnection, requests: list[tuple[str, dict[str, Any]]]
@@ -490,7 +490,7 @@ REPLIES = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 @given(replies=st.lists(REPLIES, min_size=10, max_size=30))
 def test_plain_replies_read_in_sql_as_the_provider_modules_read_them(
     given_requests: duckdb.DuckDBPyConnection, replies: list[tuple[str, dict[str, Any]]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel import ToolFailed, UsageError
@@ -61,7 +61,6 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and repr(a) == repr(b)
 
 
-@settings(max_examples=100, deadline=None)
 @given(JSON_VALUES)
 def test_any_json_value_comes_back(value: object) -> None:
     """Whatever JSON can hold is kept by value, in text that UTF-8 can hold, and comes back the same."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import TapeError, UsageError
@@ -55,7 +55,6 @@ def interventions(draw: st.DrawFn) -> Intervention:
     )
 
 
-@settings(max_examples=150, deadline=None)
 @given(interventions())
 def test_a_file_gives_back_what_was_put_in(intervention: Intervention) -> None:
     """Whatever an intervention holds, its JSON text gives an equal one."""
@@ -221,7 +220,6 @@ def test_bodies_and_values_that_are_no_json_are_refused() -> None:
         edit("a", 1, b"3")
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     body=st.dictionaries(TEXT, JSON_VALUES, min_size=1, max_size=4),
     value=JSON_VALUES,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import TapeError
@@ -224,7 +224,6 @@ def calls(draw: st.DrawFn) -> ToolCall:
     )
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(calls(), max_size=3))
 def test_a_tapes_file_gives_back_its_tools(given: list[ToolCall]) -> None:
     """Every call survives the file, which says nothing where there are none; the digest stays."""

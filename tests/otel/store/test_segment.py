@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from wal_samples import TRACE, bodies, exchange_records, joined, process, write_conversation
 from wal_strategies import exchanges, notes, record_lists, spans
@@ -86,7 +86,6 @@ def normal(value: object) -> object:
     some_spans=st.lists(spans(), max_size=3),
     some_notes=st.lists(notes(), max_size=2),
 )
-@settings(max_examples=40, deadline=None)
 def test_anything_comes_back(found: list[Exchange], some_spans: list[SpanRecord], some_notes: list) -> None:
     """Exchanges, spans, processes and notes are read as they were encoded, bodies byte for byte."""
     found = [replace(item, attributes=normal(item.attributes), links=normal(item.links)) for item in found]  # type: ignore[arg-type]
@@ -113,7 +112,6 @@ def test_anything_comes_back(found: list[Exchange], some_spans: list[SpanRecord]
 
 
 @given(records=record_lists(), streamed=st.booleans())
-@settings(max_examples=25, deadline=None)
 def test_sealing_is_reading_the_wal(records: list[Record], streamed: bool) -> None:
     """Whatever a process wrote, its segment tells what its WALs told, bodies passing through one by one."""
     with TemporaryDirectory() as directory:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from wal_samples import TRACE, bodies, exchange_records, joined, process
 from wal_strategies import record_lists
@@ -60,7 +60,6 @@ def written(store: Path, records: list[Record], **options: int) -> Path:
 
 
 @given(record_lists())
-@settings(max_examples=60, deadline=None)
 def test_any_records_come_back(records: list[Record]) -> None:
     """What was appended is read, in order and byte for byte, after the record of the process itself."""
     with TemporaryDirectory() as directory:
@@ -117,7 +116,6 @@ def test_zeros_at_the_end_are_torn(tmp_path: Path, size: int) -> None:
 
 
 @given(at=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-@settings(max_examples=60, deadline=None)
 def test_a_changed_byte_is_found_and_named(at: float, flip: int) -> None:
     """A byte that changes anywhere in a record costs that record alone, and its place is told.
 

@@ -167,7 +167,7 @@ def test_pieces_join_to_the_body(body: bytes) -> None:
 SAMPLE = sample().to_bytes()
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(at=st.integers(0, len(SAMPLE) - 1), flip=st.integers(1, 255))
 def test_a_flipped_byte_is_refused(at: int, flip: int) -> None:
     """No byte of the file can change without an error that names the place."""

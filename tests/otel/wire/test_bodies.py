@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracefork_otel.wire.facts import facts, request_messages
@@ -29,7 +29,6 @@ def seen_by_client(body: bytes) -> list[tuple[str, str]]:
     return [(e.event, e.data) for e in httpx2.EventSource(answer)]
 
 
-@settings(deadline=None, max_examples=400)
 @example("data: a\r\n\r\ndata: b\r\rdata: c\n\n")
 @example("event: x\n\ndata: a\n\n")
 @example("data: a\ndata:  b\ndata\n\n")
@@ -96,7 +95,6 @@ def test_a_path_of_another_service_is_not_a_provider(request_body: bytes) -> Non
         assert facts("POST", url, request=request_body, response=b"{}", content_type=None) is None
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=80),
     st.binary(max_size=80),

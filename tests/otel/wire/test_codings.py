@@ -10,7 +10,7 @@ from itertools import pairwise
 import brotli
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.wire.codings import UnknownCoding, Unreadable, coded, decode_body, encoder, undone
@@ -45,7 +45,6 @@ def test_encodings_are_undone(coding: str) -> None:
     assert undone(encoded(coding), coding).end == "whole"
 
 
-@settings(deadline=None)
 @given(BODIES, LISTS)
 def test_what_is_made_is_undone(body: bytes, codings: str) -> None:
     """Any body comes back whole from any list of codings."""
@@ -54,7 +53,6 @@ def test_what_is_made_is_undone(body: bytes, codings: str) -> None:
     assert (plain.body, plain.end) == (body, "whole")
 
 
-@settings(deadline=None)
 @given(BODIES, LISTS, st.data())
 def test_a_cut_body_gives_its_beginning(body: bytes, codings: str, data: st.DataObject) -> None:
     """Wherever a coded body is cut, its beginning is read, and nothing raises."""
@@ -65,7 +63,6 @@ def test_a_cut_body_gives_its_beginning(body: bytes, codings: str, data: st.Data
     assert plain.end == "whole" if part == made else plain.end in ("whole", "cut")
 
 
-@settings(deadline=None)
 @given(BODIES, LISTS, st.integers(0, 5000))
 def test_the_limit_is_never_passed(body: bytes, codings: str, limit: int) -> None:
     """At most `limit` bytes come out of a coding, and they are the first ones; what is larger says so."""
@@ -78,7 +75,6 @@ def test_the_limit_is_never_passed(body: bytes, codings: str, limit: int) -> Non
     assert plain.end == "limit" if len(body) > limit else True
 
 
-@settings(deadline=None)
 @given(BODIES, st.sampled_from(CODINGS))
 def test_a_cut_body_is_made_again_as_one(body: bytes, coding: str) -> None:
     """What is not whole can be read to its end all the same, and says that it was cut."""
@@ -86,7 +82,6 @@ def test_a_cut_body_is_made_again_as_one(body: bytes, coding: str) -> None:
     assert (plain.body, plain.end) == (body, "cut")
 
 
-@settings(deadline=None)
 @given(st.lists(BODIES, max_size=4), st.sampled_from(["gzip", "zstd"]))
 def test_members_are_read_together(parts: list[bytes], coding: str) -> None:
     """Members that follow one another are one body, also behind padding; a cut last one counts as cut."""
@@ -105,7 +100,6 @@ def test_what_follows_is_told(coding: str, more: bytes) -> None:
     assert (plain.body, plain.end) == (TEXT, "more")
 
 
-@settings(deadline=None)
 @given(BODIES)
 def test_bare_deflate_is_undone(body: bytes) -> None:
     """Deflate without zlib's wrapper, as some servers send it, is read too."""
@@ -180,7 +174,6 @@ def test_a_missing_library_is_named(coding: str, modules: list[str], monkeypatch
         undone(body, coding)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40), st.sampled_from([*CODINGS, "deflate, br"]))
 def test_no_bytes_make_a_decoder_raise(body: bytes, coding: str) -> None:
     """Whatever the bytes, the answer is bytes or None."""

@@ -45,7 +45,7 @@ from conversations import (
     sample,
     told,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
@@ -132,7 +132,6 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 
 
 @each_way
-@settings(max_examples=25, deadline=None)
 @given(text=TEXT)
 def test_any_text_is_written_and_read_back(name: str, at: int | None, text: str) -> None:
     """A text in place of the recorded reply reads as that text, by the same way, with plausible usage."""
@@ -155,7 +154,6 @@ INPUTS = st.dictionaries(TEXT, st.recursive(st.none() | st.integers(-9, 9) | TEX
 
 
 @each_way_with_tools
-@settings(max_examples=25, deadline=None)
 @given(given_input=INPUTS)
 def test_any_tool_input_is_written_and_read_back(
     name: str, at: int | None, given_input: dict[str, Any]
@@ -315,7 +313,6 @@ SAID = st.one_of(
 
 
 @each_with_tools
-@settings(max_examples=40, deadline=None)
 @given(parts=st.lists(SAID, min_size=1, max_size=4, unique_by=lambda part: part[0]))
 def test_what_is_written_is_read_back(name: str, parts: list[tuple[Any, str | None, str]]) -> None:
     """A reply and a request that are written say what they were made of, whole and by events."""
@@ -361,7 +358,6 @@ def scalars(value: Any) -> set[str]:
 
 
 @each
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_no_json_of_any_shape_raises(name: str, data: st.DataObject) -> None:
     """Any JSON in place of a request, a reply or an event reads as something that UTF-8 can carry."""

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
@@ -44,7 +44,6 @@ def at_path(value: Any, path: tuple[str | int, ...]) -> Any:
     return value
 
 
-@settings(deadline=None)
 @given(VALUES, INDENTS, st.booleans(), st.sampled_from([None, 0, 1, 2, 9]))
 def test_every_value_stands_where_it_says(
     value: Any, indent: int | None, ascii_only: bool, depth: int | None
@@ -63,7 +62,6 @@ def test_every_value_stands_where_it_says(
             assert decoded(token) == meant
 
 
-@settings(deadline=None)
 @given(VALUES, st.text(max_size=3), st.text(max_size=3))
 def test_a_part_of_a_text_is_read_like_a_text(value: Any, before: str, after: str) -> None:
     """Places between two edges are those of the text between them, moved."""
@@ -75,7 +73,6 @@ def test_a_part_of_a_text_is_read_like_a_text(value: Any, before: str, after: st
     ] == [(p.path, p.start, p.end) for p in places(text) if p]
 
 
-@settings(deadline=None)
 @given(VALUES, st.data())
 def test_the_beginning_of_a_text_counts(value: Any, data: st.DataObject) -> None:
     """A text that is cut anywhere gives the values that it has, with the same beginnings."""
@@ -98,7 +95,6 @@ def test_no_text_makes_it_raise(text: str) -> None:
             decoded(text[place.start : place.end])
 
 
-@settings(deadline=None, max_examples=300)
 @given(VALUES, VALUES, INDENTS, st.data())
 def test_an_edit_is_an_edit_of_the_parsed_value(
     value: Any, new: Any, indent: int | None, data: st.DataObject
@@ -141,7 +137,6 @@ def test_a_path_is_read_as_it_is_written(tokens: list[str | int]) -> None:
     assert not fits((*path, "more"), path)
 
 
-@settings(deadline=None, max_examples=400)
 @given(
     st.dictionaries(st.sampled_from(["model", "messages", "tools", '"model', 'a"']), VALUES, max_size=5),
     st.booleans(),
