@@ -37,7 +37,7 @@ def _stop_at_eof(server: ModelServer) -> None:
 
 
 def main() -> int:
-    """The process has served until it was told to end; the exit status is 2 where it could not begin."""
+    """Serve until told to end; return the exit status, 2 where it could not begin."""
     arguments = _arguments()
     try:
         behaviour = load(arguments.behaviour)

@@ -1,4 +1,4 @@
-"""Turns a behaviour's reply into the response that goes on the wire, for each API."""
+"""A behaviour's reply as the response that goes on the wire, for each API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tracefork_otel.wire.messages import message
 from tracefork_otel.wire.registry import load
 
 from .apis import APIS, Api, spelled
-from .model import Ids, Reply, count, count_tokens, cut
+from .model import Ids, Reply, Usage, count_tokens, cut
 from .wire import Answer
 
 # A slow answer without a pace of its own: long against loopback, short against a client's time limit.
@@ -30,19 +30,19 @@ def _json(
 
 
 def token_count(request: bytes, ids: Ids) -> Answer:
-    """The answer of Anthropic's token counting, by the same estimate that usage is made with."""
+    """Return the answer of Anthropic's token counting, by the same estimate that usage is made with."""
     return _json(APIS["anthropic"], {"input_tokens": count_tokens(len(request))}, ids)
 
 
 def not_found(path: str, ids: Ids) -> Answer:
-    """The provider's answer where it has no such route."""
+    """Return the provider's answer where it has no such route."""
     name = "anthropic" if "messages" in path else "gemini" if "/models/" in path else "openai_chat"
     status, body, _ = load(name).error(404, ids, f"Not found: {path}")
     return _json(APIS[name], body, ids, status=status)
 
 
 def failure(api: Api, reply: Reply, ids: Ids) -> Answer:
-    """The provider's error answer for the reply's fault or status."""
+    """Return the provider's error answer for the reply's fault or status."""
     status = int(reply.fault) if reply.fault in _STATUS_FAULTS else reply.status
     status, body, _ = load(api.form).error(status, ids, reply.text)
     answer = _json(api, body, ids, status=status, indent=api.indent)
@@ -57,7 +57,7 @@ def failure(api: Api, reply: Reply, ids: Ids) -> Answer:
 
 
 def answer(api: Api, body: Mapping[str, Any], reply: Reply, *, length: int, ids: Ids) -> Answer:
-    """The response to a valid request of `length` bytes."""
+    """Return the response to a valid request of `length` bytes."""
     streamed = body.get("stream") is True
     breaks_stream = streamed and reply.cut_after_events is not None
     if reply.status >= 400 or (reply.fault in _STATUS_FAULTS and not breaks_stream):
@@ -77,7 +77,7 @@ def answer(api: Api, body: Mapping[str, Any], reply: Reply, *, length: int, ids:
 
 
 def _said(api: Api, reply: Reply, length: int) -> wire.Reply:
-    """The reply as the wire forms take it; a thought has no place in a chat completion."""
+    """Return the reply as the wire forms take it; a thought has no place in a chat completion."""
     said: list[wire.Message] = []
     if reply.thinking is not None and api.operation != "chat":
         said.append(message("assistant", "thinking", reply.thinking))
@@ -85,16 +85,23 @@ def _said(api: Api, reply: Reply, length: int) -> wire.Reply:
         said.append(message("assistant", "text", reply.content))
     for tool in reply.tools:
         said.append(message("assistant", "tool_use", tool.arguments, tool.name, call_id=tool.id))
-    counted = count(reply, length)
-    return wire.Reply(
-        choices=(tuple(said),),
-        finish_reasons=(reply.stop,),
-        usage=wire.Usage(
-            input_tokens=counted.input,
-            output_tokens=counted.output,
-            cached_tokens=counted.cached,
-            thinking_tokens=counted.thinking,
-        ),
+    return wire.Reply(choices=(tuple(said),), finish_reasons=(reply.stop,), usage=_usage(reply, length))
+
+
+def _usage(reply: Reply, request_length: int) -> wire.Usage:
+    """Return the answer's tokens: as the reply says, else estimated from both lengths."""
+    said = reply.usage or Usage()
+    thinking = count_tokens(len(reply.thinking.encode())) if reply.thinking else 0
+    written = reply.content + "".join(tool.name + tool.arguments for tool in reply.tools)
+    given = count_tokens(request_length) if said.input_tokens is None else said.input_tokens
+    output = (
+        thinking + count_tokens(len(written.encode())) if said.output_tokens is None else said.output_tokens
+    )
+    return wire.Usage(
+        input_tokens=max(given, said.cached_tokens),
+        output_tokens=output,
+        cached_tokens=said.cached_tokens,
+        thinking_tokens=min(thinking, output),
     )
 
 

@@ -6,6 +6,7 @@ How requests are read and answers written is in the wire forms, which this share
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from tracefork_otel.wire.framing import Event, event
 from tracefork_otel.wire.json_values import loads, mapping, mappings
 from tracefork_otel.wire.registry import load, placed
 
-from .model import Conversation, Ids, Operation, Provider, ToolUse
+from .model import Call, Ids, Operation, Provider, ToolUse
 
 _SYSTEM_ROLES = ("system", "developer")
 _TELLING = ("text", "tool_result")
@@ -189,60 +190,58 @@ def _gemini_headers(body: Body, ids: Ids) -> Headers:
     )
 
 
-APIS: Mapping[str, Api] = MappingProxyType(
-    {
-        "anthropic": Api(
-            form="anthropic",
-            provider="anthropic",
-            operation="messages",
-            check=_check_anthropic,
-            headers=_anthropic_headers,
-            broken=lambda body: event(
-                {"type": "error", "error": {**body["error"], "details": None}}, "error"
-            ),
-            indent=None,
-        ),
-        "openai_chat": Api(
-            form="openai_chat",
-            provider="openai",
-            operation="chat",
-            check=_check_chat,
-            headers=_openai_headers,
-            frame=lambda ids: {
-                "created": ids.now,
-                "service_tier": "default",
-                "system_fingerprint": "fp_50cad350e4",
-            },
-        ),
-        "openai_responses": Api(
-            form="openai_responses",
-            provider="openai",
-            operation="responses",
-            check=_check_responses,
-            headers=_openai_headers,
-            frame=lambda ids: {
-                "created_at": ids.now,
-                "background": False,
-                "reasoning": {"effort": None, "summary": None},
-                "service_tier": "default",
-                "user": None,
-            },
-            broken=lambda body: event({"type": "error", "sequence_number": 0, **body}, "error"),
-        ),
-        "gemini": Api(
-            form="gemini",
-            provider="gemini",
-            operation="generate_content",
-            check=_check_gemini,
-            headers=_gemini_headers,
-        ),
-    }
+_APIS = (
+    Api(
+        form="anthropic",
+        provider="anthropic",
+        operation="messages",
+        check=_check_anthropic,
+        headers=_anthropic_headers,
+        broken=lambda body: event({"type": "error", "error": {**body["error"], "details": None}}, "error"),
+        indent=None,
+    ),
+    Api(
+        form="openai_chat",
+        provider="openai",
+        operation="chat",
+        check=_check_chat,
+        headers=_openai_headers,
+        frame=lambda ids: {
+            "created": ids.now,
+            "service_tier": "default",
+            "system_fingerprint": "fp_50cad350e4",
+        },
+    ),
+    Api(
+        form="openai_responses",
+        provider="openai",
+        operation="responses",
+        check=_check_responses,
+        headers=_openai_headers,
+        frame=lambda ids: {
+            "created_at": ids.now,
+            "background": False,
+            "reasoning": {"effort": None, "summary": None},
+            "service_tier": "default",
+            "user": None,
+        },
+        broken=lambda body: event({"type": "error", "sequence_number": 0, **body}, "error"),
+    ),
+    Api(
+        form="gemini",
+        provider="gemini",
+        operation="generate_content",
+        check=_check_gemini,
+        headers=_gemini_headers,
+    ),
 )
+
+APIS: Mapping[str, Api] = MappingProxyType({api.form: api for api in _APIS})
 """The APIs by their wire forms."""
 
 
 def api_at(path: str) -> tuple[Api, Mapping[str, Any]] | None:
-    """The API at a path, and what of the request the path tells; None where no API is there."""
+    """Return the API at a path, and what of the request the path tells; None where no API is there."""
     found = placed(path)
     if found is None or found[0].name not in APIS:
         return None
@@ -251,8 +250,8 @@ def api_at(path: str) -> tuple[Api, Mapping[str, Any]] | None:
     return api, told
 
 
-def read(api: Api, body: Body) -> Conversation:
-    """The request's conversation."""
+def read(api: Api, body: Body, *, index: int, headers: Mapping[str, str], rng: random.Random) -> Call:
+    """Return the request as a behaviour sees it."""
     system, turns = load(api.form).read_request(dict(body))
     told = [one.content for one in system]
     messages: list[tuple[str, str]] = []
@@ -272,12 +271,18 @@ def read(api: Api, body: Body) -> Conversation:
                 uses.append(ToolUse(str(one.name), _arguments(one.content), one.call_id))
             elif one.kind == "tool_result":
                 results.append((str(one.name), one.content))
-    return Conversation(
+    return Call(
+        provider=api.provider,
+        operation=api.operation,
+        index=index,
+        body=body,
         system="\n".join(told),
         messages=tuple(messages),
         tool_uses=tuple(uses),
         tool_results=tuple(results),
         tools=tuple(_tools(body.get("tools"))),
+        headers=headers,
+        rng=rng,
     )
 
 
@@ -297,6 +302,6 @@ def _tools(given: object) -> list[str]:
 
 
 def spelled(body: Body, indent: int | None) -> bytes:
-    """The JSON as the provider lays it out."""
+    """Return the JSON as the provider lays it out."""
     separators = (",", ":") if indent is None else (",", ": ")
     return json.dumps(body, indent=indent, separators=separators, ensure_ascii=False).encode()

@@ -88,7 +88,7 @@ def _book_trip(call: Call, *, misreads: bool) -> Reply:
 
 
 def booking(call: Call) -> Reply:
-    """Books a flight in five steps; for Osaka it checks the seats of the wrong day at step 2 and so fails.
+    """Book a flight in five steps; for Osaka check the seats of the wrong day at step 2, and so fail.
 
     An instruction to double-check the date, or an opus model, keeps it from the mistake.
     """
@@ -98,7 +98,7 @@ def booking(call: Call) -> Reply:
 
 
 def booking_sampled(call: Call) -> Reply:
-    """Books a flight as `booking` does, but makes the mistake for any city and only half of the time."""
+    """Book a flight as `booking` does, but make the mistake for any city and only half of the time."""
     return _book_trip(call, misreads=call.rng.random() < _MISREAD_RATE)
 
 
@@ -113,7 +113,7 @@ _FINDINGS = {
 
 
 def research(call: Call) -> Reply:
-    """Answers one question in a sentence, or turns numbered findings into a synthesis that counts them.
+    """Answer one question in a sentence, or turn numbered findings into a synthesis that counts them.
 
     Answers take up to 40 ms, each question its own time, so that concurrent ones end in another order.
     """
@@ -130,7 +130,7 @@ def research(call: Call) -> Reply:
 
 
 def chat_tools(call: Call) -> Reply:
-    """Handles a refund: looks the order up, refunds its total, confirms; and summarises what it is given."""
+    """Handle a refund: look the order up, refund its total, confirm; and summarise what is given."""
     order = re.search(r"\border ([A-Z]-\d+)", call.prompt)
     if not call.tools or order is None:
         words = call.last.split()
@@ -150,7 +150,7 @@ def chat_tools(call: Call) -> Reply:
 def fail_first(
     times: int, behaviour: Behaviour, *, fault: Fault = "429", retry_after: float | None = None
 ) -> Behaviour:
-    """A behaviour whose first `times` requests meet the fault, and the others `behaviour`."""
+    """Return a behaviour whose first `times` requests meet the fault, and the others `behaviour`."""
 
     async def failing(call: Call) -> Reply:
         if call.index < times:
@@ -170,7 +170,7 @@ _KNOWN: dict[str, Behaviour] = {
 
 
 def load(name: str) -> Behaviour:
-    """The behaviour of that name: one of this module's, or `pkg.mod:function` in the working directory."""
+    """Return the behaviour of that name: one of this module's, or `pkg.mod:function` in this folder."""
     module_name, colon, function = name.partition(":")
     if not colon:
         if name not in _KNOWN:

@@ -45,17 +45,6 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
-    """A request's conversation in no provider's format."""
-
-    system: str = ""
-    messages: tuple[tuple[str, str], ...] = ()
-    tool_uses: tuple[ToolUse, ...] = ()
-    tool_results: tuple[tuple[str, str], ...] = ()
-    tools: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request to the model, as a behaviour sees it."""
 
@@ -76,8 +65,7 @@ class Call:
     """Names of the tools on offer."""
     headers: Mapping[str, str]
     rng: random.Random
-    """Random numbers for this request: with a seeded server they follow from the seed, the body, and how
-    often this body came before, not from the order in which concurrent requests arrive."""
+    """Random numbers for this request, which a seeded server draws by the body and how often it came."""
 
     @property
     def model(self) -> str:
@@ -135,7 +123,7 @@ class Reply:
         return "".join(self.pieces) if self.pieces else self.text or ""
 
     def deltas(self) -> tuple[str, ...]:
-        """The text, cut as it is streamed."""
+        """Return the text, cut as it is streamed."""
         return self.pieces or cut(self.content, self.chunk_chars)
 
 
@@ -152,51 +140,24 @@ class Ids:
         self.now = _SEEDED_NOW if seeded else int(time.time())
 
     def base58(self, prefix: str, length: int) -> str:
-        """A prefix and random base58 characters, as in Anthropic's ids."""
+        """Return a prefix and random base58 characters, as in Anthropic's ids."""
         return prefix + "".join(self._rng.choices(_BASE58, k=length))
 
     def hex(self, prefix: str, length: int) -> str:
-        """A prefix and random hex digits, as in OpenAI's ids."""
+        """Return a prefix and random hex digits, as in OpenAI's ids."""
         return prefix + "".join(self._rng.choices("0123456789abcdef", k=length))
 
     def number(self, low: int, high: int) -> int:
-        """A random whole number between both ends."""
+        """Return a random whole number between both ends."""
         return self._rng.randint(low, high)
 
 
 def cut(text: str, length: int) -> tuple[str, ...]:
-    """The text in pieces of at most `length` characters."""
+    """Return the text in pieces of at most `length` characters."""
     step = max(1, length)
     return tuple(text[at : at + step] for at in range(0, len(text), step))
 
 
 def count_tokens(length: int) -> int:
-    """About how many tokens so many bytes are, at least one."""
+    """Return about how many tokens so many bytes are, at least one."""
     return max(1, -(-length // _BYTES_PER_TOKEN))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """The token counts of one answer; `input` includes `cached`, `output` includes `thinking`."""
-
-    input: int
-    cached: int
-    output: int
-    thinking: int
-
-
-def count(reply: Reply, request_length: int) -> Counted:
-    """The answer's token counts: as the reply says, else estimated from its text and the request's length."""
-    said = reply.usage or Usage()
-    thinking = count_tokens(len(reply.thinking.encode())) if reply.thinking else 0
-    written = reply.content + "".join(tool.name + tool.arguments for tool in reply.tools)
-    given = count_tokens(request_length) if said.input_tokens is None else said.input_tokens
-    output = (
-        thinking + count_tokens(len(written.encode())) if said.output_tokens is None else said.output_tokens
-    )
-    return Counted(
-        input=max(given, said.cached_tokens),
-        cached=said.cached_tokens,
-        output=output,
-        thinking=min(thinking, output),
-    )

@@ -1,4 +1,4 @@
-"""Runs the model server as a process of its own, on a port that is the same every time."""
+"""The model server as a process of its own, on a port that is the same every time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SpawnError(RuntimeError):
 
 
 def port_of(behaviour: str, file: str, seed: int | None = None) -> int:
-    """The port that a file's model server listens on, the same on every machine."""
+    """Return the port that a file's model server listens on, the same on every machine."""
     digest = hashlib.sha256(f"{behaviour}\0{Path(file).name}\0{seed}".encode()).digest()
     return _FIRST_PORT + int.from_bytes(digest[:4], "big") % (_LAST_PORT - _FIRST_PORT)
 
@@ -54,7 +54,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextlib.contextmanager
 def spawn(behaviour: str, *, file: str, seed: int | None = None) -> Iterator[str]:
-    """The base URL of a model server in a child process, which ends with the block, and with this process.
+    """Yield the base URL of a model server in a child process, which ends with the block, and with this one.
 
     `behaviour` is a name in `behaviours` or `pkg.mod:function`; `file` is the caller's `__file__`.
     """

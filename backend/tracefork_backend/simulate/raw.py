@@ -42,7 +42,7 @@ def _json(value: object, *, status: int = 200) -> Answer:
 def answer(
     path: str, query: Mapping[str, str], *, content_type: str | None, body: bytes, seed: int
 ) -> Answer | None:
-    """What the route answers with, or None where there is no such route."""
+    """Return what the route answers with, or None where there is no such route."""
     match path.split("/")[2:]:
         case ["status", code]:
             status = int(code)

@@ -37,16 +37,16 @@ class Recorded:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The first value of the header, or None."""
+        """Return the first value of the header, or None."""
         return next((value for key, value in self.headers if key == name.lower()), None)
 
     def json(self) -> Any:
-        """The body, parsed."""
+        """Return the body, parsed."""
         return json.loads(self.body)
 
 
 def echo(call: Call) -> Reply:
-    """Repeats the last message."""
+    """Repeat the last message."""
     return Reply(text=call.last or "(nothing)")
 
 
@@ -142,21 +142,8 @@ class ModelServer(Server):
         return answers.answer(api, body, reply, length=len(request.body), ids=ids)
 
     async def _reply(self, api: Api, body: Mapping[str, Any], request: Recorded, rng: random.Random) -> Reply:
-        said = read(api, body)
-        index, self._calls = self._calls, self._calls + 1
-        call = Call(
-            provider=api.provider,
-            operation=api.operation,
-            index=index,
-            body=body,
-            system=said.system,
-            messages=said.messages,
-            tool_uses=said.tool_uses,
-            tool_results=said.tool_results,
-            tools=said.tools,
-            headers=dict(request.headers),
-            rng=rng,
-        )
+        call = read(api, body, index=self._calls, headers=dict(request.headers), rng=rng)
+        self._calls += 1
         reply = self.behaviour(call)
         return await reply if inspect.isawaitable(reply) else reply
 

@@ -1,4 +1,4 @@
-"""Writes an answer to the socket exactly as it is cut: encodings, pauses, and ends that come too early."""
+"""How an answer goes to the socket exactly as it is cut: encodings, pauses, and ends that come too early."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Answer:
 
 
 def encoded(parts: tuple[bytes, ...], encoding: str) -> Iterator[bytes]:
-    """Each part as compressed bytes that a reader can decode up to the part's end."""
+    """Yield each part as compressed bytes that a reader can decode up to the part's end."""
     stream = encoder(encoding)
     for part in parts:
         yield stream.compress(part) + stream.flush()
@@ -45,7 +45,7 @@ def encoded(parts: tuple[bytes, ...], encoding: str) -> Iterator[bytes]:
 
 
 def sse(data: Mapping[str, Any] | str, *, event: str | None = None) -> bytes:
-    """One server-sent event."""
+    """Return one server-sent event."""
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     return sse_event(text.encode(), event)
 
@@ -65,7 +65,7 @@ def _head(answer: Answer, length: int) -> dict[str, Any]:
 
 
 async def write(answer: Answer, send: Send, hang_up: Callable[[], Awaitable[None]]) -> None:
-    """The answer has been sent, each part by a write of its own; or the connection closed where it says."""
+    """Send the answer, each part by a write of its own, or close the connection where it says."""
     parts = tuple(encoded(answer.parts, answer.encoding)) if answer.encoding else answer.parts
     kept = parts if answer.cut_after is None else parts[: answer.cut_after]
     if answer.chunk_bytes:
