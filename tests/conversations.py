@@ -47,6 +47,7 @@ def has_tools(name: str) -> bool:
 
 
 each_with_tools = pytest.mark.parametrize("name", [name for name in NAMES if has_tools(name)])
+each_with_turns = pytest.mark.parametrize("name", [name for name in NAMES if load(name).TURNS])
 each_way_with_tools = pytest.mark.parametrize(WAY, [one for one in ways() if has_tools(one.values[0])])
 
 

@@ -17,6 +17,8 @@ from .json_text import to_json
 
 FORMAT = 1
 """Of a segment; its entry in the manifest says it where it is another one."""
+FACTS_VERSION = 6
+"""Grows when other facts are read from the same bytes: facts of other versions are read anew."""
 Parts: TypeAlias = dict[str, dict[str, Any]]
 """Fields by name: those of an exchange under "", of its request and response under `request`, `response`."""
 
@@ -189,8 +191,11 @@ FACTS = (
     Column("cost_usd", DOUBLE),
     Column("streamed", BOOLEAN),
     Column("response_text", TEXT),
-    Column("reply", SAID),
-    Column("asked", SAID),
+    # What was asked and said, as pairs of a first and a last number; and the messages that have their numbers
+    # from here, for none stands twice.
+    Column("messages", INTEGERS),
+    Column("first_no", INTEGER),
+    Column("said", SAID),
 )
 TABLES: dict[str, tuple[Column, ...]] = {
     "exchanges": EXCHANGES,

@@ -23,7 +23,7 @@ from .wal_reading import NAME
 FORMAT = 1
 FILE = "MANIFEST.json"
 VIEWS = "views.sql"
-_VIEW_SOURCES = ("views.sql", "messages.sql", "blame.sql")
+_VIEW_SOURCES = ("views.sql", "blame.sql")
 """What it is made of, files of this package."""
 KINDS = ("spans", "exchanges", "chunks", "facts")
 GRACE_NS = 10 * 60 * 1_000_000_000

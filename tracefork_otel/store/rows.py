@@ -12,11 +12,13 @@ from ..exchange import Exchange, Request, Response
 from .chunks import Chunks, runs
 from .columns import BODY_COLUMNS, EXCHANGES, SPANS, parts_of
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, SpanRecord
-from .wal_reading import NAME, WalContents, read_wal
+from .wal_reading import NAME, WalContents, exchanges_of, read_wal
 
 Columns: TypeAlias = dict[str, list[Any]]
 """Values by column, all of one length."""
-_Message: TypeAlias = ExchangeStarted | ExchangeEnded
+Message: TypeAlias = ExchangeStarted | ExchangeEnded
+Look: TypeAlias = Callable[[Message, str], None]
+"""Is shown a record with its bodies, once for its `request` and once for its `response`."""
 
 PROCESS_FIELDS = ("pid", "ppid", "executable", "argv", "cwd", "mode", "via")
 """What the attributes of a `process` row hold beside the process's own attributes."""
@@ -68,6 +70,11 @@ class Rows:
         """Add spans, and processes and notes as rows among them."""
         self._spans += [*spans, *map(_process_row, processes), *map(_note_row, notes)]
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added."""
+        return not (self._exchanges or self._spans)
+
     def columns(self) -> dict[str, Columns]:
         """Return the columns of exchanges, chunks and spans, rows in order of trace and start."""
         data, final = self._chunks.settle()
@@ -90,33 +97,51 @@ class Rows:
         return {"exchanges": exchanges, "chunks": chunks, "spans": spans}
 
 
-def read_storing(
-    paths: Sequence[Path], rows: Rows
-) -> tuple[list[WalContents], dict[tuple[str, str, str], StoredBody]]:
-    """Read the WALs without their bodies, which are stored in `rows`, by process, span id and side.
+class Storing:
+    """Reads WALs into rows; each body is stored as it comes by, and shown to `look` before.
 
     So no more than a few bodies are in memory at once: restored from their deltas, those of one WAL can be
     gigabytes.
     """
-    contents: list[WalContents] = []
-    bodies: dict[tuple[str, str, str], StoredBody] = {}
-    traces: dict[str, str] = {}
-    for path in paths:
+
+    def __init__(self, rows: Rows, look: Look | None = None) -> None:
+        self._rows = rows
+        self._look = look
+        self._contents: list[WalContents] = []
+        self._bodies: dict[tuple[str, str, str], StoredBody] = {}
+        """By process, span id and side."""
+        self._traces: dict[str, str] = {}
+
+    def read(self, path: Path) -> WalContents:
+        """Return what a WAL holds without its bodies; raise StoreError if it is none."""
         name = NAME.fullmatch(path.name)
         process = name["process"] if name else ""
 
-        def keep(record: _Message, side: str, body: bytes, process: str = process) -> bytes:
+        def keep(record: Message, side: str, body: bytes) -> bytes:
             key = process, record.span_id, side
             if isinstance(record, ExchangeStarted):
-                traces[record.span_id] = record.trace_id
-                if key in bodies:
-                    return b""  # A copy that was carried over to the next WAL.
-            store = rows.request if side == "request" else rows.response
-            bodies[key] = store(body, traces.get(record.span_id, ""))
+                self._traces[record.span_id] = record.trace_id
+            if self._look is not None:
+                self._look(record, side)
+            # A copy may have been carried over to the next WAL.
+            if not (isinstance(record, ExchangeStarted) and key in self._bodies):
+                store = self._rows.request if side == "request" else self._rows.response
+                self._bodies[key] = store(body, self._traces.get(record.span_id, ""))
             return b""
 
-        contents.append(read_wal(path, keep=keep))
-    return contents, bodies
+        self._contents.append(read_wal(path, keep=keep))
+        return self._contents[-1]
+
+    def settle(self) -> list[Exchange]:
+        """Add what the WALs tell together to the rows; return the exchanges, without bodies."""
+        exchanges, spans, processes, notes = exchanges_of(self._contents)
+        for one in exchanges:
+            request, response = (
+                self._bodies.get((one.process_id, one.span_id, side)) for side in ("request", "response")
+            )
+            self._rows.exchange(one, request, response)
+        self._rows.others(spans, processes, notes)
+        return exchanges
 
 
 def _is_text(piece: bytes) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..errors import StoreError
 from . import manifest, segment, wal
 from .manifest import SegmentEntry
-from .rows import Rows, read_storing
-from .wal_reading import check, exchanges_of
+from .rows import Rows, Storing
+from .wal_reading import check
 
 _LEFT_SECONDS = 3600
 """A half-written file that is older than this was left over from a crash."""
@@ -75,14 +75,12 @@ def _check_whole(store: Path, entries: Sequence[SegmentEntry]) -> None:
 
 def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
     rows = Rows()
-    contents, bodies = read_storing(paths, rows)
-    exchanges, spans, processes, notes = exchanges_of(contents)
-    if not (exchanges or spans or processes or notes):
+    storing = Storing(rows)
+    for path in paths:
+        storing.read(path)
+    storing.settle()
+    if rows.empty:
         return None
-    for exchange in exchanges:
-        key = exchange.process_id, exchange.span_id
-        rows.exchange(exchange, bodies.get((*key, "request")), bodies.get((*key, "response")))
-    rows.others(spans, processes, notes)
     entry = replace(segment.write_segment(store, rows), wals=tuple(path.name for path in paths))
     try:
         manifest.commit(store, add=[entry])

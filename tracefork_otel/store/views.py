@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
-from .columns import FORMAT, TABLES, Column
+from .columns import FACTS_VERSION, FORMAT, TABLES, Column
 
 
 @cache
@@ -16,7 +16,11 @@ def source(name: str) -> str:
         text = text.replace(f"{{{table}}}", ", ".join(map(_declared, columns)))
     # Reading files of different columns costs more: only once a version has added one.
     mixed = any(column.optional for columns in TABLES.values() for column in columns)
-    return text.replace("{mixed}", str(mixed).lower()).replace("{format}", str(FORMAT))
+    return (
+        text.replace("{mixed}", str(mixed).lower())
+        .replace("{format}", str(FORMAT))
+        .replace("{version}", str(FACTS_VERSION))
+    )
 
 
 def _declared(column: Column) -> str:

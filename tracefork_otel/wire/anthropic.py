@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, loads, mapping, mappings, string
-from .messages import Asked, Message, Reply, Turn, Usage, base64_note, flat, message
+from .messages import Asked, Message, Reply, Turn, Usage, answering, base64_note, flat, message
 from .writing import (
     Call,
     ToolInput,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FRAMINGS = (SSE,)
 REQUEST_ID = "request-id"
+TURNS = "messages"
 streams = sse_if_asked
 
 # Which field of a block each kind of delta extends.
@@ -54,19 +55,17 @@ _UNDONE = ("server_tool_use", "output_tokens_details", "iterations")
 def read_request(request: dict[str, Any]) -> Asked:
     """Return the system prompt and the conversation."""
     turns = mappings(request.get("messages"))
-    names = _tool_names([request.get("system"), *(turn.get("content") for turn in turns)])
     return Asked(
-        _content("system", request.get("system"), names),
-        tuple(_content(string(turn.get("role")) or "user", turn.get("content"), names) for turn in turns),
+        _content("system", request.get("system")),
+        answering(_content(string(turn.get("role")) or "user", turn.get("content")) for turn in turns),
     )
 
 
 def read_reply(whole: dict[str, Any]) -> Reply:
     """Return what a whole message (or error) says."""
     failed = whole.get("type") == "error" or "error" in whole
-    said = _content("assistant", whole.get("content"), _tool_names([whole.get("content")]))
     return Reply(
-        choices=(said,),
+        choices=answering([_content("assistant", whole.get("content"))]),
         finish_reasons=(string(whole.get("stop_reason")),),
         model=string(whole.get("model")),
         response_id=string(whole.get("id")),
@@ -117,20 +116,15 @@ def is_reply(whole: dict[str, Any]) -> bool:
 
 
 def tool_results(request: dict[str, Any]) -> list[ToolResult]:
-    """Return the `tool_result` blocks of the conversation, each under its call's name."""
-    names: dict[Any, str | None] = {}
+    """Return the `tool_result` blocks of the conversation."""
     found: list[ToolResult] = []
     for at, turn in numbered(request.get("messages")):
         for place, block in numbered(turn.get("content")):
-            if block.get("type") == "tool_use":
-                names[block.get("id")] = string(block.get("name"))
-            elif block.get("type") == "tool_result":
+            if block.get("type") == "tool_result":
                 where = f"messages[{at}].content[{place}]"
-                called = string(block.get("tool_use_id"))
                 undone = ((f"{where}.is_error", False),) if block.get("is_error") else ()
-                found.append(
-                    ToolResult(name=names.get(called), call_id=called, path=f"{where}.content", undone=undone)
-                )
+                called = string(block.get("tool_use_id"))
+                found.append(ToolResult(call_id=called, path=f"{where}.content", undone=undone))
     return found
 
 
@@ -275,21 +269,14 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-def _tool_names(contents: Iterable[Any]) -> dict[str, str]:
-    """Return the name of each tool call in the contents by its id."""
-    blocks = (block for content in contents for block in mappings(content))
-    named = ((string(block.get("id")), string(block.get("name"))) for block in blocks)
-    return {identity: name for identity, name in named if identity is not None and name is not None}
-
-
-def _content(role: str, content: Any, names: dict[str, str]) -> Turn:
+def _content(role: str, content: Any) -> Turn:
     """Return a turn's content, a string or blocks, as messages."""
     if isinstance(content, str):
         return (message(role, "text", content),)
-    return tuple(_message(role, block, names) for block in mappings(content))
+    return tuple(_message(role, block) for block in mappings(content))
 
 
-def _message(role: str, block: dict[str, Any], names: dict[str, str]) -> Message:
+def _message(role: str, block: dict[str, Any]) -> Message:
     """Return one content block as a message."""
     kind = string(block.get("type")) or ""
     if kind == "text":
@@ -306,7 +293,7 @@ def _message(role: str, block: dict[str, Any], names: dict[str, str]) -> Message
     if kind.endswith("tool_result"):
         called = string(block.get("tool_use_id"))
         told = flat(block.get("content"), _part_text)
-        return message(role, "tool_result", told, names.get(called or "", called), call_id=called)
+        return message(role, "tool_result", told, called, call_id=called)
     if kind == "image":
         return message(role, "image", _media(block), wire=block)
     if kind in ("document", "search_result"):

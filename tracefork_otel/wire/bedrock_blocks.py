@@ -9,7 +9,7 @@ from .messages import Kind, Message, Turn, base64_note, flat, message
 from .writing import call_id_of, compact, signature, without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from .writing import Cut, IdSource
 
@@ -22,19 +22,12 @@ _MIMES: tuple[tuple[str, Kind, str], ...] = (
 """Members that hold a file: what a person would call it, and what stands before its format."""
 
 
-def tool_names(turns: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Return the name of each tool call in the turns by its id."""
-    uses = (mapping(block.get("toolUse")) for turn in turns for block in mappings(turn.get("content")))
-    named = ((string(use.get("toolUseId")), string(use.get("name"))) for use in uses)
-    return {identity: name for identity, name in named if identity is not None and name is not None}
-
-
-def content_turn(role: str, content: Any, names: dict[str, str]) -> Turn:
+def content_turn(role: str, content: Any) -> Turn:
     """Return a turn's blocks as messages; a mark of the cache says nothing."""
-    return tuple(_message(role, block, names) for block in mappings(content) if set(block) != {"cachePoint"})
+    return tuple(_message(role, block) for block in mappings(content) if set(block) != {"cachePoint"})
 
 
-def _message(role: str, block: dict[str, Any], names: dict[str, str]) -> Message:
+def _message(role: str, block: dict[str, Any]) -> Message:
     """Return one content block as a message."""
     text = string(block.get("text"))
     if text is not None:
@@ -47,8 +40,7 @@ def _message(role: str, block: dict[str, Any], names: dict[str, str]) -> Message
     if isinstance(result, dict):
         called, content = string(result.get("toolUseId")), result.get("content")
         told = flat(content, _part_text)
-        name = names.get(called or "", called)
-        return message(role, "tool_result", told, name, call_id=called, wire=content)
+        return message(role, "tool_result", told, called, call_id=called, wire=content)
     thought = block.get("reasoningContent")
     if isinstance(thought, dict):
         said = string(mapping(thought.get("reasoningText")).get("text"))

@@ -13,12 +13,11 @@ from .bedrock_blocks import (
     content_turn,
     input_deltas,
     result_parts,
-    tool_names,
 )
 from .eventstream import AwsEventStream, is_exception
 from .framing import Event, Framing, event
 from .json_values import count, mapping, mappings, string
-from .messages import Asked, Reply, Usage
+from .messages import Asked, Reply, Usage, answering
 from .writing import Call, ToolInput, ToolResult, compact, deltas, numbered, shifted, without
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 _STREAM = AwsEventStream()
 FRAMINGS = (_STREAM,)
 REQUEST_ID = "x-amzn-requestid"
+TURNS = "messages"
 
 _ERROR_TYPE = "x-amzn-errortype"
 _OVERLOADED = (503, "ServiceUnavailableException", "Bedrock is unable to process your request.")
@@ -60,10 +60,9 @@ def streams(url: str, request: dict[str, Any]) -> Framing | None:
 def read_request(request: dict[str, Any]) -> Asked:
     """Return the system prompt and the conversation."""
     turns = mappings(request.get("messages"))
-    names = tool_names(turns)
     return Asked(
-        content_turn("system", request.get("system"), names),
-        tuple(content_turn(string(turn.get("role")) or "user", turn.get("content"), names) for turn in turns),
+        content_turn("system", request.get("system")),
+        answering(content_turn(string(turn.get("role")) or "user", turn.get("content")) for turn in turns),
     )
 
 
@@ -71,9 +70,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
     """Return what a whole reply (or error, or both) says."""
     said = mapping(mapping(whole.get("output")).get("message"))
     return Reply(
-        choices=(
-            content_turn(string(said.get("role")) or "assistant", said.get("content"), tool_names([said])),
-        ),
+        choices=answering([content_turn(string(said.get("role")) or "assistant", said.get("content"))]),
         finish_reasons=(string(whole.get("stopReason")),),
         error_type=error_type(whole),
         usage=_usage(mapping(whole.get("usage"))),
@@ -113,11 +110,9 @@ def is_reply(whole: dict[str, Any]) -> bool:
 
 
 def tool_results(request: dict[str, Any]) -> list[ToolResult]:
-    """Return the `toolResult` blocks of the conversation, each under its call's name."""
-    turns = request.get("messages")
-    names = tool_names(mappings(turns))
+    """Return the `toolResult` blocks of the conversation."""
     found: list[ToolResult] = []
-    for at, turn in numbered(turns):
+    for at, turn in numbered(request.get("messages")):
         for place, block in numbered(turn.get("content")):
             result = block.get("toolResult")
             if isinstance(result, dict):
@@ -126,7 +121,6 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
                 undone = ((f"{where}.status", "success"),) if result.get("status") == "error" else ()
                 found.append(
                     ToolResult(
-                        name=names.get(called or ""),
                         call_id=called,
                         path=f"{where}.content",
                         undone=undone,

@@ -57,6 +57,7 @@ class VendorEvents(AwsEventStream):
 _STREAM = VendorEvents()
 FRAMINGS = (_STREAM,)
 REQUEST_ID = bedrock_converse.REQUEST_ID
+TURNS = None
 error = bedrock_converse.error
 
 

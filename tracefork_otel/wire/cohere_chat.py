@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import openai_chat
 from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
-from .messages import Asked, Message, Reply, Turn, Usage, flat, message
+from .messages import Asked, Message, Reply, Turn, Usage, answering, flat, message
 from .openai import part_message
 from .writing import Call, ToolInput, call_id_of, deltas, shifted, without
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FRAMINGS = (SSE,)
 REQUEST_ID = None
+TURNS = "messages"
 streams = sse_if_asked
 # Messages with roles, results by `tool_call_id`: as in Chat Completions.
 tool_results = openai_chat.tool_results
@@ -45,10 +46,7 @@ def read_request(request: dict[str, Any]) -> Asked:
     """Return the documents, which stand apart, and the conversation; what is system is among its turns."""
     given = request.get("documents")
     documents = tuple(map(_document, given)) if isinstance(given, list) else ()
-    turns = mappings(request.get("messages"))
-    calls = (call for turn in turns for call in mappings(turn.get("tool_calls")))
-    names = {string(call.get("id")): _called(call)[0] for call in calls}
-    return Asked(documents, tuple(_turn(turn, names) for turn in turns))
+    return Asked(documents, answering(map(_turn, mappings(request.get("messages")))))
 
 
 def read_reply(whole: dict[str, Any]) -> Reply:
@@ -57,7 +55,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
     # An error's message is a text, and a stream's error comes with its end.
     failed = isinstance(whole.get("message"), str) or whole.get("error") is not None
     return Reply(
-        choices=(_turn({"role": "assistant", **said}, {}),) if said else (),
+        choices=(_turn({"role": "assistant", **said}),) if said else (),
         finish_reasons=(string(whole.get("finish_reason")),),
         response_id=string(whole.get("id")),
         error_type="error" if failed else None,
@@ -277,13 +275,13 @@ def _parts(said: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else mappings(content)
 
 
-def _turn(turn: dict[str, Any], names: dict[str | None, str | None]) -> Turn:
+def _turn(turn: dict[str, Any]) -> Turn:
     """Return a message's plan, content and tool calls; the plan is what the model thinks before it calls."""
     role = string(turn.get("role")) or "user"
     if role == "tool":
         called = string(turn.get("tool_call_id"))
         told = flat(turn.get("content"), _part_text)
-        return (message(role, "tool_result", told, names.get(called) or called, call_id=called),)
+        return (message(role, "tool_result", told, called, call_id=called),)
     found: list[Message] = []
     plan = string(turn.get("tool_plan"))
     if plan:

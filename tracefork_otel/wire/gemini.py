@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from .framing import Event, Framing, JsonArray, ServerSentEvents, event
 from .gemini_calls import Arguments, member, recorded_calls
 from .json_values import count, dumps, loads, mapping, mappings, string
-from .messages import Asked, Kind, Message, Reply, Turn, Usage, base64_note, message
+from .messages import Asked, Kind, Message, Reply, Turn, Usage, answering, base64_note, message
 from .writing import ToolInput, ToolResult, call_id_of, numbered, shifted, signature, without
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _SSE, _ARRAY = ServerSentEvents(b"\r\n"), JsonArray()
 FRAMINGS = (_SSE, _ARRAY)
 # The API names a request only inside the reply.
 REQUEST_ID = None
+TURNS = "contents"
 
 _WRAPPERS = ("result", "output")
 """Members in which the SDKs wrap what a tool returned, because the wire wants an object."""
@@ -69,7 +70,7 @@ def read_request(request: dict[str, Any]) -> Asked:
         _content(content, string(content.get("role")) or "user")
         for content in mappings(request.get("contents"))
     )
-    return Asked(_content(mapping(system), "system"), tuple(turns))
+    return Asked(_content(mapping(system), "system"), answering(turns))
 
 
 def read_reply(whole: dict[str, Any]) -> Reply:

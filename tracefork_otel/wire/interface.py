@@ -32,6 +32,14 @@ class WireForm(Protocol):
         """The response header that names the request, None where the API has none."""
         ...
 
+    @property
+    def TURNS(self) -> str | None:
+        """The member in which a request has its turns, None where one of them is not read without the others.
+
+        Each is an object, and a turn of what is read; results alone may go by the names of earlier calls.
+        """
+        ...
+
     def streams(self, url: str, request: Json) -> Framing | None:
         """Return how the reply to this request is streamed, None where it comes whole."""
         ...

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .json_values import clean, dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 Kind = Literal[
     "text",
@@ -149,7 +151,30 @@ def message(
 
 def joined(turns: Iterable[Turn]) -> Turn:
     """Return the messages of the turns, run together."""
-    return tuple(one for turn in turns for one in turn)
+    return tuple(chain.from_iterable(turns))
+
+
+def answering(turns: Iterable[Turn], names: Mapping[str, str] = MappingProxyType({})) -> tuple[Turn, ...]:
+    """Return the turns, a result that has its call's id for a name under the name of that call.
+
+    `names` are those of calls in turns before these.
+    """
+    given = tuple(turns)
+    known = {**names, **call_names(given)}
+    return tuple(tuple(_answering(one, known) for one in turn) for turn in given) if known else given
+
+
+def call_names(turns: Iterable[Turn]) -> dict[str, str]:
+    """Return the name of each tool call by its id."""
+    calls = (one for one in joined(turns) if one.kind == "tool_use")
+    return {one.call_id: one.name for one in calls if one.call_id is not None and one.name is not None}
+
+
+def _answering(one: Message, names: Mapping[str, str]) -> Message:
+    called = one.call_id
+    if one.kind != "tool_result" or called is None or called not in names or one.name != clean(called):
+        return one
+    return replace(one, name=names[called])
 
 
 def plain_text(messages: Iterable[Message]) -> str:

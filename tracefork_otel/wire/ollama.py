@@ -9,7 +9,7 @@ from ..errors import UsageError
 from . import openai_chat
 from .framing import NDJSON, Event, Framing, event
 from .json_values import count, dumps, loads, mapping, mappings, string
-from .messages import Asked, Message, Reply, Turn, Usage, base64_note, flat, message
+from .messages import Asked, Message, Reply, Turn, Usage, answering, base64_note, flat, message
 from .writing import Call, ToolInput, ToolResult, compact, numbered, shifted, without
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FRAMINGS = (NDJSON,)
 REQUEST_ID = None
+TURNS = "messages"
 
 _ERRORS = MappingProxyType(
     {
@@ -45,9 +46,7 @@ def streams(url: str, request: dict[str, Any]) -> Framing | None:
 def read_request(request: dict[str, Any]) -> Asked:
     """Return the conversation, or the prompt with what stands beside it."""
     if "messages" in request:
-        turns = mappings(request["messages"])
-        names = {_id(call): name for turn in turns for call, name, _ in _calls(turn) if _id(call)}
-        return Asked((), tuple(_turn(turn, names) for turn in turns))
+        return Asked((), answering(map(_turn, mappings(request["messages"]))))
     system = string(request.get("system"))
     said = list(_images("user", request))
     prompt, suffix, context = (
@@ -71,7 +70,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
     if not turn and "response" in whole:
         turn = {"thinking": whole.get("thinking"), "content": whole["response"]}
     error = whole.get("error")
-    said = _turn({"role": "assistant", **turn}, {}) if turn else ()
+    said = _turn({"role": "assistant", **turn}) if turn else ()
     image = string(whole.get("image"))
     if image:
         said = (*said, message("assistant", "image", base64_note("image", image)))
@@ -120,15 +119,13 @@ def is_reply(whole: dict[str, Any]) -> bool:
 
 def tool_results(request: dict[str, Any]) -> list[ToolResult]:
     """Return the messages of the role `tool`, which name the tool; those of the last turn need no id."""
-    names: dict[str | None, str | None] = {}
     found: list[ToolResult] = []
     given = numbered(request.get("messages"))
     last = max((at for at, turn in given if turn.get("role") != "tool"), default=-1)
     for at, turn in given:
-        names |= {_id(call): name for call, name, _ in _calls(turn) if _id(call)}
         if turn.get("role") == "tool":
             called = string(turn.get("tool_call_id"))
-            name = string(turn.get("tool_name")) or string(turn.get("name")) or names.get(called)
+            name = string(turn.get("tool_name")) or string(turn.get("name"))
             # Clients give no ids; of earlier turns of one tool a name would not tell which call they answer.
             call_id = called or (name if at > last else None)
             found.append(ToolResult(name=name, call_id=call_id, path=f"messages[{at}].content"))
@@ -248,12 +245,12 @@ def _arguments(function: dict[str, Any]) -> str:
     return given if isinstance(given, str) else dumps(given)
 
 
-def _turn(turn: dict[str, Any], names: dict[str | None, str | None]) -> Turn:
+def _turn(turn: dict[str, Any]) -> Turn:
     """Return a message's thoughts, text, pictures and tool calls."""
     role, content = string(turn.get("role")) or "user", turn.get("content")
     if role == "tool":
         called = string(turn.get("tool_call_id"))
-        name = string(turn.get("tool_name")) or string(turn.get("name")) or names.get(called) or called
+        name = string(turn.get("tool_name")) or string(turn.get("name")) or called
         return (message(role, "tool_result", flat(content, dumps), name, call_id=called),)
     found: list[Message] = []
     thought = string(turn.get("thinking"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from . import openai
 from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
-from .messages import Asked, Message, Reply, Turn, flat, message
+from .messages import Asked, Message, Reply, Turn, answering, flat, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text
 from .writing import FIXED_DATE, Call, ToolInput, ToolResult, call_id_of, deltas, numbered, shifted, without
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FRAMINGS = (SSE,)
 REQUEST_ID = openai.REQUEST_ID
+TURNS = "messages"
 error = openai.error
 streams = sse_if_asked
 
@@ -31,14 +32,7 @@ _MAX_CHOICES = 128
 
 def read_request(request: dict[str, Any]) -> Asked:
     """Return the conversation; what is system is among its turns here."""
-    turns = mappings(request.get("messages"))
-    names: dict[str, str] = {}
-    for turn in turns:
-        for call in mappings(turn.get("tool_calls")):
-            identity, name = string(call.get("id")), _called(call)[0]
-            if identity is not None and name is not None:
-                names[identity] = name
-    return Asked((), tuple(_turn(turn, names) for turn in turns))
+    return Asked((), answering(map(_turn, mappings(request.get("messages")))))
 
 
 def read_reply(whole: dict[str, Any]) -> Reply:
@@ -46,7 +40,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
     choices = mappings(whole.get("choices"))
     error = whole.get("error")
     return Reply(
-        choices=tuple(_turn({"role": "assistant", **mapping(one.get("message"))}, {}) for one in choices),
+        choices=tuple(_turn({"role": "assistant", **mapping(one.get("message"))}) for one in choices),
         finish_reasons=tuple(string(one.get("finish_reason")) for one in choices),
         model=string(whole.get("model")),
         response_id=string(whole.get("id")),
@@ -78,18 +72,16 @@ def is_reply(whole: dict[str, Any]) -> bool:
 
 
 def tool_results(request: dict[str, Any]) -> list[ToolResult]:
-    """Return the messages of the role `tool`, each under the name of the call that it answers."""
-    names: dict[Any, str | None] = {}
-    found: list[ToolResult] = []
-    for at, turn in numbered(request.get("messages")):
-        for call in mappings(turn.get("tool_calls")):
-            function = mapping(call.get("function") or call.get("custom"))
-            names[call.get("id")] = string(function.get("name"))
-        if turn.get("role") in ("tool", "function"):
-            called = string(turn.get("tool_call_id"))
-            name = names.get(called) or string(turn.get("name"))
-            found.append(ToolResult(name=name, call_id=called, path=f"messages[{at}].content"))
-    return found
+    """Return the messages of the role `tool`."""
+    return [
+        ToolResult(
+            name=string(turn.get("name")),
+            call_id=string(turn.get("tool_call_id")),
+            path=f"messages[{at}].content",
+        )
+        for at, turn in numbered(request.get("messages"))
+        if turn.get("role") in ("tool", "function")
+    ]
 
 
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
@@ -266,14 +258,13 @@ def _called(call: dict[str, Any]) -> tuple[str | None, str]:
     return string(function.get("name")), told
 
 
-def _turn(turn: dict[str, Any], names: dict[str, str]) -> Turn:
+def _turn(turn: dict[str, Any]) -> Turn:
     """Return one turn as messages: thoughts, content, refusal, tool calls."""
     role = string(turn.get("role")) or "user"
     content = turn.get("content")
     if role in ("tool", "function"):
         called = string(turn.get("tool_call_id")) or string(turn.get("name"))
-        name = names.get(called or "", called)
-        return (message(role, "tool_result", flat(content, part_text), name, call_id=called),)
+        return (message(role, "tool_result", flat(content, part_text), called, call_id=called),)
     found: list[Message] = []
     thought = next((t for key in _REASONING if (t := string(turn.get(key)))), None)
     if thought:

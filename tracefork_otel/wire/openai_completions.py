@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FRAMINGS = (SSE,)
 REQUEST_ID = openai.REQUEST_ID
+TURNS = None
 error = openai.error
 streams = sse_if_asked
 

@@ -9,7 +9,7 @@ from ..errors import UsageError
 from . import openai
 from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
-from .messages import Asked, Kind, Message, Reply, Turn, Usage, flat, joined, message
+from .messages import Asked, Kind, Message, Reply, Turn, Usage, answering, flat, joined, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text, short_url
 from .writing import FIXED_DATE, Call, ToolInput, ToolResult, call_id_of, deltas, numbered, shifted, without
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FRAMINGS = (SSE,)
 REQUEST_ID = openai.REQUEST_ID
+TURNS = "input"
 error = openai.error
 streams = sse_if_asked
 
@@ -136,16 +137,13 @@ def is_reply(whole: dict[str, Any]) -> bool:
 
 
 def tool_results(request: dict[str, Any]) -> list[ToolResult]:
-    """Return the outputs of functions and custom tools, named where the input holds their calls too."""
-    names: dict[Any, str | None] = {}
-    found: list[ToolResult] = []
-    for at, item in numbered(request.get("input")):
-        kind, called = item.get("type"), string(item.get("call_id"))
-        if kind in _AGENTS_CALLS:
-            names[called] = string(item.get("name"))
-        elif kind in tuple(f"{one}_output" for one in _AGENTS_CALLS):
-            found.append(ToolResult(name=names.get(called), call_id=called, path=f"input[{at}].output"))
-    return found
+    """Return the outputs of functions and custom tools."""
+    outputs = [f"{one}_output" for one in _AGENTS_CALLS]
+    return [
+        ToolResult(call_id=string(item.get("call_id")), path=f"input[{at}].output")
+        for at, item in numbered(request.get("input"))
+        if item.get("type") in outputs
+    ]
 
 
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
@@ -295,12 +293,10 @@ def _counted(recorded: dict[str, Any], counted: Usage) -> dict[str, Any]:
 
 def _items(items: list[dict[str, Any]], role: str) -> tuple[Turn, ...]:
     """Return input or output items as turns; `role` is for items that name none."""
-    named = ((string(item.get("call_id")), string(item.get("name"))) for item in items)
-    names = {identity: name for identity, name in named if identity is not None and name is not None}
-    return tuple(tuple(_item(item, role, names)) for item in items)
+    return answering(tuple(_item(item, role)) for item in items)
 
 
-def _item(item: dict[str, Any], role: str, names: dict[str, str]) -> list[Message]:
+def _item(item: dict[str, Any], role: str) -> list[Message]:
     """Return one item as messages."""
     kind = string(item.get("type")) or ("message" if "content" in item else "item_reference")
     if kind == "message":
@@ -313,7 +309,7 @@ def _item(item: dict[str, Any], role: str, names: dict[str, str]) -> list[Messag
     if kind.endswith("_output"):
         called = string(item.get("call_id"))
         told = _flat(item.get("output", item.get("tools")))
-        return [message("tool", "tool_result", told, names.get(called or "", called), call_id=called)]
+        return [message("tool", "tool_result", told, called, call_id=called)]
     if kind.endswith("_call"):
         return _call(item, kind)
     if kind == "compaction":

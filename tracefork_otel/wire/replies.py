@@ -6,6 +6,7 @@ arguments alone, so the same intervention gives the same bytes, ids included.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from .codings import decode_body
 from .facts import recorded_body
 from .framing import SSE, framing_of
 from .json_values import loads, mapping
-from .messages import Reply, Usage, message
+from .messages import Reply, Usage, call_names, message
 from .registry import load, place, placed
 from .writing import Ids, ToolInput, compact, deltas, laid_out, tokens
 
@@ -135,7 +136,11 @@ def system_edit(request: Request, system: str) -> tuple[str, Any]:
 def tool_results(request: Request) -> list[ToolResult]:
     """Return the results of tools that a request carries; none where it is no model call."""
     found = _form(request)
-    return [] if found is None else found[0].tool_results(found[1])
+    if found is None:
+        return []
+    form, asked, _ = found
+    names = call_names(form.read_request(asked).turns)
+    return [replace(one, name=one.name or names.get(one.call_id or "")) for one in form.tool_results(asked)]
 
 
 def _form(request: Request) -> _ModelCall | None:

@@ -125,12 +125,12 @@ class ToolInput:
 class ToolResult:
     """The result of a tool that a request carries."""
 
-    name: str | None
-    """The tool's name, where the request says it."""
     call_id: str | None
     """What the call that it answers is known by."""
     path: str
     """The JSON path of what it says."""
+    name: str | None = None
+    """The tool's name where it stands beside the result, or else the request holds the call."""
     undone: tuple[tuple[str, object], ...] = ()
     """Further edits that another result needs, such as that it is no error."""
     saying: Callable[[object, str], object] = lambda value, text: text

@@ -92,15 +92,14 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if facts.missing(entries) or any(entry.why_changed(store, "facts") for entry in entries):
+    if not all(facts.are_known(entry) and not entry.why_changed(store, "facts") for entry in entries):
         return facts.compute(store, merged)
     try:
-        tables = [
+        return facts.joined(
             pq.read_table(entry.file(store, "facts"), schema=segment.schema("facts")) for entry in entries
-        ]
+        )
     except (OSError, pa.ArrowException):
         return facts.compute(store, merged)
-    return pa.concat_tables(tables).sort_by([("trace_id", "ascending"), ("span_id", "ascending")])
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._known: live.Facts = {}
+        self._known = live.Known()
         self._snapshot: snapshot.Snapshot | None = None
         self._kept: tuple[str, ...] = ()
         self._spoiled: dict[str, str] = {}
@@ -61,7 +61,7 @@ class Database:
 
         Parameters are `$name` or `?`. The relation is evaluated when it is read.
         """
-        cursor = self.current().cursor(query)
+        cursor = self.current().cursor()
         guard.check(cursor, query)
         try:
             return cursor.sql(query, params=params)
@@ -102,8 +102,6 @@ class Database:
                 if self.writable:
                     self._kept = _settle(self.path)
                 self._snapshot = snapshot.take(self.path, self._known, self._spoiled)
-                if not self._snapshot.live.wals:
-                    self._known.clear()
             return self._snapshot
 
     def _without_spoiled(self, read: Callable[[], _T]) -> _T:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,15 +19,13 @@ from . import facts
 from . import live as live_tables
 from .guard import first_line
 from .live import Live
-from .statements import messages, statement, views
+from .statements import statement, views
 
 SCANS = ("exchanges", "spans", "chunks", "facts")
 PARQUET = b"PAR1"
 """How every Parquet file begins and ends."""
 ATTEMPTS = 20
 """Readings of a store whose WALs are sealed at that very moment, before giving up."""
-_ASKS_FOR_MESSAGES = re.compile(r"messages|_blocks|_requests|show|tables|views|columns|schema", re.IGNORECASE)
-"""Queries that mean `messages`, or may mean it, such as those that list the views."""
 State: TypeAlias = tuple[Any, ...]
 """Equal for two moments between which nothing was written, sealed or ended."""
 
@@ -46,18 +43,13 @@ class Snapshot:
     database: duckdb.DuckDBPyConnection
     scans: Mapping[str, str]
 
-    _done: set[str] = field(default_factory=set[str])
-
-    def cursor(self, query: str = "") -> duckdb.DuckDBPyConnection:
-        """A connection of its own to the views that the query needs, in a read-only transaction."""
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection of its own to the views, in a read-only transaction."""
         # A result owns its connection until it is read to the end, so each query gets its own. The views read
         # the names of the files from variables, which belong to a connection.
         cursor = self.database.cursor()
         for name, scan in self.scans.items():
             cursor.execute(statement(f"set_scan_{name}"), {"scan": scan})
-        if "messages" not in self._done and _ASKS_FOR_MESSAGES.search(query):
-            cursor.execute(messages())
-            self._done.add("messages")
         cursor.execute(statement("read_only"))
         return cursor
 
@@ -77,7 +69,7 @@ def state_of(store: Path) -> State:
     return (tuple(files), status.st_mtime_ns, status.st_ino, status.st_size)
 
 
-def take(store: Path, known: live_tables.Facts, spoiled: Mapping[str, str]) -> Snapshot:
+def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> Snapshot:
     """The store as it is now, without the segments that are `spoiled` (why, by id)."""
     state = state_of(store)
     listed, live = _consistent(store, known)
@@ -115,7 +107,7 @@ def take(store: Path, known: live_tables.Facts, spoiled: Mapping[str, str]) -> S
     )
 
 
-def _consistent(store: Path, known: live_tables.Facts) -> tuple[manifest.Manifest, Live]:
+def _consistent(store: Path, known: live_tables.Known) -> tuple[manifest.Manifest, Live]:
     """The segments and the tails of one moment, so that nothing is seen twice and nothing is missing."""
     for _ in range(ATTEMPTS):
         # WALs before the manifest: one that is sealed in between is found in the manifest.
@@ -133,21 +125,19 @@ def _consistent(store: Path, known: live_tables.Facts) -> tuple[manifest.Manifes
 def _fill(
     database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[SegmentEntry], live: Live
 ) -> None:
-    """The live tables hold the tails, and the facts of segments that could not be given any."""
-    rows = [facts.table_of(live.facts)] if live.facts else []
+    """Fill the live tables with the tails, and with the facts of segments that could not be given any."""
+    tables = [("live", name, table) for name, table in live.tables.items()]
     for entry in entries:
-        if entry.facts is None:
+        if not facts.are_known(entry):
             try:
-                rows.append(facts.compute(store, entry))
+                tables.append((entry.id, "facts", facts.compute(store, entry)))
             except StoreError:
                 continue
-    tables = [("facts", table) for table in rows if table.num_rows]
-    if live.tables is not None:
-        tables += live.tables.items()
-    for name, table in tables:
-        database.register("arriving", table)
-        database.execute(statement(f"fill_{name}"))
-        database.unregister("arriving")
+    for origin, name, table in tables:
+        if table.num_rows:
+            database.register("arriving", table)
+            database.execute(statement(f"fill_{name}"), {"origin": origin})
+            database.unregister("arriving")
     if live.processes:
         database.execute(statement("fill_processes"), {"processes": list(live.processes)})
 
@@ -183,7 +173,7 @@ def _readable(
 
 
 def _kinds(entry: SegmentEntry) -> tuple[str, ...]:
-    return SCANS if entry.facts is not None else SCANS[:3]
+    return SCANS if facts.are_known(entry) else SCANS[:3]
 
 
 def _not_parquet(path: Path) -> str | None:

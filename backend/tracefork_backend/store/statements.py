@@ -28,11 +28,6 @@ def statement(name: str) -> str:
 
 @cache
 def views() -> str:
-    """Return what defines all views but `messages`, given `tracefork_store` and `tracefork_segments`."""
+    """Return what defines all views, given `tracefork_store` and `tracefork_segments`."""
     # The rest of the mark's own line is a comment.
     return "--" + source("views.sql").partition(BACKEND_MARK)[2] + source("blame.sql")
-
-
-def messages() -> str:
-    """Return what defines the view `messages` beside the others."""
-    return source("messages.sql")

@@ -25,13 +25,13 @@ SET VARIABLE tracefork_scan_chunks = $scan
 -- :set_scan_facts
 SET VARIABLE tracefork_scan_facts = $scan
 -- :fill_exchanges
-INSERT INTO _live_exchanges BY NAME SELECT 'live' AS filename, * FROM arriving
+INSERT INTO _live_exchanges BY NAME SELECT $origin AS filename, * FROM arriving
 -- :fill_spans
-INSERT INTO _live_spans BY NAME SELECT 'live' AS filename, * FROM arriving
+INSERT INTO _live_spans BY NAME SELECT $origin AS filename, * FROM arriving
 -- :fill_chunks
-INSERT INTO _live_chunks BY NAME SELECT 'live' AS filename, * FROM arriving
+INSERT INTO _live_chunks BY NAME SELECT $origin AS filename, * FROM arriving
 -- :fill_facts
-INSERT INTO _live_facts BY NAME SELECT 'live' AS filename, * FROM arriving
+INSERT INTO _live_facts BY NAME SELECT $origin AS filename, * FROM arriving
 -- :fill_processes
 INSERT INTO _live_processes SELECT unnest($processes::VARCHAR[])
 -- :read_only

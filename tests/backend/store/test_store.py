@@ -263,9 +263,10 @@ def test_facts_are_written_anew_when_their_version_grows(
     store = open_store(tmp_path)
     assert [entry.facts for entry in manifest.load(tmp_path).segments] == [facts.VERSION]
     store.close()
-    real = facts.row_of
-    monkeypatch.setattr(facts, "VERSION", facts.VERSION + 1)
-    monkeypatch.setattr(facts, "row_of", lambda e: (real(e) or {}) | {"model": "read anew"})
+    (entry,) = manifest.load(tmp_path).segments
+    manifest.commit(tmp_path, facts={entry.id: (facts.VERSION - 1, entry.sha256["facts"])})
+    real = facts.Reader.row
+    monkeypatch.setattr(facts.Reader, "row", lambda *given: (real(*given) or {}) | {"model": "read anew"})
     with open_store(tmp_path) as newer:
         assert newer.rows("SELECT DISTINCT model FROM exchanges") == [{"model": "read anew"}]
     assert [entry.facts for entry in manifest.load(tmp_path).segments] == [facts.VERSION]

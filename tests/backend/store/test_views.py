@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import datetime
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
-from stored import ANTHROPIC, START, Recorder, answered, asked, record, trace
+from conversations import NAMES, dumped, sample
+from conversations import answered as answered_by
+from stored import START, Recorder, answered, asked, record, trace
 from tracefork_backend.store import compact, open_store
 
+from tracefork_otel.exchange import Exchange
 from tracefork_otel.store import manifest, sealing
-from tracefork_otel.wire.facts import facts, request_messages
-from tracefork_otel.wire.registry import recognise
+from tracefork_otel.store.columns import FACTS_VERSION
+from tracefork_otel.wire.facts import facts_of, request_messages
 
 COLUMNS = {
     "runs": "run_id name service kind started_at duration_ms steps input_tokens output_tokens cost_usd status"
@@ -258,259 +260,70 @@ def test_a_fork_names_its_parent(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def text(**more: Any) -> st.SearchStrategy[dict[str, Any]]:
-    """Parts whose fields are texts, under the given type."""
-    return st.fixed_dictionaries({name: st.just(value) for name, value in more.items()} | {"text": WORDS})
-
-
-WORDS = st.sampled_from(["", "a", "höhe 🏔", 'say "x"', "two\nlines", "null", "1"])
-IDS = st.sampled_from(["t1", "t2"])
-
-
-def named(key: str, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Calls under an id, all of one id by the same name: two names for one id are no protocol."""
-    calls = st.fixed_dictionaries({key: IDS, **more})
-    return calls.map(lambda call: {**call, "name": call[key].upper()})
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 10**12) | WORDS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
-    max_leaves=5,
-)
-SOURCES = st.one_of(
-    st.fixed_dictionaries({"type": st.just("base64"), "media_type": st.just("image/png"), "data": WORDS}),
-    st.fixed_dictionaries({"type": st.just("url"), "url": WORDS}),
-    st.fixed_dictionaries({"type": st.just("text"), "data": WORDS}),
-    st.fixed_dictionaries({"type": st.just("content"), "content": st.lists(text(type="text"), max_size=2)}),
-)
-PARTS = st.one_of(
-    text(type="text"),
-    st.fixed_dictionaries({"type": st.sampled_from(["image", "document"]), "source": SOURCES}),
-    st.fixed_dictionaries(
-        {"type": st.just("search_result"), "content": st.lists(text(type="text"), max_size=2)}
-    ),
-    st.fixed_dictionaries({"type": st.just("mystery"), "x": VALUES}),
-)
-BLOCKS = st.one_of(
-    PARTS,
-    st.fixed_dictionaries({"type": st.just("thinking"), "thinking": WORDS}),
-    st.just({"type": "redacted_thinking", "data": "x"}),
-    named("id", type=st.sampled_from(["tool_use", "server_tool_use"]), input=VALUES),
-    st.fixed_dictionaries(
-        {
-            "type": st.sampled_from(["tool_result", "web_search_tool_result"]),
-            "tool_use_id": IDS,
-            "content": st.one_of(WORDS, st.none(), st.lists(PARTS, max_size=3), VALUES),
-        }
-    ),
-)
-ANTHROPIC_REQUESTS = st.fixed_dictionaries(
-    {
-        "messages": st.lists(
-            st.fixed_dictionaries(
-                {
-                    "role": st.sampled_from(["user", "assistant"]),
-                    "content": WORDS | st.lists(BLOCKS, max_size=3),
-                }
-            ),
-            max_size=3,
-        )
-    },
-    optional={"system": WORDS | st.lists(text(type="text"), max_size=2)},
-)
-OPENAI_PARTS = st.one_of(
-    text(type="text"),
-    text(type="input_text"),
-    text(type="output_text"),
-    st.fixed_dictionaries({"type": st.just("refusal"), "refusal": WORDS}),
-    st.fixed_dictionaries(
-        {"type": st.just("input_image"), "image_url": st.just("data:image/png;base64,AAAA")}
-    ),
-    st.fixed_dictionaries({"type": st.just("image_url"), "image_url": st.fixed_dictionaries({"url": WORDS})}),
-    st.fixed_dictionaries(
-        {"type": st.just("input_audio"), "input_audio": st.just({"data": "AA", "format": "wav"})}
-    ),
-    st.fixed_dictionaries({"type": st.just("mystery"), "x": VALUES}),
-)
-CONTENT = st.one_of(WORDS, st.none(), st.lists(OPENAI_PARTS, max_size=3))
-CALLS = st.lists(
-    named("id", arguments=WORDS).map(
-        lambda call: {"id": call["id"], "function": {"name": call["name"], "arguments": call["arguments"]}}
-    ),
-    max_size=2,
-)
-CHAT_REQUESTS = st.fixed_dictionaries(
-    {
-        "messages": st.lists(
-            st.one_of(
-                st.fixed_dictionaries(
-                    {"role": st.sampled_from(["developer", "user", "assistant"]), "content": CONTENT},
-                    optional={"tool_calls": CALLS, "refusal": st.none() | WORDS, "reasoning_content": WORDS},
-                ),
-                st.fixed_dictionaries({"role": st.just("tool"), "tool_call_id": IDS, "content": CONTENT}),
-            ),
-            max_size=4,
-        )
-    }
-)
-ITEMS = st.one_of(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": CONTENT}),
-    named("call_id", type=st.just("function_call"), arguments=WORDS),
-    st.fixed_dictionaries(
-        {
-            "type": st.just("function_call_output"),
-            "call_id": IDS,
-            "output": st.one_of(WORDS, st.lists(text(type="input_text"), max_size=2), VALUES),
-        }
-    ),
-    st.fixed_dictionaries(
-        {"type": st.just("reasoning"), "summary": st.lists(text(type="summary_text"), max_size=2)},
-        optional={"encrypted_content": WORDS},
-    ),
-    st.fixed_dictionaries(
-        {"type": st.just("web_search_call"), "action": VALUES}, optional={"results": VALUES}
-    ),
-    st.just({"type": "compaction"}),
-    st.fixed_dictionaries({"type": st.just("item_reference"), "id": IDS}),
-)
-RESPONSES_REQUESTS = st.fixed_dictionaries(
-    {"input": WORDS | st.lists(ITEMS, max_size=4)}, optional={"instructions": st.none() | WORDS}
-)
-MIMES = st.sampled_from(["image/png", "application/pdf", "text/csv", "audio/wav", ""])
-GEMINI_PARTS = st.one_of(
-    st.fixed_dictionaries(
-        {"text": WORDS},
-        optional={"thought": st.booleans(), "thoughtSignature": st.just("c2ln"), "thought_signature": WORDS},
-    ),
-    st.builds(
-        lambda name, call: {name: call},
-        st.sampled_from(["functionCall", "function_call"]),
-        st.fixed_dictionaries({}, optional={"name": WORDS, "id": IDS, "args": VALUES}),
-    ),
-    st.builds(
-        lambda name, answer: {name: answer},
-        st.sampled_from(["functionResponse", "function_response"]),
-        st.fixed_dictionaries(
-            {},
-            optional={
-                "name": WORDS,
-                "id": IDS,
-                "response": VALUES
-                | st.dictionaries(st.sampled_from(["result", "output", "error"]), VALUES, max_size=2),
-            },
-        ),
-    ),
-    st.fixed_dictionaries(
-        {
-            "inlineData": st.fixed_dictionaries(
-                {"mimeType": MIMES, "data": WORDS}, optional={"displayName": WORDS}
-            )
-        }
-    ),
-    st.fixed_dictionaries(
-        {
-            "file_data": st.fixed_dictionaries(
-                {"mime_type": MIMES}, optional={"file_uri": WORDS, "display_name": WORDS}
-            )
-        }
-    ),
-    st.fixed_dictionaries({"executableCode": st.fixed_dictionaries({"language": WORDS, "code": WORDS})}),
-    st.fixed_dictionaries({"mystery": VALUES}),
-)
-GEMINI_CONTENTS = st.fixed_dictionaries(
-    {"parts": st.lists(GEMINI_PARTS, max_size=3)},
-    optional={"role": st.sampled_from(["user", "model", "function", ""])},
-)
-GEMINI_REQUESTS = st.fixed_dictionaries(
-    {"contents": st.lists(GEMINI_CONTENTS, max_size=3)},
-    optional={"systemInstruction": WORDS | GEMINI_CONTENTS, "system_instruction": GEMINI_CONTENTS},
-)
-FORMS = {ANTHROPIC: "anthropic", CHAT: "chat", RESPONSES: "responses", GEMINI: "gemini"}
-REQUESTS = st.one_of(
-    ANTHROPIC_REQUESTS.map(lambda body: (ANTHROPIC, body)),
-    CHAT_REQUESTS.map(lambda body: (CHAT, body)),
-    RESPONSES_REQUESTS.map(lambda body: (RESPONSES, body)),
-    GEMINI_REQUESTS.map(lambda body: (GEMINI, body)),
-)
-
-
-@pytest.fixture(scope="module")
-def given_requests(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnection:
-    """The views over an empty store, in which `messages` reads a table of requests."""
-    store = tmp_path_factory.mktemp("empty")
-    manifest.commit(store)
-    connection = plain(store)
-    connection.execute(
-        "CREATE TABLE requests (trace_id VARCHAR, step INTEGER, j JSON, replied JSON, form VARCHAR)"
-    )
-    connection.execute("CREATE OR REPLACE VIEW _requests AS FROM requests")
-    return connection
-
-
-# No shrinking: an example holds many requests, and each step of shrinking would plan the view anew.
-@settings(max_examples=12, phases=[Phase.generate])
-@given(requests=st.lists(REQUESTS, min_size=10, max_size=30))
-def test_requests_read_in_sql_as_the_provider_modules_read_them(
-    given_requests: duckdb.DuckDBPyConnection, requests: list[tuple[str, dict[str, Any]]]
-) -> None:
-    """For requests of every format `messages` has the rows that `request_messages` gives."""
-    wanted = []
-    given_requests.execute("TRUNCATE requests")
-    for step, (url, body) in enumerate(requests):
-        raw = json.dumps({"model": "m", **body})
-        given_requests.execute("INSERT INTO requests VALUES ('r', ?, ?, NULL, ?)", [step, raw, FORMS[url]])
-        call = recognise("POST", url, raw.encode())
-        assert call is not None
-        for position, one in enumerate(request_messages(call.form, raw.encode())):
-            wanted.append((step, position, one.role, one.kind, one.name, one.content))
-    found = given_requests.execute(
-        "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"
-    ).fetchall()
-    assert [pair for pair in zip_longest(found, wanted) if pair[0] != pair[1]][:3] == []
-
-
-REPLIES = st.one_of(
-    st.lists(BLOCKS, max_size=3).map(
-        lambda content: (ANTHROPIC, {"type": "message", "role": "assistant", "content": content})
-    ),
-    st.lists(
-        st.fixed_dictionaries(
-            {"role": st.just("assistant"), "content": WORDS | st.none()},
-            optional={"tool_calls": CALLS, "refusal": st.none() | WORDS, "reasoning_content": WORDS},
-        ),
-        max_size=2,
-    ).map(lambda said: (CHAT, {"choices": [{"index": at, "message": one} for at, one in enumerate(said)]})),
-    st.lists(ITEMS, max_size=4).map(lambda items: (RESPONSES, {"object": "response", "output": items})),
-    st.lists(GEMINI_CONTENTS, max_size=2).map(
-        lambda said: (GEMINI, {"candidates": [{"content": one, "index": at} for at, one in enumerate(said)]})
-    ),
-    st.just((GEMINI, {"candidates": [{"finishReason": "SAFETY"}], "usageMetadata": {}})),
-    st.sampled_from([*FORMS]).map(lambda url: (url, {"type": "error", "error": {}})),
-)
-
-
-@settings(max_examples=12, phases=[Phase.generate])
-@given(replies=st.lists(REPLIES, min_size=10, max_size=30))
-def test_plain_replies_read_in_sql_as_the_provider_modules_read_them(
-    given_requests: duckdb.DuckDBPyConnection, replies: list[tuple[str, dict[str, Any]]]
-) -> None:
-    """For plain JSON replies of every format `messages` has the rows that `facts` gives."""
-    wanted = []
-    given_requests.execute("TRUNCATE requests")
-    for step, (url, body) in enumerate(replies):
-        raw = json.dumps(body)
-        given_requests.execute("INSERT INTO requests VALUES ('r', ?, '{}', ?, ?)", [step, raw, FORMS[url]])
-        read = facts(
-            "POST", url, request=b'{"model": "m"}', response=raw.encode(), content_type="application/json"
-        )
+def said_by(exchanges: Iterable[Exchange]) -> list[tuple[Any, ...]]:
+    """What the exchanges ask and say by the readers of wire formats, as `messages` has it."""
+    found: list[tuple[Any, ...]] = []
+    for step, exchange in enumerate(exchanges):
+        read = facts_of(exchange)
         assert read is not None
-        for position, one in enumerate(read.reply):
-            wanted.append((step, position, one.role, one.kind, one.name, one.content))
-    found = given_requests.execute(
-        "SELECT step, position, role, kind, name, content FROM messages ORDER BY step, position"
-    ).fetchall()
-    assert [pair for pair in zip_longest(found, wanted) if pair[0] != pair[1]][:3] == []
+        asked = request_messages(read.form, exchange.request.body)
+        for position, one in enumerate((*asked, *read.reply)):
+            found.append((exchange.trace_id, step, position, one.role, one.kind, one.name, one.content))
+    return found
+
+
+@pytest.mark.parametrize("state", ["live", "read-only", "sealed", "in parts", "compacted"])
+def test_messages_are_those_that_the_wire_forms_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Conversations of every form that grow, side by side, are told whole in every state of the store."""
+    runs = [trace() for _ in NAMES]
+    recorder = Recorder(tmp_path)
+    recorders = [recorder]
+    for again in range(3):
+        for run_id, name in zip(runs, NAMES, strict=True):
+            request = sample(name)["request"]
+            longer = {key: value * (again + 1) for key, value in request.items() if isinstance(value, list)}
+            recorder.exchange(
+                run_id, dumped(request | longer), answered_by(name, None).body, url=sample(name)["url"]
+            )
+        if state in ("in parts", "compacted"):
+            recorder.close()
+            open_store(tmp_path).close()
+            recorders.append(recorder := Recorder(tmp_path))
+        if state == "live":
+            with open_store(tmp_path) as store:
+                assert len(store.rows("SELECT DISTINCT step FROM messages")) == again + 1
+    if state != "live":
+        recorder.close()
+    if state == "read-only":
+        sealing.seal_dead(tmp_path)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    query = "FROM messages ORDER BY ALL"
+    with open_store(tmp_path) as store:
+        if state == "compacted":
+            assert store.compact()
+        wanted = [one for run_id in runs for one in said_by(store.exchanges(run_id))]
+        assert [tuple(row.values()) for row in store.rows(query)] == sorted(wanted, key=lambda one: one[:3])
+    if state in ("sealed", "in parts", "compacted"):
+        assert plain(tmp_path).execute(query).fetchall() == sorted(wanted, key=lambda one: one[:3])
+    recorder.close()
+
+
+def test_facts_of_another_version_are_left_to_the_next_command(tmp_path: Path) -> None:
+    """A plain DuckDB reads exchanges without facts that this version did not write."""
+    record(tmp_path)
+    open_store(tmp_path).close()
+    (entry,) = manifest.load(tmp_path).segments
+    file = entry.file(tmp_path, "facts")
+    duckdb.execute(f"COPY (SELECT 'x' AS trace_id, 1 AS reply) TO '{file}' (FORMAT parquet)")
+    manifest.commit(tmp_path, facts={entry.id: (FACTS_VERSION - 1, manifest.digest(file))})
+    assert rows(plain(tmp_path), "SELECT DISTINCT input_tokens FROM exchanges") == [{"input_tokens": None}]
+    assert rows(plain(tmp_path), "FROM messages") == []
+    with open_store(tmp_path) as store:
+        assert store.problems == ()
+        assert store.rows("SELECT DISTINCT input_tokens FROM exchanges") == [{"input_tokens": 1000}]
+    assert len(rows(plain(tmp_path), "FROM messages")) == 2 + 4 + 6
 
 
 def test_the_reply_follows_the_request(tmp_path: Path) -> None:

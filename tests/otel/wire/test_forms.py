@@ -38,6 +38,7 @@ from conversations import (
     each_way,
     each_way_with_tools,
     each_with_tools,
+    each_with_turns,
     events,
     framing,
     has_tools,
@@ -50,7 +51,9 @@ from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Response
+from tracefork_otel.wire.facts import request_messages
 from tracefork_otel.wire.framing import Event
+from tracefork_otel.wire.growing import Growing
 from tracefork_otel.wire.interface import WireForm
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Asked, Message, Reply, Usage
@@ -68,6 +71,50 @@ def test_a_request_is_read(name: str) -> None:
     ids = [one.call_id for one in messages if one.kind in ("tool_use", "tool_result")]
     assert not has_tools(name) or ids[0] == ids[1] is not None
     assert recognise("POST", given["url"], dumped(given["request"])) is not None
+
+
+@each_with_turns
+def test_a_turn_that_is_sent_again_is_not_read_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation that grows turn by turn reads as each request alone does, and each turn of it once."""
+    form, given = load(name), sample(name)["request"]
+    key = str(form.TURNS)
+    turns, sent = 3 * given[key], [{**given, key: 3 * given[key][:1]}]
+    for at in range(1, len(turns) + 1):
+        # What stands behind the turns comes and goes, and the last turn may be marked in one request alone.
+        marked = [{"mark": 1, **turns[at - 1]}] if at % 3 == 0 else turns[at - 1 : at]
+        sent.append({**given, key: [*turns[: at - 1], *marked], "temperature": at})
+    wanted = [request_messages(name, dumped(request)) for request in sent]
+    counts: list[int] = []
+    whole = form.read_request
+
+    def counted(request: dict[str, Any]) -> Asked:
+        counts.append(len(request[key]))
+        return whole(request)
+
+    monkeypatch.setattr(form, "read_request", counted)
+    growing = Growing()
+    assert [growing.messages(name, dumped(request)) for request in sent] == wanted
+    assert max(counts[1:]) <= 2
+
+
+@each
+@given(data=st.data())
+def test_requests_that_share_a_beginning_read_as_alone(name: str, data: st.DataObject) -> None:
+    """Whatever follows on a request, none is read as another one's."""
+    odd = st.recursive(
+        st.none() | st.sampled_from([*sorted(scalars(sample(name)["request"])), ""]),
+        lambda inner: st.lists(inner, max_size=3),
+        max_leaves=9,
+    )
+    growing, request = Growing(), sample(name)["request"]
+    for _ in range(6):
+        request = data.draw(st.sampled_from([request, sample(name)["request"]]))
+        for key in [key for key, value in request.items() if isinstance(value, list)]:
+            request = {**request, key: request[key] + data.draw(st.sampled_from([[], request[key]]))}
+        request = bent(request, data, odd)
+        body = dumped(request)
+        body = data.draw(st.sampled_from([body, body[:-9] + body[-8:], body[:-1] + b',"x":[]}']))
+        assert growing.messages(name, body) == request_messages(name, body)
 
 
 @each_way

@@ -37,7 +37,7 @@ SET VARIABLE tracefork_scan_spans = _scan(_files(getvariable('tracefork_segments
 SET VARIABLE tracefork_scan_chunks = _scan(
     _files(getvariable('tracefork_segments'), '.chunks.parquet'), '_live_chunks');
 SET VARIABLE tracefork_scan_facts = _scan(
-    _files(list_filter(getvariable('tracefork_segments'), lambda s: s.facts IS NOT NULL), '.facts.parquet'),
+    _files(list_filter(getvariable('tracefork_segments'), lambda s: s.facts = {version}), '.facts.parquet'),
     '_live_facts');
 
 -- A filename is worth its first part only: the segment's id, which its four files share.
@@ -54,7 +54,7 @@ SELECT split_part(parse_filename(filename), '.', 1) AS segment, no, text, data
 FROM (FROM query(getvariable('tracefork_scan_chunks')) UNION ALL BY NAME FROM _live_chunks);
 
 CREATE OR REPLACE VIEW _facts AS
-SELECT * EXCLUDE (filename)
+SELECT split_part(parse_filename(filename), '.', 1) AS segment, * EXCLUDE (filename)
 FROM (FROM query(getvariable('tracefork_scan_facts')) UNION ALL BY NAME FROM _live_facts);
 
 CREATE OR REPLACE MACRO _at(ns) AS make_timestamp(ns // 1000);
@@ -113,10 +113,31 @@ SELECT
     span_status, service, 'tracefork_otel', attributes::JSON, '[]'::JSON, links::JSON
 FROM _exchanges;
 
--- Bodies byte for byte: the chunks from first to last of each pair in the body's parts, in order.
-CREATE OR REPLACE MACRO _chunk_numbers(parts) AS flatten(list_transform(
-    range(1, len(parts), 2), lambda i: CAST(range(parts[i], parts[i + 1] + 1) AS INTEGER[])
+-- The numbers from first to last of each pair, in order.
+CREATE OR REPLACE MACRO _numbers(pairs) AS flatten(list_transform(
+    range(1, len(pairs), 2), lambda i: CAST(range(pairs[i], pairs[i + 1] + 1) AS INTEGER[])
 ));
+
+-- Messages as the readers of wire formats read them: each is kept once in a segment, and goes by its number.
+CREATE OR REPLACE VIEW messages AS
+SELECT r.trace_id AS run_id, r.step, r.position, s.said.role, s.said.kind, s.said.name, s.said.content
+FROM (
+    SELECT
+        segment, trace_id, step,
+        unnest(numbers) AS no,
+        CAST(generate_subscripts(numbers, 1) - 1 AS INTEGER) AS position
+    FROM (
+        SELECT f.segment, e.trace_id, e.step, _numbers(f.messages) AS numbers
+        FROM _steps e
+        JOIN _facts f ON f.trace_id = e.trace_id AND f.span_id = e.span_id
+    )
+) r
+JOIN (
+    SELECT segment, trace_id, CAST(first_no + generate_subscripts(said, 1) - 1 AS INTEGER) AS no, unnest(said) AS said
+    FROM _facts
+) s ON s.segment = r.segment AND s.trace_id = r.trace_id AND s.no = r.no;
+
+-- Bodies byte for byte: their chunks in order.
 
 CREATE OR REPLACE VIEW _pieces AS
 SELECT p.trace_id, p.step, p.place, p.place <= p.request_count AS of_request, c.text, c.data
@@ -128,8 +149,8 @@ FROM (
     FROM (
         SELECT
             segment, trace_id, step,
-            coalesce(len(_chunk_numbers(request_parts)), 0) AS request_count,
-            list_concat(_chunk_numbers(request_parts), _chunk_numbers(response_parts)) AS numbers
+            coalesce(len(_numbers(request_parts)), 0) AS request_count,
+            list_concat(_numbers(request_parts), _numbers(response_parts)) AS numbers
         FROM _steps
     )
 ) p
