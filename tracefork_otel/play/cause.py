@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, cast
+
+from ..wire.json_values import mapping
 
 Cause: TypeAlias = Literal[
     "clock",
@@ -142,29 +144,16 @@ def _is_tool_result(body: Any, path: Sequence[str | int]) -> bool:
     """Return whether the path goes through a tool's result, by a message's role or a block's type."""
     value: Any = body
     for token in path:
-        if isinstance(value, dict):
-            members = cast("Mapping[str | int, Any]", value)
-            value = members.get(token)
-        elif isinstance(value, list) and isinstance(token, int):
-            elements = cast("list[Any]", value)
-            value = elements[token] if token < len(elements) else None
-        else:
+        try:
+            value = value[token]
+        except (LookupError, TypeError):  # the other body has no such place
             return False
-        if isinstance(value, dict):
-            members = cast("Mapping[str, Any]", value)
-            if members.get("role") in _TOOL_ROLES or members.get("type") in _TOOL_RESULT_TYPES:
-                return True
-            if _wraps_tool_results(members):
+        message = mapping(value)
+        if message.get("role") in _TOOL_ROLES or message.get("type") in _TOOL_RESULT_TYPES:
+            return True
+        # Or every block of the message is a tool's result.
+        blocks = message.get("content")
+        if isinstance(blocks, list) and blocks:
+            if all(mapping(block).get("type") in _TOOL_RESULT_TYPES for block in cast("list[Any]", blocks)):
                 return True
     return False
-
-
-def _wraps_tool_results(message: Mapping[str, Any]) -> bool:
-    """Return whether every block of the message is a tool's result."""
-    blocks = message.get("content")
-    if not isinstance(blocks, list) or not blocks:
-        return False
-    return all(
-        isinstance(block, dict) and cast("Mapping[str, Any]", block).get("type") in _TOOL_RESULT_TYPES
-        for block in cast("list[Any]", blocks)
-    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 Part: TypeAlias = Literal[
-    "step",  # a recorded exchange
+    "step",  # a recorded exchange; the number of steps stands for the forked one's answer, served afterwards
     "place",  # a place in a fork's own run
     "tool",  # a recorded call of a tool
     "change",  # a result that a fork replaces, in the order of its changes
@@ -15,8 +17,6 @@ Part: TypeAlias = Literal[
     "memory",  # an answer that an earlier trial got
 ]
 
-AGAIN = "again"
-"""The forked exchange's recorded answer, for a client that tries again after the intervention."""
 OFF_TAPE = "off-tape"
 """Taken by a fork whose prefix left its tape."""
 
@@ -49,6 +49,39 @@ class Claims:
     def taken(self, name: str) -> bool:
         """Return whether somebody claimed what is named."""
         return self._folder is not None and (self._folder / name).exists()
+
+
+class Waiting:
+    """Recorded parts by what they answer to, each given once, also among the processes that share claims."""
+
+    def __init__(self, part: Part, claim: Claims) -> None:
+        self._part: Part = part
+        self._claim = claim
+        self._numbers: dict[str, deque[int]] = {}
+        self.used: set[int] = set()
+        """The numbers that were taken, here or by others."""
+
+    def add(self, key: str, number: int) -> None:
+        """Let the part of that number answer to the key, after those that do already."""
+        self._numbers.setdefault(key, deque()).append(number)
+
+    def take(self, key: str, is_open: Callable[[int], bool] = lambda number: True) -> int | None:
+        """Use up the first open number under the key that nobody took and return it; None if none is left."""
+        numbers = self._numbers.get(key)
+        while numbers:
+            number = next((one for one in numbers if is_open(one)), None)
+            if number is None:
+                return None
+            numbers.remove(number)
+            if number not in self.used:
+                self.used.add(number)
+                if self._claim(claim_to(self._part, number)):
+                    return number
+        return None
+
+    def has(self, key: str) -> bool:
+        """Return whether a number under the key is left, as far as this process knows."""
+        return any(number not in self.used for number in self._numbers.get(key, ()))
 
 
 def claims_beside(path: Path) -> Claims:

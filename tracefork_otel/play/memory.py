@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from ..errors import TapeError
 from ..exchange import Exchange
 from ..tape.tape import Tape
-from .claims import Claims, claim_to
+from .claims import Claims, Waiting
 
 _ENDING = ".memory"
 
@@ -33,22 +32,21 @@ class Memory:
 
     def __init__(self, entries: Iterable[Remembered], claim: Claims) -> None:
         """Keep the entries; `claim` lets no two processes of the fork give the same answer."""
-        self._waiting: dict[str, deque[tuple[int, Remembered]]] = {}
-        for number, entry in enumerate(entries):
-            self._waiting.setdefault(entry.request, deque()).append((number, entry))
-        self._claim = claim
+        self._entries = tuple(entries)
+        self._waiting = Waiting("memory", claim)
+        for number, entry in enumerate(self._entries):
+            self._waiting.add(entry.request, number)
         self._tapes: dict[Path, Tape] = {}
 
     def __call__(self, fingerprint: str) -> Exchange | None:
         """Return the next answer to a request with this fingerprint, or None if none is left."""
-        waiting = self._waiting.get(fingerprint)
-        while waiting:
-            number, entry = waiting.popleft()
-            if self._claim(claim_to("memory", number)):
-                if entry.tape not in self._tapes:
-                    self._tapes[entry.tape] = Tape.load(entry.tape)
-                return self._tapes[entry.tape].exchanges[entry.step]
-        return None
+        number = self._waiting.take(fingerprint)
+        if number is None:
+            return None
+        entry = self._entries[number]
+        if entry.tape not in self._tapes:
+            self._tapes[entry.tape] = Tape.load(entry.tape)
+        return self._tapes[entry.tape].exchanges[entry.step]
 
 
 def dump(entries: Iterable[Remembered], intervention: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -11,7 +10,7 @@ from typing import Literal, TypeAlias
 from ..exchange import Exchange, Request
 from ..tape.reads import Draw
 from ..tape.tape import Tape
-from .claims import AGAIN, OFF_TAPE, Claims, claim_to
+from .claims import OFF_TAPE, Claims, Waiting, claim_to
 from .intervention import Intervention
 from .match import Candidate, Explanation, MatchMode, explain, fingerprint, parse_paths
 from .tools import Placement, ToolPlayer, ToolsMode
@@ -92,17 +91,19 @@ class Player:
         self._match: MatchMode = match
         self._ignore = tuple(ignore)
         parse_paths(self._ignore)  # a path that is none is refused before the agent starts
-        self._claim = claim or Claims()
+        claim = claim or Claims()
         self._lock = Lock()
-        self._used: set[int] = set()
         self._misses: dict[str, Explanation] = {}
-        self._waiting: dict[str, deque[int]] = {}
+        self._fork = None if intervention is None else _Fork(tape, intervention, claim)
+        self._waiting = Waiting("step", claim)
         for step, exchange in enumerate(tape.exchanges):
-            self._waiting.setdefault(self._fingerprint(exchange.request), deque()).append(step)
-        self._fork = None if intervention is None else _Fork(tape, intervention, self._claim)
+            key = self._fingerprint(exchange.request)
+            self._waiting.add(key, step)
+            if self._fork is not None and self._fork.answers_again(step):
+                self._waiting.add(key, self._fork.again)
         self._recall = recall
         self.tools = ToolPlayer(
-            tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=self._claim
+            tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=claim
         )
         """What answers calls of local tools."""
 
@@ -111,13 +112,16 @@ class Player:
         key = self._fingerprint(request)
         fork = self._fork
         with self._lock:
-            step = self._take(key)
-            if step is not None:
-                if fork is None:
+            if fork is None:
+                step = self._waiting.take(key)
+                if step is not None:
                     return Served(self.tape.exchanges[step], step)
-                return fork.served(step, request)
-            if fork is not None and fork.goes_on_live:
-                return self._recalled(key, fork.answer_of_tail(request))
+            else:
+                step = self._waiting.take(key, fork.is_open)
+                if step is not None:
+                    return fork.served(step, request)
+                if fork.goes_on_live:
+                    return self._recalled(key, fork.answer_of_tail(request))
             candidates = tuple(self._candidates())
             phase = None if fork is None else fork.missed()
             known = self._misses.get(key)
@@ -147,7 +151,7 @@ class Player:
     def _placement(self) -> Placement:
         """Return where this player stands, for its tools."""
         with self._lock:
-            step = min(max(self._used, default=-1), self.tape.steps - 1)
+            step = min(max(self._waiting.used, default=-1), self.tape.steps - 1)
             fork = self._fork
             if fork is None:
                 return Placement("replay", step)
@@ -160,27 +164,12 @@ class Player:
         if self._fork is not None:
             self._fork.missed()
 
-    def _take(self, key: str) -> int | None:
-        waiting = self._waiting.get(key)
-        while waiting:
-            fork = self._fork
-            step = next((one for one in waiting if fork is None or fork.is_open(one)), None)
-            if step is None:
-                return None
-            waiting.remove(step)
-            self._used.add(step)
-            if fork is not None and fork.answers_again(step):
-                waiting.appendleft(fork.again)
-            if self._claim(claim_to("step", step) if step < self.tape.steps else AGAIN):
-                return step
-        return None
-
     def _fingerprint(self, request: Request) -> str:
         return fingerprint(request, match=self._match, ignore=self._ignore)
 
     def _candidates(self) -> Iterator[Candidate]:
         for step, exchange in enumerate(self.tape.exchanges):
-            used = step in self._used
+            used = step in self._waiting.used
             if used or self._fork is None or self._fork.is_expected(step):
                 yield Candidate(step, exchange.request, used)
 

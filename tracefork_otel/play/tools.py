@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ..wire.paths import format_path, shown, walk
-from .claims import Claims, claim_to
+from .claims import Claims, Waiting, claim_to
 
 if TYPE_CHECKING:
     from ..tape.reads import ToolCall
@@ -123,16 +122,15 @@ class ToolPlayer:
         self._leave = leave
         self._claim = claim or Claims()
         self._lock = Lock()
-        self._used: set[int] = set()
         self._replaced: set[int] = set()
-        self._waiting: dict[str, deque[int]] = {}
-        self._loose: dict[str, deque[int]] = {}
+        self._waiting = Waiting("tool", self._claim)
+        self._used = self._waiting.used
         self._within: dict[str, list[int]] = {}
         for at, call in enumerate(self.calls):
             key = (call.name, call.arguments, call.by_text)
-            self._waiting.setdefault(key_of(*key), deque()).append(at)
+            self._waiting.add(key_of(*key), at)
             if call.by_text:
-                self._loose.setdefault(loose_key_of(*key), deque()).append(at)
+                self._waiting.add(loose_key_of(*key), at)
             if call.inside is not None:
                 self._within.setdefault(call.inside, []).append(at)
 
@@ -177,19 +175,13 @@ class ToolPlayer:
 
     def _take(self, asked: _Asked, stage: Stage) -> tuple[int, bool] | None:
         """Take the first unused recorded call that this one repeats, and say whether only loosely so."""
-        tried = [(self._waiting.get(asked.key), False)]
+        at = self._waiting.take(asked.key)
+        if at is not None:
+            return at, False
         # After a fork's change other values are to be expected, so only equal ones are the same call.
         if asked.by_text and stage != "tail":
-            loose = loose_key_of(asked.name, asked.arguments, asked.by_text)
-            tried.append((self._loose.get(loose), True))
-        for waiting, loosely in tried:
-            while waiting:
-                at = waiting.popleft()
-                if at not in self._used:
-                    self._used.add(at)
-                    if self._claim(claim_to("tool", at)):
-                        return at, loosely
-        return None
+            at = self._waiting.take(loose_key_of(asked.name, asked.arguments, asked.by_text))
+        return None if at is None else (at, True)
 
     def _holds(self, call: ToolCall, changes: Sequence[Intervention]) -> bool:
         """Return whether a change that is due concerns a call that this call makes."""
@@ -214,7 +206,7 @@ class ToolPlayer:
             meant = None if change.call is None else self.calls[change.call]
             # Another branch of the agent may call the same tool: it goes on as recorded.
             same = meant is not None and asked.key == _key(meant)
-            if not same and any(at not in self._used for at in self._waiting.get(asked.key, ())):
+            if not same and self._waiting.has(asked.key):
                 continue
             self._replaced.add(number)
             if not self._claim(claim_to("change", number)):
@@ -282,15 +274,14 @@ def _key(call: ToolCall) -> str:
 
 def key_of(name: str, arguments: str, by_text: tuple[str, ...] = ()) -> str:
     """Return a digest that two calls share exactly if their tool and arguments are the same."""
-    return _digest(name, json.loads(arguments), by_text)
+    return _digest(name, json.loads(arguments), sorted(by_text))
 
 
 def loose_key_of(name: str, arguments: str, by_text: tuple[str, ...]) -> str:
-    """Return the digest with arguments that are no JSON left out."""
+    """Return a digest of the call without its arguments that are no JSON, which is no `key_of` any call."""
     kept = {key: value for key, value in json.loads(arguments).items() if key not in by_text}
-    return _digest(name, kept, by_text)
+    return _digest(name, kept, sorted(by_text), "loosely")
 
 
-def _digest(name: str, arguments: object, by_text: tuple[str, ...]) -> str:
-    text = json.dumps([name, arguments, sorted(by_text)], sort_keys=True)
-    return sha256(text.encode()).hexdigest()
+def _digest(*parts: object) -> str:
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
