@@ -271,13 +271,13 @@ class Sources:
         stamp, date, utc = _datetime.datetime, _datetime.date, _datetime.UTC
         true_now, true_utcnow = stamp.__dict__["now"], stamp.__dict__["utcnow"]
         true_today = date.__dict__["today"]
-
-        def real_now(zone: Any = None) -> Any:
-            return true_now.__get__(None, stamp)(zone)
+        real_now = true_now.__get__(None, stamp)
 
         def of(cls: Any, value: Any) -> Any:
             if type(value) is cls:
                 return value
+            if not issubclass(cls, stamp):
+                return cls(value.year, value.month, value.day)
             at = (value.year, value.month, value.day, value.hour, value.minute, value.second)
             return cls(*at, value.microsecond, value.tzinfo, fold=value.fold)
 
@@ -297,12 +297,10 @@ class Sources:
 
         def today(cls: Any) -> Any:
             place = stream("today")
-            if place is None:
-                if issubclass(cls, stamp):
-                    return true_now.__get__(None, cls)()
-                return true_today.__get__(None, cls)()
-            value = draw(place, real_now)
-            return of(cls, value) if issubclass(cls, stamp) else cls(value.year, value.month, value.day)
+            if place is not None:
+                return of(cls, draw(place, real_now))
+            # The true `today` of a datetime calls `time.time`, which is replaced.
+            return (true_now if issubclass(cls, stamp) else true_today).__get__(None, cls)()
 
         for owner, name, ours in ((stamp, "now", now), (stamp, "utcnow", utcnow), (date, "today", today)):
             try:

@@ -151,9 +151,9 @@ def _is_tool_result(body: Any, path: Sequence[str | int]) -> bool:
         message = mapping(value)
         if message.get("role") in _TOOL_ROLES or message.get("type") in _TOOL_RESULT_TYPES:
             return True
-        # Or every block of the message is a tool's result.
-        blocks = message.get("content")
-        if isinstance(blocks, list) and blocks:
-            if all(mapping(block).get("type") in _TOOL_RESULT_TYPES for block in cast("list[Any]", blocks)):
-                return True
+        content = message.get("content")
+        blocks = cast("list[Any]", content) if isinstance(content, list) else []
+        # Every block of the message is a tool's result.
+        if blocks and all(mapping(block).get("type") in _TOOL_RESULT_TYPES for block in blocks):
+            return True
     return False
