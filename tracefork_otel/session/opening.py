@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from ..settings import Settings
 from . import current
 from .process import remote_parent
+from .sealer import Sealer, seal_at_exit
 from .session import Session, Sink
 
 
@@ -33,7 +33,7 @@ def open_session(
     session = Session(settings, via=via, remote=remote_parent() if launched else None, sink=sink)
     session.launched = launched
     if settings.seal:
-        session.sealer = _seal
+        session.sealer = Sealer()
     current.session = session
     atexit.register(_at_exit)
     return session
@@ -48,20 +48,13 @@ def close_session() -> None:
 
 
 def _at_exit() -> None:
-    session, sealer = current.session, sys.modules.get("tracefork_otel.session.sealer")
-    if session is not None:
-        # Not closed: hooks registered before us may still end spans, and the lock goes with the process.
-        session.flush()
-    if sealer is not None:
-        sealer.leave()
-    if session is not None and session.settings.seal and not session.launched:
-        # A command of ours that started this process seals for all of its processes.
-        from . import sealer as sealers
-
-        sealers.seal_at_exit(session)
-
-
-def _seal(path: Path) -> None:
-    from . import sealer as sealers
-
-    sealers.seal_later(path)
+    session = current.session
+    if session is None:
+        return
+    # Not closed: hooks registered before us may still end spans, and the lock goes with the process.
+    session.flush()
+    if session.sealer is not None:
+        session.sealer.leave()
+    # A command of ours that started this process seals for all of its processes.
+    if session.settings.seal and not session.launched:
+        seal_at_exit(session.sink)

@@ -1,93 +1,75 @@
-"""A background thread that turns finished WALs into segments."""
+"""Turning this process's finished WALs into segments: in the background, and at exit."""
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..log import LOG
-from ..store.wal import Wal
-from . import current
 
-if TYPE_CHECKING:
-    from .session import Session
-
-_waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
-_thread: threading.Thread | None = None
-_lock = threading.Lock()
-_idle = threading.Event()
-_idle.set()
-_leaving = False
 EXIT_BYTES = 4 * 1024 * 1024
 """A WAL up to this size is sealed at exit: 0.2 s, most of it pyarrow's import. A larger one waits."""
 EXIT_SECONDS = 10.0
 """A seal under way at exit may take this long: a thread cut off inside pyarrow can abort the process."""
 
 
-def seal_later(path: Path) -> None:
-    """Seal the WAL in the background; without pyarrow, leave it to whoever opens the store next."""
-    global _thread
-    if _leaving or find_spec("pyarrow") is None:
-        return
-    _waiting.put(path)
-    with _lock:
-        if _thread is None or not _thread.is_alive():
-            _thread = threading.Thread(target=_work, name="tracefork-seal", daemon=True)
-            _thread.start()
+class Sealer:
+    """A background thread, begun by the first WAL that it is given; a forked child needs another."""
 
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._idle.set()
+        self._stopped = False
 
-def _work() -> None:
-    while True:
-        path = _waiting.get()
-        session = current.session
-        if session is None:
-            continue
-        _idle.clear()
-        if _leaving:
-            _idle.set()
+    def seal_later(self, path: Path) -> None:
+        """Seal the WAL in the background; without pyarrow, leave it to whoever opens the store next."""
+        if self._stopped or find_spec("pyarrow") is None:
             return
-        try:
-            _seal(session, path)
-        finally:
-            _idle.set()
+        self._waiting.put(path)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="tracefork-seal", daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        while path := self._waiting.get():
+            self._idle.clear()
+            if not self._stopped:
+                _seal(path)
+            self._idle.set()
+
+    def stop(self) -> None:
+        """Begin no other seal: the rest is left to whoever opens the store next."""
+        self._stopped = True
+        self._waiting.put(None)
+
+    def leave(self) -> None:
+        """Stop, and wait for the seal under way."""
+        self.stop()
+        self._idle.wait(EXIT_SECONDS)
 
 
-def _seal(session: Session, path: Path) -> None:
-    try:
-        from ..store.sealing import seal
-
-        seal(session.settings.store, [path])
-    except Exception as error:
-        # The WAL stays, and whoever opens the store next tries again.
-        LOG.warning("tracefork could not seal %s: %s", path, error)
-
-
-def leave() -> None:
-    """Wait for the seal under way and begin no other: the rest is left to whoever opens the store next."""
-    global _leaving
-    _leaving = True
-    _idle.wait(EXIT_SECONDS)
-
-
-def seal_at_exit(session: Session) -> None:
+def seal_at_exit(sink: object) -> None:
     """Seal what this process recorded, so that any DuckDB reads it; a WAL that would take long stays."""
-    sink = session.sink
+    from ..store.wal import Wal
+
     if not isinstance(sink, Wal) or sink.size > EXIT_BYTES or find_spec("pyarrow") is None:
         return
     path = sink.set_aside()
     if path is not None:
-        _seal(session, path)
+        _seal(path)
 
 
-def _after_fork_in_child() -> None:
-    global _thread, _lock, _waiting
-    _thread, _lock, _waiting = None, threading.Lock(), queue.SimpleQueue()
-    _idle.set()
+def _seal(path: Path) -> None:
+    try:
+        from ..store.sealing import seal
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+        seal(path.parents[1], [path])
+    except Exception as error:
+        # The WAL stays, and whoever opens the store next tries again.
+        LOG.warning("tracefork could not seal %s: %s", path, error)

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +18,7 @@ from ..recording.process import new_process_id, process_started
 from ..redaction import redact
 from ..store.records import Note, ProcessStarted, Record
 from .process import remote_parent, service_name, start_attributes, versions
+from .sealer import Sealer
 
 if TYPE_CHECKING:
     from ..exchange import Outcome
@@ -106,7 +106,7 @@ class Session:
         self.player: Player | Unplayable | None = None
         self.draws: Draws | None = None
         """What the agent reads from clocks and randomness, if that is recorded or served."""
-        self.sealer: Callable[[Path], None] | None = None
+        self.sealer: Sealer | None = None
         self.allowed: tuple[tuple[str, int | None], ...] = ()
         """(host, port or None) that a replay may connect to."""
         self.root: OwnSpan | None = None
@@ -138,6 +138,8 @@ class Session:
     def after_fork(self) -> None:
         """Begin anew in a forked child: a WAL, a process id and locks of its own, nothing open."""
         self._fresh()
+        if self.sealer is not None:
+            self.sealer = Sealer()
         if self.draws is not None:
             self.draws.forked()
 
@@ -190,7 +192,7 @@ class Session:
                     self.process(),
                     sync=self.settings.sync,
                     rotate_bytes=self.settings.rotate_bytes,
-                    on_rotated=self.sealer,
+                    on_rotated=None if self.sealer is None else self.sealer.seal_later,
                 )
                 if self.redactor.unreadable is not None:
                     why = {"why": self.redactor.unreadable}
@@ -266,6 +268,8 @@ class Session:
     def close(self) -> None:
         """Close the WAL, so that anyone may seal it."""
         self.flush()
+        if self.sealer is not None:
+            self.sealer.stop()
         close = getattr(self.sink, "close", None)
         if close is not None:
             with suppress(Exception):
