@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
-from ..exchange import Headers
+from ..exchange import Exchange, Headers, Request, Response
 from .json_text import to_json
 
 FORMAT = 1
@@ -54,7 +54,9 @@ class Type:
 
     def read(self, held: Any) -> Any:
         """Return the value that a table holds as records have it."""
-        return self.restored(json.loads(held) if self.json and held is not None else held)
+        if held is None:
+            return None
+        return self.restored(json.loads(held) if self.json else held)
 
 
 _DELTA = "DELTA_BINARY_PACKED"
@@ -159,6 +161,7 @@ BODY_COLUMNS = frozenset(
     f"{side}_{what}" for side in ("request", "response") for what in ("sha256", "length", "parts")
 )
 """Those of `EXCHANGES` that a body has once it is stored."""
+PLAIN = tuple(column for column in EXCHANGES if column.name not in BODY_COLUMNS)
 SPANS = (
     Column("trace_id", TEXT, repeats=True),
     Column("span_id", TEXT),
@@ -211,11 +214,17 @@ def needed(table: str) -> set[str]:
     return {column.name for column in TABLES[table] if not column.optional}
 
 
-def parts_of(columns: Iterable[Column], values: Mapping[str, Any]) -> Parts:
-    """Return the fields that the values by column name give; a column without a value is left out."""
+def assembled(values: Mapping[str, Any], body: Callable[[str], bytes]) -> Exchange:
+    """Return the exchange of values by column, as records have them; `body` gives that of a side.
+
+    A field whose column has no value has its default.
+    """
     parts: Parts = {"": {}, "request": {}, "response": {}}
-    for column in columns:
+    for column in PLAIN:
         if column.name in values:
             part, leaf = column.at
             parts[part][leaf] = values[column.name]
-    return parts
+    request = Request(body=body("request"), **parts["request"])
+    answered = values.get("status_code") is not None
+    response = Response(body=body("response"), **parts["response"]) if answered else None
+    return Exchange(request=request, response=response, **parts[""])

@@ -108,13 +108,6 @@ class Manifest:
         """Names of WALs whose records are in a segment, even if the files are still there."""
         return frozenset(name for entry in self.segments for name in entry.wals)
 
-    def segment(self, segment_id: str) -> SegmentEntry:
-        """Return the live segment of that id; raise StoreError if there is none."""
-        for entry in self.segments:
-            if entry.id == segment_id:
-                return entry
-        raise StoreError(f"segment {segment_id} is not in the manifest: it was replaced or dropped meanwhile")
-
 
 def load(store: Path) -> Manifest:
     """Return the current manifest, empty if there is none; raise StoreError for a file that is not one."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..exchange import Exchange, Request, Response
+from ..exchange import Exchange
 from .chunks import Chunks, runs
-from .columns import BODY_COLUMNS, EXCHANGES, SPANS, parts_of
+from .columns import BODY_COLUMNS, EXCHANGES, PLAIN, SPANS, assembled
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, SpanRecord
 from .wal_reading import NAME, WalContents, exchanges_of, read_wal
 
@@ -168,22 +168,9 @@ def exchange_of(row: Mapping[str, Any], read: Callable[[Sequence[int]], bytes], 
             problems.append(f"the {side} body does not match its sha256: {source} was changed")
         return found
 
-    answered = row["status_code"] is not None
-    parts = parts_of(
-        _TOLD,
-        {
-            column.name: column.type.read(row[column.name])
-            for column in _TOLD
-            if column.name in row and (answered or column.at[0] != "response")
-        },
-    )
-    request = Request(body=body("request"), **parts["request"])
-    response = Response(body=body("response"), **parts["response"]) if answered else None
-    damage = "; ".join(problems) or None
-    return Exchange(request=request, response=response, **{**parts[""], "damage": damage})
-
-
-_TOLD = [column for column in EXCHANGES if column.name not in BODY_COLUMNS]
+    values = {column.name: column.type.read(row[column.name]) for column in PLAIN if column.name in row}
+    exchange = assembled(values, body)
+    return replace(exchange, damage="; ".join(problems)) if problems else exchange
 
 
 def span_of(row: Mapping[str, Any]) -> SpanRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -17,18 +17,6 @@ from .wal_reading import check
 
 _LEFT_SECONDS = 3600
 """A half-written file that is older than this was left over from a crash."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealReport:
-    """What became of the WALs of a store."""
-
-    sealed: tuple[str, ...] = ()
-    """Ids of the segments made."""
-    live: tuple[str, ...] = ()
-    """Names of WALs whose process runs, or that somebody else is sealing."""
-    problems: tuple[str, ...] = ()
-    """Why a WAL was left as it is: one message each, naming the file."""
 
 
 def seal(store: Path, wals: Sequence[Path]) -> str | None:
@@ -90,16 +78,16 @@ def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
     return entry
 
 
-def seal_dead(store: Path) -> SealReport:
-    """Seal what processes that are gone left, and the finished WALs of those that live."""
+def seal_dead(store: Path) -> list[str]:
+    """Seal what processes that are gone left, and the finished WALs of those that live.
+
+    Return why a WAL was left as it is: one message each, naming the file.
+    """
     store = Path(store)
-    sealed: list[str] = []
-    live: list[str] = []
     problems: list[str] = []
     for _, group in groupby(wal.wal_files(store), key=wal.process_of):
         paths = list(group)
         running = [at for at, path in enumerate(paths) if wal.is_live(path)]
-        live.extend(paths[at].name for at in running)
         if running:
             # Each alone; but not what comes after one that somebody is sealing, for the two may belong
             # together.
@@ -109,14 +97,11 @@ def seal_dead(store: Path) -> SealReport:
             batches = [_readable(paths, problems)]
         for batch in filter(None, batches):
             try:
-                segment_id = seal(store, batch)
+                seal(store, batch)
             except StoreError as error:
                 problems.append(str(error))
-                continue
-            if segment_id is not None:
-                sealed.append(segment_id)
     _tidy(store)
-    return SealReport(sealed=tuple(sealed), live=tuple(live), problems=tuple(problems))
+    return problems
 
 
 def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:

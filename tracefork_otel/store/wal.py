@@ -46,8 +46,6 @@ class Wal:
         rotate_bytes: int = ROTATE_BYTES,
         on_rotated: Callable[[Path], None] | None = None,
     ) -> None:
-        self.lost = 0
-        """Records that could not be written."""
         # Absolute, for the process may change its directory.
         self._store = Path(os.path.abspath(store))
         self._process = process
@@ -96,7 +94,6 @@ class Wal:
                 if self._end >= self._rotate_at and not nested:
                     rotated = self._rotate()
             except (OSError, ValueError, TypeError, RecursionError) as error:
-                self.lost += 1
                 raise StoreError(f"{self.path}: a record could not be written: {error}") from error
             finally:
                 self._busy = nested
@@ -210,18 +207,18 @@ class Wal:
                 fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
             except OSError:
                 return False
-        found = os.fstat(fd)
         try:
-            if (found.st_dev, found.st_ino) != self._identity or found.st_size != self._end:
-                raise BlockingIOError
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(fd).st_nlink:
-                raise BlockingIOError
+            found = os.fstat(fd)
+            file = (found.st_dev, found.st_ino, found.st_size)
+            ours = found.st_nlink > 0 and file == (*self._identity, self._end)
         except OSError:
+            ours = False
+        if ours:
+            self._fd = fd
+        else:
             os.close(fd)
-            return False
-        self._fd = fd
-        return True
+        return ours
 
     def _create(self, path: Path, recent: Recent) -> tuple[int, int]:
         """Create a file that holds the process and what is open; return its descriptor, locked, and size."""

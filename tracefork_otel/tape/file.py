@@ -14,9 +14,9 @@ from hashlib import sha256
 from typing import Any
 
 from ..errors import TapeError, newer_format
-from ..exchange import Exchange, Request, Response
+from ..exchange import Exchange
 from ..store.chunks import runs
-from ..store.columns import EXCHANGES, parts_of
+from ..store.columns import EXCHANGES, assembled
 from ..store.records import Note
 from ..wire.cuts import cut, decode_piece, encode_piece
 from ..wire.dumps import dumps
@@ -194,7 +194,7 @@ def _exchange_record(
     return record | {column.name: getattr(exchange, column.name) for column in _ALWAYS}
 
 
-def _placed(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+def _values(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     """Return the record's values by column."""
     values = {**record, **record.get("response", {})}
     values |= {"trace_id": record.get("trace_id", run_id), "status_code": record.get("status")}
@@ -297,23 +297,16 @@ class _Lines:
         """Return the exchange on that line, and the link of the digest after it."""
         record = self._record(number, "an exchange", " (its URL, status, headers, chunk cuts or outcome)")
         try:
-            exchange = self._decoded(number, run_id, record)
+            exchange = assembled(_values(record, run_id), lambda side: self._body(number, record, side))
+            response = exchange.response
+            if response is not None and sum(response.chunk_sizes) != len(response.body):
+                raise ValueError("the chunk sizes do not add up to the body")
         except (KeyError, TypeError, ValueError) as error:
             raise self._error(number, f"not an exchange: {error!r}") from error
         link = chain(link, exchange)
         if link.hex() != record["chain"]:
             raise self._error(number, f"step {record['step']} breaks the digest")
         return exchange, link
-
-    def _decoded(self, number: int, run_id: str, record: Mapping[str, Any]) -> Exchange:
-        parts = parts_of(EXCHANGES, _placed(record, run_id))
-        response: Response | None = None
-        if "response" in record:
-            response = Response(body=self._body(number, record, "response"), **parts["response"])
-            if sum(response.chunk_sizes) != len(response.body):
-                raise ValueError("the chunk sizes do not add up to the body")
-        request = Request(body=self._body(number, record, "request"), **parts["request"])
-        return Exchange(request=request, response=response, **parts[""])
 
     def _draws(self, numbers: Sequence[int]) -> Iterator[Draw]:
         for number in numbers:

@@ -133,7 +133,7 @@ def _settle(path: Path) -> tuple[str, ...]:
     problems: list[str] = []
     try:
         if any(not wal.is_live(file) for file in wal.wal_files(path)):
-            problems += sealing.seal_dead(path).problems
+            problems += sealing.seal_dead(path)
         problems += facts.ensure(path)
         if not (path / manifest.VIEWS).exists():
             manifest.commit(path)
