@@ -205,7 +205,7 @@ def test_a_wal_stays_while_its_segment_is_not_whole(
     entry = sealed(tmp_path)
     path.write_bytes(data)
     spoil(entry.file(tmp_path, kind))
-    (problem,) = sealing.seal_dead(tmp_path).problems
+    (problem,) = sealing.seal_dead(tmp_path)
     assert entry.file(tmp_path, kind).name in problem
     assert path.read_bytes() == data
 
@@ -388,7 +388,7 @@ def test_a_segment_stays_that_no_manifest_names(tmp_path: Path, manifest_is: str
     else:
         path.write_bytes(before)
     write_conversation(tmp_path, 1, process_id="4713-0badcafe")
-    assert sealing.seal_dead(tmp_path).sealed
+    assert sealing.seal_dead(tmp_path) == []
     assert set(kept) < set((tmp_path / "segments").iterdir())
 
 
