@@ -2,63 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, overload
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, TypeAlias, TypedDict, Unpack, overload
 
-from tracefork_otel.errors import UsageError
-from tracefork_otel.play.intervention import Tail
+from tracefork_otel.errors import StoreError, UsageError
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.tape import Tape
 
-from ..grading.oracle import Oracle
-from ..store import Run, Store
+from ..grading.oracle import Oracle, grade
+from ..store import Run, Store, open_store
+from ..writeback import RootSpan
+from .accounting import Account
 from .edits import Edit, checked
-from .forker import DEFAULT_TIMEOUT, Forker, Gate, OnDone, Planned
-from .result import Fork, Problem, ProblemKind
-from .starting import Agent
+from .memory import Memories
+from .problems import first_problem
+from .result import Fork
+from .stage import Stage
+from .starting import Agent, Playing
+from .workspace import TrialSpace
 
-__all__ = ["Fork", "Forker", "Gate", "OnDone", "Planned", "Problem", "ProblemKind", "fork"]
+__all__ = ["Agent", "Fork", "Forker", "Gate", "OnDone", "Planned", "fork"]
+
+OnDone: TypeAlias = Callable[[Fork], None]
+
+_NAME_OF_FORK = re.compile(r"fork (?P<name>.*)@\d+", re.DOTALL)
+DEFAULT_TIMEOUT = 600.0
+"""Seconds: longer than agents take that somebody waits for."""
+
+
+class Options(TypedDict, total=False):
+    """What `fork` may be told besides what is changed, where, and how often."""
+
+    agent: Agent | None
+    tail: Tail
+    jobs: int
+    timeout: float | None
+    store: Store | None
+    oracle: Oracle | None
+    on_done: OnDone | None
+    match: MatchMode
+    ignore: Sequence[str]
+    allow_hosts: Sequence[str]
+    tools: ToolsMode | None
 
 
 @overload
 def fork(
-    run: Run | Tape,
-    *,
-    at: int,
-    edit: Edit,
-    agent: Agent | None = ...,
-    tail: Tail = ...,
-    times: Literal[1] = ...,
-    jobs: int = ...,
-    timeout: float | None = ...,
-    store: Store | None = ...,
-    oracle: Oracle | None = ...,
-    on_done: OnDone | None = ...,
-    match: MatchMode = ...,
-    ignore: Sequence[str] = ...,
-    allow_hosts: Sequence[str] = ...,
-    tools: ToolsMode | None = ...,
+    run: Run | Tape, *, at: int, edit: Edit, times: Literal[1] = ..., **options: Unpack[Options]
 ) -> Fork: ...
 @overload
-def fork(
-    run: Run | Tape,
-    *,
-    at: int,
-    edit: Edit,
-    agent: Agent | None = ...,
-    tail: Tail = ...,
-    times: int,
-    jobs: int = ...,
-    timeout: float | None = ...,
-    store: Store | None = ...,
-    oracle: Oracle | None = ...,
-    on_done: OnDone | None = ...,
-    match: MatchMode = ...,
-    ignore: Sequence[str] = ...,
-    allow_hosts: Sequence[str] = ...,
-    tools: ToolsMode | None = ...,
-) -> list[Fork]: ...
+def fork(run: Run | Tape, *, at: int, edit: Edit, times: int, **options: Unpack[Options]) -> list[Fork]: ...
 def fork(
     run: Run | Tape,
     *,
@@ -77,7 +79,7 @@ def fork(
     allow_hosts: Sequence[str] = (),
     tools: ToolsMode | None = None,
 ) -> Fork | list[Fork]:
-    """The fork of a run that is changed by this edit at this step; a list of them if `times` is not 1.
+    """Return the fork of a run that is changed by this edit at this step; a list of them if `times` is not 1.
 
     `on_done` is given each fork as it ends; `timeout` holds for agents in processes of their own; `tools`
     says what calls of `@tool` functions get, as it does to `replay`. What goes wrong with an agent is the
@@ -102,3 +104,276 @@ def fork(
         planned = Planned(change=edit.bind(forker.tape, at, tail=tail))
         made = forker.forks([planned] * times, oracle=oracle, on_done=on_done)
     return made[0] if times == 1 else made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A fork to make."""
+
+    change: Intervention
+    """An edit bound to the tape."""
+    replicate: str | None = None
+    """Forks of one replicate share what models answered to equal requests of their tails; None: with none."""
+
+
+class Gate(Protocol):
+    """Says which of the planned forks start, such as those that a budget has room for."""
+
+    def admit(self, at: int) -> bool:
+        """Whether the fork planned at that place starts; it may wait until others have ended."""
+        ...
+
+    def ended(self, at: int, fork: Fork) -> None:
+        """That fork's agent has ended, it is not graded yet; called from the thread that ran it."""
+        ...
+
+
+class Forker:
+    """Makes forks of one run; a context manager, at whose end everything is in the store and nothing runs.
+
+    For one call after the other: the warm process, the tape and the spans' writer are kept between them.
+    """
+
+    def __init__(
+        self,
+        source: Run | Tape,
+        *,
+        agent: Agent | None = None,
+        jobs: int = 1,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        store: Store | None = None,
+        match: MatchMode = "exact",
+        ignore: Sequence[str] = (),
+        allow_hosts: Sequence[str] = (),
+        tools: ToolsMode | None = None,
+        kind: Literal["fork", "trial"] = "fork",
+        experiment_id: str | None = None,
+        warm: bool = True,
+    ) -> None:
+        """Raises UsageError if nothing says how to start the agent, StoreError if forks cannot be kept.
+
+        `tools` says what calls of `@tool` functions get, as it does to `replay`. `warm` lets an agent
+        function be forked from a process that imported it once. Trials (`kind`) leave no notes in the
+        parent's trace: their experiment writes its own.
+        """
+        if jobs < 1:
+            raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
+        how = Playing(
+            mode="fork", match=match, ignore=tuple(ignore), allow_hosts=tuple(allow_hosts), tools=tools
+        )
+        self.store = source.store if store is None and isinstance(source, Run) else store
+        self._timeout = timeout
+        self._kind: Literal["fork", "trial"] = kind
+        self._experiment_id = experiment_id
+        self._made = 0
+        self.roots: dict[str, str] = {}
+        """The root span of each fork made so far, by its run."""
+        self._stage = Stage(source, how, agent=agent, store=self._directory(), warm=warm)
+        self.tape = self._stage.tape
+        self._jobs = jobs if self._stage.way.concurrent else 1
+        self._parent_is_here = self.store is not None and self.store.has_run(self.tape.run_id)
+        self.root_of_parent = (
+            self.store.root_of(self.tape.run_id) if self.store and self._parent_is_here else None
+        )
+        self._memories = Memories(
+            self._stage.workspace.folder, lag=self._jobs, match=match, ignore=how.ignore
+        )
+
+    def _directory(self) -> Path | None:
+        """Return the directory in which forks are kept, made if need be; None if they are not kept."""
+        store = self.store
+        if store is None:
+            return None
+        if not store.writable:
+            if store.path.exists():
+                raise StoreError(
+                    f"{store.path} cannot be written, so no fork can be kept in it; name another store"
+                )
+            store.path.mkdir(mode=0o700, parents=True)
+            (store.path / "wal").mkdir(mode=0o700)  # an empty folder is no store
+            self.store = store = open_store(store.path)
+        return store.path
+
+    def __enter__(self) -> Forker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stage.__exit__(kind, error, trace)
+
+    def fork(self, at: int, edit: Edit, *, tail: Tail = "live", oracle: Oracle | None = None) -> Fork:
+        """Return the one fork of this edit at this step."""
+        (made,) = self.forks([Planned(change=edit.bind(self.tape, at, tail=tail))], oracle=oracle)
+        return made
+
+    def stop(self) -> None:
+        """Begin to end what runs, and start nothing more; for a thread other than the one that waits."""
+        self._stage.stopper.stop()
+
+    def remember(self, replicate: str, number: int, exchanges: Iterable[Exchange]) -> None:
+        """Share calls of a trial from before, whose number is below zero, with forks of the replicate."""
+        self._memories.add(replicate, number, exchanges)
+        self._memories.ended(replicate, number)
+
+    def forks(
+        self,
+        planned: Iterable[Planned],
+        *,
+        oracle: Oracle | None = None,
+        on_done: OnDone | None = None,
+        gate: Gate | None = None,
+        settle: bool = True,
+    ) -> list[Fork]:
+        """Return the forks, in the order in which they were planned; `on_done` is given each when it is done.
+
+        What the gate does not admit is left out. Without `settle` they reach the store when this closes.
+        """
+        self._memories.settled(self._made)
+        made: dict[int, Fork] = {}
+        for at, fork in self._done(list(planned), oracle, gate):
+            made[at] = fork
+            if on_done is not None:
+                on_done(fork)
+        if settle:
+            self._stage.workspace.settle()
+        return [made[at] for at in sorted(made)]
+
+    def _done(
+        self, planned: Sequence[Planned], oracle: Oracle | None, gate: Gate | None
+    ) -> Iterator[tuple[int, Fork]]:
+        """Yield the forks as they end, each with its place among those asked for."""
+        # Roots are opened, and the gate is asked, when an agent is about to start: what waits is not running.
+        rest = ((at, one) for at, one in enumerate(planned) if gate is None or gate.admit(at))
+        jobs = min(self._jobs, len(planned))
+        if jobs <= 1:
+            for at, one in rest:
+                attempt = self._begun(at, one)
+                yield at, self._graded(attempt, self._ran(attempt, gate), oracle)
+            return
+        waiting: dict[Future[Fork], _Attempt] = {}
+        with ThreadPoolExecutor(jobs, thread_name_prefix="tracefork-fork") as executor:
+
+            def start(count: int) -> None:
+                for at, one in islice(rest, count):
+                    attempt = self._begun(at, one)
+                    waiting[executor.submit(self._ran, attempt, gate)] = attempt
+
+            try:
+                start(jobs)
+                while waiting:
+                    future = next(as_completed(waiting))
+                    attempt = waiting.pop(future)
+                    fork = future.result()
+                    start(1)
+                    yield attempt.at, self._graded(attempt, fork, oracle)
+            except BaseException:
+                self._stage.stopper.stop()
+                raise
+
+    def _begun(self, at: int, planned: Planned) -> _Attempt:
+        """Open the fork's root and write its files."""
+        change = planned.change
+        root = self._stage.spans.open_fork(
+            name=name_of(self.tape),
+            step=change.step,
+            parent_run_id=self.tape.run_id,
+            parent_root_span_id=self.root_of_parent,
+            forked_span_id=self.tape.exchanges[change.step].span_id,
+            intervention=change.label,
+            tail=change.tail,
+            experiment_id=self._experiment_id,
+            kind=self._kind,
+            attributes=self._stage.start_attributes(),
+        )
+        self.roots[root.trace_id] = root.span_id
+        change = replace(change, fork_id=root.trace_id, experiment_id=self._experiment_id)
+        number, self._made = self._made, self._made + 1
+        space = self._stage.workspace.trial(change)
+        if planned.replicate is not None and space.intervention is not None:
+            self._memories.begin(planned.replicate, number, space.intervention)
+        return _Attempt(at, number, change, planned.replicate, root, space)
+
+    def _ran(self, attempt: _Attempt, gate: Gate | None) -> Fork:
+        """Run the agent to its end and return the fork, not yet graded; from any number of threads."""
+        change, replicate = attempt.change, attempt.replicate
+        try:
+            ended, records = self._stage.run(attempt.space, attempt.root, timeout=self._timeout)
+            if replicate is not None:
+                self._memories.add(replicate, attempt.number, records.exchanges)
+            account = Account(
+                self.tape, change, attempt.space, records=records, ended=ended, how=self._stage.how
+            )
+            fork = Fork(
+                run_id=attempt.root.trace_id,
+                parent_run_id=self.tape.run_id,
+                step=change.step,
+                kind=change.kind,
+                intervention=change.label,
+                tail=change.tail,
+                trial=attempt.number,
+                store=self.store,
+                problem=first_problem(account),
+                **account.fields(),
+            )
+        finally:
+            if replicate is not None:
+                self._memories.ended(replicate, attempt.number)
+        if gate is not None:
+            gate.ended(attempt.at, fork)
+        return fork
+
+    def _graded(self, attempt: _Attempt, fork: Fork, oracle: Oracle | None) -> Fork:
+        """Return the fork with its outcome, which its root says too; note it in its parent's trace."""
+        problem = fork.problem
+        try:
+            if oracle is not None and fork.gradable:
+                fork = replace(fork, outcome=grade(oracle, fork.graded()))
+        finally:
+            attempt.root.end(
+                outcome=fork.outcome,
+                attributes={
+                    "tracefork.exit_status": fork.exit_status,
+                    "tracefork.fork.forked_at": fork.forked_at,
+                    "tracefork.fork.reconverged_at": fork.reconverged_at,
+                    "tracefork.fork.cost_usd": fork.cost_usd,
+                    "tracefork.fork.problem": problem and problem.kind,
+                    "tracefork.fork.problem.text": problem and problem.text,
+                },
+                status="ERROR" if problem else "UNSET",
+                message=problem and problem.text,
+            )
+        if self._parent_is_here and self._kind == "fork":
+            self._stage.spans.note_fork(
+                exchange=self.tape.exchanges[fork.step],
+                kind=fork.kind,
+                fork=attempt.root,
+                attributes={
+                    "tracefork.fork.intervention": fork.intervention,
+                    "tracefork.fork.tail": fork.tail,
+                    "tracefork.fork.outcome": fork.outcome,
+                    "tracefork.fork.cost_usd": fork.cost_usd,
+                    "tracefork.fork.problem": problem and problem.kind,
+                },
+            )
+        return fork
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A fork whose agent is about to run, or runs."""
+
+    at: int
+    """Its place among those asked for together."""
+    number: int
+    """Its number among all forks of its forker."""
+    change: Intervention
+    replicate: str | None
+    root: RootSpan
+    space: TrialSpace
+
+
+def name_of(tape: Tape) -> str:
+    """Return the name of the agent's run, also where the tape is that of a fork already."""
+    found = _NAME_OF_FORK.fullmatch(tape.name)
+    return found["name"] if found else tape.name

@@ -15,10 +15,7 @@ from tracefork_otel.play.memory import Remembered
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.facts import facts_of
 
-from .records import phase_of, went_live
-
-# A model that could not answer says nothing of how the run goes: a later trial asks again.
-_REFUSED = 400
+from .records import answered, phase_of, went_live
 
 
 @dataclass(slots=True)
@@ -46,11 +43,11 @@ class Memories:
         self._settled = 0
 
     def settled(self, number: int) -> None:
-        """Trials before that number have ended."""
+        """Take it that trials before that number have ended."""
         self._settled = number
 
     def begin(self, replicate: str, number: int, intervention: Path) -> None:
-        """The trial of this intervention remembers what it may see."""
+        """Write beside the trial's intervention what it may see of others; wait for those that it sees."""
         trials = self._replicates.setdefault(replicate, {})
         seen: dict[tuple[str, int], Remembered] = {}
         for other in sorted(trials):
@@ -63,14 +60,15 @@ class Memories:
             memory.dump([seen[key] for key in sorted(seen)], intervention)
 
     def add(self, replicate: str, number: int, exchanges: Iterable[Exchange]) -> None:
-        """Later trials of the replicate see what this one was answered."""
+        """Keep what the trial was answered, for later ones of its replicate."""
         trial = self._replicates.setdefault(replicate, {}).setdefault(number, _Trial())
         times: Counter[str] = Counter()
         own: list[Exchange] = []
         path = self._folder / f"memory-{number}.tape.jsonl"
         for exchange in exchanges:
-            phase = phase_of(exchange)
-            if phase not in ("tail", "memo") or not _answered(exchange):
+            # A model that could not answer says nothing of how the run goes: a later trial asks again.
+            whole = exchange.outcome == "complete" and answered(exchange)
+            if phase_of(exchange) not in ("tail", "memo") or not whole:
                 continue
             request = fingerprint(exchange.request, match=self._match, ignore=self._ignore)
             if went_live(exchange) and facts_of(exchange) is not None:
@@ -81,10 +79,5 @@ class Memories:
             Tape(run_id=own[0].trace_id, exchanges=tuple(own)).dump(path)
 
     def ended(self, replicate: str, number: int) -> None:
-        """Nobody waits for this trial any more, whatever became of it."""
+        """Let nobody wait for this trial any more, whatever became of it."""
         self._replicates[replicate][number].ended.set()
-
-
-def _answered(exchange: Exchange) -> bool:
-    response = exchange.response
-    return exchange.outcome == "complete" and response is not None and response.status < _REFUSED

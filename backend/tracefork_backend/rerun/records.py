@@ -16,6 +16,8 @@ from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 REFUSED = "tracefork_otel.Drift"
 """The error type of a request that was refused here."""
 _DRIFT = "tracefork.drift"
+_ERROR = 400
+"""The first status that means an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,11 @@ def _explanation(refused: Exchange | SpanRecord) -> Explanation:
 def phase_of(one: Exchange | SpanRecord) -> Any:
     """Return the phase of a fork in which it was made, as the seam wrote it; None if it never ended."""
     return one.attributes.get("tracefork.phase")
+
+
+def answered(exchange: Exchange) -> bool:
+    """Return whether a response came that is no error: of a model's call, whether the model answered."""
+    return exchange.response is not None and exchange.response.status < _ERROR
 
 
 def went_live(exchange: Exchange) -> bool:

@@ -33,7 +33,7 @@ GRADED: frozenset[ProblemKind] = frozenset({"crash", "exit_status"})
 """Problems that are the agent's own answer to the intervention, so that an oracle can grade it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Why a fork is not what was asked for."""
 

@@ -27,6 +27,7 @@ class Stage:
         Raises UsageError if nothing says how to start the agent, StoreError if nothing can be kept.
         """
         portable = isinstance(source, Tape)
+        self.how = how
         self.tape = reconstruct(source.store, source, command=agent is None) if not portable else source
         self.way: Way = (
             InPlace(agent, self.tape, how)
