@@ -14,6 +14,8 @@ from tracefork_backend.simulate import ModelServer, behaviours
 from tracefork_backend.store import Run, open_store
 from tracefork_backend.writeback import RootSpan, WriteBack
 
+from tracefork_otel.play.intervention import Intervention, Kind
+
 STEP = 2
 """The step that is forked: neither the first nor the last of the booking agent's."""
 
@@ -76,16 +78,14 @@ def written(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Written(run, root["span_id"], before, (first, second))
 
 
-def _fork(back: WriteBack, run: Run, root_span_id: str, *, kind: str, outcome: bool) -> RootSpan:
+def _fork(back: WriteBack, run: Run, root_span_id: str, *, kind: Kind, outcome: bool) -> RootSpan:
     forked = run.exchanges[STEP]
     fork = back.open_fork(
+        Intervention(kind=kind, step=STEP, label=kind),
         name=run.name,
-        step=STEP,
         parent_run_id=run.run_id,
         parent_root_span_id=root_span_id,
         forked_span_id=forked.span_id,
-        intervention=kind,
-        tail="live",
     )
     fork.end(outcome=outcome)
     back.note_fork(exchange=forked, kind=kind, fork=fork, attributes={"tracefork.run.outcome": outcome})

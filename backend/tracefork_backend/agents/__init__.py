@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from .environment import executable, given_back, kept_settings, played, traced, unstartable, working_directory
 from .recording import Recorded, RecordedRun, record
-from .supervise import Finished, Output, Stopper, run_command
+from .supervise import Finished, Stopper, run_command
 
 __all__ = [
     "Finished",
-    "Output",
     "Recorded",
     "RecordedRun",
     "Stopper",

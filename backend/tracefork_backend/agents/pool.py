@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .environment import traced
-from .supervise import GRACE_S, SUPERVISOR, Finished, NeverBegan, Stopper, supervise
+from .supervise import GRACE_S, Finished, NeverBegan, Stopper, supervise
 
 _ZYGOTE = Path(__file__).with_name("zygote.py")
 
@@ -78,12 +78,7 @@ class WarmPool:
         """How long the import took."""
 
     def _import(self, entrypoint: str, tape: Path, draws: bool, timeout: float) -> None:
-        order = {
-            "entrypoint": entrypoint,
-            "tape": str(tape.absolute()),
-            "supervisor": str(SUPERVISOR),
-            "draws": draws,
-        }
+        order = {"entrypoint": entrypoint, "tape": str(tape.absolute()), "draws": draws}
         self._control.settimeout(timeout)
         try:
             self._control.send(json.dumps(order).encode())

@@ -21,8 +21,6 @@ from typing import Any, Literal, TypeAlias
 from tracefork_otel.errors import AgentFailed
 
 Reason: TypeAlias = Literal["exit", "timeout", "stopped"]
-OnOutput: TypeAlias = Callable[[Literal["stdout", "stderr"], bytes], None]
-
 Launch: TypeAlias = Callable[[Sequence[int]], "subprocess.Popen[bytes] | None"]
 """Starts a supervisor, given socket, stdin, stdout and stderr; None if another process waits for it."""
 
@@ -58,16 +56,12 @@ class Output:
         if len(self.tail) > 2 * OUTPUT_TAIL:
             del self.tail[:-OUTPUT_TAIL]
 
-    def bytes(self) -> bytes:
-        """Return the stream, with a note where its middle was left out."""
-        tail = bytes(self.tail[-OUTPUT_TAIL:])
+    def text(self) -> str:
+        """Return the stream, what is not UTF-8 replaced, with a note where its middle was left out."""
+        tail = self.tail[-OUTPUT_TAIL:]
         missing = self.total - len(self.head) - len(tail)
         note = b"\n... %d bytes left out ...\n" % missing if missing > 0 else b""
-        return bytes(self.head) + note + tail
-
-    def text(self) -> str:
-        """Return the same as text, what is not UTF-8 replaced."""
-        return self.bytes().decode("utf-8", "replace")
+        return (self.head + note + tail).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +72,9 @@ class Finished:
     """128+n if signal n ended it."""
     reason: Reason
     """`timeout` and `stopped` if it was ended from here."""
-    stdout: Output
-    stderr: Output
+    stdout: str
+    stderr: str
+    """The beginning and the end of both."""
     seconds: float
     swept: int = 0
     """Processes that the command left running and that were ended."""
@@ -96,11 +91,6 @@ class Stopper:
         self._lock = threading.Lock()
         self._running: set[_Supervised] = set()
         self._stopped = False
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopped
 
     def stop(self) -> None:
         """Begin to end each command; whoever waits for one gets it back with the reason `stopped`."""
@@ -130,7 +120,6 @@ def run_command(
     cwd: str | Path | None = None,
     timeout: float | None = None,
     stdin: bytes | None = None,
-    on_output: OnOutput | None = None,
     grace: float = GRACE_S,
     stopper: Stopper | None = None,
 ) -> Finished:
@@ -145,7 +134,7 @@ def run_command(
         "timeout": timeout,
         "grace": grace,
     }
-    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, on_output=on_output, stopper=stopper)
+    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, stopper=stopper)
 
 
 def supervise(
@@ -154,7 +143,6 @@ def supervise(
     launch: Launch,
     *,
     stdin: bytes | None = None,
-    on_output: OnOutput | None = None,
     stopper: Stopper | None = None,
 ) -> Finished:
     """Supervise what `launch` starts to its end, once it gave the supervisor its descriptors.
@@ -163,14 +151,28 @@ def supervise(
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        supervised = _Supervised(stack, spec, stdin, on_output, launch)
+        supervised = _Supervised(stack, spec, stdin, launch)
         try:
             with (stopper or Stopper()).over(supervised):
                 report = supervised.follow()
         except BaseException:
             supervised.stop()
             raise
-    return _finished(report, supervised, name, time.monotonic() - started)
+    if "failed" in report:
+        raise AgentFailed(f"cannot start {name!r}: {report['failed']}")
+    if not report:
+        kind = AgentFailed if supervised.began else NeverBegan
+        raise kind(f"the supervisor of {name!r} was ended from outside; the command was ended with it")
+    if report["remaining"]:
+        raise AgentFailed(f"{name!r} left processes that cannot be ended: {report['remaining']}")
+    return Finished(
+        exit_status=exit_status(report["ended"]),
+        reason=report["reason"],
+        stdout=supervised.outputs["stdout"].text(),
+        stderr=supervised.outputs["stderr"].text(),
+        seconds=time.monotonic() - started,
+        swept=report["swept"],
+    )
 
 
 def _own_supervisor(ends: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -183,24 +185,6 @@ def _own_supervisor(ends: Sequence[int]) -> subprocess.Popen[bytes]:
     )
 
 
-def _finished(report: Mapping[str, Any], supervised: _Supervised, name: str, seconds: float) -> Finished:
-    if "failed" in report:
-        raise AgentFailed(f"cannot start {name!r}: {report['failed']}")
-    if not report:
-        kind = AgentFailed if supervised.began else NeverBegan
-        raise kind(f"the supervisor of {name!r} was ended from outside; the command was ended with it")
-    if report["remaining"]:
-        raise AgentFailed(f"{name!r} left processes that cannot be ended: {report['remaining']}")
-    return Finished(
-        exit_status=exit_status(report["ended"]),
-        reason=report["reason"],
-        stdout=supervised.outputs["stdout"],
-        stderr=supervised.outputs["stderr"],
-        seconds=seconds,
-        swept=report["swept"],
-    )
-
-
 def exit_status(returncode: int) -> int:
     """Return a return code as a shell tells it: 128+n for signal n."""
     return 128 - returncode if returncode < 0 else returncode
@@ -210,15 +194,9 @@ class _Supervised:
     """The supervisor process, its socket, and the two streams of its command."""
 
     def __init__(
-        self,
-        stack: contextlib.ExitStack,
-        spec: Mapping[str, Any],
-        stdin: bytes | None,
-        on_output: OnOutput | None,
-        launch: Launch,
+        self, stack: contextlib.ExitStack, spec: Mapping[str, Any], stdin: bytes | None, launch: Launch
     ) -> None:
-        self.outputs: dict[str, Output] = {"stdout": Output(), "stderr": Output()}
-        self._on_output = on_output
+        self.outputs = {"stdout": Output(), "stderr": Output()}
         self._report: dict[str, Any] = {}
         self.began = False
         """Whether the supervisor said that it started what it was told to."""
@@ -242,17 +220,13 @@ class _Supervised:
             self._socket.sendall(json.dumps(spec).encode() + b"\n")
 
     def follow(self) -> dict[str, Any]:
-        """Hand on all output, and return the supervisor's last word."""
+        """Take in all output, and return the supervisor's last word."""
         while not self._ended:
-            for key, _ in self._selector.select():
-                self._take(key)
+            self._take(None)
         deadline = time.monotonic() + _DRAIN_S
-        while any(key.data != "report" for key in self._selector.get_map().values()):
-            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
-            if not ready:  # a process outside the tree was given the pipe
-                break
-            for key, _ in ready:
-                self._take(key)
+        # A process outside the tree may have been given the pipes, and keep them open.
+        while self._selector.get_map() and self._take(max(0.0, deadline - time.monotonic())):
+            pass
         return self._report
 
     def ask_to_end(self) -> None:
@@ -261,40 +235,39 @@ class _Supervised:
             self._socket.shutdown(socket.SHUT_WR)
 
     def stop(self) -> None:
-        """End the whole tree, and hand on no more output."""
-        self._on_output = None
+        """End the whole tree."""
         self.ask_to_end()
         deadline = time.monotonic() + _SUPERVISOR_S
         while not self._ended and time.monotonic() < deadline:
-            for key, _ in self._selector.select(1.0):
-                self._take(key)
+            self._take(1.0)
 
-    def _take(self, key: selectors.SelectorKey) -> None:
-        if key.data == "report":
-            try:
-                data = self._socket.recv(65536)
-            except ConnectionResetError:  # the supervisor was killed before it read what to start
-                data = b""
-            self._received += data
-            *lines, self._received = self._received.split(b"\n")
-            for line in lines:
-                message: dict[str, Any] = json.loads(line)
-                if "started" in message:
-                    self.began = True
-                else:
-                    self._report = message
-            if not data or self._report:
-                self._ended = True
-                self._selector.unregister(self._socket)
-            return
-        descriptor = key.fd
-        data = os.read(descriptor, 65536)
-        if not data:
-            self._selector.unregister(descriptor)
-            return
-        self.outputs[key.data].feed(data)
-        if self._on_output is not None:
-            self._on_output(key.data, data)
+    def _take(self, timeout: float | None) -> bool:
+        """Read what is there, or comes in time; return whether anything was."""
+        ready = self._selector.select(timeout)
+        for key, _ in ready:
+            if key.data == "report":
+                self._hear()
+            elif data := os.read(key.fd, 65536):
+                self.outputs[key.data].feed(data)
+            else:
+                self._selector.unregister(key.fd)
+        return bool(ready)
+
+    def _hear(self) -> None:
+        try:
+            data = self._socket.recv(65536)
+        except ConnectionResetError:  # the supervisor was killed before it read what to start
+            data = b""
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            message: dict[str, Any] = json.loads(line)
+            if "started" in message:
+                self.began = True
+            else:
+                self._report = message
+        if not data or self._report:
+            self._ended = True
+            self._selector.unregister(self._socket)
 
     def _leave(self) -> None:
         self._socket.close()  # whatever still runs is ended by this

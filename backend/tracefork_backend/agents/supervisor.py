@@ -68,7 +68,7 @@ class Supervisor:
 
     def __init__(self, director: socket.socket) -> None:
         self.director = director
-        self.child: subprocess.Popen[bytes] | None = None
+        self.child: int | None = None
         self.status: int | None = None
         self.wake_r, self.wake_w = os.pipe()
         os.set_blocking(self.wake_w, False)
@@ -83,7 +83,8 @@ class Supervisor:
     def start(self, spec: dict, stdin: int, stdout: int, stderr: int) -> bool:
         """Start the command in a session of its own; return False, and say why, if it cannot be started."""
         try:
-            self.child = subprocess.Popen(
+            # Kept, as it would take the command's status for itself when it goes.
+            self.command = subprocess.Popen(
                 spec["argv"],
                 env=spec["env"],
                 cwd=spec["cwd"],
@@ -99,7 +100,8 @@ class Supervisor:
             return False
         for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
-        self.say(started=self.child.pid)
+        self.child = self.command.pid
+        self.say(started=self.child)
         return True
 
     def reap(self) -> None:
@@ -109,9 +111,8 @@ class Supervisor:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                if self.child and pid == self.child.pid:
+                if pid == self.child:
                     self.status = os.waitstatus_to_exitcode(status)
-                    self.child.returncode = self.status
 
     def wait(self, seconds: float | None) -> bool:
         """Sleep until something happens; return True if the director wants the tree ended, or is gone."""
@@ -139,8 +140,8 @@ class Supervisor:
         while True:
             self.reap()
             below = _descendants()
-            if self.status is None and self.child and self.child.pid not in below:
-                below = [*below, self.child.pid]  # without /proc at least the command itself is seen
+            if self.status is None and self.child and self.child not in below:
+                below = [*below, self.child]  # without /proc at least the command itself is seen
             left = deadline - time.monotonic()
             if not below or left <= 0:
                 return below
@@ -152,7 +153,7 @@ class Supervisor:
         targets = _descendants()
         if not targets and self.child and self.status is None:
             with contextlib.suppress(OSError):
-                os.killpg(self.child.pid, number)
+                os.killpg(self.child, number)
         for pid in targets:
             with contextlib.suppress(OSError):
                 os.kill(pid, number)

@@ -19,8 +19,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from . import supervisor
+else:
+    # By path like this file: the agent may have a module of that name.
+    _FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor.py")
+    _SPEC = importlib.util.spec_from_file_location("tracefork_supervisor", _FILE)
+    supervisor = importlib.util.module_from_spec(_SPEC)
+    _SPEC.loader.exec_module(supervisor)
 
 _MESSAGE = 64 * 1024
 _CLIENTS = ("httpx2", "httpx")
@@ -60,7 +68,6 @@ def main() -> None:
         if order["draws"]:
             _draw(order["tape"])
         function = _imported(order["entrypoint"], control.fileno())
-        supervisor = _by_path(order["supervisor"])
         _prepare(order["tape"])
     except Refusal as why:
         control.send(json.dumps({"refused": str(why)[:4000]}).encode())
@@ -68,7 +75,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # else the collector would touch, and so copy, every page in every child
     control.send(json.dumps({"ready": os.getpid()}).encode())
-    _fork_trials(control, function, supervisor)
+    _fork_trials(control, function)
 
 
 def _draw(tape: str) -> None:
@@ -150,15 +157,6 @@ def _children() -> str | None:
     return None
 
 
-def _by_path(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tracefork_supervisor", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _prepare(tape: str) -> None:
     """Load what each child would load anew."""
     from pathlib import Path
@@ -178,7 +176,7 @@ def _prepare(tape: str) -> None:
             importlib.import_module("encodings.idna")
 
 
-def _fork_trials(control: socket.socket, function: Callable[..., Any], supervisor: ModuleType) -> None:
+def _fork_trials(control: socket.socket, function: Callable[..., Any]) -> None:
     trials: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE, _DESCRIPTORS)
@@ -190,13 +188,13 @@ def _fork_trials(control: socket.socket, function: Callable[..., Any], superviso
         pid = os.fork()
         if pid == 0:
             control.close()
-            _supervise(descriptors, function, supervisor)
+            _supervise(descriptors, function)
         trials.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _supervise(descriptors: list[int], function: Callable[..., Any], supervisor: ModuleType) -> NoReturn:
+def _supervise(descriptors: list[int], function: Callable[..., Any]) -> NoReturn:
     """See one trial to its end, with all that it started, and tell the director; then end this process."""
     status = 1
     try:
@@ -205,54 +203,39 @@ def _supervise(descriptors: list[int], function: Callable[..., Any], supervisor:
             signal.signal(number, signal.SIG_DFL)
         supervisor.adopt_orphans()
         control, *streams = descriptors
-        _forking(supervisor)(socket.socket(fileno=control), function).watch(*streams)
+        _Forking(socket.socket(fileno=control), function).watch(*streams)
         status = 0
     except BaseException:
         traceback.print_exc()
     os._exit(status)
 
 
-class _Child:
-    """The trial's process, as far as a supervisor asks."""
+class _Forking(supervisor.Supervisor):
+    """Watches over a child forked from here, in place of a command."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
+    def __init__(self, director: socket.socket, function: Callable[..., Any]) -> None:
+        super().__init__(director)
+        self._function = function
 
-
-def _forking(supervisor: ModuleType) -> Any:
-    class Forking(supervisor.Supervisor):
-        """Watches over a child forked from here, in place of a command."""
-
-        def __init__(self, director: socket.socket, function: Callable[..., Any]) -> None:
-            super().__init__(director)
-            self._function = function
-
-        def start(self, spec: dict[str, Any], *streams: int) -> bool:
-            """Fork a child that calls the agent's function in a session of its own."""
-            above = os.getpid()
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)  # asyncio did so in this child already, since Python 3.12
-                os.close(self.wake_w)
-                os.close(self.wake_r)
-                self.director.close()
-                _become_trial(above, streams, spec, self._function, supervisor)
-            self.child = _Child(pid)
-            for descriptor in streams:
-                os.close(descriptor)
-            self.say(started=pid)
-            return True
-
-    return Forking
+    def start(self, spec: dict[str, Any], *streams: int) -> bool:
+        """Fork a child that calls the agent's function in a session of its own."""
+        above = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)  # asyncio did so in this child already, since Python 3.12
+            os.close(self.wake_w)
+            os.close(self.wake_r)
+            self.director.close()
+            _become_trial(above, streams, spec, self._function)
+        self.child = pid
+        for descriptor in streams:
+            os.close(descriptor)
+        self.say(started=pid)
+        return True
 
 
 def _become_trial(
-    above: int,
-    streams: Sequence[int],
-    spec: dict[str, Any],
-    function: Callable[..., Any],
-    supervisor: ModuleType,
+    above: int, streams: Sequence[int], spec: dict[str, Any], function: Callable[..., Any]
 ) -> NoReturn:
     """Call the agent's function; this process ends as a fresh one would, but for its teardown."""
     status = 1

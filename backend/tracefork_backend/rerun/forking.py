@@ -275,13 +275,11 @@ class Forker:
         """Open the fork's root and write its files."""
         change = planned.change
         root = self._stage.spans.open_fork(
+            change,
             name=name_of(self.tape),
-            step=change.step,
             parent_run_id=self.tape.run_id,
             parent_root_span_id=self.root_of_parent,
             forked_span_id=self.tape.exchanges[change.step].span_id,
-            intervention=change.label,
-            tail=change.tail,
             experiment_id=self._experiment_id,
             kind=self._kind,
             attributes=self._stage.start_attributes(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import TracebackType
 
@@ -35,15 +36,13 @@ class Stage:
             else InProcesses(agent, self.tape, how, portable=portable)
         )
         self.stopper = Stopper()
-        self.workspace = Workspace(store, self.tape)
-        try:
+        with contextlib.ExitStack() as stack:
+            self.workspace = stack.enter_context(contextlib.closing(Workspace(store, self.tape)))
+            self.spans = stack.enter_context(WriteBack(store))
+            stack.callback(self.way.close)
             if warm and isinstance(self.way, InProcesses):
                 self.way.warm_up(self.workspace, draws=bool(self.tape.draws))
-            self.spans = WriteBack(store)
-        except BaseException:
-            self.way.close()
-            self.workspace.close()
-            raise
+            self._ending = stack.pop_all()
 
     def __enter__(self) -> Stage:
         return self
@@ -52,13 +51,7 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stopper.stop()
-        try:
-            self.way.close()
-        finally:
-            try:
-                self.spans.__exit__(kind, error, trace)
-            finally:
-                self.workspace.close()
+        self._ending.__exit__(kind, error, trace)
 
     def run(self, space: TrialSpace, root: RootSpan, *, timeout: float | None) -> tuple[Ended, Records]:
         """Return how the agent ended and what it recorded below this root; from any number of threads."""
@@ -68,5 +61,4 @@ class Stage:
     def start_attributes(self) -> dict[str, object]:
         """Return what a root says of how its agent is started, so that the run can be run again itself."""
         told = self.tape.start.attributes()
-        told.pop("tracefork.exit_status", None)
-        return told
+        return {name: value for name, value in told.items() if name != "tracefork.exit_status"}

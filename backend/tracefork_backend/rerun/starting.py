@@ -193,15 +193,14 @@ class InProcesses:
                 finished = self._finished({**env, **behind.environment}, timeout, stopper)
         except AgentFailed as error:
             return Ended(exit_status=None, name=self._name, not_started=str(error))
-        stderr = finished.stderr.text()
         why: str | None = None
         if finished.reason == "exit":
-            why = self._why_not_at_work(finished.exit_status, stderr, space, root)
+            why = self._why_not_at_work(finished, space, root)
         return Ended(
             exit_status=finished.exit_status,
             name=self._name,
-            stdout=finished.stdout.text(),
-            stderr=stderr,
+            stdout=finished.stdout,
+            stderr=finished.stderr,
             seconds=finished.seconds,
             timed_out=timeout if finished.reason == "timeout" else None,
             stopped=finished.reason == "stopped",
@@ -220,13 +219,14 @@ class InProcesses:
             self._argv, env=env, cwd=self._cwd, timeout=timeout, stdin=self._stdin, stopper=stopper
         )
 
-    def _why_not_at_work(self, status: int, stderr: str, space: TrialSpace, root: RootSpan) -> str | None:
+    def _why_not_at_work(self, finished: Finished, space: TrialSpace, root: RootSpan) -> str | None:
+        status, said = finished.exit_status, own_words(finished.stderr)
         if status == NOT_STARTED and self._argv[1:2] == ("-m",):
-            return f"the agent {self._name} cannot be imported{own_words(stderr)}"
+            return f"the agent {self._name} cannot be imported{said}"
         if any((space.store / "wal").glob("*.wal")):
             return None
         if status:
-            return f"{self._name} ended with status {status}{own_words(stderr)}"
+            return f"{self._name} ended with status {status}{said}"
         why = why_nothing(self._argv, *reached(space.store, root.trace_id))
         return f"{self._name} ran outside of the {self._how.mode}: {why}"
 

@@ -10,15 +10,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from tracefork_otel import __version__
+
+from ..spelling import counted
 
 if TYPE_CHECKING:
     from tracefork_otel.store.records import SpanRecord
@@ -30,8 +31,7 @@ _EXPORT_S = 3.0
 _GATHER_MS = 200
 """How long a span waits for others to be sent with."""
 _MANY = 1_000_000
-"""More spans than one operation writes, and more attributes or links than a span of ours has: the user's
-limits are meant for the agent's spans."""
+"""More spans than one operation writes."""
 _REASON_LENGTH = 300
 """Characters of an exporter's complaint that fit into a warning."""
 
@@ -71,12 +71,12 @@ class Outbox:
 
     def __init__(self, *, service: str, scope: str, warn: Callable[[str], None]) -> None:
         self._service = service
-        self._scope = scope
+        self._scope = InstrumentationScope(scope, __version__)
         self._warn = warn
         self._endpoint = endpoint()
         self._lock = threading.Lock()
         self._exporter = _Counting()
-        self._spans: _SdkSpans | None = None
+        self._sender: tuple[BatchSpanProcessor, Resource] | None = None
         self._closing: threading.Thread | None = None
         self._given = 0
 
@@ -86,17 +86,24 @@ class Outbox:
             return
         with self._lock:
             self._given += 1
-            if self._spans is None:
-                self._spans = _SdkSpans(self._service, self._scope, self._exporter)
-            self._spans.end(record)
+            if self._sender is None:
+                about = {"service.name": self._service, "service.version": __version__}
+                batches = BatchSpanProcessor(
+                    self._exporter,
+                    max_queue_size=_MANY,
+                    schedule_delay_millis=_GATHER_MS,
+                    max_export_batch_size=512,
+                )
+                self._sender = batches, Resource.create(about)
+        batches, resource = self._sender
+        batches.on_end(_readable(record, resource, self._scope))
 
     def finish(self) -> None:
         """Take nothing more and send what is left; `close` waits for it."""
-        if self._spans is not None and self._closing is None:
+        if self._sender is not None and self._closing is None:
             # The SDK waits longer than we do. It is a daemon: it ends with the exporter's own time limit.
-            self._closing = threading.Thread(
-                target=self._spans.provider.shutdown, name="tracefork-otlp", daemon=True
-            )
+            batches, _ = self._sender
+            self._closing = threading.Thread(target=batches.shutdown, name="tracefork-otlp", daemon=True)
             self._closing.start()
 
     def close(self) -> None:
@@ -109,10 +116,10 @@ class Outbox:
             self._exporter.give_up(f"it did not answer in {CLOSE_S:.0f} s")
         lost = self._given - self._exporter.sent
         if lost:
-            spans = "1 span" if lost == 1 else f"{lost} spans"
+            why = self._exporter.reason or "it did not take them"
             self._warn(
-                f"{spans} did not reach the collector at {self._endpoint}, the store has them all the same: "
-                f"{self._exporter.reason or 'it did not take them'}{self._hint()}"
+                f"{counted(lost, 'span')} did not reach the collector at {self._endpoint}, "
+                f"the store has them all the same: {why}{self._hint()}"
             )
 
     def _hint(self) -> str:
@@ -174,81 +181,29 @@ def _exporter() -> SpanExporter:
     return cls(timeout=_EXPORT_S)
 
 
-class _GivenIds(IdGenerator):
-    """Hands out the ids that the next span is to have."""
-
-    def __init__(self) -> None:
-        self.trace_id = 0
-        self.span_id = 0
-
-    def generate_trace_id(self) -> int:
-        """Return the trace id of the next span."""
-        return self.trace_id
-
-    def generate_span_id(self) -> int:
-        """Return the id of the next span."""
-        return self.span_id
-
-
-class _SdkSpans:
-    """Ends the SDK's spans that records describe, whatever sampler and limits the user set; one at a time."""
-
-    def __init__(self, service: str, scope: str, exporter: SpanExporter) -> None:
-        self._ids = _GivenIds()
-        self.provider = TracerProvider(
-            sampler=ALWAYS_ON,
-            resource=Resource.create({"service.name": service, "service.version": __version__}),
-            shutdown_on_exit=False,
-            id_generator=self._ids,
-            span_limits=SpanLimits(
-                max_attributes=_MANY,
-                max_span_attributes=_MANY,
-                max_link_attributes=_MANY,
-                max_links=_MANY,
-                # What is not given is read from the environment; this value means none.
-                max_attribute_length=SpanLimits.UNSET,
-                max_span_attribute_length=SpanLimits.UNSET,
-            ),
-        )
-        self.provider.add_span_processor(
-            BatchSpanProcessor(
-                exporter, max_queue_size=_MANY, schedule_delay_millis=_GATHER_MS, max_export_batch_size=512
-            )
-        )
-        self._tracer = self.provider.get_tracer(scope, __version__)
-
-    def end(self, record: SpanRecord) -> None:
-        """End a span with the ids and times of the record."""
-        self._ids.trace_id = int(record.trace_id, 16)
-        self._ids.span_id = int(record.span_id, 16)
-        parent = otel_context.Context()
-        if record.parent_span_id is not None:
-            above = _place(record.trace_id, record.parent_span_id)
-            parent = trace.set_span_in_context(trace.NonRecordingSpan(above), parent)
-        span = self._tracer.start_span(
-            record.name,
-            context=parent,
-            kind=trace.SpanKind[record.kind],
-            attributes=dict(record.attributes),  # pyright: ignore[reportArgumentType]
-            links=_links(record.links),
-            start_time=record.started_ns,
-        )
-        if record.status != "UNSET":
-            span.set_status(trace.Status(trace.StatusCode[record.status], record.status_message))
-        span.end(record.ended_ns)
-
-
-def _links(links: Sequence[Mapping[str, Any]]) -> list[trace.Link]:
-    return [trace.Link(_place(link["trace_id"], link["span_id"]), link["attributes"]) for link in links]
+def _readable(record: SpanRecord, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
+    """Return the record as a span of the SDK, whole: the user's sampler and limits are for the agent's."""
+    parent = record.parent_span_id
+    return ReadableSpan(
+        record.name,
+        context=_place(record.trace_id, record.span_id),
+        parent=None if parent is None else _place(record.trace_id, parent),
+        resource=resource,
+        attributes=BoundedAttributes(attributes=dict(record.attributes)),
+        links=[
+            trace.Link(_place(link["trace_id"], link["span_id"]), link["attributes"]) for link in record.links
+        ],
+        kind=trace.SpanKind[record.kind],
+        status=trace.Status(trace.StatusCode[record.status], record.status_message),
+        start_time=record.started_ns,
+        end_time=record.ended_ns,
+        instrumentation_scope=scope,
+    )
 
 
 def _place(trace_id: str, span_id: str) -> trace.SpanContext:
-    return trace.SpanContext(
-        int(trace_id, 16),
-        int(span_id, 16),
-        is_remote=True,
-        trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED),
-    )
+    sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+    return trace.SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=sampled)
 
 
 @contextlib.contextmanager

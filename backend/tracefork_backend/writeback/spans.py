@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.recording.process import process_started
 from tracefork_otel.store import sealing
 from tracefork_otel.store.records import SpanRecord
@@ -140,19 +141,17 @@ class WriteBack:
 
     def open_fork(
         self,
+        change: Intervention,
         *,
         name: str,
-        step: int,
         parent_run_id: str,
         parent_root_span_id: str | None,
         forked_span_id: str,
-        intervention: str,
-        tail: str,
         experiment_id: str | None = None,
         kind: Literal["fork", "trial"] = "fork",
         attributes: Attributes | None = None,
     ) -> RootSpan:
-        """Open a fork's root, linked to the parent's root and to the forked exchange."""
+        """Open the root of a fork, linked to the root of its parent and to the forked exchange."""
         links = [link(parent_run_id, forked_span_id, "forked_from")]
         # Jaeger shows one row for two links to one span.
         if parent_root_span_id is not None and parent_root_span_id != forked_span_id:
@@ -160,12 +159,12 @@ class WriteBack:
         told: dict[str, object] = {
             "tracefork.run.kind": kind,
             "tracefork.parent.run_id": parent_run_id,
-            "tracefork.fork.step": step,
-            "tracefork.fork.intervention": intervention,
-            "tracefork.fork.tail": tail,
+            "tracefork.fork.step": change.step,
+            "tracefork.fork.intervention": change.label,
+            "tracefork.fork.tail": change.tail,
             "tracefork.experiment.id": experiment_id,
         }
-        return self._root(FORK.format(name=name, step=step), {**told, **(attributes or {})}, links)
+        return self._root(FORK.format(name=name, step=change.step), {**told, **(attributes or {})}, links)
 
     def open_replay(
         self,
@@ -234,15 +233,11 @@ class WriteBack:
         message: str | None = None,
     ) -> SpanRef:
         """Write a span that is over and send it to the collector; without a parent it is a root."""
-        record = _record(
-            name,
-            attributes,
-            started_ns=started_ns,
+        record = replace(
+            _record(name, attributes, started_ns=started_ns, parent=parent, links=links),
             ended_ns=ended_ns,
-            parent=parent,
-            links=links,
             status=status,
-            message=message,
+            status_message=message,
         )
         self._append(record)
         self._outbox.send(record)
@@ -272,12 +267,10 @@ def _record(
     attributes: Attributes,
     *,
     started_ns: int,
-    ended_ns: int | None = None,
     parent: SpanRef | None = None,
     links: Sequence[Mapping[str, object]] = (),
-    status: Status = "UNSET",
-    message: str | None = None,
 ) -> SpanRecord:
+    """Return a span that has begun."""
     return SpanRecord(
         trace_id=parent.trace_id if parent else _new_id(16),
         span_id=_new_id(8),
@@ -285,9 +278,6 @@ def _record(
         name=name,
         kind="INTERNAL",
         started_ns=started_ns,
-        ended_ns=ended_ns,
-        status=status,
-        status_message=message,
         service=SERVICE,
         scope=SCOPE,
         attributes=_present(attributes),

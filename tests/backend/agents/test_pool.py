@@ -65,10 +65,10 @@ def test_trials_start_where_the_import_ended(start: Start) -> None:
             print(word, file=sys.stderr)
     """)
     made = [trial(pool, word, MARK=f"m{word}") for word in "abc"]
-    said = [one.stdout.text().split() for one in made]
+    said = [one.stdout.split() for one in made]
     assert [words[1:] for words in said] == [["ma", "a"], ["mb", "b"], ["mc", "c"]]
     assert len({words[0] for words in said}) == 3
-    assert [one.stderr.text() for one in made] == ["a\n", "b\n", "c\n"]
+    assert [one.stderr for one in made] == ["a\n", "b\n", "c\n"]
     assert [(one.exit_status, one.reason, one.swept) for one in made] == [(0, "exit", 0)] * 3
 
 
@@ -88,10 +88,10 @@ def test_how_a_trial_ends(start: Start, body: str, status: int, words: str) -> N
     pool = start(f"import os, sys\ndef fn():\n    print('begun')\n    {body}")
     made = trial(pool)
     assert (made.exit_status, made.reason) == (status, "exit")
-    assert words in made.stderr.text()
-    assert "_zygote" not in made.stderr.text() or "KeyboardInterrupt" in words
+    assert words in made.stderr
+    assert "_zygote" not in made.stderr or "KeyboardInterrupt" in words
     if "kill" not in body and "abort" not in body:
-        assert made.stdout.text() == "begun\n"
+        assert made.stdout == "begun\n"
 
 
 def test_a_trial_ends_as_a_process_does(start: Start) -> None:
@@ -107,7 +107,7 @@ def test_a_trial_ends_as_a_process_does(start: Start) -> None:
             await asyncio.sleep(0)
             print("done")
     """)
-    assert trial(pool).stdout.text().split("\n")[:4] == [
+    assert trial(pool).stdout.split("\n")[:4] == [
         "done",
         "thread",
         "hook of the trial",
@@ -118,7 +118,7 @@ def test_a_trial_ends_as_a_process_does(start: Start) -> None:
 def test_trials_do_not_share_chance(start: Start) -> None:
     """Two trials draw different numbers, though the generator was seeded before they were forked."""
     pool = start("import random\nrandom.seed(1)\ndef fn(): print(random.random())")
-    assert trial(pool).stdout.text() != trial(pool).stdout.text()
+    assert trial(pool).stdout != trial(pool).stdout
 
 
 def test_input_is_at_its_end(start: Start) -> None:
@@ -131,7 +131,7 @@ def test_input_is_at_its_end(start: Start) -> None:
                     and os.path.exists(f"/proc/self/fd/{n}")]
             print([name for name in kept if name.startswith(("socket:", "pipe:"))])
     """)
-    assert trial(pool).stdout.text() == "''\n[]\n"
+    assert trial(pool).stdout == "''\n[]\n"
 
 
 def test_sixteen_at_once(start: Start) -> None:
@@ -140,7 +140,7 @@ def test_sixteen_at_once(start: Start) -> None:
     started = time.monotonic()
     with ThreadPoolExecutor(16) as executor:
         made = list(executor.map(lambda n: trial(pool, n), range(16)))
-    assert [one.stdout.text() for one in made] == [f"{n}\n" for n in range(16)]
+    assert [one.stdout for one in made] == [f"{n}\n" for n in range(16)]
     assert time.monotonic() - started < 16 * 0.4 * 0.6
 
 
@@ -158,7 +158,7 @@ def test_a_time_limit_ends_the_whole_tree(start: Start) -> None:
     left = trial(pool, 0)
     assert (left.reason, left.exit_status, left.swept) == ("exit", 0, 1)
     for one in (made, left):
-        assert not any(alive(int(word)) for word in one.stdout.text().split())
+        assert not any(alive(int(word)) for word in one.stdout.split())
 
 
 def test_a_stopper_ends_what_runs(start: Start) -> None:
@@ -229,8 +229,8 @@ def test_what_an_import_may_leave(start: Start) -> None:
             with trace.get_tracer("mine").start_as_current_span("in the trial"): pass
     """)
     made = trial(pool)
-    assert made.exit_status == 0, made.stderr.text()
-    assert made.stdout.text().count('"name": "in the trial"') == 1
+    assert made.exit_status == 0, made.stderr
+    assert made.stdout.count('"name": "in the trial"') == 1
 
 
 def test_an_import_that_hangs(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_warm_process_that_died(start: Start) -> None:
         running = executor.submit(trial, pool)
         time.sleep(0.3)
         os.kill(pool.pid, signal.SIGKILL)
-        assert running.result(20).stdout.text() == "whole\n"
+        assert running.result(20).stdout == "whole\n"
     with pytest.raises(Refused, match="is gone"):
         trial(pool)
 

@@ -28,6 +28,7 @@ from tracefork_backend.writeback.spans import end_of
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange, Request, Response
+from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.store import manifest
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, ProcessStarted
 from tracefork_otel.store.wal import Wal
@@ -67,14 +68,11 @@ def fork(back: WriteBack, **changes: Any) -> RootSpan:
     """An open fork of the one exchange."""
     given: dict[str, Any] = {
         "name": "book_flight",
-        "step": 3,
         "parent_run_id": PARENT,
         "parent_root_span_id": PARENT_ROOT,
         "forked_span_id": EXCHANGE.span_id,
-        "intervention": "text",
-        "tail": "live",
     }
-    return back.open_fork(**{**given, **changes})
+    return back.open_fork(Intervention(kind="text", step=3, label="text"), **{**given, **changes})
 
 
 def attributes_of(span: Any) -> dict[str, Any]:
@@ -147,8 +145,10 @@ def test_a_killed_director_leaves_a_readable_fork(tmp_path: Path) -> None:
     code = (
         "import sys, time\n"
         "from tracefork_backend.writeback import WriteBack\n"
-        "root = WriteBack(sys.argv[1]).open_fork(name='n', step=2, parent_run_id='a' * 32,\n"
-        "    parent_root_span_id=None, forked_span_id='c' * 16, intervention='noop', tail='live')\n"
+        "from tracefork_otel.play.intervention import Intervention\n"
+        "change = Intervention(kind='noop', step=2, label='noop')\n"
+        "root = WriteBack(sys.argv[1]).open_fork(change, name='n', parent_run_id='a' * 32,\n"
+        "    parent_root_span_id=None, forked_span_id='c' * 16)\n"
         "print(root.trace_id, root.span_id, flush=True)\n"
         "time.sleep(60)\n"
     )
