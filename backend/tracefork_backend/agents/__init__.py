@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .environment import executable, given_back, kept_settings, played, traced, unstartable, working_directory
+from .environment import executable, given_back, kept_settings, traced, unstartable, working_directory
 from .recording import Recorded, RecordedRun, record
 from .supervise import Finished, Stopper, run_command
 
@@ -14,7 +14,6 @@ __all__ = [
     "executable",
     "given_back",
     "kept_settings",
-    "played",
     "record",
     "run_command",
     "traced",

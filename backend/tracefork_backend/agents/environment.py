@@ -7,12 +7,14 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 import tracefork_otel
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction import redact
-from tracefork_otel.settings import Mode, Settings
+from tracefork_otel.settings import Settings
 from tracefork_otel.tape.start import HowStarted
 
 BOOT = Path(tracefork_otel.__file__).parent / "boot"
@@ -38,51 +40,38 @@ _LOCAL = re.compile(
 
 
 def traced(
-    base: Mapping[str, str],
-    *,
-    mode: Mode,
-    store: Path | None = None,
-    launch: tuple[str, str] | None = None,
-    settings: Mapping[str, str] | None = None,
+    base: Mapping[str, str], settings: Settings, *, launch: tuple[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the environment in which every Python process records into the store, as it is told.
+    """Return the environment in which every Python process records, or is played to, by these settings.
 
     `launch` is the trace and the span below which it records.
     """
-    # A replay or fork inherits no settings of who asks for it; a recording keeps what the user set.
+    told = {f"TRACEFORK_{field.name.upper()}": getattr(settings, field.name) for field in fields(settings)}
+    if settings.mode == "off":
+        del told["TRACEFORK_STORE"]  # where nothing is recorded, not even who could not record
+    # A replay or fork inherits nothing of who asks for it; a recording's settings are the user's already.
+    kept = settings.mode == "record"
     env = {
-        name: value for name, value in base.items() if mode == "record" or not name.startswith("TRACEFORK_")
+        name: value
+        for name, value in base.items()
+        if name not in told and (kept or not name.startswith("TRACEFORK_"))
     }
     for name in ("TRACEPARENT", "TRACESTATE"):
         env.pop(name, None)
     others = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry and not is_boot(entry)]
-    env |= {"TRACEFORK_MODE": mode, "PYTHONPATH": os.pathsep.join([str(BOOT), *others])}
-    if store is not None:
-        env["TRACEFORK_STORE"] = str(store.absolute())
+    env["PYTHONPATH"] = os.pathsep.join([str(BOOT), *others])
+    env |= {name: _spelled(value) for name, value in told.items() if value not in (None, "", ())}
     if launch is not None:
         env["TRACEPARENT"] = f"00-{launch[0]}-{launch[1]}-01"
-    return env | dict(settings or {})
+    return env
 
 
-def played(
-    base: Mapping[str, str], settings: Settings, *, launch: tuple[str, str], kept: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the environment in which every Python process is played to as these settings say.
-
-    `launch` is the trace and the span below which it records, `kept` the settings that the recording had.
-    """
-    names = {
-        "TRACEFORK_TAPE": settings.tape,
-        "TRACEFORK_INTERVENTION": settings.intervention,
-        "TRACEFORK_MATCH": settings.match,
-        "TRACEFORK_IGNORE": ",".join(settings.ignore),
-        "TRACEFORK_TIMING": settings.timing,
-        "TRACEFORK_ALLOW_HOSTS": ",".join(settings.allow_hosts),
-        "TRACEFORK_TOOLS": settings.tools,
-        "TRACEFORK_SEAL": int(settings.seal),
-    }
-    told = {name: str(value) for name, value in names.items() if value is not None}
-    return traced(base, mode=settings.mode, store=settings.store, launch=launch, settings={**told, **kept})
+def _spelled(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, cast("tuple[object, ...]", value)))
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:

@@ -13,8 +13,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tracefork_otel.settings import Settings
 
 from .environment import traced
 from .supervise import GRACE_S, Finished, NeverBegan, Stopper, supervise
@@ -43,7 +46,7 @@ class WarmPool:
         env: Mapping[str, str],
         cwd: Path,
         tape: Path,
-        settings: Mapping[str, str] | None = None,
+        settings: Settings | None = None,
         draws: bool = False,
         import_timeout: float = IMPORT_S,
     ) -> None:
@@ -60,7 +63,7 @@ class WarmPool:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(_ZYGOTE), str(theirs.fileno())],
-                env=traced(env, mode="off", settings=settings),
+                env=traced(env, replace(settings or Settings(), mode="off")),
                 cwd=cwd,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -76,27 +76,16 @@ def record(
     `rules` is a file of redaction rules, instead of the environment's. Raises UsageError if there is no such
     command, or the rules cannot be read.
     """
+    # The rules themselves, as the command may run in other folders, and the file may change.
     recording = redact.with_rules(Settings.from_env(), None if rules is None else Path(rules))
     directory = Path(store).absolute()
     launch = _Launch(directory, tuple(argv), secrets.token_hex(16), secrets.token_hex(8), time.time_ns())
-    settings = {"TRACEFORK_PROVIDER": "1"} if provider else {}
     fixed = _fixed(os.environ) if draws else {}
-    settings |= fixed
-    # The rules themselves, as the command may run in other folders, and the file may change.
-    if recording.redact_rules:
-        settings |= {"TRACEFORK_REDACT": "", redact.RULES_VARIABLE: recording.redact_rules}
-    env = traced(
-        os.environ,
-        mode="record",
-        store=directory,
-        launch=(launch.trace_id, launch.span_id),
-        settings=settings,
-    )
+    recording = replace(recording, mode="record", store=directory, provider=provider or recording.provider)
+    below = (launch.trace_id, launch.span_id)
+    env = {**traced(os.environ, recording, launch=below), **fixed}
     routes = routes_of(os.environ) if proxy else ()
-    recording = replace(recording, mode="record", store=directory)
-    with behind_proxy(
-        routes, recording, launch=(launch.trace_id, launch.span_id), name=program_of(argv)
-    ) as behind:
+    with behind_proxy(routes, recording, launch=below, name=program_of(argv)) as behind:
         launch = replace(launch, redactor=redact.of(recording), extra={**fixed, **behind.recorded})
         with _kept(launch) as head:
             status = run_inherited(argv, {**env, **behind.environment})

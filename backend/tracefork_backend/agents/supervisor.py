@@ -80,8 +80,9 @@ class Supervisor:
         with contextlib.suppress(OSError):
             self.director.sendall(json.dumps(message).encode() + b"\n")
 
-    def start(self, spec: dict, stdin: int, stdout: int, stderr: int) -> bool:
+    def start(self, spec: dict, *streams: int) -> bool:
         """Start the command in a session of its own; return False, and say why, if it cannot be started."""
+        stdin, stdout, stderr = streams
         try:
             # Kept, as it would take the command's status for itself when it goes.
             self.command = subprocess.Popen(
@@ -98,7 +99,7 @@ class Supervisor:
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self.say(failed=str(error))
             return False
-        for descriptor in (stdin, stdout, stderr):
+        for descriptor in streams:
             os.close(descriptor)
         self.child = self.command.pid
         self.say(started=self.child)
@@ -172,14 +173,14 @@ class Supervisor:
             remaining = self.settle(0.1)
         return ended, remaining
 
-    def watch(self, stdin: int, stdout: int, stderr: int) -> None:
+    def watch(self, *streams: int) -> None:
         """Start what the director orders, see the end of all that it started, and report it."""
         with self.director.makefile("rb") as orders:
             line = orders.readline()
         if not line:
             return
         spec = json.loads(line)
-        if not self.start(spec, stdin, stdout, stderr):
+        if not self.start(spec, *streams):
             return
         reason = self.run(spec["timeout"])
         ended, remaining = self.end(reason, spec["grace"])

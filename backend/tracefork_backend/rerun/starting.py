@@ -25,8 +25,8 @@ from ..agents import (
     executable,
     given_back,
     kept_settings,
-    played,
     run_command,
+    traced,
     unstartable,
     working_directory,
 )
@@ -174,7 +174,7 @@ class InProcesses:
                 env=self._base,
                 cwd=self._cwd,
                 tape=workspace.tape,
-                settings=kept_settings(self._start),
+                settings=Settings.from_env(kept_settings(self._start)),
                 draws=draws,
             )
         except Refused as why:
@@ -187,7 +187,7 @@ class InProcesses:
     def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
         """Run the agent to its end, after which nothing of its process tree is left."""
         settings, launch = self._how.settings(self._start, space), (root.trace_id, root.span_id)
-        env = played(self._base, settings, launch=launch, kept=kept_settings(self._start))
+        env = traced(self._base, settings, launch=launch)
         try:
             with behind_proxy(self._routes, settings, launch=launch, name=self._service) as behind:
                 finished = self._finished({**env, **behind.environment}, timeout, stopper)

@@ -184,15 +184,15 @@ def _exporter() -> SpanExporter:
 def _readable(record: SpanRecord, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
     """Return the record as a span of the SDK, whole: the user's sampler and limits are for the agent's."""
     parent = record.parent_span_id
+    told: Mapping[str, Any] = record.attributes
+    links: Sequence[Mapping[str, Any]] = record.links
     return ReadableSpan(
         record.name,
         context=_place(record.trace_id, record.span_id),
         parent=None if parent is None else _place(record.trace_id, parent),
         resource=resource,
-        attributes=BoundedAttributes(attributes=dict(record.attributes)),
-        links=[
-            trace.Link(_place(link["trace_id"], link["span_id"]), link["attributes"]) for link in record.links
-        ],
+        attributes=BoundedAttributes(attributes=told),
+        links=[trace.Link(_place(one["trace_id"], one["span_id"]), one["attributes"]) for one in links],
         kind=trace.SpanKind[record.kind],
         status=trace.Status(trace.StatusCode[record.status], record.status_message),
         start_time=record.started_ns,

@@ -21,6 +21,7 @@ from tracefork_backend.rerun.reconstruct import with_script_folder
 
 from tracefork_otel import AgentFailed
 from tracefork_otel.redaction.redact import Redactor
+from tracefork_otel.settings import Settings
 from tracefork_otel.tape.start import HowStarted
 
 
@@ -189,17 +190,21 @@ def test_the_traced_environment(tmp_path: Path) -> None:
     base = {
         "PYTHONPATH": f"{BOOT}{os.pathsep}mine",
         "TRACEFORK_REDACT_HEADERS": "x",
+        "TRACEFORK_JAEGER_UI": "here",
         "TRACESTATE": "t",
         "A": "1",
     }
-    env = traced(base, mode="record", store=tmp_path, launch=("a" * 32, "b" * 16))
+    settings = Settings(store=tmp_path, redact_headers=("x",), ignore=("a.b", "c"), seal=False)
+    env = traced(base, settings, launch=("a" * 32, "b" * 16))
     assert env["PYTHONPATH"] == f"{BOOT}{os.pathsep}mine"
     assert env["TRACEPARENT"] == f"00-{'a' * 32}-{'b' * 16}-01"
     assert (env["TRACEFORK_MODE"], env["TRACEFORK_STORE"], env["A"]) == ("record", str(tmp_path), "1")
-    assert env["TRACEFORK_REDACT_HEADERS"] == "x"
+    assert Settings.from_env(env) == settings
+    assert env["TRACEFORK_JAEGER_UI"] == "here"
     assert "TRACESTATE" not in env
-    replaying = traced(base, mode="replay", store=tmp_path, launch=("a" * 32, "b" * 16))
-    assert "TRACEFORK_REDACT_HEADERS" not in replaying
+    replaying = traced(base, Settings(mode="replay", store=tmp_path), launch=("a" * 32, "b" * 16))
+    assert not {"TRACEFORK_REDACT_HEADERS", "TRACEFORK_JAEGER_UI"} & replaying.keys()
+    assert "TRACEFORK_STORE" not in traced(base, Settings(mode="off"))
 
 
 def test_what_is_recorded_of_an_environment() -> None:
