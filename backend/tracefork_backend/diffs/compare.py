@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, TypeAlias
 
 from tracefork_otel.play.cause import common_prefix, shorten
@@ -133,32 +134,31 @@ def compare(pairs: Sequence[Pair], a: Sequence[Step], b: Sequence[Step]) -> tupl
 
 
 def _compared(index: int, ours: Step | None, theirs: Step | None, history: _History) -> StepDiff:
-    about: dict[str, Any] = {
-        "a": None if ours is None else ours.number,
-        "b": None if theirs is None else theirs.number,
-        "what_a": None if ours is None else ours.what,
-        "what_b": None if theirs is None else theirs.what,
-        "brief_a": None if ours is None else ours.brief,
-        "brief_b": None if theirs is None else theirs.brief,
-    }
+    about: dict[str, Any] = {}
+    for side, step in (("a", ours), ("b", theirs)):
+        about |= {
+            side: None if step is None else step.number,
+            f"what_{side}": None if step is None else step.what,
+            f"brief_{side}": None if step is None else step.brief,
+        }
     if theirs is not None and (ours is None or theirs.exchange.intervention != ours.exchange.intervention):
         about["intervention"] = theirs.exchange.intervention
-    if ours is not None and theirs is not None:
-        if ours.same_as(theirs):
-            return StepDiff(kind="same", **about)
-        asked, answered = _request_changes(ours, theirs), _answer_changes(ours, theirs)
-        follows, news = history.enter(index, ours, theirs, asked)
-        changes = [*asked, *answered]
-        return StepDiff(
-            kind="changed",
-            changes=tuple(_change(*found) for found in changes[:KEPT]),
-            differences=len(changes),
-            follows=follows,
-            news=news,
-            **about,
-        )
-    follows, _ = history.enter(index, ours, theirs, [])
-    return StepDiff(kind="added" if ours is None else "gone", follows=follows, **about)
+    if ours is None or theirs is None:
+        follows, _ = history.enter(index, ours, theirs, [])
+        return StepDiff(kind="added" if ours is None else "gone", follows=follows, **about)
+    if ours.same_as(theirs):
+        return StepDiff(kind="same", **about)
+    asked, answered = _request_changes(ours, theirs), _answer_changes(ours, theirs)
+    follows, news = history.enter(index, ours, theirs, asked)
+    changes = [*asked, *answered]
+    return StepDiff(
+        kind="changed",
+        changes=tuple(_change(*found) for found in changes[:KEPT]),
+        differences=len(changes),
+        follows=follows,
+        news=news,
+        **about,
+    )
 
 
 _Found: TypeAlias = tuple[Literal["request", "response"], PathTokens | str, Any, Any]
@@ -171,16 +171,12 @@ def _change(where: Literal["request", "response"], path: PathTokens | str, a: An
 
 def _request_changes(ours: Step, theirs: Step) -> list[_Found]:
     changes: list[_Found] = []
-    if ours.address != theirs.address:
-        method = ours.address[0] != theirs.address[0]
-        a, b = ours.exchange.request, theirs.exchange.request
-        changes.append(
-            ("request", "method" if method else "url", *((a.method, b.method) if method else (a.url, b.url)))
-        )
-    left, right = ours.exchange.request.body, theirs.exchange.request.body
-    if left != right:
-        changes += _body_changes(left, right)
-    return changes
+    a, b = ours.exchange.request, theirs.exchange.request
+    if ours.address[0] != theirs.address[0]:
+        changes.append(("request", "method", a.method, b.method))
+    elif ours.address != theirs.address:
+        changes.append(("request", "url", a.url, b.url))
+    return changes if a.body == b.body else [*changes, *_body_changes(a.body, b.body)]
 
 
 def _body_changes(left: bytes, right: bytes) -> list[_Found]:
@@ -219,10 +215,7 @@ class _History:
         follows = {self._first[unit] for unit in differing if unit in self._first}
         if not follows and not (ours and ours.said) and not (theirs and theirs.said):
             follows = self._mentioned(asked)
-        news = _by_kind(
-            [unit for unit in left if unit not in self._first],
-            [unit for unit in right if unit not in self._first],
-        )
+        news = _by_kind(*([unit for unit in side if unit not in self._first] for side in (left, right)))
         replies = _apart(ours.reply if ours else (), theirs.reply if theirs else ())
         for unit, other in (
             *((unit, self._of_b) for unit in (*left, *replies[0])),
@@ -256,15 +249,8 @@ def _by_kind(a: Sequence[Unit], b: Sequence[Unit]) -> tuple[Change, ...]:
     names = dict.fromkeys((kind, name) for kind, name, _ in (*a, *b))
     changes: list[Change] = []
     for kind, name in names:
-        left = [content for k, n, content in a if (k, n) == (kind, name)]
-        right = [content for k, n, content in b if (k, n) == (kind, name)]
-        for at in range(max(len(left), len(right))):
-            changes.append(
-                _change(
-                    "request",
-                    f"{kind} {name}" if name else kind,
-                    left[at] if at < len(left) else "(absent)",
-                    right[at] if at < len(right) else "(absent)",
-                )
-            )
+        left, right = ([content for *of, content in side if of == [kind, name]] for side in (a, b))
+        where = f"{kind} {name}" if name else kind
+        beside = zip_longest(left, right, fillvalue="(absent)")
+        changes += [_change("request", where, ours, theirs) for ours, theirs in beside]
     return tuple(changes[:KEPT])

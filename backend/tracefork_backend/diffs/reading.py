@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from tracefork_otel.exchange import Exchange, Response
+from tracefork_otel.exchange import Exchange
 from tracefork_otel.wire.facts import facts_of, recorded_body, request_messages
 from tracefork_otel.wire.messages import Facts, Message
 
@@ -35,15 +35,13 @@ class Step:
     """Method and path (or what a model call is for): only steps of one place are ever counterparts."""
     said: tuple[Unit, ...]
     """The conversation in the request."""
-    news: tuple[Unit, ...]
-    """The part of it that no earlier step of the run had said or been answered."""
     reply: tuple[Unit, ...]
-    text: str
+    text: str = ""
     """The reply's text."""
     answer: Any
     """Status and reply as a JSON value, without ids and counts that differ each time."""
     words: frozenset[str]
-    """The words of news and reply, by which a step is known again."""
+    """The words of what no earlier step had said or been answered, by which a step is known again."""
     what: str
     """The step in a few words."""
     brief: str
@@ -92,30 +90,37 @@ def read(exchanges: Iterable[Exchange]) -> tuple[Step, ...]:
 def _step(number: int, exchange: Exchange, known: set[Unit]) -> Step:
     asked, response = exchange.request, exchange.response
     facts = facts_of(exchange)
-    body = None if response is None or facts is not None else recorded_body(response)
-    said = _units(request_messages(facts.form if facts is not None else None, asked.body))
-    reply = _units(facts.reply) if facts is not None else ()
-    if facts is None and body:
-        reply = (("body", None, body.decode("utf-8", "replace")),)
-    news = tuple(unit for unit in said if unit not in known)
-    method, path = asked.method.upper(), _path(asked.url)
-    place = f"{method} {path}"
+    said_nothing = facts is None or not facts.reply
+    body = recorded_body(response) if response is not None and said_nothing else None
+    answer = _answer(exchange, body, facts)
+    if facts is None:
+        method, path = asked.method.upper(), _path(asked.url)
+        reply: tuple[Unit, ...] = (("body", None, body.decode("utf-8", "replace")),) if body else ()
+        return Step(
+            exchange=exchange,
+            number=number,
+            place=(method, path),
+            said=_units(request_messages(None, asked.body)),
+            reply=reply,
+            answer=answer,
+            words=_words((("body", None, asked.body.decode("utf-8", "replace")), *reply)),
+            what=f"{method} {path}",
+            brief=f"{method} {path}",
+        )
+    said, reply = _units(request_messages(facts.form, asked.body)), _units(facts.reply)
     return Step(
         exchange=exchange,
         number=number,
-        place=(method, path) if facts is None else ("", facts.operation),
+        place=("", facts.operation),
         said=said,
-        news=news,
         reply=reply,
-        text=facts.text if facts is not None else "",
-        answer=_answer(exchange, response, body, facts),
-        words=_words(
-            news if facts is not None else (("body", None, asked.body.decode("utf-8", "replace")),), reply
-        ),
-        what=place if facts is None else _what(facts.model or facts.provider, reply),
-        brief=place if facts is None else _brief(facts.model or facts.provider, reply),
-        input_tokens=None if facts is None else facts.input_tokens,
-        output_tokens=None if facts is None else facts.output_tokens,
+        text=facts.text,
+        answer=answer,
+        words=_words((*(unit for unit in said if unit not in known), *reply)),
+        what=" ".join([facts.model or facts.provider, *_shown(reply)]),
+        brief=" ".join([facts.model or facts.provider, *_called(reply)]),
+        input_tokens=facts.input_tokens,
+        output_tokens=facts.output_tokens,
     )
 
 
@@ -133,16 +138,13 @@ def _content(message: Message) -> str:
     return message.content
 
 
-def _answer(
-    exchange: Exchange, response: Response | None, body: bytes | None, facts: Facts | None
-) -> dict[str, Any]:
+def _answer(exchange: Exchange, body: bytes | None, facts: Facts | None) -> dict[str, Any]:
+    response = exchange.response
     found: dict[str, Any] = {"status": None if response is None else response.status}
     if facts is not None and facts.reply:
         found["reply"] = [_said(message) for message in facts.reply]
         found["finish_reason"] = facts.finish_reason
     elif response is not None:
-        if facts is not None:
-            body = recorded_body(response)
         found["body"] = _value(response.body if body is None else body)
     if exchange.outcome not in ("complete", "closed"):
         found["outcome"] = exchange.outcome
@@ -169,15 +171,14 @@ def _value(body: bytes) -> Any:
         return body.decode("utf-8", "backslashreplace")
 
 
-def _words(*groups: Sequence[Unit]) -> frozenset[str]:
+def _words(units: Sequence[Unit]) -> frozenset[str]:
     found: set[str] = set()
-    for group in groups:
-        for kind, name, content in group:
-            found.add(f"{kind} {name}")
-            for match in _WORD.finditer(content):
-                found.add(match[0])
-                if len(found) >= _WORDS:
-                    return frozenset(found)
+    for kind, name, content in units:
+        found.add(f"{kind} {name}")
+        for match in _WORD.finditer(content):
+            found.add(match[0])
+            if len(found) >= _WORDS:
+                return frozenset(found)
     return frozenset(found)
 
 
@@ -188,15 +189,15 @@ def _path(url: str) -> str:
         return url
 
 
-def _what(model: str, reply: Sequence[Unit]) -> str:
-    parts = [model]
+def _shown(reply: Sequence[Unit]) -> Iterator[str]:
+    """Yield what a reply says and calls, in a few words each."""
     for kind, name, content in reply:
         if kind == "tool_use":
-            parts.append(f"→ {name}({short(content, _SHOWN)})")
+            yield f"→ {name}({short(content, _SHOWN)})"
         elif kind in ("text", "refusal") and content.strip():
-            parts.append(json.dumps(short(content, _SHOWN), ensure_ascii=False))
-    return " ".join(parts)
+            yield json.dumps(short(content, _SHOWN), ensure_ascii=False)
 
 
-def _brief(model: str, reply: Sequence[Unit]) -> str:
-    return " ".join([model, *(f"→ {name}" for kind, name, _ in reply if kind == "tool_use")])
+def _called(reply: Sequence[Unit]) -> Iterator[str]:
+    """Yield the tools that a reply calls."""
+    return (f"→ {name}" for kind, name, _ in reply if kind == "tool_use")

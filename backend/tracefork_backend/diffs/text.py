@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from ..spelling import counted, money, short
-from .compare import Change, Comparison, Side, StepDiff
+from .compare import Comparison, Side
 
 _CHANGES = 4
 """Changes of a step that are printed; the others are counted."""
@@ -33,36 +34,23 @@ def _side(side: Side) -> str:
         parts.append(f"{side.input_tokens} in, {side.output_tokens or 0} out")
     if side.cost_usd is not None:
         parts.append(money(side.cost_usd))
-    ended = _outcome(side)
-    return "  ".join([part for part in parts if part] + ([ended] if ended else []))
-
-
-def _outcome(side: Side) -> str:
-    if side.outcome is not None:
-        return "success" if side.outcome else "failure"
-    return side.status or ""
+    graded = {True: "success", False: "failure", None: side.status or ""}
+    return "  ".join(filter(None, [*parts, graded[side.outcome]]))
 
 
 def _steps(found: Comparison) -> Iterator[str]:
-    steps = found.steps
-    at = 0
-    while at < len(steps):
-        end = at
-        while end < len(steps) and steps[end].kind == "same":
-            end += 1
-        if end > at:
-            yield from _same(steps[at:end])
-            at = end
+    """Yield each step that differs, and between them the stretches of those that do not."""
+    for same, group in groupby(enumerate(found.steps), key=lambda one: not one[1].differs):
+        stretch = list(group)
+        if not same:
+            for index, _ in stretch:
+                yield from _different(found, index)
             continue
-        yield from _different(found, at)
-        at += 1
-
-
-def _same(steps: Sequence[StepDiff]) -> Iterator[str]:
-    if len(steps) == 1:
-        yield f"= {steps[0].name}  {steps[0].what_a}"
-    else:
-        yield f"= {steps[0].name} to {steps[-1].name}  {len(steps)} steps, the same"
+        (_, first), (_, last) = stretch[0], stretch[-1]
+        if len(stretch) == 1:
+            yield f"= {first.name}  {first.what_a}"
+        else:
+            yield f"= {first.name} to {last.name}  {len(stretch)} steps, the same"
 
 
 def _different(found: Comparison, index: int) -> Iterator[str]:
@@ -78,23 +66,15 @@ def _different(found: Comparison, index: int) -> Iterator[str]:
     if step.kind == "changed":
         what = " ⇒ ".join(dict.fromkeys((step.brief_a or "", step.brief_b or "")))
     yield f"{_SIGNS[step.kind]} {step.name}  {what}" + (f"  ({'; '.join(marks)})" if marks else "")
-    shown = _telling(step)
+    shown = list(step.changes)
+    if step.follows:  # of a request that carries earlier differences a person needs only what is new
+        shown = [*step.news, *(change for change in step.changes if change.where == "response")]
     for change in shown[:_CHANGES]:
-        yield f"    {change.where} {change.path}: {_value(change.a)} → {_value(change.b)}"
+        a, b = (short(value, _VALUE) or '""' for value in (change.a, change.b))
+        yield f"    {change.where} {change.path}: {a} → {b}"
     more = len(shown) - _CHANGES if step.follows else step.differences - min(len(shown), _CHANGES)
     if more > 0:
         yield f"    and {more} more"
-
-
-def _telling(step: StepDiff) -> list[Change]:
-    """Return what a person needs to see: of a request that carries earlier differences only what is new."""
-    if not step.follows:
-        return list(step.changes)
-    return [*step.news, *(change for change in step.changes if change.where == "response")]
-
-
-def _value(text: str) -> str:
-    return short(text, _VALUE) or '""'
 
 
 def _named(found: Comparison, indexes: Sequence[int]) -> str:
