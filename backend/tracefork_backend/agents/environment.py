@@ -14,7 +14,7 @@ from typing import cast
 import tracefork_otel
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction import redact
-from tracefork_otel.settings import Settings
+from tracefork_otel.settings import Mode, Settings
 from tracefork_otel.tape.start import HowStarted
 
 BOOT = Path(tracefork_otel.__file__).parent / "boot"
@@ -94,13 +94,14 @@ def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
-def unstartable(run_id: str, done_by: str, flag: str) -> UsageError:
+def unstartable(run_id: str, mode: Mode) -> UsageError:
     """Return the error for a run that does not say how its agent was started, with all that helps."""
     run = run_id[:8]
+    done, flag = ("replayed", f"--replay {run}") if mode == "replay" else ("forked", f"--fork {run}@STEP")
     return UsageError(
-        f"run {run} does not say how its agent was started; name its function: "
-        "--agent pkg.mod:fn, or record it with `tracefork-otel run -- …`; one that you start yourself is "
-        f"{done_by} `tracefork-otel proxy --upstream URL {flag.replace('RUN', run)}`"
+        f"run {run} does not say how its agent was started; name its function: --agent pkg.mod:fn, "
+        "or record it with `tracefork-otel run -- …`; one that you start yourself is "
+        f"{done} by `tracefork-otel proxy --upstream URL {flag}`"
     )
 
 
@@ -121,9 +122,9 @@ def recordable(
     )
 
 
-def kept_settings(start: HowStarted) -> dict[str, str]:
-    """Return the recorded settings that a replay needs too: it has to redact the same to match."""
-    return {name: start.environment[name] for name in _KEPT_SETTINGS if name in start.environment}
+def kept_settings(start: HowStarted) -> Settings:
+    """Return the settings of the recording that a replay has too: it has to redact the same to match."""
+    return Settings.from_env({name: start.environment.get(name, "") for name in _KEPT_SETTINGS})
 
 
 def working_directory(start: HowStarted, *, portable: bool) -> Path:

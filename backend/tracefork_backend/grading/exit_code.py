@@ -30,5 +30,5 @@ class ExitCode:
 
 
 def exit_code(success: int = 0) -> ExitCode:
-    """Success where the agent's process ended with this status; cannot tell where nobody saw it end."""
+    """Return the oracle of this exit status; it cannot tell where nobody saw the process end."""
     return ExitCode(success=success, name="exit code" if success == 0 else f"exit code {success}")

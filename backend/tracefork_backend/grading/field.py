@@ -47,7 +47,7 @@ class Field:
 
 
 def field(path: str, value: object) -> Field:
-    """Success where the graded JSON has this value at the path; what is no JSON cannot be graded.
+    """Return the oracle of this value at the path of graded JSON; what is no JSON cannot be graded.
 
     Output that is no JSON as a whole counts by its last line.
     """

@@ -49,7 +49,7 @@ class Function:
 
 
 def function(path: str) -> Function:
-    """The oracle that `pkg.mod:fn` names, looked for here too; raises UsageError if there is none."""
+    """Return the oracle that `pkg.mod:fn` names, looked for here too; raise UsageError if there is none."""
     from tracefork_otel.decorators.main import find
 
     here = os.getcwd()

@@ -40,7 +40,7 @@ class Graded:
 
 
 def graded_run(run: Run) -> Graded:
-    """What a run of the store shows an oracle: its returned value and exit status, and its last response.
+    """Return what a run of the store shows an oracle: its value, exit status and last response.
 
     Standard output is not kept with a run, so one that returned nothing is graded by its last response.
     """
@@ -54,7 +54,7 @@ def graded_run(run: Run) -> Graded:
 
 
 def last_text(exchanges: Sequence[Exchange]) -> str:
-    """The text that the last model call answered, empty if there was none."""
+    """Return the text that the last model call answered, empty if there was none."""
     from tracefork_otel.wire.facts import facts_of
 
     for exchange in reversed(exchanges):

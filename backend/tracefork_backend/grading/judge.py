@@ -154,7 +154,7 @@ class Judge:
         return f"asked twice for each of {len(self._known)} endings{unsure}; {rates}"
 
     def __call__(self, graded: Graded) -> bool | None:
-        """Success, failure, or None where it abstains, contradicts itself, or answers out of form.
+        """Grade a run; None where it abstains, contradicts itself, or answers out of form.
 
         Raises UsageError if it cannot be asked at all.
         """
@@ -236,7 +236,7 @@ class Judge:
 
 
 def material(graded: Graded) -> str:
-    """What the judge is shown of a run, as JSON, so that nothing in it can pass for the question itself."""
+    """Return what the judge is shown of a run, as JSON: nothing in it can pass for the question itself."""
     text = graded.text
     if len(text) > _MOST_GRADED:
         half = _MOST_GRADED // 2
@@ -245,13 +245,13 @@ def material(graded: Graded) -> str:
 
 
 def question(rubric: str, shown: str, order: tuple[Answer, Answer, Answer]) -> str:
-    """The question with its answers in this order."""
+    """Return the question with its answers in this order."""
     choices = "\n".join(f"{letter}. {_MEANINGS[answer]}" for letter, answer in zip("ABC", order, strict=True))
     return f"Rubric:\n{rubric}\n\nHow the run ended, as JSON:\n{shown}\n\nWhich is true?\n{choices}"
 
 
 def parse(said: str, order: tuple[Answer, Answer, Answer]) -> Answer:
-    """The answer that one letter stands for; anything else is an abstention."""
+    """Return the answer that one letter stands for; anything else is an abstention."""
     found = _LETTER.fullmatch(said.strip())
     return order["ABC".index(found[1])] if found else "abstain"
 

@@ -17,7 +17,7 @@ Oracle: TypeAlias = Callable[[Graded], bool | None]
 
 
 def grade(oracle: Oracle, graded: Graded) -> bool | None:
-    """The run's outcome: True, False, or None if it has a problem or the oracle cannot tell.
+    """Return the run's outcome: True, False, or None if it has a problem or the oracle cannot tell.
 
     Raises UsageError naming the oracle if it raises, or answers with anything else.
     """
@@ -41,6 +41,6 @@ def grade(oracle: Oracle, graded: Graded) -> bool | None:
 
 
 def name_of(oracle: Oracle) -> str:
-    """What to call the oracle in tables and messages."""
+    """Return what tables and messages call the oracle."""
     named = getattr(oracle, "name", None)
     return named if isinstance(named, str) else str(getattr(oracle, "__qualname__", None) or repr(oracle))

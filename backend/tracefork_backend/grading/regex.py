@@ -41,7 +41,7 @@ class Regex:
 
 
 def regex(success: str | None = None, failure: str | None = None) -> Regex:
-    """Success where the graded text holds the one pattern, failure where it holds the other.
+    """Return the oracle by which text that holds the one pattern is a success, the other a failure.
 
     With one pattern its absence is the opposite; with two, text that holds both or none cannot be graded.
     """

@@ -53,20 +53,25 @@ def plan(
         tape = reconstruct(run.store, run, command=agent is None) if isinstance(run, Run) else run
         outcome = None if oracle is None else grade(oracle, _recorded(run))
         for edit, name in zip(edits, names, strict=True):
-            cell = Cell(
-                run_id=run.run_id,
-                run_name=run.name,
-                step=step,
-                variant=name,
-                wanted=times,
-                parent_outcome=outcome,
-            )
+            change = expected = why = None
             try:
                 change = edit.bind(tape, step, tail=tail)
-                cell = replace(cell, change=change, estimate=estimate(tape, change))
+                expected = estimate(tape, change)
             except UsageError as error:
-                cell = replace(cell, why=str(error))
-            cells.append(cell)
+                why = str(error)
+            cells.append(
+                Cell(
+                    run_id=run.run_id,
+                    run_name=run.name,
+                    step=step,
+                    variant=name,
+                    wanted=times,
+                    change=change,
+                    estimate=expected,
+                    parent_outcome=outcome,
+                    why=why,
+                )
+            )
     if not any(cell.possible for cell in cells):
         raise UsageError(cells[0].why or "no cell of the matrix can be run")
     Budget(budget_usd)  # one that is none is refused here
@@ -109,15 +114,11 @@ def matrix(
         raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
     planned = plan(runs_at, edits, times=times, tail=tail, oracle=oracle, budget_usd=budget_usd, agent=agent)
     board = _Board(planned, on_change)
-    groups = [
-        _Group(
-            board,
-            run,
-            [at for at in range(n * len(edits), (n + 1) * len(edits)) if planned.cells[at].possible],
-        )
-        for n, (run, _) in enumerate(runs_at)
-    ]
-    groups = [group for group in groups if group.cells]
+    groups: list[_Group] = []
+    for n, (run, _) in enumerate(runs_at):
+        places = range(n * len(edits), (n + 1) * len(edits))
+        if possible := [at for at in places if planned.cells[at].possible]:
+            groups.append(_Group(board, run, possible))
     # One function cannot be called for two runs at once: it is served from one tape at a time.
     width = 1 if callable(agent) else min(len(groups), jobs)
 
@@ -157,38 +158,31 @@ class _Board:
     """The matrix while its trials run, shared by all threads."""
 
     def __init__(self, planned: Matrix, on_change: OnChange | None) -> None:
-        self.planned = planned
+        self._planned = planned
         self.budget = Budget(planned.budget_usd)
         self._on_change = on_change
-        self._lock = threading.Lock()
-        self._cells = list(planned.cells)
+        self._lock = threading.RLock()
+        self.cells = list(planned.cells)
         self._forkers: list[Forker] = []
         self._stopped = False
-
-    def cell(self, at: int) -> Cell:
-        """Return the cell as it stands."""
-        return self._cells[at]
 
     def add(self, at: int, fork: Fork) -> None:
         """Add the fork to the cell's trials."""
         with self._lock:
-            cell = self._cells[at]
-            self._cells[at] = replace(cell, forks=(*cell.forks, fork))
+            cell = self.cells[at]
+            self.cells[at] = replace(cell, forks=(*cell.forks, fork))
             if self._on_change is not None:
-                self._on_change(self._now())
+                self._on_change(self.now())
 
     def lacks(self, at: int, why: str) -> None:
         """Note why the cell has fewer trials than wanted."""
         with self._lock:
-            self._cells[at] = replace(self._cells[at], why=why)
+            self.cells[at] = replace(self.cells[at], why=why)
 
     def now(self) -> Matrix:
         """Return the matrix as it stands."""
         with self._lock:
-            return self._now()
-
-    def _now(self) -> Matrix:
-        return replace(self.planned, cells=tuple(self._cells), exhausted=self.budget.exhausted)
+            return replace(self._planned, cells=tuple(self.cells), exhausted=self.budget.exhausted)
 
     def enter(self, forker: Forker) -> None:
         """Take in a forker, which is stopped with the others."""
@@ -212,7 +206,7 @@ class _Group:
     def __init__(self, board: _Board, run: Run | Tape, cells: Sequence[int]) -> None:
         self.board = board
         self.run = run
-        self.cells = tuple(cells)
+        self.cells = cells
         self._places: list[int] = []
         """The cell of each planned fork: all of them once, then again, so that a budget ends them alike."""
         self._reserved: dict[int, float] = {}
@@ -223,11 +217,10 @@ class _Group:
         """Make the trials of all cells, as far as the budget goes."""
         board = self.board
         board.enter(forker)
-        times = max(board.cell(at).wanted for at in self.cells)
+        times = max(board.cells[at].wanted for at in self.cells)
         self._places = [at for _ in range(times) for at in self.cells]
-        planned = [
-            Planned(change=change) for at in self._places if (change := board.cell(at).change) is not None
-        ]
+        changes = [board.cells[at].change for at in self._places]
+        planned = [Planned(change=change) for change in changes if change is not None]
         forker.forks(
             planned,
             oracle=oracle,
@@ -239,7 +232,7 @@ class _Group:
     def admit(self, at: int) -> bool:
         """Set aside the worst that a trial may cost and return True, or note why it does not start."""
         board, place = self.board, self._places[at]
-        expected = board.cell(place).estimate
+        expected = board.cells[place].estimate
         assert expected is not None
         if expected.unknown and board.budget.limit_usd is not None:
             names = ", ".join(expected.unknown)

@@ -133,27 +133,15 @@ class Budget:
         if limit_usd is not None and not (math.isfinite(limit_usd) and limit_usd >= 0):
             raise UsageError(f"a budget of {limit_usd} is none: give dollars, such as 2.00")
         self.limit_usd = limit_usd
+        self.spent_usd = 0.0
+        """What settled trials cost, as far as prices are known."""
+        self.reserved_usd = 0.0
+        """What is set aside for trials that run."""
+        self.exhausted = False
+        """Whether a trial was refused."""
         self._settled = threading.Condition()
         self._closed = False
-        self._spent = 0.0
-        self._reserved = 0.0
         self._running = 0
-        self._refused = False
-
-    @property
-    def spent_usd(self) -> float:
-        """What settled trials cost, as far as prices are known."""
-        return self._spent
-
-    @property
-    def reserved_usd(self) -> float:
-        """What is set aside for trials that run."""
-        return self._reserved
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether a trial was refused."""
-        return self._refused
 
     def reserve(self, usd: float, *, wait: bool = False) -> bool:
         """Set that much aside and return True; False where what is spent and reserved leaves no room for it.
@@ -163,26 +151,26 @@ class Budget:
         with self._settled:
             while not self._fits(usd):
                 if self._closed or not wait or not self._running:
-                    self._refused = not self._closed or self._refused
+                    self.exhausted = not self._closed or self.exhausted
                     return False
                 self._settled.wait()
             if self._closed:
                 return False
             self._running += 1
-            self._reserved += usd
+            self.reserved_usd += usd
             return True
 
     def _fits(self, usd: float) -> bool:
         if self.limit_usd is None or usd <= 0:
             return True
-        return self._spent + self._reserved + usd <= self.limit_usd + _ROUNDING
+        return self.spent_usd + self.reserved_usd + usd <= self.limit_usd + _ROUNDING
 
     def settle(self, reserved_usd: float, spent_usd: float | None) -> None:
         """Free what was reserved, and book what the trial cost; None if nobody knows."""
         with self._settled:
             self._running -= 1
-            self._reserved = max(0.0, self._reserved - reserved_usd) if self._running else 0.0
-            self._spent += spent_usd or 0.0
+            self.reserved_usd = max(0.0, self.reserved_usd - reserved_usd) if self._running else 0.0
+            self.spent_usd += spent_usd or 0.0
             self._settled.notify_all()
 
     def close(self) -> None:

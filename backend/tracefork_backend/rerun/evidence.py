@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.tools import ToolsMode, Why, mode_of
@@ -30,6 +30,8 @@ _RAN: dict[Why, str] = {
     "change": "ran, as a call of its own is changed",
     "tail": "ran for real, as it is not recorded",
 }
+_BECAME: dict[str, str] = {"replaced": "replaced", **_RAN, "refused": "refused"}
+"""What became of calls whose recorded result was not served, in words."""
 
 
 class Evidence:
@@ -122,22 +124,15 @@ class Tools(Evidence):
 
     def line(self, records: Records) -> str | None:
         """Say how many calls were served, and of the others why not."""
-        ways: dict[str, Counter[str]] = {"served": Counter(), "replaced": Counter()}
-        ways |= {why: Counter() for why in (*get_args(Why), "refused")}
-        loosely = Counter[str]()
-        called = 0
-        for name, span in tool_spans(records.spans, ours=True):
-            called += 1
-            way = _way(span.attributes)
-            if way in ways:
-                ways[way][name] += 1
-            if span.attributes.get("tracefork.tool.loosely"):
-                loosely[name] += 1
-        if not called and not self._tape.tools:
+        calls = [(name, span.attributes) for name, span in tool_spans(records.spans, ours=True)]
+        if not calls and not self._tape.tools:
             return None
-        parts = [f"{ways.pop('served').total()} of {called} served from the tape"]
-        said: Mapping[str, str] = {**_RAN}
-        parts += [f"{said.get(way, way)}: {_named(names)}" for way, names in ways.items() if names]
+        ways = [_way(attributes) for _, attributes in calls]
+        parts = [f"{ways.count('served')} of {len(calls)} served from the tape"]
+        for way, words in _BECAME.items():
+            names = Counter(name for (name, _), one in zip(calls, ways, strict=True) if one == way)
+            parts += [f"{words}: {_named(names)}"] if names else []
+        loosely = Counter(name for name, attributes in calls if attributes.get("tracefork.tool.loosely"))
         parts += [f"told apart without arguments that are no JSON: {_named(loosely)}"] if loosely else []
         return "; ".join(parts)
 

@@ -30,7 +30,7 @@ class Imported:
 
 
 def import_tape(store: Path | str, path: Path | str) -> Imported:
-    """The tape's run is in the store, byte for byte; a run that is there already is left alone.
+    """Write the tape's run into the store, byte for byte; leave a run alone that is there already.
 
     Raises TapeError if the file is not a whole tape.
     """
@@ -63,7 +63,7 @@ class _Book:
 
 
 def _roots(tape: Tape) -> list[SpanRecord]:
-    """One root span per run on the tape, saying how to start the agent; it ends with the last exchange."""
+    """Return a root span for each run on the tape, saying how to start the agent, up to the last exchange."""
     runs: dict[str, list[Exchange]] = {}
     for exchange in tape.exchanges:
         runs.setdefault(exchange.trace_id, []).append(exchange)
@@ -85,7 +85,7 @@ def _roots(tape: Tape) -> list[SpanRecord]:
 
 
 def _tool(call: ToolCall, roots: Sequence[SpanRecord]) -> SpanRecord:
-    """The call's span, in the run during which it began."""
+    """Return the call's span, in the run during which it began."""
     root = next((one for one in roots if one.started_ns <= call.started_ns <= (one.ended_ns or 0)), roots[0])
     return span_of(call, root.trace_id, root.span_id, root.service)
 

@@ -104,7 +104,7 @@ class ReplayResult:
         return self.problems[0] if self.problems else "the bytes differ from the tape's"
 
     def raise_for_drift(self) -> ReplayResult:
-        """This result, if it passed; raises Drift with the receipt's findings otherwise."""
+        """Return this result, if it passed; raise Drift with the receipt's findings otherwise."""
         if not self.passed:
             found = [line for line in self.receipt if line.startswith(("drift", "leak", "problem", "FAIL"))]
             raise Drift("\n".join(found))

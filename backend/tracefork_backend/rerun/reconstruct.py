@@ -24,7 +24,7 @@ _KEPT_NOTES = ("lost", "incomplete")
 
 
 def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
-    """The tape of a run, and of all other runs of the command that made it: the replay repeats the command.
+    """Return the tape of a run, and of all runs of the command that made it, which a replay repeats.
 
     Where no command of ours started its process, `command` says that the process's own is repeated, all runs
     of which are then on the tape; without it an agent that the caller names makes this run alone.
@@ -70,7 +70,7 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
 
 
 def _of_call(notes: Iterable[Note], run: Run) -> Iterable[Draw]:
-    """The draws during the run's own call, and those that its modules made when they were imported."""
+    """Yield the draws of the run's own call, and those that its modules made when they were imported."""
     own = [note for note in notes if note.trace_id in (None, run.run_id)]
     during = {(note.process_id, note.attributes["batch"]) for note in own if note.trace_id == run.run_id}
     for note in own:
@@ -79,20 +79,20 @@ def _of_call(notes: Iterable[Note], run: Run) -> Iterable[Draw]:
 
 
 def _of_launch(store: Store, launch_id: str) -> HowStarted | None:
-    """How the command started, if the span that says so is there."""
+    """Return how the command started, if the span that says so is there."""
     start = how_started(store.start_attributes(launch_id, None))
     return start if start.command else None
 
 
 def _by_entrypoint(start: HowStarted, run: Run) -> HowStarted:
-    """The start of a run that is one call of an agent function: a replay makes that call, no more."""
+    """Return the start of a run that is one call of an agent function: a replay makes that call, no more."""
     environment = with_script_folder(start).environment
     status = {"ok": 0, "error": 1}.get(run.status)
     return replace(start, command=None, environment=environment, exit_status=status)
 
 
 def with_script_folder(start: HowStarted) -> HowStarted:
-    """The start with its script's folder on PYTHONPATH: the agent's module may be found only there."""
+    """Return the start with its script's folder on PYTHONPATH, where alone the agent's module may be."""
     script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
     if script is None:
         return start
@@ -102,7 +102,7 @@ def with_script_folder(start: HowStarted) -> HowStarted:
 
 
 def _check_received(exchange: Exchange, step: int, run: Run) -> None:
-    """Raises where what came by OTLP is not enough to play it back."""
+    """Raise UsageError or TruncatedBody where what came by OTLP is not enough to play it back."""
     where = f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.name})"
     if exchange.attributes.get(FIDELITY) == "messages":
         raise UsageError(
@@ -120,6 +120,7 @@ def _check_received(exchange: Exchange, step: int, run: Run) -> None:
 
 
 def _whole(exchanges: Iterable[Exchange], run: Run) -> Iterable[Exchange]:
+    """Yield the exchanges as they are played; raise TruncatedBody or UsageError for one that cannot be."""
     for step, exchange in enumerate(exchanges):
         if exchange.damage:
             raise TruncatedBody(

@@ -133,7 +133,7 @@ class Fork:
         return self.store.run(self.run_id)
 
     def raise_for_problem(self) -> Fork:
-        """This fork, if it has no problem; raises Drift, StoreError or AgentFailed with it otherwise."""
+        """Return this fork if it has no problem; raise Drift, StoreError or AgentFailed with it otherwise."""
         if self.problem is None:
             return self
         kinds = {"drift": Drift, "leak": Drift, "incomplete": StoreError}

@@ -65,7 +65,7 @@ class Playing:
     def settings(self, start: HowStarted, space: TrialSpace) -> Settings:
         """Return what plays the tape of an agent that was started so, and records it in this space."""
         return replace(
-            Settings.from_env(kept_settings(start)),
+            kept_settings(start),
             mode=self.mode,
             store=space.store,
             tape=space.tape,
@@ -149,10 +149,8 @@ class InProcesses:
             start = with_script_folder(start)
         elif start.command:
             self._argv = executable(start.command)
-        elif how.mode == "replay":
-            raise unstartable(tape.run_id, "replayed by", "--replay RUN")
         else:
-            raise unstartable(tape.run_id, "forked by", "--fork RUN@STEP")
+            raise unstartable(tape.run_id, how.mode)
         self._entrypoint = entrypoint
         self._name = entrypoint or " ".join(self._argv)
         self._service = next((one.service for one in tape.exchanges), tape.name)
@@ -174,7 +172,7 @@ class InProcesses:
                 env=self._base,
                 cwd=self._cwd,
                 tape=workspace.tape,
-                settings=Settings.from_env(kept_settings(self._start)),
+                settings=kept_settings(self._start),
                 draws=draws,
             )
         except Refused as why:
