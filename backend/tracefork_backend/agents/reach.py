@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,13 @@ def why_nothing(
             f"nothing captured: {where} has no tracefork-otel; install it there: "
             f"{where} -m pip install tracefork-otel"
         )
-    option = isolating_option(argv)
-    if option is not None:
-        without = " ".join(_without(argv, option))
+    isolating = isolating_option(argv)
+    if isolating is not None:
+        at, letter = isolating
+        rest = argv[at].replace(letter, "", 1)
+        without = " ".join([*argv[:at], *([rest] if rest != "-" else []), *argv[at + 1 :]])
         return (
-            f"nothing captured: {option} keeps Python from reading {_ISOLATING[option[1]]}; run it without: "
+            f"nothing captured: -{letter} keeps Python from reading {_ISOLATING[letter]}; run it without: "
             f"tracefork-otel run -- {without}"
         )
     if is_python(argv[0]):
@@ -119,55 +121,45 @@ def has_client(processes: Sequence[ProcessStarted]) -> bool:
 
 def is_python(word: str) -> bool:
     """Return whether a command's first word names a Python interpreter."""
-    name = os.path.basename(word)
-    return name.startswith(("python", "pypy"))
+    return os.path.basename(word).startswith(("python", "pypy"))
 
 
-def isolating_option(argv: Sequence[str]) -> str | None:
-    """Return `-I`, `-E` or `-S` if Python is started with one, alone or among others (`-sE`)."""
-    if not is_python(argv[0]):
-        return None
-    words = iter(argv[1:])
-    for word in words:
+def _own_words(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the options that Python is started with, and last the word that says what it runs, by place."""
+    words = iter(enumerate(argv[1:], 1)) if is_python(argv[0]) else iter(())
+    for at, word in words:
         if word in _TAKES_WORD:
             next(words, None)
-        elif not word.startswith("-") or word in ("-c", "-m", "-"):
+            continue
+        yield at, word
+        if not word.startswith("-") or word in ("-c", "-m", "-"):
+            return
+
+
+def isolating_option(argv: Sequence[str]) -> tuple[int, str] | None:
+    """Return place and letter of `-I`, `-E` or `-S` if Python is started with one, maybe among others."""
+    for at, word in _own_words(argv):
+        if word in ("-c", "-m") or not word.startswith("-"):
             return None
-        elif not word.startswith("--"):
-            for letter in word[1:]:
-                if letter in _ISOLATING:
-                    return f"-{letter}"
-                if letter in "cmWX":
-                    return None
+        for letter in "" if word.startswith("--") else word[1:]:
+            if letter in _ISOLATING:
+                return at, letter
+            if letter in "cmWX":
+                return None
     return None
-
-
-def _without(argv: Sequence[str], option: str) -> list[str]:
-    letter = option[1]
-    words: list[str] = []
-    for index, word in enumerate(argv):
-        if index and word.startswith("-") and not word.startswith("--") and letter in word:
-            rest = word.replace(letter, "", 1)
-            words += [rest] if rest != "-" else []
-            return [*words, *argv[index + 1 :]]
-        words.append(word)
-    return words
 
 
 def program_of(argv: Sequence[str]) -> str:
     """Return the short name of what a command runs: the script or module of Python, else the program."""
-    if is_python(argv[0]):
-        words = iter(argv[1:])
-        for word in words:
-            if word == "-m":
-                return next(words, "python")
-            if word == "-c":
-                return "python -c"
-            if word in _TAKES_WORD:
-                next(words, None)
-            elif not word.startswith("-"):
-                return os.path.basename(word)
-    return os.path.basename(argv[0])
+    program = argv[0]
+    for at, word in _own_words(argv):
+        if word == "-m":
+            return next(iter(argv[at + 1 :]), "python")
+        if word == "-c":
+            return "python -c"
+        if not word.startswith("-"):
+            program = word
+    return os.path.basename(program)
 
 
 def short_name(argv: Sequence[str]) -> str:

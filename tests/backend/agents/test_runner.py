@@ -273,9 +273,9 @@ def test_the_script_folder_is_importable() -> None:
 @pytest.mark.parametrize(
     ("argv", "option"),
     [
-        (["python", "-I", "a.py"], "-I"),
-        (["/usr/bin/python3.11", "-sE", "a.py"], "-E"),
-        (["python", "-W", "ignore", "-S", "a.py"], "-S"),
+        (["python", "-I", "a.py"], (1, "I")),
+        (["/usr/bin/python3.11", "-sE", "a.py"], (1, "E")),
+        (["python", "-W", "ignore", "-S", "a.py"], (3, "S")),
         (["python", "a.py", "-I"], None),
         (["python", "-c", "-I"], None),
         (["python", "-m", "pkg", "-E"], None),
@@ -283,7 +283,7 @@ def test_the_script_folder_is_importable() -> None:
         (["python"], None),
     ],
 )
-def test_isolating_options(argv: list[str], option: str | None) -> None:
+def test_isolating_options(argv: list[str], option: tuple[int, str] | None) -> None:
     """Only the interpreter's own options count, alone or in a bundle."""
     assert isolating_option(argv) == option
 
