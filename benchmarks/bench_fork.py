@@ -144,10 +144,11 @@ def start_up(world: World) -> Figure:
         bare = rate(1, lambda: subprocess.run([sys.executable, "-c", "import bench_agent"], check=True))
         times: list[float] = []
         for _ in range(5):
+            began = time.monotonic()
             pool = WarmPool(
                 "bench_agent:talk", env=os.environ, cwd=world.folder, tape=forker._stage.workspace.tape
             )
-            times.append(pool.start_up_s)
+            times.append(time.monotonic() - began)
             pool.close()
     seconds = statistics.median(times)
     return Figure(

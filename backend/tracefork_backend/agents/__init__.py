@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .environment import executable, given_back, kept_settings, traced, unstartable, working_directory
+from .environment import as_recorded, executable, given_back, traced, unstartable, working_directory
 from .recording import Recorded, RecordedRun, record
 from .supervise import Finished, Stopper, run_command
 
@@ -11,9 +11,9 @@ __all__ = [
     "Recorded",
     "RecordedRun",
     "Stopper",
+    "as_recorded",
     "executable",
     "given_back",
-    "kept_settings",
     "record",
     "run_command",
     "traced",

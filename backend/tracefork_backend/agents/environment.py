@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
 
@@ -23,12 +23,9 @@ BOOT = Path(tracefork_otel.__file__).parent / "boot"
 DUMMY = "tracefork-replay"
 """Value of a withheld variable on a replay, so that an SDK that insists on a key can be constructed."""
 
-_KEPT_SETTINGS = (
-    "TRACEFORK_REDACT_HEADERS",
-    "TRACEFORK_REDACT_PARAMS",
-    redact.RULES_VARIABLE,
-    "TRACEFORK_DRAWS_INCLUDE",
-)
+_RECORDED = ("redact_headers", "redact_params", "redact_rules", "draws_include")
+"""Settings of a recording that its replays need too: they have to redact the same to match."""
+_VARIABLES = {name: f"TRACEFORK_{name.upper()}" for name in _RECORDED}
 
 # What belongs to the machine and the terminal of the replay, not to the recording.
 _LOCAL = re.compile(
@@ -115,16 +112,17 @@ def recordable(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the variables that a replay gives back, and the names of those that look secret."""
     kept, withheld = redactor.environment(environ)
-    wanted = ("PYTHONPATH", *_KEPT_SETTINGS)
+    wanted = ("PYTHONPATH", *_VARIABLES.values())
     return (
         {name: value for name, value in kept.items() if name in wanted or not _LOCAL.fullmatch(name)},
         tuple(name for name in withheld if not _LOCAL.fullmatch(name)),
     )
 
 
-def kept_settings(start: HowStarted) -> Settings:
-    """Return the settings of the recording that a replay has too: it has to redact the same to match."""
-    return Settings.from_env({name: start.environment.get(name, "") for name in _KEPT_SETTINGS})
+def as_recorded(settings: Settings, start: HowStarted) -> Settings:
+    """Return the settings with those of the recording that a replay needs too."""
+    kept = Settings.from_env({name: start.environment.get(name, "") for name in _VARIABLES.values()})
+    return replace(settings, **{name: getattr(kept, name) for name in _RECORDED})
 
 
 def working_directory(start: HowStarted, *, portable: bool) -> Path:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,9 @@ _TRIAL = b"trial"
 _OUTPUT = 2000
 
 
+_OFF = Settings(mode="off")
+
+
 class Refused(Exception):
     """The agent cannot be forked from a process that imported it; the message says why."""
 
@@ -46,9 +48,8 @@ class WarmPool:
         env: Mapping[str, str],
         cwd: Path,
         tape: Path,
-        settings: Settings | None = None,
+        settings: Settings = _OFF,
         draws: bool = False,
-        import_timeout: float = IMPORT_S,
     ) -> None:
         """Import the agent; raises Refused if its children would share threads or connections.
 
@@ -59,11 +60,10 @@ class WarmPool:
         self._lock = threading.Lock()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        started = time.monotonic()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(_ZYGOTE), str(theirs.fileno())],
-                env=traced(env, replace(settings or Settings(), mode="off")),
+                env=traced(env, replace(settings, mode="off")),
                 cwd=cwd,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -73,21 +73,19 @@ class WarmPool:
                 start_new_session=True,
             )
         try:
-            self._import(entrypoint, tape, draws, import_timeout)
+            self._import(entrypoint, tape, draws)
         except BaseException:
             self.close()
             raise
-        self.start_up_s = time.monotonic() - started
-        """How long the import took."""
 
-    def _import(self, entrypoint: str, tape: Path, draws: bool, timeout: float) -> None:
+    def _import(self, entrypoint: str, tape: Path, draws: bool) -> None:
         order = {"entrypoint": entrypoint, "tape": str(tape.absolute()), "draws": draws}
-        self._control.settimeout(timeout)
+        self._control.settimeout(IMPORT_S)
         try:
             self._control.send(json.dumps(order).encode())
             answer: dict[str, Any] = json.loads(self._control.recv(_MESSAGE) or b"{}")
         except TimeoutError:
-            raise Refused(f"{entrypoint} was not imported within {timeout:g} s") from None
+            raise Refused(f"{entrypoint} was not imported within {IMPORT_S:g} s") from None
         except OSError:
             answer = {}
         finally:

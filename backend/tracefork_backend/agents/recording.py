@@ -51,13 +51,9 @@ class Recorded:
     """The command's own; 3 if it was 0 and nothing could be captured."""
     launch_id: str
     runs: tuple[RecordedRun, ...]
+    """In order of their start."""
     problems: tuple[str, ...]
     """What is missing from the recording, each with the line that mends it."""
-
-    @property
-    def run_ids(self) -> tuple[str, ...]:
-        """The ids of the runs, in order of their start."""
-        return tuple(run.run_id for run in self.runs)
 
 
 def record(

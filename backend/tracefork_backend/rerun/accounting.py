@@ -10,13 +10,14 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.claims import claim_to
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.match import fingerprint
+from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.facts import facts_of
 
 from .budget import after, cost_of
 from .evidence import Tools
 from .records import DriftReport, Records, answered, phase_of, went_live
-from .starting import Ended, Playing
+from .starting import Ended
 from .workspace import TrialSpace
 
 
@@ -31,7 +32,7 @@ class Account:
         *,
         records: Records,
         ended: Ended,
-        how: Playing,
+        how: Settings,
     ) -> None:
         self.tape = tape
         self.change = change

@@ -12,7 +12,7 @@ from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import Tape
 
-from ..agents import kept_settings
+from ..agents import as_recorded
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def playing(
     with tempfile.TemporaryDirectory(prefix="tracefork-proxy-") as folder:
         path = Path(folder) / "run.tape.jsonl"
         tape.dump(path)
-        kept = kept_settings(tape.start).redact_rules
+        kept = as_recorded(settings, tape.start).redact_rules
         # What was redacted in the recording has to be redacted to match.
         played = replace(settings, mode="replay", tape=path, redact_rules=kept or settings.redact_rules)
         about: dict[str, object] = {"tracefork.parent.run_id": tape.run_id}

@@ -16,6 +16,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
+from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle, grade
@@ -27,7 +28,7 @@ from .memory import Memories
 from .problems import first_problem
 from .result import Fork
 from .stage import Stage
-from .starting import Agent, Playing
+from .starting import Agent, playable
 from .workspace import TrialSpace
 
 __all__ = ["Agent", "Fork", "Forker", "Gate", "OnDone", "Planned", "fork"]
@@ -158,8 +159,10 @@ class Forker:
         """
         if jobs < 1:
             raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
-        how = Playing(
-            mode="fork", match=match, ignore=tuple(ignore), allow_hosts=tuple(allow_hosts), tools=tools
+        how = playable(
+            Settings(
+                mode="fork", match=match, ignore=tuple(ignore), allow_hosts=tuple(allow_hosts), tools=tools
+            )
         )
         self.store = source.store if store is None and isinstance(source, Run) else store
         self._timeout = timeout

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tracefork_otel.errors import AgentFailed
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
+from tracefork_otel.settings import Settings, Timing
 from tracefork_otel.tape.tape import Tape
 
 from ..store import Run, Store
@@ -14,7 +15,7 @@ from ..writeback import RootSpan
 from .receipt import ReplayResult, compare, crashed
 from .records import DriftReport, Leak, Records
 from .stage import Stage
-from .starting import Agent, Ended, Playing, Timing, own_words
+from .starting import Agent, Ended, own_words, playable
 
 __all__ = ["DriftReport", "Leak", "ReplayResult", "replay"]
 
@@ -39,13 +40,15 @@ def replay(
     is a run of the store, if there is one. Raises AgentFailed if the agent cannot be started or does not end,
     UsageError if nothing says how to start it.
     """
-    how = Playing(
-        mode="replay",
-        match=match,
-        ignore=tuple(ignore),
-        timing=timing,
-        allow_hosts=tuple(allow_hosts),
-        tools=tools,
+    how = playable(
+        Settings(
+            mode="replay",
+            match=match,
+            ignore=tuple(ignore),
+            timing=timing,
+            allow_hosts=tuple(allow_hosts),
+            tools=tools,
+        )
     )
     if store is None and isinstance(source, Run):
         store = source.store

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from types import TracebackType
 
+from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import Tape
 
 from ..agents import Stopper
@@ -13,7 +14,7 @@ from ..store import Run
 from ..writeback import RootSpan, WriteBack
 from .reconstruct import reconstruct
 from .records import Records
-from .starting import Agent, Ended, InPlace, InProcesses, Playing, Way
+from .starting import Agent, Ended, InPlace, InProcesses, Way
 from .workspace import TrialSpace, Workspace
 
 
@@ -21,7 +22,13 @@ class Stage:
     """Starts the agent of one tape; a context manager, at whose end everything is kept and nothing runs."""
 
     def __init__(
-        self, source: Run | Tape, how: Playing, *, agent: Agent | None, store: Path | None, warm: bool = False
+        self,
+        source: Run | Tape,
+        how: Settings,
+        *,
+        agent: Agent | None,
+        store: Path | None,
+        warm: bool = False,
     ) -> None:
         """`store` is where what runs is kept, None if nowhere; `warm` lets functions be imported once.
 

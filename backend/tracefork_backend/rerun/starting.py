@@ -9,12 +9,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from tracefork_otel.decorators.main import NOT_STARTED
 from tracefork_otel.errors import AgentFailed, UsageError
-from tracefork_otel.play.match import MatchMode, parse_paths
-from tracefork_otel.play.tools import TOOLS_MODES, ToolsMode
+from tracefork_otel.play.match import parse_paths
+from tracefork_otel.play.tools import TOOLS_MODES
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.start import CALLED, HowStarted
 from tracefork_otel.tape.tape import Tape
@@ -22,9 +22,9 @@ from tracefork_otel.tape.tape import Tape
 from ..agents import (
     Finished,
     Stopper,
+    as_recorded,
     executable,
     given_back,
-    kept_settings,
     run_command,
     traced,
     unstartable,
@@ -40,43 +40,23 @@ from .workspace import TrialSpace, Workspace
 
 Agent: TypeAlias = str | Callable[..., Any]
 """`pkg.mod:fn`, or a function to call in this process."""
-Timing: TypeAlias = Literal["none", "recorded"]
 
 _ERROR_LENGTH = 4000
 """The agent's own error is shown whole up to this length, its end if it is longer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Playing:
-    """How a tape is played; raises UsageError where it cannot be played so."""
+def playable(settings: Settings) -> Settings:
+    """Return the settings; UsageError where no tape can be played so."""
+    parse_paths(settings.ignore)
+    if settings.tools is not None and settings.tools not in TOOLS_MODES:
+        *modes, last = TOOLS_MODES
+        raise UsageError(f"tools={settings.tools!r}: use {', '.join(modes)} or {last}")
+    return settings
 
-    mode: Literal["replay", "fork"]
-    match: MatchMode = "exact"
-    ignore: tuple[str, ...] = ()
-    timing: Timing = "none"
-    allow_hosts: tuple[str, ...] = ()
-    tools: ToolsMode | None = None
 
-    def __post_init__(self) -> None:
-        parse_paths(self.ignore)
-        if self.tools is not None and self.tools not in TOOLS_MODES:
-            raise UsageError(f"tools={self.tools!r}: use {', '.join(TOOLS_MODES[:-1])} or {TOOLS_MODES[-1]}")
-
-    def settings(self, start: HowStarted, space: TrialSpace) -> Settings:
-        """Return what plays the tape of an agent that was started so, and records it in this space."""
-        return replace(
-            kept_settings(start),
-            mode=self.mode,
-            store=space.store,
-            tape=space.tape,
-            intervention=space.intervention,
-            match=self.match,
-            ignore=self.ignore,
-            timing=self.timing,
-            allow_hosts=self.allow_hosts,
-            tools=self.tools,
-            seal=False,
-        )
+def _in_space(settings: Settings, space: TrialSpace) -> Settings:
+    """Return the settings that play this space's files, and record into its store."""
+    return replace(settings, store=space.store, tape=space.tape, intervention=space.intervention, seal=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,18 +85,18 @@ class InPlace:
 
     concurrent = False
 
-    def __init__(self, function: Callable[..., Any], tape: Tape, how: Playing) -> None:
+    def __init__(self, function: Callable[..., Any], tape: Tape, how: Settings) -> None:
         self._function = function
-        self._start = tape.start
-        self._how = how
+        self._arguments = tape.start.arguments
+        self._how = as_recorded(how, tape.start)
 
     def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
         """Call the function; what it raises is data here."""
         started = time.monotonic()
         status, error, result = 0, "", None
-        with playing(self._how.settings(self._start, space), root.trace_id, root.span_id):
+        with playing(_in_space(self._how, space), root.trace_id, root.span_id):
             try:
-                result = call(self._function, self._start.arguments)
+                result = call(self._function, self._arguments)
             except Exception:
                 status, error = 1, traceback.format_exc()
         return Ended(
@@ -137,7 +117,7 @@ class InProcesses:
 
     concurrent = True
 
-    def __init__(self, agent: str | None, tape: Tape, how: Playing, *, portable: bool) -> None:
+    def __init__(self, agent: str | None, tape: Tape, how: Settings, *, portable: bool) -> None:
         start = tape.start
         entrypoint = agent if agent is not None else _called(start)
         self._stdin: bytes | None = None
@@ -154,8 +134,8 @@ class InProcesses:
         self._entrypoint = entrypoint
         self._name = entrypoint or " ".join(self._argv)
         self._service = next((one.service for one in tape.exchanges), tape.name)
-        self._start = start
-        self._how = how
+        self._arguments = start.arguments
+        self._how = as_recorded(how, start)
         self._cwd = working_directory(start, portable=portable)
         self._base = given_back(start, os.environ)
         self._notes: tuple[str, ...] = ()
@@ -172,7 +152,7 @@ class InProcesses:
                 env=self._base,
                 cwd=self._cwd,
                 tape=workspace.tape,
-                settings=kept_settings(self._start),
+                settings=self._how,
                 draws=draws,
             )
         except Refused as why:
@@ -184,7 +164,7 @@ class InProcesses:
 
     def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
         """Run the agent to its end, after which nothing of its process tree is left."""
-        settings, launch = self._how.settings(self._start, space), (root.trace_id, root.span_id)
+        settings, launch = _in_space(self._how, space), (root.trace_id, root.span_id)
         env = traced(self._base, settings, launch=launch)
         try:
             with behind_proxy(self._routes, settings, launch=launch, name=self._service) as behind:
@@ -210,7 +190,7 @@ class InProcesses:
         pool = self._pool
         if pool is not None:
             try:
-                return pool.run(env=env, arguments=self._start.arguments, timeout=timeout, stopper=stopper)
+                return pool.run(env=env, arguments=self._arguments, timeout=timeout, stopper=stopper)
             except Refused as why:
                 self._refuse(why)
         return run_command(

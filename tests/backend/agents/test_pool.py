@@ -233,15 +233,16 @@ def test_what_an_import_may_leave(start: Start) -> None:
     assert made.stdout.count('"name": "in the trial"') == 1
 
 
-def test_an_import_that_hangs(tmp_path: Path) -> None:
+def test_an_import_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up after its time, with whatever it started."""
     Tape(run_id="0" * 32, exchanges=()).dump(tmp_path / "tape")
     (tmp_path / "hangs.py").write_text(
         "import os, subprocess, time\nchild = subprocess.Popen(['sleep', '300'])\n"
         "open('pids', 'w').write(f'{os.getpid()} {child.pid}')\ntime.sleep(300)"
     )
+    monkeypatch.setattr("tracefork_backend.agents.pool.IMPORT_S", 1)
     with pytest.raises(Refused, match="not imported within 1 s"):
-        WarmPool("hangs:fn", env=os.environ, cwd=tmp_path, tape=tmp_path / "tape", import_timeout=1)
+        WarmPool("hangs:fn", env=os.environ, cwd=tmp_path, tape=tmp_path / "tape")
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     # What is killed and not ours to wait for is gone a moment later.
     deadline = time.monotonic() + 20

@@ -326,7 +326,7 @@ def test_a_command_with_several_traces_is_one_tape(desk: Desk, leave: Callable[[
     recorded = desk.record()
     assert [run.steps for run in recorded.runs] == [1, 1]
     leave()
-    for run_id in recorded.run_ids:
+    for run_id in (run.run_id for run in recorded.runs):
         run = desk.store.run(run_id)
         tape = reconstruct(desk.store, run)
         assert (tape.steps, tape.exchanges[0].trace_id) == (2, run_id)
