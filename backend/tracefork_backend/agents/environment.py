@@ -55,8 +55,7 @@ def traced(
     }
     for name in ("TRACEPARENT", "TRACESTATE"):
         env.pop(name, None)
-    others = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry and not is_boot(entry)]
-    env["PYTHONPATH"] = os.pathsep.join([str(BOOT), *others])
+    env["PYTHONPATH"] = os.pathsep.join([str(BOOT), *_python_path(env)])
     env |= {name: _spelled(value) for name, value in told.items() if value not in (None, "", ())}
     if launch is not None:
         env["TRACEPARENT"] = f"00-{launch[0]}-{launch[1]}-01"
@@ -75,14 +74,8 @@ def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
     """Return this machine's environment with the recorded values, and a dummy for each unset secret."""
     env = dict(base)
     env.update({name: value for name, value in start.environment.items() if not _LOCAL.fullmatch(name)})
-    entries = [
-        entry
-        for entry in start.environment.get("PYTHONPATH", "").split(os.pathsep)
-        if entry and not is_boot(entry) and Path(entry).exists()
-    ]
-    entries += [
-        entry for entry in base.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", *entries)
-    ]
+    entries = [entry for entry in _python_path(start.environment) if Path(entry).exists()]
+    entries += [entry for entry in _python_path(base) if entry not in entries]
     if entries:
         env["PYTHONPATH"] = os.pathsep.join(entries)
     for name in start.withheld:
@@ -102,9 +95,11 @@ def unstartable(run_id: str, mode: Mode) -> UsageError:
     )
 
 
-def is_boot(entry: str) -> bool:
-    """Return whether an entry of PYTHONPATH is a boot folder of ours, of whichever installation."""
-    return Path(entry).parts[-2:] in (BOOT.parts[-2:], ("tracefork_otel", "_boot"))
+def _python_path(environ: Mapping[str, str]) -> list[str]:
+    """Return the entries of PYTHONPATH but a boot folder of ours, of whichever installation."""
+    boots = (BOOT.parts[-2:], ("tracefork_otel", "_boot"))
+    entries = environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [entry for entry in entries if entry and Path(entry).parts[-2:] not in boots]
 
 
 def recordable(
