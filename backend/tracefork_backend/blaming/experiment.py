@@ -154,7 +154,6 @@ def blame(
         match=match,
         ignore=ignore,
         allow_hosts=allow_hosts,
-        kind="trial",
         experiment_id=experiment_id,
     ) as forker:
         tape = forker.tape

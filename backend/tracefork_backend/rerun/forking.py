@@ -147,15 +147,14 @@ class Forker:
         ignore: Sequence[str] = (),
         allow_hosts: Sequence[str] = (),
         tools: ToolsMode | None = None,
-        kind: Literal["fork", "trial"] = "fork",
         experiment_id: str | None = None,
         warm: bool = True,
     ) -> None:
         """Raises UsageError if nothing says how to start the agent, StoreError if forks cannot be kept.
 
         `tools` says what calls of `@tool` functions get, as it does to `replay`. `warm` lets an agent
-        function be forked from a process that imported it once. Trials (`kind`) leave no notes in the
-        parent's trace: their experiment writes its own.
+        function be forked from a process that imported it once. Trials of an experiment leave no notes in
+        the parent's trace: it writes its own.
         """
         if jobs < 1:
             raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
@@ -166,7 +165,6 @@ class Forker:
         )
         self.store = source.store if store is None and isinstance(source, Run) else store
         self._timeout = timeout
-        self._kind: Literal["fork", "trial"] = kind
         self._experiment_id = experiment_id
         self._made = 0
         self.roots: dict[str, str] = {}
@@ -284,7 +282,6 @@ class Forker:
             parent_root_span_id=self.root_of_parent,
             forked_span_id=self.tape.exchanges[change.step].span_id,
             experiment_id=self._experiment_id,
-            kind=self._kind,
             attributes=self._stage.start_attributes(),
         )
         self.roots[root.trace_id] = root.span_id
@@ -344,7 +341,7 @@ class Forker:
                 status="ERROR" if problem else "UNSET",
                 message=problem and problem.text,
             )
-        if self._parent_is_here and self._kind == "fork":
+        if self._parent_is_here and self._experiment_id is None:
             self._stage.spans.note_fork(
                 exchange=self.tape.exchanges[fork.step],
                 kind=fork.kind,

@@ -148,16 +148,15 @@ class WriteBack:
         parent_root_span_id: str | None,
         forked_span_id: str,
         experiment_id: str | None = None,
-        kind: Literal["fork", "trial"] = "fork",
         attributes: Attributes | None = None,
     ) -> RootSpan:
-        """Open the root of a fork, linked to the root of its parent and to the forked exchange."""
+        """Open the root of a fork, which is a trial if of an experiment, linked to its parent's."""
         links = [link(parent_run_id, forked_span_id, "forked_from")]
         # Jaeger shows one row for two links to one span.
         if parent_root_span_id is not None and parent_root_span_id != forked_span_id:
             links.insert(0, link(parent_run_id, parent_root_span_id, "parent"))
         told: dict[str, object] = {
-            "tracefork.run.kind": kind,
+            "tracefork.run.kind": "fork" if experiment_id is None else "trial",
             "tracefork.parent.run_id": parent_run_id,
             "tracefork.fork.step": change.step,
             "tracefork.fork.intervention": change.label,

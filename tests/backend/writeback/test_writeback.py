@@ -125,7 +125,7 @@ def test_a_fork_is_in_the_store_before_its_agent_runs(tmp_path: Path) -> None:
         assert (span.trace_id, span.span_id, span.parent_span_id) == (opened.trace_id, opened.span_id, None)
         assert (span.service, span.kind, span.status) == ("tracefork", "INTERNAL", "UNSET")
         assert span.attributes == {
-            "tracefork.run.kind": "fork",
+            "tracefork.run.kind": "trial",
             "tracefork.parent.run_id": PARENT,
             "tracefork.fork.step": 3,
             "tracefork.fork.intervention": "text",
