@@ -121,11 +121,11 @@ class Gate(Protocol):
     """Says which of the planned forks start, such as those that a budget has room for."""
 
     def admit(self, at: int) -> bool:
-        """Whether the fork planned at that place starts; it may wait until others have ended."""
+        """Return whether the fork planned at that place starts; it may wait until others have ended."""
         ...
 
     def ended(self, at: int, fork: Fork) -> None:
-        """That fork's agent has ended, it is not graded yet; called from the thread that ran it."""
+        """Take in a fork that is not graded yet, in the thread that ran its agent to its end."""
         ...
 
 

@@ -100,28 +100,23 @@ class Workspace:
 def adopt_left(store: Path) -> None:
     """Take what directors that were killed left behind into the store."""
     for folder in (*store.glob(f"{_PREFIX}*"), *store.glob(f"{_BEFORE}*")):
-        with _unowned(folder) as free:
-            if free:
-                with contextlib.suppress(OSError):
-                    _keep(store, folder)
-                    shutil.rmtree(folder)
+        with contextlib.suppress(OSError), _unowned(folder):
+            _keep(store, folder)
+            shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
-def _unowned(folder: Path) -> Iterator[bool]:
+def _unowned(folder: Path) -> Iterator[None]:
+    """Own the folder within the block; raise OSError where its director lives, or may be about to own it."""
     try:
         descriptor = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC)
     except OSError:  # not locked yet, or nobody ever will: by its age it is left over
-        old = False
-        with contextlib.suppress(OSError):
-            old = time.time() - folder.stat().st_mtime > _STALE_S
-        yield old
-        return
+        if time.time() - folder.stat().st_mtime <= _STALE_S:
+            raise
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        yield
     finally:
         os.close(descriptor)
 
