@@ -20,7 +20,7 @@ from ..grading.judge import Judge
 from ..grading.oracle import Oracle, grade, name_of
 from ..rerun import edits
 from ..rerun.budget import WORST, Budget, after, again
-from ..rerun.edits import Edit
+from ..rerun.edits import Edit, checked
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
 from ..rerun.reconstruct import reconstruct
 from ..spelling import counted, money
@@ -140,7 +140,8 @@ def blame(
     store = run.store
     if not store.writable:
         raise StoreError(f"{store.path} cannot be written, so no experiment can be kept in it")
-    change = changes.of_edit(change) if isinstance(change, Edit) else change or changes.resample()
+    if not isinstance(change, Change):
+        change = changes.resample() if change is None else changes.of_edit(checked(change))
     if coupling == "recorded" and mode_named(mode).settled(natural=change.natural).redraws:
         raise UsageError(
             "value mode draws the whole rest anew, so it has no coupling `recorded`: take intervene or fixed"

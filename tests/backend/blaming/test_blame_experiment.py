@@ -302,6 +302,7 @@ def _oracle_error(graded: tf.Graded) -> bool:
         ({"oracle": tf.regex(success="NEVER", failure="EVER AND EVER")}, "cannot be graded"),
         ({"oracle": _oracle_error}, "no idea"),
         ({"change": Change(name="none", make=lambda tape, step: None)}, "fits no step"),
+        ({"change": "Sorry"}, "'Sorry' is no edit"),
         ({"alpha": 2.0}, "alpha is 2.0"),
     ],
 )
