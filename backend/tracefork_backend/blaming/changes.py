@@ -50,27 +50,27 @@ class Change:
 
 
 def resample() -> Change:
-    """The model is asked the same anew."""
+    """Return the change that asks the model the same anew."""
     return Change(name="resample", make=lambda tape, step: edits.resample(), natural=True, rewrites=False)
 
 
 def ablate(text: str = "…") -> Change:
-    """The model answers this text, at whichever step."""
+    """Return the change by which the model answers this text, at whichever step."""
     return Change(name="ablate", make=lambda tape, step: edits.text(text))
 
 
 def noop() -> Change:
-    """Nothing is changed: a control that must never be blamed."""
+    """Return the change that changes nothing: a control that must never be blamed."""
     return Change(name="noop", make=lambda tape, step: edits.noop())
 
 
 def of_edit(edit: Edit) -> Change:
-    """This edit, at whichever step it fits."""
+    """Return this edit as a change, at whichever step it fits."""
     return Change(name=edit.label, make=lambda tape, step: edit, rewrites=edit.answers)
 
 
 def function(path: str) -> Change:
-    """What the function `pkg.mod:fn` makes of (tape, step): an Edit, a text, or None."""
+    """Return what the function `pkg.mod:fn` makes of (tape, step): an Edit, a text, or None."""
     from ..grading.function import function as named
 
     found: Any = named(path)
@@ -86,7 +86,7 @@ def function(path: str) -> Change:
 
 
 def repair(file: str | Path) -> Change:
-    """The answers of this JSON file, {"STEP": "text" or {"tool_input": …}}, each in place of a step's."""
+    """Return the answers of a JSON file, {"STEP": "text" or {"tool_input": …}}, in place of the steps'."""
     path = Path(file)
     try:
         found = json.loads(path.read_text())
@@ -119,7 +119,7 @@ def from_flags(given: Mapping[str, Any]) -> Change:
 
 
 def fault(name: str) -> Change:
-    """One of the fault classes, or of the faults of `fork --fault`, wherever a step has what it breaks."""
+    """Return a fault class, or a fault of `fork --fault`, for wherever a step has what it breaks."""
     if name in edits.FAULTS:
         return of_edit(edits.fault(name))
     maker = _FAULTS.get(name)
@@ -137,7 +137,7 @@ def _request(tape: Tape, step: int) -> dict[str, Any]:
 
 
 def _turns(body: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
-    """The request's conversation and the name it has in the provider's format."""
+    """Return the request's conversation, and the name that it has in the provider's format."""
     return next(
         (
             (name, body[name])
@@ -149,7 +149,7 @@ def _turns(body: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
 
 
 def _tool_result(text: str) -> Maker:
-    """The last result of a tool in the request reads like this."""
+    """Return what makes the last result of a tool in the request read like this."""
 
     def make(tape: Tape, step: int) -> Edit | None:
         found = tool_results(tape.exchanges[step].request)
@@ -165,7 +165,7 @@ def _wrong_prompt(tape: Tape, step: int) -> Edit | None:
 
 
 def _dropped(tape: Tape, step: int) -> Edit | None:
-    """The request lacks its last turn that may go: an answer together with what it led to."""
+    """Return the request without its last turn that may go: an answer together with what it led to."""
     found = _turns(_request(tape, step))
     if found is None:
         return None
@@ -182,7 +182,7 @@ def _dropped(tape: Tape, step: int) -> Edit | None:
 
 
 def _poisoned(tape: Tape, step: int) -> Edit | None:
-    """The first tool call of the answer has another first argument."""
+    """Return the answer whose first tool call has another first argument."""
     from tracefork_otel.wire.facts import facts_of
 
     facts = facts_of(tape.exchanges[step])
@@ -221,7 +221,7 @@ _BY_FLAG: Mapping[str, Callable[[Any], Change]] = {
 
 
 def bound(change: Change, tape: Tape) -> tuple[dict[int, Intervention], dict[int, str]]:
-    """The intervention at each step that the change fits, and why it fits not, for each other step."""
+    """Return the intervention at each step that the change fits, and for each other step why it does not."""
     fits: dict[int, Intervention] = {}
     why: dict[int, str] = {}
     for step in range(tape.steps):

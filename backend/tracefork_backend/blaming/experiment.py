@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracefork_otel.errors import StoreError, UsageError
@@ -65,7 +65,7 @@ class _Prepared:
 
 
 def prepare(tape: Tape, change: Change, *, parent_failed: bool = True, **settings: Any) -> _Prepared:
-    """The plan of an experiment with this change, priced, and the edit of each step that it fits.
+    """Return the plan of an experiment with this change, priced, and the edit of each step that it fits.
 
     Raises UsageError if there is nothing to compare, or if the change fits no step.
     """
@@ -99,7 +99,7 @@ def prepare(tape: Tape, change: Change, *, parent_failed: bool = True, **setting
 def estimate(
     run: Run | Tape, *, change: Change | None = None, budget_usd: float | None = None, **settings: Any
 ) -> Estimate:
-    """What an experiment would take and how likely it reaches a verdict, by simulating it; nothing is run."""
+    """Return what an experiment would take and how likely it is to reach a verdict, by simulating it."""
     tape = reconstruct(run.store, run) if isinstance(run, Run) else run
     prepared = prepare(tape, change or changes.resample(), **settings)
     Budget(budget_usd)
@@ -127,7 +127,7 @@ def blame(
     on_progress: OnProgress | None = None,
     coupling: Coupling = "fresh",
 ) -> BlameResult:
-    """Which steps of the run move its outcome, by forks that are graded by the oracle; kept in its store.
+    """Find which steps of the run move its outcome, by forks that the oracle grades; keep it in its store.
 
     Without a change the steps' own responses are drawn anew. `resume` goes on with an experiment by its id,
     whose trials are not run again; `settings` is kept with it. Coupling `recorded` holds the recorded answers
@@ -178,7 +178,16 @@ def blame(
         }
         journal = Journal(store.path, experiment_id, None if resume else header)
         try:
-            experiment = _Experiment(forker, journal, plan, prepared.fits, oracle, parent, budget_usd)
+            experiment = _Experiment(
+                forker=forker,
+                journal=journal,
+                search=Search(plan),
+                plan=plan,
+                fits=prepared.fits,
+                oracle=oracle,
+                parent=parent,
+                budget=Budget(budget_usd),
+            )
             if resume:
                 experiment.go_on(header)
             experiment.run(on_progress)
@@ -200,7 +209,7 @@ def blame(
 
 
 def _admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
-    """The recorded run's outcome, after it replayed whole, without any live call that the tape has."""
+    """Return the recorded run's outcome, after it replayed whole, without a live call that the tape has."""
     outcome = grade(oracle, graded_run(run))
     last = forker.tape.steps - 1
     fork = forker.forks([Planned(change=edits.noop().bind(forker.tape, last))], oracle=oracle, settle=False)[
@@ -219,40 +228,30 @@ def _admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
 
 
 def _grading(oracle: Oracle) -> dict[str, Any]:
-    """What is known of the oracle's errors and price, if it is a judge."""
+    """Return what is known of the oracle's errors and price, if it is a judge."""
     if not isinstance(oracle, Judge):
         return {}
     return {"oracle_note": oracle.note, "grading_usd": oracle.cost_usd}
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Experiment:
     """The search and the forks that it asks for, as the gate of its forker."""
 
-    def __init__(
-        self,
-        forker: Forker,
-        journal: Journal,
-        plan: Plan,
-        fits: Mapping[int, Intervention],
-        oracle: Oracle,
-        parent: bool,
-        budget_usd: float | None,
-    ) -> None:
-        self.search = Search(plan)
-        self._forker = forker
-        self._experiment_id = journal.experiment_id
-        self._journal = journal
-        self._plan = plan
-        self._fits = fits
-        self._oracle = oracle
-        self._parent = parent
-        self._budget = Budget(budget_usd)
-        self._batch: list[TrialRequest] = []
-        self._ended: dict[str, TrialRequest] = {}
-        """Trials that are not graded yet, by their runs."""
-        self._reserved: dict[int, float] = {}
-        self._refused = False
-        self._problems: Counter[str] = Counter()
+    forker: Forker
+    journal: Journal
+    search: Search
+    plan: Plan
+    fits: Mapping[int, Intervention]
+    oracle: Oracle
+    parent: bool
+    budget: Budget
+    _batch: list[TrialRequest] = field(default_factory=list[TrialRequest])
+    _ended: dict[str, TrialRequest] = field(default_factory=dict[str, TrialRequest])
+    """Trials that are not graded yet, by their runs."""
+    _reserved: dict[int, float] = field(default_factory=dict[int, float])
+    _refused: bool = False
+    _problems: Counter[str] = field(default_factory=Counter[str])
 
     @property
     def commonest_problem(self) -> str | None:
@@ -264,7 +263,7 @@ class _Experiment:
 
         Raises UsageError if it is not the same experiment any more, or one that may take less than it took.
         """
-        known, trials = self._journal.header, self._journal.trials
+        known, trials = self.journal.header, self.journal.trials
         was, now = ({**one, **one["plan"]} for one in (known, header))
         for name in _FIXED:
             if was.get(name, "fresh") != now[name]:
@@ -281,31 +280,31 @@ class _Experiment:
                 raise UsageError(
                     f"{_LIMITS[name]} {now[name]:g} is less than the experiment took: {told} already"
                 )
-        self._journal.limit(now["budget_usd"], now["max_trials"])
+        self.journal.limit(now["budget_usd"], now["max_trials"])
         self.search.replay({one.trial_id: one.seen for one in trials})
         self._remember()
-        self._budget.reserve(0.0)
-        self._budget.settle(0.0, spent)
+        self.budget.reserve(0.0)
+        self.budget.settle(0.0, spent)
 
     def _remember(self) -> None:
-        """New trials share with those of before what models answered to these."""
-        store = self._forker.store
+        """Let new trials share with those of before what models answered to these."""
+        store = self.forker.store
         assert store is not None
-        for seq, one in enumerate(trials := sorted(self._journal.trials, key=lambda one: one.started_ns)):
+        for seq, one in enumerate(trials := sorted(self.journal.trials, key=lambda one: one.started_ns)):
             shares = self.search.shares(one.arm_id, one.replicate)
             if shares is not None and one.calls_live:
-                self._forker.remember(shares, seq - len(trials), store.exchanges(one.run_id))
+                self.forker.remember(shares, seq - len(trials), store.exchanges(one.run_id))
 
     def _lost(self) -> float:
-        """What trials cost that ran when the experiment was killed: they are paid for, though not known."""
-        store = self._forker.store
+        """Return what trials cost that ran when the experiment was killed: paid for, though not known."""
+        store = self.forker.store
         assert store is not None
-        ran = store.ask("trials_that_ran", id=self._experiment_id)
-        known = {one.run_id for one in self._journal.trials}
+        ran = store.ask("trials_that_ran", id=self.journal.experiment_id)
+        known = {one.run_id for one in self.journal.trials}
         return sum(row["cost_usd"] or 0.0 for row in ran if row["run_id"] not in known)
 
     def run(self, on_progress: OnProgress | None) -> None:
-        """The search is done, or its budget is."""
+        """Run the search to its end, or its budget's."""
         while not self.search.done:
             self._batch = list(self.search.next_batch())
             if not self._batch:
@@ -316,9 +315,9 @@ class _Experiment:
                 if on_progress is not None:
                     on_progress(self.progress())
 
-            self._forker.forks(
+            self.forker.forks(
                 [self._planned(request) for request in self._batch],
-                oracle=self._oracle,
+                oracle=self.oracle,
                 on_done=done,
                 gate=self,
                 settle=False,
@@ -327,47 +326,47 @@ class _Experiment:
                 self.search.stop("budget")
 
     def progress(self) -> Progress:
-        """The experiment as it stands."""
+        """Return the experiment as it stands."""
         return Progress(
             phase=self.search.phase,
-            forks=len(self._journal.trials),
-            spent_usd=self._budget.spent_usd,
-            reserved_usd=self._budget.reserved_usd,
+            forks=len(self.journal.trials),
+            spent_usd=self.budget.spent_usd,
+            reserved_usd=self.budget.reserved_usd,
             findings=self.search.verdict(),
         )
 
     def _planned(self, request: TrialRequest) -> Planned:
-        """The fork that keeps so many responses and changes those steps."""
+        """Return the fork that keeps so many responses and changes those steps."""
         kept, altered = request.kept, request.altered
         if altered and altered[0] == kept:
-            first, rest = self._fits[kept], altered[1:]
+            first, rest = self.fits[kept], altered[1:]
         elif kept == 0:
-            first, rest = edits.resample().bind(self._forker.tape, 0), altered
+            first, rest = edits.resample().bind(self.forker.tape, 0), altered
         else:
-            first, rest = edits.noop().bind(self._forker.tape, kept - 1), altered
-        tail: Tail = "recorded" if self._journal.header.get("coupling") == "recorded" else "live"
+            first, rest = edits.noop().bind(self.forker.tape, kept - 1), altered
+        tail: Tail = "recorded" if self.journal.header.get("coupling") == "recorded" else "live"
         return Planned(
-            change=replace(edits.together(first, [self._fits[step] for step in rest]), tail=tail),
+            change=replace(edits.together(first, [self.fits[step] for step in rest]), tail=tail),
             replicate=request.shares,
         )
 
     def admit(self, at: int) -> bool:
-        """Whether that trial starts: the worst that it may cost is set aside."""
+        """Set the worst that the trial may cost aside; return whether it starts."""
         request = self._batch[at]
-        worst = self._plan.cost(request.kept) * WORST if self._plan.costs else 0.0
-        if self._refused or not self._budget.reserve(worst, wait=True):
+        worst = self.plan.cost(request.kept) * WORST if self.plan.costs else 0.0
+        if self._refused or not self.budget.reserve(worst, wait=True):
             self._refused = True
             return False
         self._reserved[at] = worst
         return True
 
     def ended(self, at: int, fork: Fork) -> None:
-        """What the trial did cost is spent."""
+        """Book what the trial did cost."""
         self._ended[fork.run_id] = self._batch[at]
-        self._budget.settle(self._reserved.pop(at), fork.cost_usd)
+        self.budget.settle(self._reserved.pop(at), fork.cost_usd)
 
     def _take(self, request: TrialRequest, fork: Fork) -> None:
-        """The trial is in the journal, then in the search."""
+        """Keep the trial in the journal, then tell the search."""
         problem = None if fork.problem is None else fork.problem.kind
         if fork.outcome is None:
             self._problems[str(fork.problem or "the oracle could not tell")] += 1
@@ -375,9 +374,9 @@ class _Experiment:
         trial = record_of(
             request,
             outcome=fork.outcome,
-            parent=self._parent,
+            parent=self.parent,
             why=problem,
-            seq=len(self._journal.trials),
+            seq=len(self.journal.trials),
             run_id=fork.run_id,
             tail_sha256=fork.answers_sha256,
             calls_live=fork.calls_live,
@@ -386,6 +385,6 @@ class _Experiment:
             started_ns=now - int(fork.seconds * 1e9),
             ended_ns=now,
         )
-        self._journal.append(trial)
+        self.journal.append(trial)
         flipped, tail, shared = trial.seen
         self.search.observe(request.trial_id, flipped, tail=tail, shared=shared)

@@ -16,7 +16,7 @@ from typing import Any
 from tracefork_otel.errors import StoreError, UsageError
 from tracefork_otel.files import make_new, own_folder
 
-from .trials import TrialRequest
+from .trials import Trial, TrialRequest
 
 _FORMAT = "tracefork blame journal"
 _VERSION = 2
@@ -29,17 +29,9 @@ _SYNC_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRecord:
-    """One trial that has ended."""
+class TrialRecord(Trial):
+    """A trial that has ended."""
 
-    trial_id: str
-    arm_id: str
-    role: str
-    steps: tuple[int, ...]
-    altered: tuple[int, ...]
-    kept: int
-    replicate: int
-    phase: str
     seq: int
     """Its place in the order in which trials ended."""
     run_id: str
@@ -69,12 +61,9 @@ class TrialRecord:
 def record_of(
     request: TrialRequest, *, outcome: bool | None, parent: bool, why: str | None, **told: Any
 ) -> TrialRecord:
-    """The record of a trial that was asked for so and ended so."""
+    """Return the record of a trial that was asked for so and ended so."""
     status = "undefined" if outcome is None else "flip" if outcome != parent else "no_flip"
-    asked = {
-        name: getattr(request, name)
-        for name in ("trial_id", "arm_id", "role", "steps", "altered", "kept", "replicate", "phase")
-    }
+    asked = {field.name: getattr(request, field.name) for field in dataclasses.fields(Trial)}
     reason = (why or "oracle_abstain") if outcome is None else None
     return TrialRecord(status=status, undefined_reason=reason, outcome=outcome, **asked, **told)
 
@@ -136,7 +125,7 @@ class Journal:
             self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Another process may go on with it."""
+        """Let another process go on with it."""
         try:
             with contextlib.suppress(OSError):
                 self._sync(at_once=True)
@@ -151,7 +140,7 @@ def _listed(value: object) -> object:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord], int]:
-    """The header, the trials, and how many bytes of the file are whole lines."""
+    """Return the header, the trials, and how many bytes of the file are whole lines."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -223,7 +212,7 @@ def path_of(store: Path, experiment_id: str) -> Path:
 
 
 def find(store: Path, prefix: str) -> str:
-    """The one experiment whose id begins so, `last` being the newest; raises UsageError if there is none."""
+    """Return the one experiment whose id begins so, `last` the newest; raise UsageError if there is none."""
     found = sorted((store / _FOLDER).glob(f"*{_ENDING}"), key=lambda path: path.stat().st_mtime_ns)
     return the_one([path.name.removesuffix(_ENDING) for path in found], prefix, "experiment")
 

@@ -11,8 +11,8 @@ Phase = Literal["control", "screen", "confirm", "interact", "conditional", "valu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRequest:
-    """One fork to run: keep `kept` recorded responses, alter `altered`, run everything else live."""
+class Trial:
+    """One fork: `kept` recorded responses are kept, `altered` altered, everything else runs live."""
 
     trial_id: str
     """`{arm_id}#{replicate}`: the same in every run of a plan, so a recorded outcome finds its place."""
@@ -27,6 +27,12 @@ class TrialRequest:
     replicate: int
     """Trials of one replicate may share what is common to them; two replicates share nothing."""
     phase: Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRequest(Trial):
+    """A trial to run."""
+
     shares: str = ""
     """The name of what this trial shares memory with."""
 

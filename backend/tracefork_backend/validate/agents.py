@@ -25,14 +25,14 @@ class Coin:
         self.rng = random.Random(0)
 
     def __call__(self, call: Call) -> Reply:
-        """A word for a question, the winner for a sum."""
+        """Answer a question with a word, a sum with the winner."""
         if not call.last.startswith("sum "):
             return Reply(text="good", usage=_USED)
         return Reply(text="LOST" if self.rng.random() < self.loses else "WON", usage=_USED)
 
 
 def ask(url: str, steps: int) -> str:
-    """An agent: it asks for all but one step, then for the sum of the answers, and returns that."""
+    """Ask for all but one step, then for the sum of the answers, and return that: an agent."""
     said: list[str] = []
     with httpx2.Client(verify=False) as client:  # no TLS here, and its setup costs more than a fork
         for step in range(steps):
@@ -56,7 +56,7 @@ class Careless:
         """How long each answer takes."""
 
     async def __call__(self, call: Call) -> Reply:
-        """A tool call, or how it ended."""
+        """Answer with a tool call, or with how it ended."""
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
         turns: list[Any] = list(call.body["messages"])
@@ -72,7 +72,7 @@ class Careless:
 
 
 def look_up(url: str, steps: int) -> str:
-    """An agent: it answers each tool call with a fact, until the model says how it ended."""
+    """Answer each tool call with a fact, until the model says how it ended: an agent."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Find out."}]
     with httpx2.Client(verify=False) as client:  # no TLS here, and its setup costs more than a fork
         for _ in range(steps):

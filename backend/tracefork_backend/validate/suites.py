@@ -90,7 +90,7 @@ def cells() -> Iterator[Cell]:
 
 
 def _joint() -> Iterator[Cell]:
-    """C and D: steps that flip the run only together; D mends a failed run instead of breaking a good one."""
+    """Yield C and D: steps that flip the run only together, D by mending a failed run."""
     for members, noise, sizes in (
         (2, 0.0, (5, 10, 20, 50)),
         (2, 0.1, (5, 10, 20, 50)),
@@ -106,7 +106,7 @@ def _joint() -> Iterator[Cell]:
 
 
 def _noise() -> Iterator[Cell]:
-    """F: a noisy agent without any cause, with one, and with three."""
+    """Yield F: a noisy agent without any cause, with one, and with three."""
     for n in (5, 10, 20, 50, 100):
         for noise in (0.0, 0.05, 0.1, 0.2):
             few = ("null forks",) if n >= 20 and noise <= 0.1 else ()
@@ -131,7 +131,7 @@ def _noise() -> Iterator[Cell]:
 
 
 def _disturbed() -> Iterator[Cell]:
-    """H and I: an oracle that errs, and forks that are lost, some of them for how they would have ended."""
+    """Yield H and I: an oracle that errs; forks that are lost, some for how they would have ended."""
     for error in (0.05, 0.1, 0.15):
         for n in (5, 10, 20):
             worst = error == 0.15
