@@ -17,7 +17,7 @@ from .facts import recorded_body
 from .framing import SSE, framing_of
 from .json_values import loads, mapping
 from .messages import Reply, Usage, call_names, message
-from .registry import load, place, placed
+from .registry import host_of, load, place, placed
 from .writing import Ids, ToolInput, compact, deltas, laid_out, tokens
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def tool_results(request: Request) -> list[ToolResult]:
 
 def _form(request: Request) -> _ModelCall | None:
     """Return what writes this request's replies, its JSON, how it streams; None where it is no model call."""
-    path = place(request.url)[1]
+    host, path = place(request.url)
     found = placed(path) if request.method.upper() == "POST" else None
     if found is None:
         return None
@@ -156,9 +156,9 @@ def _form(request: Request) -> _ModelCall | None:
     if not isinstance(asked, dict):
         return None
     model = asked.get("model") or named or stand_in
-    if not model:
+    if not model and host_of(host) is None:
         return None
-    return form, {**asked, "model": model}, form.streams(request.url, asked)
+    return form, {**asked, "model": model} if model else asked, form.streams(request.url, asked)
 
 
 def _model_call(request: Request) -> _ModelCall:

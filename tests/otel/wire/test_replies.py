@@ -10,6 +10,7 @@ import pytest
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request, Response
+from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply
 
 ASKED = Request(method="POST", url="https://api.anthropic.com/v1/messages", body=b'{"model": "m"}')
@@ -50,6 +51,16 @@ def test_other_services_get_plain_errors_and_any_body() -> None:
         response = encode_body(asked, before, body)
         assert (response.status, response.body, response.header("content-type")) == (200, body, kind)
         assert sum(response.chunk_sizes) == len(body)
+
+
+def test_a_call_that_names_no_model_is_answered_where_its_facts_are_read() -> None:
+    """A prompt that is kept at OpenAI names the model there: its step reads as a call, and takes a text."""
+    body = b'{"prompt": {"id": "pmpt_1"}, "input": "Hi"}'
+    asked = Request(method="POST", url="https://api.openai.com/v1/responses", body=body)
+    response = encode_reply(asked, None, text="Ho")
+    read = facts("POST", asked.url, request=body, response=response.body, content_type=None)
+    assert read is not None
+    assert (read.model, read.text) == (None, "Ho")
 
 
 def test_a_request_that_is_no_model_call_gets_no_text() -> None:
