@@ -25,7 +25,9 @@ FILE = "MANIFEST.json"
 VIEWS = "views.sql"
 _VIEW_SOURCES = ("views.sql", "blame.sql")
 """What it is made of, files of this package."""
-KINDS = ("spans", "exchanges", "chunks", "facts")
+RECORDED = ("spans", "exchanges", "chunks")
+"""The kinds of a segment's files from which all else can be read again."""
+KINDS = (*RECORDED, "facts")
 GRACE_NS = 10 * 60 * 1_000_000_000
 """So long a segment that was replaced stays on disk: a reader may know it from an older manifest."""
 TRACES = 64

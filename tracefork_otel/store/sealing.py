@@ -56,7 +56,7 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
 def _check_whole(store: Path, entries: Sequence[SegmentEntry]) -> None:
     """Raise StoreError if a file of a segment is not what was written: a WAL of it is then the only copy."""
     for entry in entries:
-        for kind in ("chunks", "exchanges", "spans"):
+        for kind in manifest.RECORDED:
             if changed := entry.why_changed(store, kind):
                 raise StoreError(f"{changed}; what it was made from, {', '.join(entry.wals)}, is kept")
 

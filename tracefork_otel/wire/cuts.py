@@ -18,7 +18,7 @@ _SEPARATORS = (b", ", b",", b"")
 
 
 def cut(body: bytes) -> list[bytes]:
-    """The pieces of a body, in order: joined they are the body, byte for byte."""
+    """Return the pieces of a body, in order: joined they are the body, byte for byte."""
     if is_sse(body, None):
         return _cut_events(body)
     if body.startswith(b"{") and _is_json(body):
@@ -27,7 +27,7 @@ def cut(body: bytes) -> list[bytes]:
 
 
 def encode_piece(piece: bytes) -> bytes:
-    """The line of a tape that holds this piece: as JSON where it is JSON, else as text, else as base64."""
+    """Return the line of a tape that holds this piece: as JSON where it is JSON, else as text or base64."""
     for separator in _SEPARATORS:
         value = piece[len(separator) :]
         if piece.startswith(separator) and value[:1] in (b"{", b"[") and _fits_a_line(value):
@@ -40,7 +40,7 @@ def encode_piece(piece: bytes) -> bytes:
 
 
 def decode_piece(line: bytes) -> bytes:
-    """The piece that `encode_piece` made this line of; raises ValueError for any other line."""
+    """Return the piece that `encode_piece` made this line of; raise ValueError for any other line."""
     for separator in _SEPARATORS:
         key = b'{"' + separator + b'json":'
         if line.startswith(key) and line.endswith(b"}"):

@@ -6,7 +6,7 @@ import json
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text has no half of a surrogate pair in it."""
+    """Return whether the text has no half of a surrogate pair in it."""
     try:
         text.encode()
     except UnicodeEncodeError:

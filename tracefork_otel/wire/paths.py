@@ -22,7 +22,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][\w-]*\Z")
 
 
 def parse_path(path: str) -> PathTokens:
-    """The tokens of a JSON path such as `messages[*].content`; `*` stands for every element or member."""
+    """Return the tokens of a JSON path as `messages[*].content`; `*` stands for every element or member."""
     tokens: list[str | int] = []
     rest = path.strip().removeprefix("$")
     at = 0
@@ -63,7 +63,7 @@ def fits(pattern: PathTokens, path: PathTokens) -> bool:
 
 
 def remove(value: Any, path: PathTokens) -> None:
-    """The value at the path no longer counts: a member is deleted, an element is replaced by a mark."""
+    """Leave out the value at the path: a member is deleted, an element is replaced by a mark."""
     token, rest = path[0], path[1:]
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
@@ -83,7 +83,7 @@ def remove(value: Any, path: PathTokens) -> None:
 
 
 def shown(value: Any) -> str:
-    """The value as text: a string as it is, anything else as JSON."""
+    """Return the value as text: a string as it is, anything else as JSON."""
     if isinstance(value, _Absent):
         return ABSENT
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -97,7 +97,7 @@ _NOTHING = _Absent()
 
 
 def walk(a: Any, b: Any, path: PathTokens, found: list[tuple[PathTokens, Any, Any]]) -> None:
-    """Every path that differs is in `found`, in the order in which the recorded body has them."""
+    """Add every path that differs to `found`, in the order in which the recorded body has them."""
     if isinstance(a, dict) and isinstance(b, dict):
         left, right = cast("dict[str, Any]", a), cast("dict[str, Any]", b)
         for key in left | right:
@@ -116,7 +116,7 @@ def walk(a: Any, b: Any, path: PathTokens, found: list[tuple[PathTokens, Any, An
 
 
 def reordered(a: Any, b: Any) -> bool:
-    """Whether both are lists of the same elements in another order."""
+    """Return whether both are lists of the same elements in another order."""
     if not (isinstance(a, list) and isinstance(b, list)):
         return False
     ours, theirs = cast("list[Any]", a), cast("list[Any]", b)
@@ -127,7 +127,7 @@ def reordered(a: Any, b: Any) -> bool:
 
 
 def format_path(path: PathTokens) -> str:
-    """The path as a person writes it, such as `messages[2].content[0].text`."""
+    """Return the path as a person writes it, such as `messages[2].content[0].text`."""
     text = ""
     for token in path:
         if isinstance(token, int):

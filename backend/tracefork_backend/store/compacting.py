@@ -30,9 +30,9 @@ LOCK = ".compact.lock"
 
 
 def compact(store: Path, *, bound: int | None = None) -> str | None:
-    """Segments, the smallest first and up to `bound` bytes of them, are one segment now.
+    """Make one segment of many, the smallest first and up to `bound` bytes of them.
 
-    Returns its id; None if there are not two to merge, or another process is merging. A segment that cannot
+    Return its id; None if there are not two to merge, or another process is merging. A segment that cannot
     be read is left as it is. Readers of the old ones have ten minutes to finish.
     """
     with _alone(store) as alone:
@@ -50,7 +50,7 @@ def compact(store: Path, *, bound: int | None = None) -> str | None:
 
 
 def drop_before(store: Path, when: datetime) -> tuple[str, ...]:
-    """Segments in which everything ended before that time are dropped; their ids. A naive time is UTC.
+    """Drop segments in which everything ended before that time, UTC if naive; return their ids.
 
     Whole segments only, so newer runs keep older ones that were sealed or merged with them.
     """
@@ -88,7 +88,7 @@ def _merged(store: Path, entries: Sequence[SegmentEntry]) -> str | None:
 
 
 def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry) -> pa.Table:
-    """The facts of the merged segment: those that its parts have, else read from its bodies."""
+    """Return the facts of the merged segment: those that its parts have, else read from its bodies."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -96,7 +96,7 @@ class DoctorReport:
         return not (self.files or self.losses or self.damaged or self.absent or torn)
 
     def lines(self) -> list[str]:
-        """The report for people, the worst first."""
+        """Return the report for people, the worst first."""
         found = [f"{problem.what}: {problem.why}" for problem in self.files]
         found += [f"damaged: run {one.run_id[:8]} step {one.step}: {one.why}" for one in self.damaged]
         for one in self.wals:
@@ -117,7 +117,7 @@ class DoctorReport:
 
 
 def doctor(store: Store | str | Path = DEFAULT_STORE) -> DoctorReport:
-    """Every file of the store is read and every digest checked; what is wrong is in the report."""
+    """Read every file of a store and check every digest; return what is wrong."""
     path = store.path if isinstance(store, Store) else Path(store).absolute()
     wals = tuple(_wal_states(path))
     opened = store if isinstance(store, Store) else open_store(path)
@@ -165,7 +165,7 @@ def _file_problem(why: str) -> FileProblem:
 
 
 def _foreign(path: Path) -> Iterator[FileProblem]:
-    """Files that nobody of ours has put there, or that a crash left behind."""
+    """Yield files that nobody of ours has put there, or that a crash left behind."""
     listed = manifest.load(path)
     ids = {entry.id for entry in listed.segments} | {item.id for item in listed.retired}
     places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp"))]
@@ -184,7 +184,7 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
 
 
 def _damaged(opened: Store, files: list[FileProblem]) -> list[DamagedBody]:
-    """Exchanges whose bytes are not what was recorded; files found unreadable are added to `files`."""
+    """Return exchanges whose bytes are not what was recorded; add files found unreadable to `files`."""
     found: dict[str, str] = {}
     for entry in opened.entries:
         spoiled = why_spoiled(opened.path, entry)

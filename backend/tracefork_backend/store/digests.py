@@ -19,7 +19,7 @@ class Digests:
     def first_changed(
         self, store: Path, chosen: Callable[[SegmentEntry], bool], kinds: Iterable[str]
     ) -> str | None:
-        """The first file of the chosen segments that has changed, and how that shows; None if none has."""
+        """Return how the first file of the chosen segments that has changed shows it; None if none has."""
         for entry in filter(chosen, manifest.load(store).segments):
             for kind in kinds:
                 if changed := self._changed(store, entry, kind):

@@ -35,7 +35,7 @@ ONE_SELECT = "write one SELECT (or EXPLAIN, DESCRIBE, SUMMARIZE) over the views"
 
 
 def check(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Nothing but a reading of the views is in the query, else UsageError says what was refused."""
+    """Raise UsageError, saying what is refused, if the query does anything but read the views."""
     explain = _EXPLAIN.match(query)
     text = query[explain.end() :] if explain else query
     try:
@@ -85,5 +85,5 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def first_line(error: Exception) -> str:
-    """What a library says, on one line and without DuckDB's pointer into the query."""
+    """Return what a library says, on one line and without DuckDB's pointer into the query."""
     return " ".join(str(error).partition("\n\n")[0].split())

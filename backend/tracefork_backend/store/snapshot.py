@@ -21,7 +21,6 @@ from .guard import first_line
 from .live import Live
 from .statements import statement, views
 
-SCANS = ("exchanges", "spans", "chunks", "facts")
 PARQUET = b"PAR1"
 """How every Parquet file begins and ends."""
 ATTEMPTS = 20
@@ -48,14 +47,13 @@ class Snapshot:
         # A result owns its connection until it is read to the end, so each query gets its own. The views read
         # the names of the files from variables, which belong to a connection.
         cursor = self.database.cursor()
-        for name, scan in self.scans.items():
-            cursor.execute(statement(f"set_scan_{name}"), {"scan": scan})
+        cursor.execute(statement("set_scans"), {"scans": self.scans})
         cursor.execute(statement("read_only"))
         return cursor
 
 
 def state_of(store: Path) -> State:
-    """What changes whenever the store does."""
+    """Return what changes whenever the store does."""
     files: list[tuple[str, int, bool]] = []
     for path in wal.wal_files(store):
         try:
@@ -70,7 +68,7 @@ def state_of(store: Path) -> State:
 
 
 def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> Snapshot:
-    """The store as it is now, without the segments that are `spoiled` (why, by id)."""
+    """Return the store as it is now, without the segments that are `spoiled` (why, by id)."""
     state = state_of(store)
     listed, live = _consistent(store, known)
     database = duckdb.connect(
@@ -94,8 +92,7 @@ def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> S
     )
     database.execute(views())
     _fill(database, store, entries, live)
-    (found,) = database.execute(statement("get_scans")).fetchall()
-    scans: dict[str, str] = dict(zip(SCANS, found, strict=True))
+    ((scans,),) = database.execute(statement("get_scans")).fetchall()
     _fence(database, store, entries)
     return Snapshot(
         state=state,
@@ -108,7 +105,7 @@ def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> S
 
 
 def _consistent(store: Path, known: live_tables.Known) -> tuple[manifest.Manifest, Live]:
-    """The segments and the tails of one moment, so that nothing is seen twice and nothing is missing."""
+    """Return the segments and the tails of one moment: nothing is seen twice, and nothing is missing."""
     for _ in range(ATTEMPTS):
         # WALs before the manifest: one that is sealed in between is found in the manifest.
         live = live_tables.read(wal.wal_files(store), known)
@@ -136,16 +133,16 @@ def _fill(
     for origin, name, table in tables:
         if table.num_rows:
             database.register("arriving", table)
-            database.execute(statement(f"fill_{name}"), {"origin": origin})
+            database.execute(statement("fill").replace("{table}", name), {"origin": origin})
             database.unregister("arriving")
     if live.processes:
         database.execute(statement("fill_processes"), {"processes": list(live.processes)})
 
 
 def _fence(database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[SegmentEntry]) -> None:
-    """From here on the database opens no file but those of the segments, and no setting can be changed."""
+    """Let the database open no file but those of the segments, and no setting be changed."""
     # DuckDB takes no parameters in SET, so the list is quoted here.
-    files = [str(entry.file(store, kind)).replace("'", "''") for entry in entries for kind in SCANS]
+    files = [str(entry.file(store, kind)).replace("'", "''") for entry in entries for kind in _kinds(entry)]
     database.execute("SET allowed_paths = [" + ", ".join(f"'{file}'" for file in files) + "]")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
@@ -154,16 +151,13 @@ def _fence(database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[S
 def _readable(
     database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[SegmentEntry]
 ) -> tuple[list[SegmentEntry], list[str]]:
-    """The segments whose files are there and have our columns, and what is wrong with the others."""
+    """Return the segments whose files are there and have our columns, and what is wrong with the others."""
     problems: list[str] = []
     whole: list[SegmentEntry] = []
     for entry in entries:
         newer = entry.why_newer(store)
-        wrong = (
-            [newer]
-            if newer
-            else list(filter(None, (_not_parquet(entry.file(store, kind)) for kind in _kinds(entry))))
-        )
+        found = [newer] if newer else [_not_parquet(entry.file(store, kind)) for kind in _kinds(entry)]
+        wrong = list(filter(None, found))
         problems += wrong
         if not wrong:
             whole.append(entry)
@@ -173,7 +167,7 @@ def _readable(
 
 
 def _kinds(entry: SegmentEntry) -> tuple[str, ...]:
-    return SCANS if facts.are_known(entry) else SCANS[:3]
+    return manifest.KINDS if facts.are_known(entry) else manifest.RECORDED
 
 
 def _not_parquet(path: Path) -> str | None:
@@ -189,7 +183,7 @@ def _not_parquet(path: Path) -> str | None:
 
 
 def _unlike(database: duckdb.DuckDBPyConnection, files: Sequence[tuple[str, Path]]) -> dict[Path, str]:
-    """Files without the columns that their kind has, and why."""
+    """Return files without the columns that their kind has, and why."""
     if not files:
         return {}
     query = statement("columns_of_files")
@@ -210,7 +204,7 @@ def _unlike(database: duckdb.DuckDBPyConnection, files: Sequence[tuple[str, Path
 
 
 def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
-    """Which file of the segment has changed since it was written, and how it shows; None if none has."""
+    """Return which file of the segment is not as it was written, and how it shows; None if none is."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -13,25 +13,11 @@ SET VARIABLE tracefork_store = $store
 -- :set_segments
 SET VARIABLE tracefork_segments = $segments::STRUCT(id VARCHAR, facts INTEGER)[]
 -- :get_scans
-SELECT
-    getvariable('tracefork_scan_exchanges'), getvariable('tracefork_scan_spans'),
-    getvariable('tracefork_scan_chunks'), getvariable('tracefork_scan_facts')
--- :set_scan_exchanges
-SET VARIABLE tracefork_scan_exchanges = $scan
--- :set_scan_spans
-SET VARIABLE tracefork_scan_spans = $scan
--- :set_scan_chunks
-SET VARIABLE tracefork_scan_chunks = $scan
--- :set_scan_facts
-SET VARIABLE tracefork_scan_facts = $scan
--- :fill_exchanges
-INSERT INTO _live_exchanges BY NAME SELECT $origin AS filename, * FROM arriving
--- :fill_spans
-INSERT INTO _live_spans BY NAME SELECT $origin AS filename, * FROM arriving
--- :fill_chunks
-INSERT INTO _live_chunks BY NAME SELECT $origin AS filename, * FROM arriving
--- :fill_facts
-INSERT INTO _live_facts BY NAME SELECT $origin AS filename, * FROM arriving
+SELECT getvariable('tracefork_scans')
+-- :set_scans
+SET VARIABLE tracefork_scans = $scans
+-- :fill
+INSERT INTO _live_{table} BY NAME SELECT $origin AS filename, * FROM arriving
 -- :fill_processes
 INSERT INTO _live_processes SELECT unnest($processes::VARCHAR[])
 -- :read_only

@@ -27,8 +27,6 @@ from .refs import MIN_PREFIX, back_of, prefix_of
 from .snapshot import Snapshot
 
 Kind: TypeAlias = Literal["record", "replay", "fork", "trial"]
-RECORDED = ("exchanges", "chunks", "spans")
-"""The files that a run is made from; facts can be read from them again."""
 NEAR = 5
 """At most this many runs are named where one is not found."""
 
@@ -60,7 +58,7 @@ class Run:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], store: Store) -> Run:
-        """The run of a row of the `runs` view."""
+        """Return the run of a row of the `runs` view."""
         fields = {name: row[name] for name in cls.__dataclass_fields__ if name in row}
         return cls(**{**fields, "command": argv_of(row["command"])}, store=store)
 
@@ -126,7 +124,7 @@ class Store(Database):
         self.close()
 
     def run(self, ref: str) -> Run:
-        """The run that goes by that name: `last`, `last~2`, a unique prefix of its id; raises UnknownRun."""
+        """Return the run of that name: `last`, `last~2`, a unique prefix of its id; raise UnknownRun."""
         back, prefix = back_of(ref), prefix_of(ref)
         if back is not None:
             found = self.ask("run_back", back=back)
@@ -149,20 +147,20 @@ class Store(Database):
         return Run.of_row(found[0], self)
 
     def runs(self, kind: Kind | None = None, *, limit: int = 1000) -> list[Run]:
-        """The newest runs, of one kind or of all, newest first."""
+        """Return the newest runs, of one kind or of all, newest first."""
         found = self.ask("runs_of_kind", kind=kind, limit=limit) if kind else self.ask("runs", limit=limit)
         return [Run.of_row(row, self) for row in found]
 
     def has_run(self, run_id: str) -> bool:
-        """Whether a run of exactly this id is in the store."""
+        """Return whether a run of exactly this id is in the store."""
         return self._value("has_run", run_id=run_id)
 
     def losses(self) -> int:
-        """How many records processes could not write."""
+        """Return how many records processes could not write."""
         return self._value("losses")
 
     def exchanges(self, run_id: str) -> tuple[Exchange, ...]:
-        """The exchanges of a run in step order, their digests checked."""
+        """Return the exchanges of a run in step order, their digests checked."""
         try:
             return self._exchanges(self.current(), run_id)
         except StoreError:
@@ -177,45 +175,45 @@ class Store(Database):
         return tuple(sorted(found, key=lambda exchange: (exchange.started_ns, exchange.span_id)))
 
     def why_changed(self, run_ids: Collection[str]) -> str | None:
-        """Which file that holds these runs is not as it was written, and how it shows; None if none is."""
+        """Return which file of these runs is not as it was written, and how it shows; None if none is."""
         holding = {row["segment"] for row in self.ask("segments_of_runs", run_ids=list(run_ids))}
         return self._digests.first_changed(
             self.path,
             lambda entry: entry.id in holding or any(entry.lists(run_id) for run_id in run_ids),
-            RECORDED,
+            manifest.RECORDED,
         )
 
     def notes(self, run_id: str) -> tuple[Note, ...]:
-        """The notes on a run and on the processes that made it."""
+        """Return the notes on a run and on the processes that made it."""
         return tuple(note_of(span_of(row)) for row in self.ask("notes_of_run", run_id=run_id))
 
     def open_steps(self, run_id: str) -> tuple[int, ...]:
-        """The steps of a run that have not ended, or never will as their process was killed."""
+        """Return the steps of a run that have not ended, or never will as their process was killed."""
         return tuple(row["step"] for row in self.ask("open_steps_of_run", run_id=run_id))
 
     def draws_of_launch(self, launch_id: str) -> tuple[Note, ...]:
-        """What all processes of one command drew from clocks and randomness."""
+        """Return what all processes of one command drew from clocks and randomness."""
         return tuple(note_of(span_of(row)) for row in self.ask("draws_of_launch", launch_id=launch_id))
 
     def tools_of(self, run_ids: Collection[str], launch_id: str | None = None) -> tuple[SpanRecord, ...]:
-        """The spans of local tools in these runs, and in all processes of a command if one is given."""
+        """Return the spans of local tools in these runs, and in all processes of a command that is given."""
         found = self.ask("tools_of_runs", run_ids=list(run_ids), launch_id=launch_id or "-")
         return tuple(span_of(row) for row in found)
 
     def launch_of(self, run_id: str) -> str | None:
-        """The trace id of the command that started the run's processes, None if nobody said."""
+        """Return the trace id of the command that started the run's processes, None if nobody said."""
         return next((row["trace_id"] for row in self.ask("launch_of_run", run_id=run_id)), None)
 
     def runs_of_launch(self, launch_id: str) -> tuple[str, ...]:
-        """The ids of all runs that one command's processes made, in order of their start."""
+        """Return the ids of all runs that one command's processes made, in order of their start."""
         return tuple(row["trace_id"] for row in self.ask("runs_of_launch", launch_id=launch_id))
 
     def runs_beside(self, run_id: str) -> tuple[str, ...]:
-        """The ids of all runs that this run's processes made, in order of their start."""
+        """Return the ids of all runs that this run's processes made, in order of their start."""
         return tuple(row["trace_id"] for row in self.ask("runs_beside", run_id=run_id))
 
     def start_attributes(self, run_id: str, launch_id: str | None) -> dict[str, Any]:
-        """The attributes that say how a run began; the run's own root goes before its launch's."""
+        """Return the attributes that say how a run began; the run's own root goes before its launch's."""
         merged: dict[str, Any] = {}
         for trace_id in dict.fromkeys(filter(None, (run_id, launch_id))):
             for row in self.ask("heads_of_run", run_id=trace_id):
@@ -225,7 +223,7 @@ class Store(Database):
         return merged
 
     def root_of(self, run_id: str) -> str | None:
-        """The id of the span above all others of a run, or None if none was recorded."""
+        """Return the id of the span above all others of a run, or None if none was recorded."""
         return next((row["span_id"] for row in self.ask("root_of_run", run_id=run_id)), None)
 
     @property
@@ -234,7 +232,7 @@ class Store(Database):
         return self.current().entries
 
     def compact(self) -> str | None:
-        """All segments are one; its id, or None if there were not two, or another process is merging."""
+        """Make all segments one; return its id, None if there were not two or another process is merging."""
         return compacting.compact(self.path)
 
     def _near(self, ref: str) -> str:
@@ -256,9 +254,9 @@ def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def open_store(path: str | Path = DEFAULT_STORE) -> Store:
-    """The store in that directory; one that does not exist is a store without runs, and is not made.
+    """Return the store in that directory; one that does not exist is a store without runs, and is not made.
 
-    What dead processes left is sealed unless the directory is read-only. Raises StoreError if it is no store.
+    What dead processes left is sealed unless the directory is read-only. Raise StoreError if it is no store.
     """
     if str(path).startswith(("s3://", "gs://", "http://", "https://")):
         raise UsageError(f"{path}: only local directories can be opened as a store")

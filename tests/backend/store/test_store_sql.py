@@ -63,7 +63,7 @@ ATTACKS = [
     "SET enable_external_access = true",
     "RESET enable_external_access",
     "SET lock_configuration = false",
-    "SET VARIABLE tracefork_scan_spans = 'SELECT 1'",
+    "SET VARIABLE tracefork_scans = 'SELECT 1'",
     "SELECT getenv('HOME')",
     "CREATE TABLE t (a INTEGER)",
     "CREATE TEMP TABLE t (a INTEGER)",

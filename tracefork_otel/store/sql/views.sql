@@ -31,31 +31,31 @@ END;
 CREATE OR REPLACE MACRO _files(segments, ending) AS list_transform(
     segments, lambda s: getvariable('tracefork_store') || '/segments/' || s.id || ending
 );
-SET VARIABLE tracefork_scan_exchanges = _scan(
-    _files(getvariable('tracefork_segments'), '.exchanges.parquet'), '_live_exchanges');
-SET VARIABLE tracefork_scan_spans = _scan(_files(getvariable('tracefork_segments'), '.spans.parquet'), '_live_spans');
-SET VARIABLE tracefork_scan_chunks = _scan(
-    _files(getvariable('tracefork_segments'), '.chunks.parquet'), '_live_chunks');
-SET VARIABLE tracefork_scan_facts = _scan(
-    _files(list_filter(getvariable('tracefork_segments'), lambda s: s.facts = {version}), '.facts.parquet'),
-    '_live_facts');
+SET VARIABLE tracefork_scans = {
+    exchanges: _scan(_files(getvariable('tracefork_segments'), '.exchanges.parquet'), '_live_exchanges'),
+    spans: _scan(_files(getvariable('tracefork_segments'), '.spans.parquet'), '_live_spans'),
+    chunks: _scan(_files(getvariable('tracefork_segments'), '.chunks.parquet'), '_live_chunks'),
+    facts: _scan(
+        _files(list_filter(getvariable('tracefork_segments'), lambda s: s.facts = {version}), '.facts.parquet'),
+        '_live_facts')
+};
 
 -- A filename is worth its first part only: the segment's id, which its four files share.
 CREATE OR REPLACE VIEW _exchanges AS
 SELECT split_part(parse_filename(filename), '.', 1) AS segment, * EXCLUDE (filename)
-FROM (FROM query(getvariable('tracefork_scan_exchanges')) UNION ALL BY NAME FROM _live_exchanges);
+FROM (FROM query(getvariable('tracefork_scans').exchanges) UNION ALL BY NAME FROM _live_exchanges);
 
 CREATE OR REPLACE VIEW _spans AS
 SELECT * EXCLUDE (filename)
-FROM (FROM query(getvariable('tracefork_scan_spans')) UNION ALL BY NAME FROM _live_spans);
+FROM (FROM query(getvariable('tracefork_scans').spans) UNION ALL BY NAME FROM _live_spans);
 
 CREATE OR REPLACE VIEW _chunks AS
 SELECT split_part(parse_filename(filename), '.', 1) AS segment, no, text, data
-FROM (FROM query(getvariable('tracefork_scan_chunks')) UNION ALL BY NAME FROM _live_chunks);
+FROM (FROM query(getvariable('tracefork_scans').chunks) UNION ALL BY NAME FROM _live_chunks);
 
 CREATE OR REPLACE VIEW _facts AS
 SELECT split_part(parse_filename(filename), '.', 1) AS segment, * EXCLUDE (filename)
-FROM (FROM query(getvariable('tracefork_scan_facts')) UNION ALL BY NAME FROM _live_facts);
+FROM (FROM query(getvariable('tracefork_scans').facts) UNION ALL BY NAME FROM _live_facts);
 
 CREATE OR REPLACE MACRO _at(ns) AS make_timestamp(ns // 1000);
 CREATE OR REPLACE MACRO _ms(start_ns, end_ns) AS (end_ns - start_ns) / 1e6;
