@@ -52,11 +52,6 @@ class PairedDifferences:
         """Return the bound above which the true mean lies with chance at most `alpha`, at any look."""
         return -_lower(self.minus, self.zero, self.plus, alpha)
 
-    def interval(self, *, level: float) -> tuple[float, float]:
-        """Return both bounds, each at half of 1 - `level`, so that together they hold at `level`."""
-        alpha = (1 - level) / 2
-        return self.lower(alpha=alpha), self.upper(alpha=alpha)
-
 
 def _log_capital(plus: int, zero: int, minus: int, mean: float) -> float:
     if mean <= -1.0:

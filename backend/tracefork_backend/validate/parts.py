@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import IO, Literal, TypeAlias
 
 from tracefork_otel.errors import AgentFailed
@@ -32,11 +32,12 @@ class RealForks:
 
     def __init__(self, parts: Iterable[Part], *, quick: bool, on_progress: OnProgress | None = None) -> None:
         self._on_progress = on_progress
-        self._rows: dict[Part, list[Row]] = {}
-        self._running: list[tuple[Part, subprocess.Popen[str], IO[str], threading.Thread]] = []
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+        self._readers = ThreadPoolExecutor()
+        self._processes: list[subprocess.Popen[str]] = []
+        self._measured: list[Future[list[Row]]] = []
         for part in parts:
-            said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed at exit)
+            said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by its reader)
             process = subprocess.Popen(
                 [sys.executable, "-m", _PROGRAM, part, "quick" if quick else "full"],
                 stdin=subprocess.DEVNULL,
@@ -45,51 +46,43 @@ class RealForks:
                 env=environment,
                 text=True,
             )
-            reader = threading.Thread(target=self._listen, args=(part, process), daemon=True)
-            reader.start()
-            self._running.append((part, process, said, reader))
+            self._processes.append(process)
+            self._measured.append(self._readers.submit(self._listen, part, process, said))
 
-    def _listen(self, part: Part, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            told = json.loads(line)
-            if "rows" in told:
-                self._rows[part] = [Row(**row) for row in told["rows"]]
-            elif self._on_progress is not None:
-                self._on_progress(_WORDS[part], told["done"], told["of"])
-
-    def rows(self) -> list[Row]:
-        """Return what all parts measured; AgentFailed, with its last words, if one ended before."""
-        found: list[Row] = []
-        for part, process, said, reader in self._running:
-            reader.join()
+    def _listen(self, part: Part, process: subprocess.Popen[str], said: IO[str]) -> list[Row]:
+        rows: list[Row] | None = None
+        with said, process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                told = json.loads(line)
+                if "rows" in told:
+                    rows = [Row(**row) for row in told["rows"]]
+                elif self._on_progress is not None:
+                    self._on_progress(_WORDS[part], told["done"], told["of"])
             status = process.wait()
-            if status or part not in self._rows:
+            if status or rows is None:
                 said.seek(0)
                 words = said.read().strip().splitlines() or ["nothing"]
                 raise AgentFailed(
                     f"the experiments with {_WORDS[part]} ended with status {status}: {words[-1]}; "
                     f"see more by running them alone: python -m {_PROGRAM} {part} quick"
                 )
-            found += self._rows[part]
-        return found
+            return rows
+
+    def rows(self) -> list[Row]:
+        """Return what all parts measured; AgentFailed, with its last words, if one ended before."""
+        return [row for measured in self._measured for row in measured.result()]
 
     def __enter__(self) -> RealForks:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _part, process, _said, _reader in self._running:
+        for process in self._processes:
             process.terminate()
-        for _part, process, said, reader in self._running:
-            try:
-                process.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            reader.join()
-            assert process.stdout is not None
-            process.stdout.close()
-            said.close()
+        wait(self._measured, _END_S)
+        for process in self._processes:
+            process.kill()
+        self._readers.shutdown()
 
 
 # What real forks promise: in words, of which cells, which of their metrics, and its limit.
