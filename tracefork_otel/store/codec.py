@@ -40,7 +40,8 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
+# What contains itself ends in a RecursionError all the same.
+_encode = json.JSONEncoder(separators=(",", ":"), default=_plain, check_circular=False).encode
 
 
 class _Key(NamedTuple):
@@ -101,16 +102,16 @@ def encode(record: Record, delta: Delta) -> list[bytes]:
         body = record.request.body
         bodies.append(body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body)
         header = {"t": "request"}
-        for key in _START:
-            header[key.name] = key.read(record)
+        for name, read, _, _ in _START:
+            header[name] = read(record)
         header["whole"] = record.request_complete
         header["body"] = (delta.base, delta.prefix, delta.suffix, len(bodies[0]), delta.target)
     elif isinstance(record, ExchangeEnded):
         header = {"t": "response"}
-        for key in _UNANSWERED if record.response is None else _END:
-            value = key.read(record)
-            if value != key.default:
-                header[key.name] = value
+        for name, read, default, _ in _UNANSWERED if record.response is None else _END:
+            value = read(record)
+            if value != default:
+                header[name] = value
         if record.response is not None:
             bodies.append(record.response.body)
             header["body"] = len(record.response.body)

@@ -33,5 +33,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str).encode
-_encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
+_encode, _encode_ascii = (
+    json.JSONEncoder(
+        separators=(",", ":"), ensure_ascii=escaped, allow_nan=False, default=str, check_circular=False
+    ).encode
+    for escaped in (False, True)
+)
