@@ -65,17 +65,15 @@ class Redactor:
         self.rules = rules
         self.unreadable = unreadable
         self._plain = rules is None and unreadable is None
-        self._sent: dict[bytes, tuple[str, bool]] = {}
-        self._received: dict[bytes, tuple[str, bool]] = {}
+        self._verdicts: dict[Side, dict[bytes, tuple[str, bool]]] = {"request": {}, "response": {}}
+        """Of names of headers: how each is written, and whether it is secret."""
 
     # --- exchanges ---
 
     def request(self, method: str, url: str, raw: Iterable[tuple[bytes, bytes]], body: bytes) -> Request:
         """Return the request as it is recorded; a RedactedRequest where rules replaced something."""
-        if self._plain:
-            return Request(method=method, url=self.url(url), headers=self.request_headers(raw), body=body)
         counts: Counter[str] = Counter()
-        sent, headers = body, self._lines(raw, self._sent, "request", counts)
+        sent, headers = body, self._lines(raw, "request", counts)
         body, headers, _, withheld = self._body("request", sent, headers, (), counts)
         url = self.url(url, counts)
         if not counts:
@@ -91,8 +89,6 @@ class Redactor:
 
     def response(self, response: Response, counts: Counter[str]) -> tuple[Response, str | None]:
         """Return the response as it is recorded, and why its body is withheld, if it is."""
-        if self._plain:
-            return response, None
         body, headers, sizes, withheld = self._body(
             "response", response.body, response.headers, response.chunk_sizes, counts
         )
@@ -139,23 +135,14 @@ class Redactor:
         counts[_WITHHELD] += 1
         return b"", _of_length(headers, 0, coded=False), (), why
 
-    def request_headers(self, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Return the header lines as text, the values of secret ones replaced."""
-        return self._lines(raw, self._sent, "request", None)
-
     def response_headers(
         self, raw: Iterable[tuple[bytes, bytes]], counts: Counter[str] | None = None
     ) -> Headers:
         """Return the header lines as text; one that merely mentions a token is kept: a replay serves it."""
-        return self._lines(raw, self._received, "response", counts)
+        return self._lines(raw, "response", counts)
 
-    def _lines(
-        self,
-        raw: Iterable[tuple[bytes, bytes]],
-        verdicts: dict[bytes, tuple[str, bool]],
-        side: Side,
-        counts: Counter[str] | None,
-    ) -> Headers:
+    def _lines(self, raw: Iterable[tuple[bytes, bytes]], side: Side, counts: Counter[str] | None) -> Headers:
+        verdicts = self._verdicts[side]
         lines: list[tuple[str, str]] = []
         for name, value in raw:
             verdict = verdicts.get(name)

@@ -12,8 +12,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recorded import fetch, run_python
 
+from tracefork_otel.exchange import Headers
 from tracefork_otel.redaction.names import REDACTED, arguments, environment
 from tracefork_otel.redaction.redact import Redactor
+
+
+def sent(redactor: Redactor, raw: list[tuple[bytes, bytes]]) -> Headers:
+    """The header lines of a request as they are recorded."""
+    return redactor.request("GET", "https://h/", raw, b"").headers
 
 
 @pytest.mark.parametrize(
@@ -34,7 +40,7 @@ from tracefork_otel.redaction.redact import Redactor
 )
 def test_secret_request_headers(name: str) -> None:
     """The value of a header whose name says that it is secret is replaced, the name stays as written."""
-    lines = Redactor().request_headers([(name.encode(), b"s3cret"), (b"Accept", b"*/*")])
+    lines = sent(Redactor(), [(name.encode(), b"s3cret"), (b"Accept", b"*/*")])
     assert lines == ((name, REDACTED), ("Accept", "*/*"))
 
 
@@ -54,7 +60,7 @@ def test_secret_request_headers(name: str) -> None:
 def test_harmless_headers_stay(name: str) -> None:
     """Headers that merely sound alike keep their values, in both directions."""
     raw = [(name.encode(), b"7")]
-    assert Redactor().request_headers(raw) == Redactor().response_headers(raw) == ((name, "7"),)
+    assert sent(Redactor(), raw) == Redactor().response_headers(raw) == ((name, "7"),)
 
 
 def test_a_responses_page_token_stays() -> None:
@@ -73,7 +79,7 @@ def test_urls_in_headers() -> None:
 def test_headers_of_the_user() -> None:
     """Header names and parameters that the user names are secret too."""
     redactor = Redactor(headers=["X-Tenant"], params=["Ticket"])
-    assert redactor.request_headers([(b"x-tenant", b"a")]) == (("x-tenant", REDACTED),)
+    assert sent(redactor, [(b"x-tenant", b"a")]) == (("x-tenant", REDACTED),)
     assert redactor.url("https://h/p?ticket=1&q=2") == "https://h/p?ticket=REDACTED&q=2"
 
 
