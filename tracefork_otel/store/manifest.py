@@ -232,11 +232,16 @@ def _recent(segment_id: str, now: int) -> bool:
     return made_ms.isdigit() and now - int(made_ms) * 1_000_000 < GRACE_NS
 
 
-_in_process = threading.RLock()
-# Nobody forks in the middle of a commit, so that a child finds the lock free.
-os.register_at_fork(
-    before=_in_process.acquire, after_in_parent=_in_process.release, after_in_child=_in_process.release
-)
+_in_process = threading.Lock()
+
+
+def _reset_lock() -> None:
+    # Not held over the fork instead: the application would wait for whoever has the store's lock.
+    global _in_process
+    _in_process = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_reset_lock)
 
 
 @contextmanager

@@ -173,12 +173,12 @@ def exchanges_of(
     `contents` is left to that WAL. A process is told by its first WAL alone.
     """
     names = {content.path.name for content in contents}
-    joined = _Joined()
+    told = _Joined()
     for content in sorted(contents, key=lambda content: (content.process_id, content.index)):
         goes_on = content.rotated is not None and content.rotated.to not in names
         left = content.rotated.carried if content.rotated is not None and goes_on else ()
-        joined.add(content, left)
-    return joined.result()
+        told.add(content, left)
+    return told.result()
 
 
 _Key: TypeAlias = tuple[str, str, str]
