@@ -24,7 +24,7 @@ def _boot():
 
 
 def _absent(error):
-    """The command that started us learns that this interpreter records nothing."""
+    """Tell the command that started us that this interpreter records nothing."""
     store = os.environ.get("TRACEFORK_STORE")
     if not store:
         return
