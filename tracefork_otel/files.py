@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
     Where the block raises, `path` is as it was. What is `synced` outlives a loss of power; the new name does
     so after `sync_directory`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         os.close(make_new(temporary))
         yield temporary

@@ -124,8 +124,7 @@ class Lanes:
         start = threading.Thread.start
 
         def started(thread: threading.Thread) -> None:
-            function = getattr(thread, "_target", None)
-            name = getattr(function, "__qualname__", type(thread).__name__)
+            name = getattr(getattr(thread, "_target", None), "__qualname__", type(thread).__name__)
             lane = self.present().child("thread", name, self.site_of_caller(2))
             run = thread.run
 

@@ -154,7 +154,7 @@ def _starting(session: Session, words: list[str], watching: bool) -> None:
         places = [place for place in places if is_model_host(place[0])]
     if watching:
         for host, port in places:
-            if not any(_matches(host, port, allowed) for allowed in session.allowed):
+            if not _is_allowed(session, host, port):
                 _leaked(session, host, port, f"the program {client}", caller)
         return
     model = next((host for host, _ in places if is_model_host(host)), None)
@@ -178,7 +178,7 @@ def _connecting(session: Session, sock: Any, address: Any) -> None:
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not sock.type & socket.SOCK_STREAM:
         return  # a datagram socket's connect sends nothing: it is how programs learn their own address
     host, port = str(address[0]), int(address[1])
-    if any(_matches(host, port, allowed) for allowed in session.allowed):
+    if _is_allowed(session, host, port):
         return
     name = next((name for name in reversed(_recent) if host == name or host in _addresses(name)), host)
     _leaked(session, name, port, _client(), _caller(), address=host)
@@ -205,11 +205,10 @@ def _place(text: str) -> tuple[str, int | None]:
     return url.hostname or text, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
-def _matches(host: str, port: int, allowed: tuple[str, int | None]) -> bool:
-    name, only = allowed
-    if only is not None and port != only:
-        return False
-    return host == name or host in _addresses(name)
+def _is_allowed(session: Session, host: str, port: int) -> bool:
+    return any(
+        only in (None, port) and (host == name or host in _addresses(name)) for name, only in session.allowed
+    )
 
 
 @functools.cache

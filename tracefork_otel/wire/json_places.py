@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from .paths import PathTokens
+if TYPE_CHECKING:
+    from .paths import PathTokens
 
 Kind: TypeAlias = Literal["string", "key", "number", "word", "container"]
 
