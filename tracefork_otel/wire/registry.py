@@ -21,7 +21,7 @@ from .hosts import HOSTS, Host
 from .json_places import outermost_string
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .interface import WireForm
 
@@ -91,7 +91,7 @@ def place(url: str) -> tuple[str, str]:
 @lru_cache(maxsize=512)
 def placed(path: str) -> tuple[Form, Path, str | None, str | None] | None:
     """Return whose path this is: its form, the rule, the model that it names, and what stands in for one."""
-    for form in registered().forms:
+    for form in _forms():
         found = form.place(path)
         if found is not None:
             named = found[1].groupdict()
@@ -109,7 +109,7 @@ def model_in_path(url: str) -> str | None:
 def host_of(name: str) -> Host | None:
     """Return the row of the host of that name, None where no provider is known by it."""
     lower = name.lower().rstrip(".")
-    return next((row for row in registered().hosts if row.is_called(lower)), None)
+    return next((row for row in _hosts() if row.is_called(lower)), None)
 
 
 def is_model_host(name: str) -> bool:
@@ -138,7 +138,7 @@ def base_urls() -> dict[str, str]:
 
 def load(form: str) -> WireForm:
     """Return the module of the form of this name; raise FormFailed where a plugin's cannot be imported."""
-    module = next(row.module for row in registered().forms if row.name == form)
+    module = next(row.module for row in _forms() if row.name == form)
     if is_built_in(form):
         return cast("WireForm", import_module(module))
     try:
@@ -198,6 +198,18 @@ def registered() -> Registered:
             _LOG.warning("the plugin %s (%s) of %s is left out: %s", entry.name, entry.value, GROUP, why)
             known = known._replace(refused=(*known.refused, (entry.name, why)))
     return known
+
+
+def _forms() -> Iterator[Form]:
+    """Yield all forms, the built-in ones first: plugins are looked for where none of those is the one."""
+    yield from FORMS
+    yield from registered().forms[len(FORMS) :]
+
+
+def _hosts() -> Iterator[Host]:
+    """Yield all hosts, as `_forms` does."""
+    yield from HOSTS
+    yield from registered().hosts[len(HOSTS) :]
 
 
 def _with(known: Registered, plugin: object) -> Registered:
