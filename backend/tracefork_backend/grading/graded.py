@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tracefork_otel.exchange import Exchange
+    from tracefork_otel.tape.tape import Tape
 
     from ..store import Run
 
@@ -39,26 +37,19 @@ class Graded:
         return output if output.strip() else self.last_text
 
 
-def graded_run(run: Run) -> Graded:
-    """Return what a run of the store shows an oracle: its value, exit status and last response.
+def graded_run(run: Run | Tape) -> Graded:
+    """Return what a recorded run shows an oracle: its value, exit status and last response.
 
     Standard output is not kept with a run, so one that returned nothing is graded by its last response.
     """
-    attributes = run.store.start_attributes(run.run_id, run.launch_id)
-    return Graded(
-        run_id=run.run_id,
-        output=attributes.get("tracefork.result"),
-        exit_status=run.start.exit_status,
-        last_text=last_text(run.exchanges),
-    )
-
-
-def last_text(exchanges: Sequence[Exchange]) -> str:
-    """Return the text that the last model call answered, empty if there was none."""
+    from tracefork_otel.tape.tape import Tape
     from tracefork_otel.wire.facts import facts_of
 
-    for exchange in reversed(exchanges):
-        found = facts_of(exchange)
-        if found is not None:
-            return found.text
-    return ""
+    told = {} if isinstance(run, Tape) else run.store.start_attributes(run.run_id, run.launch_id)
+    answers = (found for one in reversed(run.exchanges) if (found := facts_of(one)) is not None)
+    return Graded(
+        run_id=run.run_id,
+        output=told.get("tracefork.result"),
+        exit_status=run.start.exit_status,
+        last_text=next((found.text for found in answers), ""),
+    )

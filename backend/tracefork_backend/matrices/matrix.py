@@ -14,7 +14,7 @@ from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.tape import Tape
 
-from ..grading.graded import Graded, graded_run, last_text
+from ..grading.graded import graded_run
 from ..grading.oracle import Oracle, grade, name_of
 from ..rerun.budget import Budget, estimate
 from ..rerun.edits import Edit, checked
@@ -51,7 +51,8 @@ def plan(
     cells: list[Cell] = []
     for run, step in runs_at:
         tape = reconstruct(run.store, run, command=agent is None) if isinstance(run, Run) else run
-        outcome = None if oracle is None else grade(oracle, _recorded(run))
+        # Asked before anything is spent: the oracle may be broken.
+        outcome = None if oracle is None else grade(oracle, graded_run(run))
         for edit, name in zip(edits, names, strict=True):
             change = expected = why = None
             try:
@@ -78,13 +79,6 @@ def plan(
     return Matrix(
         cells=tuple(cells), oracle=None if oracle is None else name_of(oracle), budget_usd=budget_usd
     )
-
-
-def _recorded(run: Run | Tape) -> Graded:
-    """Return what the recording shows an oracle, asked before anything is spent: it may be broken."""
-    if isinstance(run, Run):
-        return graded_run(run)
-    return Graded(run_id=run.run_id, exit_status=run.start.exit_status, last_text=last_text(run.exchanges))
 
 
 def matrix(

@@ -16,7 +16,7 @@ from tracefork_otel.wire.facts import facts_of
 
 from .budget import after, cost_of
 from .evidence import Tools
-from .records import DriftReport, Records, answered, phase_of, went_live
+from .records import DriftReport, Records, is_error, phase_of, went_live
 from .starting import Ended
 from .workspace import TrialSpace
 
@@ -51,8 +51,8 @@ class Account:
     def fields(self) -> dict[str, Any]:
         """Return the fields of a Fork that records decide, but its problem."""
         tools, ended = Tools(self.tape), self.ended
-        # The model did not answer a call that was refused, so there is nothing to price.
-        prices = [cost_of(one) for one in self.live if answered(one) and facts_of(one) is not None]
+        priced = [one for one in self.live if one.response is not None and not is_error(one)]
+        prices = [cost_of(one) for one in priced if facts_of(one) is not None]
         known = [price for price in prices if price is not None]
         taped = [one for one in self.records.exchanges if one.replayed and one.served_span_id is not None]
         return {

@@ -16,6 +16,7 @@ from tracefork_otel.wire.messages import Facts
 
 from ..spelling import counted
 from .edits import KINDS
+from .records import is_error
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange
@@ -29,7 +30,6 @@ _ROUNDING = 1e-9
 """Dollars by which sums of floats may be off."""
 _BYTES_PER_TOKEN = 4
 """A usual ratio for text, where the wire did not tell the tokens."""
-_ERROR_STATUS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,8 @@ def again(calls: Iterable[Exchange], *, first_model: str | None = None) -> Estim
     for count, exchange in enumerate(calls, 1):
         model = first_model if count == 1 else None
         found = facts_of(exchange)
-        if found is None or _refused(exchange, found):
-            continue
+        if found is None or (found.input_tokens is None and is_error(exchange)):
+            continue  # no provider charges for an error
         cost = _price(exchange, found, model)
         if cost is None:
             unknown.setdefault(str(model or found.model or found.provider))
@@ -111,12 +111,6 @@ def _other_model(exchange: Exchange, change: Intervention) -> str | None:
     if recorded is None or changed is None or changed.model == recorded.model:
         return None
     return changed.model
-
-
-def _refused(exchange: Exchange, found: Facts) -> bool:
-    """Return whether the call was answered by an error, for which no provider charges."""
-    response = exchange.response
-    return found.input_tokens is None and response is not None and response.status >= _ERROR_STATUS
 
 
 def _price(exchange: Exchange, found: Facts, model: str | None) -> float | None:

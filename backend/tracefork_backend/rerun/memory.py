@@ -15,7 +15,7 @@ from tracefork_otel.play.memory import Remembered
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.facts import facts_of
 
-from .records import answered, phase_of, went_live
+from .records import is_error, phase_of, went_live
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Memories:
         path = self._folder / f"memory-{number}.tape.jsonl"
         for exchange in exchanges:
             # A model that could not answer says nothing of how the run goes: a later trial asks again.
-            whole = exchange.outcome == "complete" and answered(exchange)
+            whole = exchange.outcome == "complete" and not is_error(exchange)
             if phase_of(exchange) not in ("tail", "memo") or not whole:
                 continue
             request = fingerprint(exchange.request, match=self._match, ignore=self._ignore)

@@ -10,7 +10,7 @@ from tracefork_otel.wire.facts import facts_of
 
 from ..spelling import counted
 from .accounting import Account
-from .records import REFUSED, DriftReport, answered, last_line, phase_of
+from .records import REFUSED, DriftReport, is_error, last_line, phase_of
 from .result import Problem
 
 _SIGNALLED = 128
@@ -115,7 +115,7 @@ def _live_call(account: Account) -> Problem | None:
             )
         response = exchange.response
         # Any call but a model's may be meant to end so.
-        if response is not None and not answered(exchange) and facts_of(exchange) is not None:
+        if response is not None and is_error(exchange) and facts_of(exchange) is not None:
             mend = _mend(account, response.status)
             return Problem("live_call", f"{where} was answered with status {response.status}{mend}")
     return None

@@ -118,9 +118,9 @@ def phase_of(one: Exchange | SpanRecord) -> Any:
     return one.attributes.get("tracefork.phase")
 
 
-def answered(exchange: Exchange) -> bool:
-    """Return whether a response came that is no error: of a model's call, whether the model answered."""
-    return exchange.response is not None and exchange.response.status < _ERROR
+def is_error(exchange: Exchange) -> bool:
+    """Return whether the response is an error: of a model's call, the model did not answer."""
+    return exchange.response is not None and exchange.response.status >= _ERROR
 
 
 def went_live(exchange: Exchange) -> bool:
