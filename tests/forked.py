@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
-from tracefork_backend.agents import Recorded, record
+from tracefork_backend.agents.recording import Recorded, record
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Behaviour, Call, Reply
 from tracefork_backend.store import Run, Store, open_store

@@ -12,7 +12,7 @@ from jaeger import Jaeger, JaegerTrace
 from recorded import REPOSITORY, run_python
 from tracefork_backend.simulate import ModelServer, behaviours
 from tracefork_backend.store import Run, open_store
-from tracefork_backend.writeback import RootSpan, WriteBack
+from tracefork_backend.writeback.spans import RootSpan, WriteBack
 
 from tracefork_otel.play.intervention import Intervention, Kind
 

@@ -11,7 +11,8 @@ from typing import Any
 from tracefork_otel.tape.tape import Tape
 
 from ..store import Store
-from ..writeback import BLAME, BLAME_NOTE, SpanRef, WriteBack, link
+from ..writeback.names import BLAME, BLAME_NOTE
+from ..writeback.spans import SpanRef, WriteBack, link
 from .findings import Effect
 from .journal import TrialRecord
 from .result import BlameResult, arm_row, effect_rows, experiment_row, finite, set_rows

@@ -22,7 +22,7 @@ _OUTPUT = 200
 
 def print_fork(fork: Fork) -> None:
     """Print what came of one fork, and where to look next."""
-    from ..writeback import jaeger_url
+    from ..writeback.names import jaeger_url
 
     print(headline(fork))
     output = cell(fork.output, _OUTPUT) or cell(fork.last_text, _OUTPUT)

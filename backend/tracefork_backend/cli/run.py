@@ -41,7 +41,7 @@ def run(
     redact: RedactOption = None,
 ) -> int:
     """Run a command and record every model call of its processes: run -- python agent.py"""
-    from ..agents import record
+    from ..agents.recording import record
 
     command = list(context.args)
     if not command:

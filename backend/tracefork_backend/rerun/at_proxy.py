@@ -12,7 +12,7 @@ from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import Tape
 
-from ..agents import as_recorded
+from ..agents.environment import as_recorded
 
 
 @contextlib.contextmanager

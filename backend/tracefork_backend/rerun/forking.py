@@ -21,7 +21,7 @@ from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle, grade
 from ..store import Run, Store, open_store
-from ..writeback import RootSpan
+from ..writeback.spans import RootSpan
 from .accounting import Account
 from .edits import Edit, checked
 from .memory import Memories

@@ -11,7 +11,7 @@ from tracefork_otel.settings import Settings, Timing
 from tracefork_otel.tape.tape import Tape
 
 from ..store import Run, Store
-from ..writeback import RootSpan
+from ..writeback.spans import RootSpan
 from .receipt import ReplayResult, compare, crashed
 from .records import DriftReport, Leak, Records
 from .stage import Stage

@@ -9,9 +9,9 @@ from types import TracebackType
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import Tape
 
-from ..agents import Stopper
+from ..agents.supervise import Stopper
 from ..store import Run
-from ..writeback import RootSpan, WriteBack
+from ..writeback.spans import RootSpan, WriteBack
 from .reconstruct import reconstruct
 from .records import Records
 from .starting import Agent, Ended, InPlace, InProcesses, Way

@@ -19,22 +19,13 @@ from tracefork_otel.settings import Settings
 from tracefork_otel.tape.start import CALLED, HowStarted
 from tracefork_otel.tape.tape import Tape
 
-from ..agents import (
-    Finished,
-    Stopper,
-    as_recorded,
-    executable,
-    given_back,
-    run_command,
-    traced,
-    unstartable,
-    working_directory,
-)
+from ..agents.environment import as_recorded, executable, given_back, traced, unstartable, working_directory
 from ..agents.in_place import call, playing
 from ..agents.pool import Refused, WarmPool
 from ..agents.reach import reached, why_nothing
+from ..agents.supervise import Finished, Stopper, run_command
 from ..network.agents import behind_proxy, recorded_routes
-from ..writeback import RootSpan
+from ..writeback.spans import RootSpan
 from .reconstruct import with_script_folder
 from .workspace import TrialSpace, Workspace
 

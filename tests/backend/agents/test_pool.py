@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from forked import Desk, alive, at_desk
-from tracefork_backend.agents import Finished, Stopper
 from tracefork_backend.agents.pool import Refused, WarmPool
+from tracefork_backend.agents.supervise import Finished, Stopper
 from tracefork_backend.rerun.edits import noop, text
 from tracefork_backend.rerun.forking import Forker, Planned, fork
 

@@ -13,10 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tracefork_backend.agents import given_back, run_command, traced, working_directory
-from tracefork_backend.agents.environment import BOOT, DUMMY, executable, recordable
+from tracefork_backend.agents.environment import (
+    BOOT,
+    DUMMY,
+    executable,
+    given_back,
+    recordable,
+    traced,
+    working_directory,
+)
 from tracefork_backend.agents.reach import isolating_option, program_of, short_name, why_nothing
-from tracefork_backend.agents.supervise import OUTPUT_HEAD, OUTPUT_TAIL
+from tracefork_backend.agents.supervise import OUTPUT_HEAD, OUTPUT_TAIL, run_command
 from tracefork_backend.rerun.reconstruct import with_script_folder
 
 from tracefork_otel import AgentFailed

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import tracefork_backend as tf
 from conftest import Capture
-from tracefork_backend.agents import record
+from tracefork_backend.agents.recording import record
 from tracefork_backend.matrices.matrix import Matrix, plan
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer

@@ -16,7 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tracefork_backend.agents import Recorded, record, traced
+from tracefork_backend.agents.environment import traced
+from tracefork_backend.agents.recording import Recorded, record
 from tracefork_backend.rerun.importing import import_tape
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.replaying import replay
@@ -24,6 +25,7 @@ from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import Run, Store, open_store
 
 from tracefork_otel import AgentFailed, Tape, TapeError, TruncatedBody, UsageError
+from tracefork_otel.settings import Settings
 from tracefork_otel.tape.file import encode
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -392,7 +394,7 @@ def test_an_agent_that_was_killed(desk: Desk, leave: Callable[[], None]) -> None
 def test_a_run_that_still_goes_on(desk: Desk) -> None:
     """A run with an open request is not made into a tape before it ended."""
     desk.write("httpx2.get(os.environ['AGENT_URL'] + '/raw/slow?ms=60000', timeout=90)")
-    env = traced(os.environ, mode="record", store=desk.store_path, launch=("a" * 32, "b" * 16))
+    env = traced(os.environ, Settings(store=desk.store_path), launch=("a" * 32, "b" * 16))
     agent = subprocess.Popen([sys.executable, "agent.py"], env=env)
     try:
         deadline = time.monotonic() + 30
@@ -446,7 +448,7 @@ def test_signals_reach_the_recorded_command(desk: Desk, number: int, group: bool
     """Ctrl-C and SIGTERM end the command as they would without us, and its run is whole."""
     desk.write("say('a')\nprint('ready', flush=True)\nimport time\ntime.sleep(60)")
     code = (
-        "import sys; from tracefork_backend.agents import record\n"
+        "import sys; from tracefork_backend.agents.recording import record\n"
         f"sys.exit(record({str(desk.store_path)!r}, [sys.executable, 'agent.py']).exit_status)"
     )
     running = subprocess.Popen(

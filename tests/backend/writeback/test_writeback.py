@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import read_store
 from tracefork_backend.store import open_store
-from tracefork_backend.writeback import RootSpan, SpanRef, WriteBack, jaeger_url, link
-from tracefork_backend.writeback.spans import end_of
+from tracefork_backend.writeback.names import jaeger_url
+from tracefork_backend.writeback.spans import RootSpan, SpanRef, WriteBack, end_of, link
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange, Request, Response
@@ -144,7 +144,7 @@ def test_a_killed_director_leaves_a_readable_fork(tmp_path: Path) -> None:
     store = tmp_path / "store"
     code = (
         "import sys, time\n"
-        "from tracefork_backend.writeback import WriteBack\n"
+        "from tracefork_backend.writeback.spans import WriteBack\n"
         "from tracefork_otel.play.intervention import Intervention\n"
         "change = Intervention(kind='noop', step=2, label='noop')\n"
         "root = WriteBack(sys.argv[1]).open_fork(change, name='n', parent_run_id='a' * 32,\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from recorded import run_python
-from tracefork_backend.agents import record
+from tracefork_backend.agents.recording import record
 from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.simulate import ModelServer, Reply
 from tracefork_backend.store import open_store
