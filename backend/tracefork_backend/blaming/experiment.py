@@ -39,8 +39,6 @@ from .writing import write_back
 
 _FIXED = ("run_id", "tape_sha256", "parent_outcome", "change", "oracle", "coupling", "mode", "alpha", "k")
 """What an experiment is gone on with as it was begun."""
-_LIMITS = {"budget_usd": "--budget", "max_trials": "--max-trials"}
-"""What may be another each time, by its flag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,9 +210,8 @@ def _admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
     """Return the recorded run's outcome, after it replayed whole, without a live call that the tape has."""
     outcome = grade(oracle, graded_run(run))
     last = forker.tape.steps - 1
-    fork = forker.forks([Planned(change=edits.noop().bind(forker.tape, last))], oracle=oracle, settle=False)[
-        0
-    ]
+    unchanged = Planned(change=edits.noop().bind(forker.tape, last))
+    (fork,) = forker.forks([unchanged], oracle=oracle, settle=False)
     if not fork.gradable:
         fork.raise_for_problem()
     # The recorded run's standard output is not kept, so its replay is what trials are like.
@@ -272,14 +269,12 @@ class _Experiment:
                     f"now it is {now[name]!r}"
                 )
         spent = sum(one.cost_usd or 0.0 for one in trials) + self._lost()
-        for name, used, told in (
-            ("budget_usd", spent, f"{money(spent)} is spent"),
-            ("max_trials", len(trials), f"{counted(len(trials), 'fork')} were made"),
+        for name, flag, used, told in (
+            ("budget_usd", "--budget", spent, f"{money(spent)} is spent"),
+            ("max_trials", "--max-trials", len(trials), f"{counted(len(trials), 'fork')} were made"),
         ):
             if now[name] is not None and now[name] != was[name] and now[name] < used:
-                raise UsageError(
-                    f"{_LIMITS[name]} {now[name]:g} is less than the experiment took: {told} already"
-                )
+                raise UsageError(f"{flag} {now[name]:g} is less than the experiment took: {told} already")
         self.journal.limit(now["budget_usd"], now["max_trials"])
         self.search.replay({one.trial_id: one.seen for one in trials})
         self._remember()
