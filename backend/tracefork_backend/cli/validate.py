@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tracefork_otel.errors import UsageError
+
 from .flags.options import JsonOption
-from .output import console, print_json, table
+from .output import FINDING, console, print_json, table
 
 if TYPE_CHECKING:
     from ..validate import Report
-
-FAILED = 1
 
 
 def validate(
@@ -32,10 +33,6 @@ def validate(
 
     Needs no network and no key: the forks talk to a scripted model on this machine. It takes minutes.
     """
-    import json
-
-    from tracefork_otel import UsageError
-
     from ..validate import run_suites
 
     if report is not None and not report.parent.is_dir():
@@ -49,13 +46,12 @@ def validate(
         print_json(measured)
     else:
         _show(result)
-    return 0 if result.passed else FAILED
+    return 0 if result.passed else FINDING
 
 
 def _show(result: Report) -> None:
-    shown = table(
-        "", "gate", "measured", "limit", "runs", right=("measured", "limit", "runs"), grow=("gate",)
-    )
+    numbers = ("measured", "limit", "runs")
+    shown = table("", "gate", *numbers, right=numbers, grow=("gate",))
     for column in (column for column in shown.columns if column.header != "gate"):
         column.min_width = len("at least 0.95") if column.header == "limit" else len("measured")
     for gate in result.gates:
