@@ -38,18 +38,11 @@ class TwoByTwo:
         a = (self.treatment_flips + _PRIOR) / count
         b = (self.control_flips + _PRIOR) / count
         # Where the control leads so far there is no bet to make: the factor is 1.
-        if a > b and treatment != control:
+        if a > b:
             middle = (a + b) / 2
-            if treatment:
-                self.log_e += math.log(a * (1 - b) / (middle * (1 - middle)))
-            else:
-                self.log_e += math.log((1 - a) * b / ((1 - middle) * middle))
-        elif a > b:
-            middle = (a + b) / 2
-            if treatment:
-                self.log_e += math.log(a * b / (middle * middle))
-            else:
-                self.log_e += math.log((1 - a) * (1 - b) / ((1 - middle) * (1 - middle)))
+            treated, either_treated = (a, middle) if treatment else (1 - a, 1 - middle)
+            kept, either_kept = (b, middle) if control else (1 - b, 1 - middle)
+            self.log_e += math.log(treated * kept / (either_treated * either_kept))
         self.blocks += 1
         self.treatment_flips += treatment
         self.control_flips += control
