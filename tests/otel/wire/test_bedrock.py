@@ -18,7 +18,7 @@ from tracefork_otel.wire.framing import Event
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Facts
 from tracefork_otel.wire.registry import Call, is_model_host, load, recognise
-from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
+from tracefork_otel.wire.replies import encode_error, encode_reply, system_edit, tool_results
 
 HOST = "https://bedrock-runtime.us-east-1.amazonaws.com"
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -343,17 +343,6 @@ def test_a_tool_that_the_server_runs() -> None:
     assert form.assemble(form.write_events({}, together, lambda text: [text])) == together
 
 
-def test_a_cut_stream_says_a_prefix() -> None:
-    """Wherever a stream is cut, what had arrived is read."""
-    body = streamed(EVENTS).body
-    texts = [
-        facts("POST", CONVERSE, request=ASKED, response=body[:at], content_type=STREAM.content_type).text  # type: ignore[union-attr]
-        for at in range(0, len(body), 7)
-    ]
-    assert all("I look it up.It is cited.".startswith(text) for text in texts)
-    assert sorted(texts, key=len) == texts
-
-
 @pytest.mark.parametrize("url", [CONVERSE, INVOKE])
 def test_errors(url: str) -> None:
     """An error's type is told by its body, by an exception in the stream, or not at all."""
@@ -413,37 +402,6 @@ def test_a_tool_input_is_replaced(stream: bool) -> None:
         )
     with pytest.raises(UsageError, match="does not call a tool 'other'"):
         encode_reply(converse(stream), recorded, tool_input=new, tool="other")
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_text(stream: bool) -> None:
-    """A text takes the place of a reply, of an error, or of none; what counted the input stays."""
-    failed = Response(
-        status=429, headers=(("x-amzn-errortype", "ThrottlingException"),), body=b'{"message":"Too many"}'
-    )
-    for recorded in (None, failed, streamed(EVENTS), whole(REPLY)):
-        answer = encode_reply(converse(stream), recorded, text="Gewiss ✈")
-        found = read(CONVERSE, ASKED, answer)
-        assert (said(found), found.finish_reason, found.streamed) == (
-            [("text", None, "Gewiss ✈")],
-            "end_turn",
-            stream,
-        )
-        assert answer.status == 200
-        assert answer.header("x-amzn-errortype") is None
-        assert found.input_tokens == (1307 if recorded not in (None, failed) else -(-len(ASKED) // 4))
-
-
-def test_a_reply_of_ones_own() -> None:
-    """A whole is streamed where a stream was asked for; what is no reply is refused."""
-    answer = encode_body(converse(True), None, json.dumps(REPLY).encode())
-    assert said(read(CONVERSE, ASKED, answer)) == SAID
-    given = streamed(EVENTS).body
-    assert encode_body(converse(True), None, given).body == given
-    with pytest.raises(UsageError, match="an AWS event stream, and the agent asked for JSON"):
-        encode_body(converse(False), None, given)
-    with pytest.raises(UsageError, match="no reply in this provider's format"):
-        encode_body(converse(False), None, b'{"message":"x"}')
 
 
 def test_edits_of_the_request() -> None:

@@ -9,12 +9,11 @@ import pytest
 from answering import Response, events, read, whole
 from tracefork_backend.store.prices import cost_of
 
-from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request
 from tracefork_otel.wire import cohere_chat
 from tracefork_otel.wire.facts import request_messages
 from tracefork_otel.wire.registry import recognise
-from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
+from tracefork_otel.wire.replies import encode_body, encode_error, system_edit, tool_results
 
 URL = "https://api.cohere.com/v2/chat"
 SAID = "Grüße ✈ aus Zürich, und noch ein paar Wörter mehr."
@@ -150,17 +149,6 @@ def test_a_reply_is_read(response: Response) -> None:
     assert cohere_chat.assemble(cohere_chat.SSE.read(STREAM.body)) == WHOLE
 
 
-def test_a_stream_cut_anywhere() -> None:
-    """Texts grow with what has come."""
-    length = 0
-    for cut in range(len(STREAM.body) + 1):
-        text = read(asked(stream=True), STREAM, STREAM.body[:cut]).text
-        assert "Hello".startswith(text)
-        assert len(text) >= length
-        length = len(text)
-    assert length == len("Hello")
-
-
 def test_errors_are_read() -> None:
     """Whole, at a stream's end, and as a stream's event without a type."""
     assert read(asked(), whole({"id": "1", "message": "invalid api token"}, 401)).error_type == "error"
@@ -168,32 +156,6 @@ def test_errors_are_read() -> None:
     found = read(asked(stream=True), events(failed))
     assert (found.error_type, found.finish_reason) == ("error", "ERROR")
     assert read(asked(stream=True), events({"message": "internal"})).error_type == "error"
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_text_is_written(streamed: bool) -> None:
-    """In events where they were asked for; recorded counts of the input stay."""
-    for recorded in (STREAM, whole(WHOLE), None):
-        response = encode_reply(asked(stream=streamed), recorded, text=SAID)
-        found = read(asked(stream=streamed), response)
-        assert (found.text, found.finish_reason, len(found.reply)) == (SAID, "COMPLETE", 1)
-        assert found.response_id not in (None, WHOLE["id"])
-        assert found.output_tokens
-        if recorded:
-            assert found.input_tokens == 13
-        assert found.streamed == streamed
-
-
-@pytest.mark.parametrize("recorded", [STREAM, whole(WHOLE)], ids=["stream", "whole"])
-def test_a_tool_s_input_is_replaced(recorded: Response) -> None:
-    """All else stays; the recorded input gives the recorded bytes of it, spaces included."""
-    request = asked(stream=recorded is STREAM)
-    found = read(request, encode_reply(request, recorded, tool_input={"city": "東京"}))
-    assert [one.content for one in found.reply] == ["I look.", "Hm.", "Hello", '{"city": "東京"}']
-    same = read(request, encode_reply(request, recorded, tool_input={"city": "Lima"}))
-    assert (same.reply[-1].content, same.output_tokens) == (LIMA, 9)
-    with pytest.raises(UsageError, match="it calls population"):
-        encode_reply(request, recorded, tool_input={}, tool="nope")
 
 
 def test_a_given_reply_is_streamed_whole() -> None:

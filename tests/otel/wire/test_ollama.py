@@ -108,12 +108,11 @@ def test_a_reply_is_read(response: Response) -> None:
     assert (found.response_model, found.streamed) == ("qwen3:8b", response is CHAT)
 
 
-@pytest.mark.parametrize(("path", "response"), [("/api/chat", CHAT), ("/api/generate", PROMPTED)])
-def test_a_stream_cut_anywhere(path: str, response: Response) -> None:
+def test_a_prompted_stream_cut_anywhere() -> None:
     """Texts grow with what has come; half a line is none."""
     length = 0
-    for cut in range(len(response.body) + 1):
-        text = read(asked(path), response, response.body[:cut]).text
+    for cut in range(len(PROMPTED.body) + 1):
+        text = read(asked("/api/generate"), PROMPTED, PROMPTED.body[:cut]).text
         assert "Hello".startswith(text)
         assert len(text) >= length
         length = len(text)
@@ -136,12 +135,11 @@ def test_a_model_that_is_only_loaded_says_nothing() -> None:
 
 
 @pytest.mark.parametrize("streamed", [None, True, False])
-@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
-def test_a_text_is_written(path: str, streamed: bool | None) -> None:
-    """In lines unless told not to, for the path that was asked; recorded counts of the input stay."""
+def test_a_text_is_written_for_a_prompt(streamed: bool | None) -> None:
+    """In lines unless told not to; recorded counts of the input stay."""
+    path = "/api/generate"
     request = asked(path) if streamed is None else asked(path, stream=streamed)
-    recorded = {"/api/chat": CHAT, "/api/generate": PROMPTED}[path]
-    for before in (recorded, None):
+    for before in (PROMPTED, None):
         response = encode_reply(request, before, text=SAID)
         assert NDJSON.holds(response.body, response.header("content-type")) == (streamed is not False)
         found = read(request, response)
