@@ -12,6 +12,7 @@ from .writing import (
     Call,
     ToolInput,
     ToolResult,
+    as_blocks,
     call_id_of,
     compact,
     deltas,
@@ -136,15 +137,8 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
 def write_request(asked: Asked, model: str) -> dict[str, Any]:
     """Return a request of these turns."""
     system = "\n".join(one.content for one in asked.system)
-    turns = [
-        {
-            "role": "assistant" if turn[0].role in ("assistant", "model") else "user",
-            "content": [_block(one) for one in turn],
-        }
-        for turn in asked.turns
-        if turn
-    ]
-    return {"model": model, **({"system": system} if system else {}), "messages": turns}
+    messages = as_blocks(asked.turns, _block)
+    return {"model": model, **({"system": system} if system else {}), "messages": messages}
 
 
 def write_reply(
@@ -256,16 +250,13 @@ def error(status: int, ids: IdSource, text: str | None = None) -> tuple[int, dic
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Return the counts, with the cached parts added to the input: on this wire they stand beside it."""
-    fresh = count(usage.get("input_tokens"))
-    read = count(usage.get("cache_read_input_tokens"))
-    written = count(usage.get("cache_creation_input_tokens"))
-    return Usage(
-        input_tokens=None if fresh is None else count(fresh + (read or 0) + (written or 0)),
-        output_tokens=count(usage.get("output_tokens")),
-        cached_tokens=read,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=count(mapping(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
+    """Return the counts."""
+    return Usage.with_cache_beside(
+        count(usage.get("input_tokens")),
+        output=count(usage.get("output_tokens")),
+        read=count(usage.get("cache_read_input_tokens")),
+        written=count(usage.get("cache_creation_input_tokens")),
+        hour=count(mapping(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
     )
 
 

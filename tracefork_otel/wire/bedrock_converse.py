@@ -18,7 +18,7 @@ from .eventstream import AwsEventStream, is_exception
 from .framing import Event, Framing, event
 from .json_values import count, mapping, mappings, string
 from .messages import Asked, Reply, Usage, answering
-from .writing import Call, ToolInput, ToolResult, compact, deltas, numbered, shifted, without
+from .writing import Call, ToolInput, ToolResult, as_blocks, compact, deltas, numbered, shifted, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,15 +138,7 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
 def write_request(asked: Asked, model: str) -> dict[str, Any]:
     """Return a request of these turns; its URL names the model."""
     system = [{"text": one.content} for one in asked.system]
-    turns = [
-        {
-            "role": "assistant" if turn[0].role in ("assistant", "model") else "user",
-            "content": [block_of(one) for one in turn],
-        }
-        for turn in asked.turns
-        if turn
-    ]
-    return {**({"system": system} if system else {}), "messages": turns}
+    return {**({"system": system} if system else {}), "messages": as_blocks(asked.turns, block_of)}
 
 
 def write_reply(
@@ -242,11 +234,7 @@ def failure(exception: Event) -> dict[str, Any]:
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Return the counts, with the cached parts added to the input: on this wire they stand beside it.
-
-    Nova's own form spells them with `Count` at the end.
-    """
-    fresh = count(usage.get("inputTokens"))
+    """Return the counts; Nova's own form spells those of the cache with `Count` at the end."""
     read, written = (
         next((found for name in names if (found := count(usage.get(name))) is not None), None)
         for names in (
@@ -259,12 +247,12 @@ def _usage(usage: dict[str, Any]) -> Usage:
         for one in mappings(usage.get("cacheDetails"))
         if one.get("ttl") == "1h"
     ]
-    return Usage(
-        input_tokens=None if fresh is None else count(fresh + (read or 0) + (written or 0)),
-        output_tokens=count(usage.get("outputTokens")),
-        cached_tokens=read,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=sum(hour) if hour else None,
+    return Usage.with_cache_beside(
+        count(usage.get("inputTokens")),
+        output=count(usage.get("outputTokens")),
+        read=read,
+        written=written,
+        hour=sum(hour) if hour else None,
     )
 
 

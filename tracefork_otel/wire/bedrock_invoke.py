@@ -201,15 +201,12 @@ def _writer(form: WireForm) -> WireForm:
 
 
 def _usage(metrics: dict[str, Any]) -> Usage:
-    """Return the counts of a stream's last chunk; cached input stands beside the rest of it."""
-    fresh = count(metrics.get("inputTokenCount"))
-    read = count(metrics.get("cacheReadInputTokenCount"))
-    written = count(metrics.get("cacheWriteInputTokenCount"))
-    return Usage(
-        input_tokens=None if fresh is None else count(fresh + (read or 0) + (written or 0)),
-        output_tokens=count(metrics.get("outputTokenCount")),
-        cached_tokens=read,
-        cache_write_tokens=written,
+    """Return the counts of a stream's last chunk."""
+    return Usage.with_cache_beside(
+        count(metrics.get("inputTokenCount")),
+        output=count(metrics.get("outputTokenCount")),
+        read=count(metrics.get("cacheReadInputTokenCount")),
+        written=count(metrics.get("cacheWriteInputTokenCount")),
     )
 
 

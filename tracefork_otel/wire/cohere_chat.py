@@ -10,7 +10,7 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Message, Reply, Turn, Usage, answering, flat, message
 from .openai import part_message
-from .writing import Call, ToolInput, call_id_of, deltas, shifted, without
+from .writing import Call, ToolInput, as_messages, call_id_of, deltas, shifted, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,16 +103,8 @@ def is_reply(whole: dict[str, Any]) -> bool:
 def write_request(asked: Asked, model: str) -> dict[str, Any]:
     """Return a request of these turns, the results of tools each a message of its own."""
     documents = [one.wire for one in asked.system if one.wire is not None]
-    turns = [{"role": "system", "content": one.content} for one in asked.system if one.wire is None]
-    for turn in asked.turns:
-        said = [one for one in turn if one.kind != "tool_result"]
-        if said:
-            turns.append(_said(said[0].role, said))
-        turns += [
-            {"role": "tool", "tool_call_id": one.call_id, "content": one.content}
-            for one in turn
-            if one.kind == "tool_result"
-        ]
+    system = tuple(one for one in asked.system if one.wire is None)
+    turns = as_messages(Asked(system, asked.turns), _said)
     return {"model": model, "messages": turns, **({"documents": documents} if documents else {})}
 
 

@@ -11,7 +11,7 @@ from .framing import Event, Framing, JsonArray, ServerSentEvents, event
 from .gemini_calls import Arguments, member, recorded_calls
 from .json_values import count, dumps, loads, mapping, mappings, string
 from .messages import Asked, Kind, Message, Reply, Turn, Usage, answering, base64_note, message
-from .writing import ToolInput, ToolResult, call_id_of, numbered, shifted, signature, without
+from .writing import ToolInput, ToolResult, as_blocks, call_id_of, numbered, shifted, signature, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -139,14 +139,7 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
 def write_request(asked: Asked, model: str) -> dict[str, Any]:
     """Return a request of these turns; its URL names the model."""
     system = "\n".join(one.content for one in asked.system)
-    contents = [
-        {
-            "role": "model" if turn[0].role in ("assistant", "model") else "user",
-            "parts": [_part(one) for one in turn],
-        }
-        for turn in asked.turns
-        if turn
-    ]
+    contents = as_blocks(asked.turns, _part, model="model", key="parts")
     return {**({"systemInstruction": {"parts": [{"text": system}]}} if system else {}), "contents": contents}
 
 

@@ -7,7 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .json_values import clean, dumps
+from .json_values import clean, count, dumps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -72,6 +72,25 @@ class Usage:
     cache_write_1h_tokens: int | None = None
     thinking_tokens: int | None = None
     """Those of the output that were thoughts."""
+
+    @classmethod
+    def with_cache_beside(
+        cls,
+        fresh: int | None,
+        *,
+        output: int | None,
+        read: int | None,
+        written: int | None,
+        hour: int | None = None,
+    ) -> Usage:
+        """Return counts of a wire that tells what a cache read and wrote beside the rest of the input."""
+        return cls(
+            input_tokens=None if fresh is None else count(fresh + (read or 0) + (written or 0)),
+            output_tokens=output,
+            cached_tokens=read,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=hour,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

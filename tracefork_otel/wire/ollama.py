@@ -10,7 +10,7 @@ from . import openai_chat
 from .framing import NDJSON, Event, Framing, event
 from .json_values import count, dumps, loads, mapping, mappings, string
 from .messages import Asked, Message, Reply, Turn, Usage, answering, base64_note, flat, message
-from .writing import Call, ToolInput, ToolResult, compact, numbered, shifted, without
+from .writing import Call, ToolInput, ToolResult, as_messages, compact, numbered, shifted, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -139,17 +139,7 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:
     """Return a chat of these turns."""
-    turns = [{"role": "system", "content": one.content} for one in asked.system]
-    for turn in asked.turns:
-        said = [one for one in turn if one.kind != "tool_result"]
-        if said:
-            turns.append(_said(said[0].role, said))
-        turns += [
-            {"role": "tool", "content": one.content, **_of_call(one)}
-            for one in turn
-            if one.kind == "tool_result"
-        ]
-    return {"model": model, "messages": turns}
+    return {"model": model, "messages": as_messages(asked, _said, _of_call)}
 
 
 def write_reply(

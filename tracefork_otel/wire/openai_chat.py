@@ -9,7 +9,18 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Message, Reply, Turn, answering, flat, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text
-from .writing import FIXED_DATE, Call, ToolInput, ToolResult, call_id_of, deltas, numbered, shifted, without
+from .writing import (
+    FIXED_DATE,
+    Call,
+    ToolInput,
+    ToolResult,
+    as_messages,
+    call_id_of,
+    deltas,
+    numbered,
+    shifted,
+    without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -96,17 +107,7 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:
     """Return a request of these turns, the results of tools each a message of its own."""
-    turns = [{"role": "system", "content": one.content} for one in asked.system]
-    for turn in asked.turns:
-        said = [one for one in turn if one.kind != "tool_result"]
-        if said:
-            turns.append(_said(said[0].role, said))
-        turns += [
-            {"role": "tool", "tool_call_id": one.call_id, "content": one.content}
-            for one in turn
-            if one.kind == "tool_result"
-        ]
-    return {"model": model, "messages": turns}
+    return {"model": model, "messages": as_messages(asked, _said)}
 
 
 def write_reply(

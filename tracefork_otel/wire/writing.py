@@ -12,9 +12,9 @@ from ..errors import UsageError
 from .json_values import count, loads, mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from .messages import Message
+    from .messages import Asked, Message, Turn
 
     Cut = Callable[[str], Sequence[str]]
 
@@ -135,6 +135,36 @@ class ToolResult:
     """Further edits that another result needs, such as that it is no error."""
     saying: Callable[[object, str], object] = lambda value, text: text
     """Return what stands at the path if the tool gave this value, which is this as text."""
+
+
+def as_messages(
+    asked: Asked,
+    said: Callable[[str, Turn], dict[str, Any]],
+    answered: Callable[[Message], dict[str, Any]] = lambda result: {"tool_call_id": result.call_id},
+) -> list[dict[str, Any]]:
+    """Return a request's turns as messages, each result of a tool a message that tells its call."""
+    turns = [{"role": "system", "content": one.content} for one in asked.system]
+    for turn in asked.turns:
+        spoken = tuple(one for one in turn if one.kind != "tool_result")
+        if spoken:
+            turns.append(said(spoken[0].role, spoken))
+        results = [one for one in turn if one.kind == "tool_result"]
+        turns += [{"role": "tool", **answered(one), "content": one.content} for one in results]
+    return turns
+
+
+def as_blocks(
+    turns: Iterable[Turn],
+    block: Callable[[Message], dict[str, Any]],
+    *,
+    model: str = "assistant",
+    key: str = "content",
+) -> list[dict[str, Any]]:
+    """Return turns as messages of blocks, in which the results of tools are the user's."""
+    spoken = [
+        (turn[0].role in ("assistant", "model"), [block(one) for one in turn]) for turn in turns if turn
+    ]
+    return [{"role": model if by_model else "user", key: blocks} for by_model, blocks in spoken]
 
 
 def tokens(text: str) -> int:
