@@ -53,7 +53,7 @@ def proxy(
     With --fork RUN@STEP and one change, as `fork` takes them, the agent that you start is served up to there.
     """
     settings = _settings(upstream, store, redact, match, timing)
-    if fork is None and edit.given:
+    if fork is None and edit.values:
         raise UsageError("what is to be changed is given, but not where: --fork RUN@STEP")
     with _playing(settings, edit, replay=replay, fork=fork, tail=tail) as (played, attributes):
         doing = f"replays {replay}" if replay else f"forks {fork}" if fork else f"records into {store}"

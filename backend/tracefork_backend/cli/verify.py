@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,10 +14,6 @@ from .flags.options import STORE, JsonOption, StoreOption
 from .flags.start import ReplayFlags
 from .output import FINDING, print_json
 from .refs import named
-
-if TYPE_CHECKING:
-    from ..rerun.replaying import ReplayResult
-    from ..store import Store
 
 CANNOT_TELL = 125
 """The status by which `git bisect run` skips a commit."""
@@ -34,6 +30,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> int:
     """Replay each; exit 0 if all are bit-exact, 1 if one drifted, 2 or 3 if one could not be replayed."""
+    from ..rerun.replaying import replay
     from ..store import open_store
 
     if bisect:
@@ -42,7 +39,7 @@ def verify(
     with open_store(store) as opened:
         for ref in refs:
             try:
-                result = _replayed(opened, ref, start)
+                result = replay(named(opened, ref), store=opened, **start.asked())
             except TraceforkError as error:
                 worst = max(worst, error.exit_status)
                 _report(ref, passed=False, lines=[f"error: {error}"], as_json=as_json)
@@ -53,14 +50,9 @@ def verify(
     return worst
 
 
-def _replayed(opened: Store, ref: str, start: ReplayFlags) -> ReplayResult:
-    from ..rerun.replaying import replay
-
-    return replay(named(opened, ref), store=opened, **start.asked())
-
-
 def _bisect(store: Path, refs: list[str], start: ReplayFlags, as_json: bool) -> int:
     """Return whether this commit does what the tape holds; what keeps us from seeing that is no finding."""
+    from ..rerun.replaying import replay
     from ..store import open_store
 
     if len(refs) != 1:
@@ -69,17 +61,15 @@ def _bisect(store: Path, refs: list[str], start: ReplayFlags, as_json: bool) -> 
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
         with open_store(store) as opened:
-            result = _replayed(opened, refs[0], start)
+            result = replay(named(opened, refs[0]), store=opened, **start.asked())
     except Exception as error:
         _report(refs[0], passed=None, lines=[f"cannot tell: {error}"], as_json=as_json)
         return CANNOT_TELL
     _report(refs[0], passed=result.passed, lines=result.receipt, as_json=as_json)
-    return 0 if result.passed else FINDING if _differs(result) else CANNOT_TELL
-
-
-def _differs(result: ReplayResult) -> bool:
-    """Return whether the agent does something else, rather than that the replay was not seen whole."""
-    return bool(result.drifts or result.missing or result.leaks)
+    if result.passed:
+        return 0
+    # Else the agent does nothing else, and the replay was not seen whole.
+    return FINDING if result.drifts or result.missing or result.leaks else CANNOT_TELL
 
 
 def _report(ref: str, *, passed: bool | None, lines: list[str] | tuple[str, ...], as_json: bool) -> None:

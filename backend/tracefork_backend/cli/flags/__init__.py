@@ -6,13 +6,16 @@ the options of its groups in their place, so a verb reads `start.agent` where a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
-__all__ = ["Flags", "expanded"]
+from ...flag import Flag
+from .options import option
+
+__all__ = ["DeclaredFlags", "Flags", "expanded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,33 @@ class Flags:
     def of(cls, **given: Any) -> Self:
         """Return the group with these values of its options."""
         return cls(**given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredFlags(Flags):
+    """A group whose flags are those that kinds of edits or oracles declare."""
+
+    several: ClassVar[bool] = False
+    """Whether a flag that says something by itself may be given several times."""
+    values: Mapping[str, Any]
+    """What was given, by the flags' names."""
+
+    @classmethod
+    def declared(cls) -> Iterable[Flag]:
+        """Return the flags."""
+        raise NotImplementedError
+
+    @classmethod
+    def options(cls) -> Iterator[Parameter]:
+        """Yield each flag as a parameter of a function."""
+        for flag in cls.declared():
+            hint, default = option(flag, several=cls.several and flag.alone is None)
+            yield Parameter(flag.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Return the group with those of these values that were given."""
+        return cls(values={name: value for name, value in given.items() if value not in (None, False, [])})
 
 
 def expanded(verb: Callable[..., int | None]) -> Callable[..., int | None]:
