@@ -45,6 +45,9 @@ def shout(call: Call) -> Reply:
 class Desk:
     """A folder with an agent's script in it, a store, and the server that answers the agent."""
 
+    talk = TALK
+    """What each script begins with."""
+
     def __init__(self, folder: Path, server: ModelServer) -> None:
         self.folder = folder
         self.store_path = folder / "store"
@@ -52,7 +55,7 @@ class Desk:
 
     def write(self, body: str, name: str = "agent.py") -> None:
         """The script is there, with `say(text)` defined; it asks one question after the other."""
-        (self.folder / name).write_text(TALK + textwrap.dedent(body))
+        (self.folder / name).write_text(self.talk + textwrap.dedent(body))
 
     def record(self, *argv: str) -> Recorded:
         """The command was recorded, `agent.py` by default, whose exit status may be anything."""

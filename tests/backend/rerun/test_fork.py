@@ -324,8 +324,8 @@ def test_output_is_kept_and_bounded(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("kind", "leaky"),
     [
-        ("requests", "import requests\nrequests.get(URL)"),
-        (
+        pytest.param("requests", "import requests\nrequests.get(URL)", marks=pytest.mark.slow),
+        pytest.param(
             "aiohttp",
             """
 import aiohttp, asyncio
@@ -334,6 +334,7 @@ async def get():
         await response.read()
 asyncio.run(get())
 """,
+            marks=pytest.mark.slow,
         ),
         (
             "child",

@@ -16,13 +16,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from forked import Desk
 from tracefork_backend.agents.environment import traced
-from tracefork_backend.agents.recording import Recorded, record
+from tracefork_backend.agents.recording import record
 from tracefork_backend.rerun.importing import import_tape
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.simulate import ModelServer
-from tracefork_backend.store import Run, Store, open_store
+from tracefork_backend.store import open_store
 
 from tracefork_otel import AgentFailed, Tape, TapeError, TruncatedBody, UsageError
 from tracefork_otel.settings import Settings
@@ -30,39 +31,17 @@ from tracefork_otel.tape.file import encode
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
-TALK = """
-    import os, sys, httpx2
-    assert os.environ["AGENT_API_KEY"]
-    url = os.environ["AGENT_URL"] + "/raw/echo"
-    def say(text):
-        return httpx2.post(url, json={"messages": [{"role": "user", "content": text}]}).text
-"""
 
+class EchoDesk(Desk):
+    """A desk whose agents ask what answers with their own request, so that any byte is seen."""
 
-class Desk:
-    """A folder with an agent's script in it, a store, and a server to record against."""
-
-    def __init__(self, folder: Path, server: ModelServer) -> None:
-        self.folder = folder
-        self.store_path = folder / "store"
-        self.server = server
-
-    def write(self, body: str, name: str = "agent.py") -> None:
-        """The script is there, with `say(text)` defined."""
-        (self.folder / name).write_text(textwrap.dedent(TALK) + textwrap.dedent(body))
-
-    def record(self, *argv: str) -> Recorded:
-        """The command was recorded, `agent.py` by default."""
-        return record(self.store_path, argv or (sys.executable, "agent.py"))
-
-    @property
-    def store(self) -> Store:
-        """The store, opened anew."""
-        return open_store(self.store_path)
-
-    def run(self) -> Run:
-        """The last recorded run."""
-        return self.store.run("last")
+    talk = textwrap.dedent("""
+        import os, sys, httpx2
+        assert os.environ["AGENT_API_KEY"]
+        url = os.environ["AGENT_URL"] + "/raw/echo"
+        def say(text):
+            return httpx2.post(url, json={"messages": [{"role": "user", "content": text}]}).text
+    """)
 
 
 @pytest.fixture
@@ -73,7 +52,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         monkeypatch.setenv("AGENT_URL", server.url)
         monkeypatch.setenv("AGENT_API_KEY", "secret-key-value")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "desk")
-        yield Desk(tmp_path, server)
+        yield EchoDesk(tmp_path, server)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def told(store: Path) -> dict[str, Any]:
 
 
 @given(records=record_lists())
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings.default.max_examples // 4, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_live_reads_as_what_is_sealed(records: list[Record]) -> None:
     """A row is the same in all its columns before and after its WAL becomes a segment."""
     with TemporaryDirectory() as directory:
