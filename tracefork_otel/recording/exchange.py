@@ -82,7 +82,7 @@ def named(request: Request, host: str) -> tuple[str, dict[str, Any]]:
     return f"{call.operation} {call.model}", attributes
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class OpenExchange:
     """An exchange that goes on: it collects what arrives, and `finish` writes that down exactly once."""
 
