@@ -95,13 +95,11 @@ class Redactor:
         if body is response.body:
             return response, None
         # Each remaining chunk came when the ones that it holds had come.
-        offsets = response.chunk_offsets_us[: len(sizes)] if len(sizes) else ()
-        if sizes and response.chunk_offsets_us:
+        offsets = response.chunk_offsets_us[: len(sizes)]
+        if offsets:
             offsets = (*offsets[:-1], response.chunk_offsets_us[-1])
-        return (
-            replace(response, body=body, headers=headers, chunk_sizes=sizes, chunk_offsets_us=offsets),
-            withheld,
-        )
+        recorded = replace(response, body=body, headers=headers, chunk_sizes=sizes, chunk_offsets_us=offsets)
+        return recorded, withheld
 
     def _body(
         self, side: Side, body: bytes, headers: Headers, sizes: tuple[int, ...], counts: Counter[str]

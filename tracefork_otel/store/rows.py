@@ -46,22 +46,19 @@ class Rows:
         self._exchanges: list[tuple[Exchange, StoredBody, StoredBody | None]] = []
         self._spans: list[SpanRecord] = []
 
-    def request(self, body: bytes, conversation: str) -> StoredBody:
-        """Store the request body."""
-        return StoredBody(sha256(body).digest(), len(body), self._chunks.add(body, conversation))
-
-    def response(self, body: bytes, conversation: str) -> StoredBody:
-        """Store the response body."""
-        return StoredBody(sha256(body).digest(), len(body), self._chunks.add_alone(body, conversation))
+    def store(self, side: str, body: bytes, conversation: str) -> StoredBody:
+        """Store the body of a `request` or a `response`."""
+        add = self._chunks.add if side == "request" else self._chunks.add_alone
+        return StoredBody(sha256(body).digest(), len(body), add(body, conversation))
 
     def exchange(
         self, exchange: Exchange, request: StoredBody | None = None, response: StoredBody | None = None
     ) -> None:
         """Add the exchange; its own bodies are stored unless stored ones come with it."""
         if request is None:
-            request = self.request(exchange.request.body, exchange.trace_id)
+            request = self.store("request", exchange.request.body, exchange.trace_id)
         if response is None and exchange.response is not None:
-            response = self.response(exchange.response.body, exchange.trace_id)
+            response = self.store("response", exchange.response.body, exchange.trace_id)
         self._exchanges.append((exchange, request, response))
 
     def others(
@@ -125,8 +122,7 @@ class Storing:
                 self._look(record, side)
             # A copy may have been carried over to the next WAL.
             if not (isinstance(record, ExchangeStarted) and key in self._bodies):
-                store = self._rows.request if side == "request" else self._rows.response
-                self._bodies[key] = store(body, self._traces.get(record.span_id, ""))
+                self._bodies[key] = self._rows.store(side, body, self._traces.get(record.span_id, ""))
             return b""
 
         self._contents.append(read_wal(path, keep=keep))
