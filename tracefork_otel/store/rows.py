@@ -12,7 +12,7 @@ from ..exchange import Exchange
 from .chunks import Chunks, runs
 from .columns import BODY_COLUMNS, EXCHANGES, PLAIN, SPANS, assembled
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, SpanRecord
-from .wal_reading import NAME, WalContents, exchanges_of, read_wal
+from .wal_reading import WalContents, check, exchanges_of, read_wal
 
 Columns: TypeAlias = dict[str, list[Any]]
 """Values by column, all of one length."""
@@ -111,8 +111,7 @@ class Storing:
 
     def read(self, path: Path) -> WalContents:
         """Return what a WAL holds without its bodies; raise StoreError if it is none."""
-        name = NAME.fullmatch(path.name)
-        process = name["process"] if name else ""
+        process, _ = check(path)
 
         def keep(record: Message, side: str, body: bytes) -> bytes:
             key = process, record.span_id, side
