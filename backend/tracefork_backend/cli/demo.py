@@ -19,8 +19,6 @@ QUERY = (
     "where run_id = (select run_id from runs order by started_at desc limit 1)"
 )
 FORK = """fork last@2 --tool-input '{"flight": "NH176", "date": "2026-11-03"}' --success-re BOOKED"""
-
-
 BLAME = "blame last --success-re BOOKED --budget 2.00"
 # Half of the sampled agent's runs succeed.
 _RUNS_TO_FAIL = 20

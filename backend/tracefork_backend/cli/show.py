@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,22 +123,16 @@ def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
 
 
 def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
-    parts: list[str] = []
-    if row["status_code"] is not None and row["status_code"] >= 400:
-        parts.append(str(row["status_code"]))
-    if row["outcome"] != "complete":
-        parts.append(str(row["outcome"]))
-    if exchange.error_type:
-        parts.append(exchange.error_type.rpartition(".")[2])
-    if row["replayed"]:
-        parts.append("replayed")
-    if row["intervention"]:
-        parts.append(str(row["intervention"]))
-    if _replaced(exchange) is not None:
-        parts.append("redacted")
-    if exchange.damage:
-        parts.append("damaged")
-    return " ".join(parts) or "ok"
+    parts = (
+        row["status_code"] if (row["status_code"] or 0) >= 400 else None,
+        row["outcome"] if row["outcome"] != "complete" else None,
+        exchange.error_type and exchange.error_type.rpartition(".")[2],
+        "replayed" if row["replayed"] else None,
+        row["intervention"],
+        "redacted" if _replaced(exchange) is not None else None,
+        "damaged" if exchange.damage else None,
+    )
+    return " ".join(str(part) for part in parts if part) or "ok"
 
 
 def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> None:
@@ -161,7 +155,7 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
     print_line = partial(console().print, markup=False, soft_wrap=True)
     print_line(f"step {row['step']}  {_what(row, exchange)}")
     print_line(f"{request.method} {request.url}")
-    print_line("\n".join([*_header_lines(request.headers), "", _pretty(request.body), ""]))
+    print_line(_message(request.headers, request.body) + "\n")
     if replaced is not None:
         print_line(f"redacted: {replaced}")
     if response is None:
@@ -172,7 +166,7 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
         f"{len(response.chunk_sizes)} chunks, first byte after {duration(row['ttfb_ms']) or 'no time'}, "
         f"whole after {duration(row['duration_ms']) or 'no time'}"
     )
-    print_line("\n".join([*_header_lines(response.headers), "", _pretty(body)]))
+    print_line(_message(response.headers, body))
     if exchange.error_type:
         print_line(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
     if exchange.damage:
@@ -194,9 +188,8 @@ def _decoded(response: Response) -> bytes:
     return response.body if decoded is None else decoded
 
 
-def _header_lines(headers: Headers) -> Iterator[str]:
-    for name, value in headers:
-        yield f"  {name}: {value}"
+def _message(headers: Headers, body: bytes) -> str:
+    return "\n".join([*(f"  {name}: {value}" for name, value in headers), "", _pretty(body)])
 
 
 def _text(body: bytes) -> object:
