@@ -149,17 +149,18 @@ def test_timeout_in_mid_body_is_failed(module: ModuleType, kind: str, capture: C
 def test_cancelled_task_is_cancelled(module: ModuleType, capture: Capture, raw: str) -> None:
     """A task that is cancelled in mid-body leaves `cancelled` and what had come."""
 
-    async def call() -> None:
+    async def call(begun: asyncio.Event) -> None:
         async with (
             module.AsyncClient() as client,
             client.stream("GET", f"{raw}/sse?events=90&delay_ms=20") as response,
         ):
             async for _ in response.aiter_raw():
-                pass
+                begun.set()
 
     async def main() -> None:
-        task = asyncio.create_task(call())
-        await asyncio.sleep(0.2)
+        begun = asyncio.Event()
+        task = asyncio.create_task(call(begun))
+        await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
