@@ -44,6 +44,7 @@ class Book(Protocol):
     @property
     def redactor(self) -> redact.Redactor:
         """The redactor that replaces secrets."""
+        ...
 
     def append(self, record: ExchangeStarted | ExchangeEnded, /) -> object:
         """Write the record down."""
