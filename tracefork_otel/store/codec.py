@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Any, NamedTuple, cast
 
 from ..exchange import Request, Response
-from .columns import EXCHANGES, Column, Parts
+from .columns import EXCHANGES, LONG, OBJECT, SPANS, TEXT, TEXTS, Column, Parts, Type
 from .delta import Delta, restore
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 
@@ -52,8 +52,27 @@ class _Key(NamedTuple):
     """Gives its value, of a record."""
     default: object
     """The value at which it is left out."""
-    places: list[tuple[str, str, Callable[[Any], Any]]]
-    """The part and the name of the field that its value is, and what restores it; several for a list."""
+    places: list[tuple[str, _Field]]
+    """The part of which its value is a field, and the field; several for a list."""
+
+
+class _Field(NamedTuple):
+    """A field of a record, and what it may hold."""
+
+    name: str
+    type: Type
+    nullable: bool
+
+    def fitted(self, value: Any, odd: dict[str, str]) -> Any:
+        """Return the value as the record has it; what cannot be is left out, and `odd` says what it was."""
+        if value is None and self.nullable:
+            return None
+        try:
+            return self.type.fit(value)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            plain = isinstance(value, str | int | float | None)
+            odd[self.name] = repr(value)[:80] if plain else f"a {type(value).__name__}"
+            return None if self.nullable else self.type.empty
 
 
 def _defaults(cls: type) -> dict[str, object]:
@@ -64,25 +83,35 @@ def _defaults(cls: type) -> dict[str, object]:
     }
 
 
-def _keys(key_of: Callable[[Column], str], defaults: Mapping[str, object]) -> list[_Key]:
+def _nullable(cls: type) -> set[str]:
+    return {spec.name for spec in fields(cls) if "None" in str(spec.type)}
+
+
+def _keys(cls: type, key_of: Callable[[Column], str], defaults: Mapping[str, object]) -> list[_Key]:
     """Return the keys of a header, by the columns of exchanges that it has."""
     keyed: dict[str, list[Column]] = {}
     for column in sorted(filter(key_of, EXCHANGES), key=lambda column: key_of(column).partition(".")[2]):
         keyed.setdefault(key_of(column).partition(".")[0], []).append(column)
     keys: list[_Key] = []
+    nullable = {part: _nullable(of) for part, of in (("", cls), ("request", Request), ("response", Response))}
     for name, columns in keyed.items():
         # One attribute is read as its value, several as a tuple; so are their defaults.
         values = tuple(defaults.get(column.name, MISSING) for column in columns)
         read = attrgetter(*(column.path or column.name for column in columns))
-        places = [(*column.at, column.type.restored) for column in columns]
+        places = [
+            (part, _Field(leaf, column.type, leaf in nullable[part]))
+            for column in columns
+            for part, leaf in (column.at,)
+        ]
         keys.append(_Key(name, read, values if len(columns) > 1 else values[0], places))
     return keys
 
 
 _ASKED_FOR = ("name", "span_status")
 """What every response has in its header, whatever its value, for earlier versions ask for it."""
-_START = _keys(lambda column: column.start, {})
+_START = _keys(ExchangeStarted, lambda column: column.start, {})
 _END = _keys(
+    ExchangeEnded,
     lambda column: column.ends,
     {name: value for name, value in _defaults(ExchangeEnded).items() if name not in _ASKED_FOR},
 )
@@ -92,6 +121,17 @@ _KINDS: dict[type, str] = {ProcessStarted: "process", SpanRecord: "span", Note: 
 """Records without bodies, which have their fields in the header."""
 _CLASSES: dict[str, type] = {kind: cls for cls, kind in _KINDS.items()}
 _FIELDS = {kind: _defaults(cls) for cls, kind in _KINDS.items()}
+_TYPES: dict[str, dict[str, Type]] = {
+    "process": {"pid": LONG, "ppid": LONG, "started_ns": LONG, "argv": TEXTS, "attributes": OBJECT},
+    "span": {column.name: column.type for column in SPANS},
+    "note": {"time_ns": LONG, "attributes": OBJECT},
+    "rotated": {"carried": TEXTS},
+}
+"""What their fields may hold where that is not a text."""
+_PLACES = {
+    kind: [_Field(name, _TYPES[kind].get(name, TEXT), name in _nullable(cls)) for name in _FIELDS[kind]]
+    for cls, kind in _KINDS.items()
+}
 
 
 def encode(record: Record, delta: Delta) -> list[bytes]:
@@ -138,53 +178,68 @@ def _framed(header: Mapping[str, object], bodies: Sequence[bytes]) -> list[bytes
     return [FRAME.pack(length, crc) + head, *bodies]
 
 
-def decode(header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes]) -> tuple[Record, bool]:
-    """Return the record, and whether it lacks its body because the base of its delta is not in `slots`."""
-    kind = header["t"]
-    if kind == "request":
-        return _decode_start(header, bodies, slots)
-    if kind == "response":
-        return _decode_end(header, bodies), False
-    known = {name: header[name] for name in _FIELDS[kind] if name in header}
-    for name in ("argv", "carried", "events", "links"):
-        if name in known:
-            known[name] = tuple(known[name])
-    return _CLASSES[kind](**known), False
+def decode(
+    text: bytes, bodies: memoryview, slots: dict[int, bytes], odd: dict[str, str]
+) -> tuple[Record, bool]:
+    """Return the record, and whether it lacks its body because the base of its delta is not in `slots`.
+
+    A value that its field cannot hold is kept as text where that may be, else left out and told in `odd`, by
+    field. ValueError for what is no record.
+    """
+    try:
+        header = json.loads(text)
+        kind = header["t"]
+        if kind == "request":
+            return _decode_start(header, bodies, slots, odd)
+        if kind == "response":
+            return _decode_end(header, bodies, odd), False
+        told = [field for field in _PLACES[kind] if field.name in header]
+        return _CLASSES[kind](**{field.name: field.fitted(header[field.name], odd) for field in told}), False
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{error!r}"[:200]) from error
 
 
-def _parts(header: Mapping[str, Any], keys: Iterable[_Key]) -> Parts:
+def _parts(header: Mapping[str, Any], keys: Iterable[_Key], odd: dict[str, str]) -> Parts:
     parts: Parts = {"": {}, "request": {}, "response": {}}
     for name, _, _, places in keys:
         if name not in header:
             continue
         values = (header[name],) if len(places) == 1 else header[name]
-        for (part, leaf, restored), value in zip(places, values, strict=True):
-            parts[part][leaf] = restored(value)
+        for (part, field), value in zip(places, values, strict=True):
+            parts[part][field.name] = field.fitted(value, odd)
     return parts
 
 
+_whole = LONG.fit
+
+
 def _decode_start(
-    header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes]
+    header: dict[str, Any], bodies: memoryview, slots: dict[int, bytes], odd: dict[str, str]
 ) -> tuple[ExchangeStarted, bool]:
-    base, prefix, suffix, middle, target = header["body"]
+    base, prefix, suffix, middle, target = map(_whole, header["body"])
     body = b""
     lost = base >= 0 and base not in slots
     if lost:
         slots.pop(target, None)
     else:
-        body = restore(slots.get(base, b""), prefix, suffix, bytes(bodies[:middle]))
+        before = slots.get(base, b"")
+        if min(prefix, suffix, middle) < 0 or middle > len(bodies) or prefix + suffix > len(before):
+            raise ValueError("its body is not what it says")
+        body = restore(before, prefix, suffix, bytes(bodies[:middle]))
         if target >= 0:
             slots[target] = body
-    parts = _parts(header, _START)
+    parts = _parts(header, _START, odd)
     request = Request(body=body, **parts["request"])
-    return ExchangeStarted(request=request, request_complete=header["whole"], **parts[""]), lost
+    return ExchangeStarted(request=request, request_complete=header["whole"] is True, **parts[""]), lost
 
 
-def _decode_end(header: dict[str, Any], bodies: memoryview) -> ExchangeEnded:
-    parts = _parts(header, _END)
-    response, size = None, 0
-    if parts["response"]:
-        size = header["body"]
-        response = Response(body=bytes(bodies[:size]), **parts["response"])
-    asked = bytes(bodies[size : size + header["request"]]) if "request" in header else None
+def _decode_end(header: dict[str, Any], bodies: memoryview, odd: dict[str, str]) -> ExchangeEnded:
+    parts = _parts(header, _END, odd)
+    answered, asked_for = bool(parts["response"]), "request" in header
+    size = _whole(header["body"]) if answered else 0
+    more = _whole(header["request"]) if asked_for else 0
+    if min(size, more) < 0 or size + more > len(bodies):
+        raise ValueError("its bodies are not what it says")
+    response = Response(body=bytes(bodies[:size]), **parts["response"]) if answered else None
+    asked = bytes(bodies[size : size + more]) if asked_for else None
     return ExchangeEnded(response=response, request_body=asked, **parts[""])

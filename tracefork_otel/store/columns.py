@@ -31,6 +31,45 @@ def _headers(pairs: Iterable[Iterable[str]]) -> Headers:
     return tuple((name, value) for name, value in pairs)
 
 
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise ValueError
+    return to_json(value) if isinstance(value, list | dict) else str(value)
+
+
+def _whole(bits: int) -> Callable[[Any], int]:
+    limit = 1 << (bits - 1)
+
+    def fit(value: Any) -> int:
+        # A time of day as a float is what `time.time()` gives.
+        found = int(value) if isinstance(value, float) else value
+        if not isinstance(found, int) or isinstance(found, bool) or not -limit <= found < limit:
+            raise ValueError
+        return found
+
+    return fit
+
+
+def _of(kind: type) -> Callable[[Any], Any]:
+    def fit(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise ValueError
+        return tuple(value) if kind is list else value
+
+    return fit
+
+
+def _each(fit: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: tuple(map(fit, _of(list)(value)))
+
+
+def _header_line(value: Any) -> tuple[str, str]:
+    name, said = _of(list)(value)
+    return _text(name), _text(said)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Type:
     """What a column holds."""
@@ -47,6 +86,10 @@ class Type:
     """Gives a value as records have it, out of one that was read from JSON or from a list."""
     encoding: str | None = None
     """How Parquet lays it out where not as a dictionary; None: plainly."""
+    fit: Callable[[Any], Any] = _as_is
+    """Gives a value out of JSON as records have it; raises where a column of this type cannot hold it."""
+    empty: object = None
+    """What stands for a value that does not fit, where there must be one."""
 
     def held(self, values: list[Any]) -> list[Any]:
         """Return values as a table holds them; a value that does not fit its column is dealt with here."""
@@ -60,20 +103,23 @@ class Type:
 
 
 _DELTA = "DELTA_BINARY_PACKED"
-TEXT = Type(arrow="string", sql="VARCHAR")
-BOOLEAN = Type(arrow="bool", sql="BOOLEAN")
-SHORT = Type(arrow="int16", sql="SMALLINT")
-INTEGER = Type(arrow="int32", sql="INTEGER", encoding=_DELTA)
-LONG = Type(arrow="int64", sql="BIGINT", encoding=_DELTA)
+TEXT = Type(arrow="string", sql="VARCHAR", fit=_text, empty="")
+BOOLEAN = Type(arrow="bool", sql="BOOLEAN", fit=_of(bool), empty=False)
+SHORT = Type(arrow="int16", sql="SMALLINT", fit=_whole(16), empty=0)
+INTEGER = Type(arrow="int32", sql="INTEGER", encoding=_DELTA, fit=_whole(32), empty=0)
+LONG = Type(arrow="int64", sql="BIGINT", encoding=_DELTA, fit=_whole(64), empty=0)
 DOUBLE = Type(arrow="double", sql="DOUBLE")
 BYTES = Type(arrow="binary", sql="BLOB")
 DIGEST = Type(arrow="digest", sql="BLOB")
 PIECE = Type(arrow="string", sql="VARCHAR", encoding="DELTA_LENGTH_BYTE_ARRAY")
-INTEGERS = Type(arrow="int32", many=True, sql="INTEGER[]", restored=tuple, encoding=_DELTA)
-LONGS = Type(arrow="int64", many=True, sql="BIGINT[]", restored=tuple, encoding=_DELTA)
-OBJECT = Type(arrow="string", sql="VARCHAR", json=True)
-LIST = Type(arrow="string", sql="VARCHAR", json=True, restored=tuple)
-HEADERS = Type(arrow="string", sql="VARCHAR", json=True, restored=_headers)
+_MANY: dict[str, Any] = {"many": True, "restored": tuple, "encoding": _DELTA, "empty": ()}
+INTEGERS = Type(arrow="int32", sql="INTEGER[]", fit=_each(_whole(32)), **_MANY)
+LONGS = Type(arrow="int64", sql="BIGINT[]", fit=_each(_whole(64)), **_MANY)
+_JSON: dict[str, Any] = {"arrow": "string", "sql": "VARCHAR", "json": True}
+OBJECT = Type(fit=_of(dict), empty={}, **_JSON)
+LIST = Type(restored=tuple, fit=_of(list), empty=(), **_JSON)
+TEXTS = Type(restored=tuple, fit=_each(_text), empty=(), **_JSON)
+HEADERS = Type(restored=_headers, fit=_each(_header_line), empty=(), **_JSON)
 SAID = Type(
     arrow="struct",
     many=True,

@@ -88,7 +88,8 @@ class Note:
     """Something that a reader of the run must know: a loss, a drift, a connection round the seam."""
 
     kind: str
-    """`lost` (count, why), `leak` (host, port, caller), `drift` (reason), `incomplete` (why), `draws`."""
+    """`lost` (count, why), `leak` (host, port, caller), `drift` (reason), `incomplete` (why), `draws`, `odd`
+    (field, first, count: values left out because their field cannot hold them)."""
     time_ns: int
     trace_id: str | None = None
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -37,6 +36,17 @@ class WalContents:
     """Each record that was written whole and cannot be read any more, by its place."""
     lost_bodies: Mapping[str, str] = field(default_factory=dict[str, str])
     """Exchanges (by span id) whose request body hung on a damaged record, and why."""
+    odd: Mapping[tuple[str, str], Odd] = field(default_factory=dict[tuple[str, str], "Odd"])
+    """Values that were left out because their fields cannot hold them, by trace and field."""
+
+
+@dataclass(slots=True)
+class Odd:
+    """Values of one field of a run that were left out."""
+
+    first: str
+    """The first of them, as Python shows it."""
+    count: int = 0
 
 
 Keep: TypeAlias = Callable[[ExchangeStarted | ExchangeEnded, str, bytes], bytes]
@@ -58,6 +68,7 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
     lost: dict[str, str] = {}
     slots: dict[int, bytes] = {}
     torn = 0
+    odd: dict[tuple[str, str], Odd] = {}
     for at, end, header, bodies in _frames(data):
         if header is None:
             if end == len(data) and _is_torn(data, at):
@@ -66,11 +77,17 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
             damage.append(f"{path.name}: {end - at} bytes from byte {at} on do not match their checksum")
             slots.clear()
             continue
+        strange: dict[str, str] = {}
         try:
-            record, without_body = form.decode(header, bodies, slots)
-        except (KeyError, TypeError, ValueError) as error:
-            damage.append(f"{path.name}: the record at byte {at} has an unknown form ({error!r})")
+            record, without_body = form.decode(header, bodies, slots, strange)
+        except ValueError as error:
+            damage.append(f"{path.name}: the record at byte {at} has an unknown form ({error})")
+            # What it put into a slot is not known, so no body may hang on it.
+            slots.clear()
             continue
+        for name, shown in strange.items():
+            key = getattr(record, "trace_id", None) or "", name
+            odd.setdefault(key, Odd(shown)).count += 1
         if without_body:
             lost[record.span_id] = f"the request body hung on a damaged record of {path.name}"  # type: ignore[union-attr]
         records.append(record if keep is None or without_body else _kept(record, keep))
@@ -85,6 +102,7 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
         rotated=next((record for record in reversed(records) if isinstance(record, Rotated)), None),
         damage=tuple(damage),
         lost_bodies=lost,
+        odd=odd,
     )
 
 
@@ -104,15 +122,14 @@ def check(path: Path) -> tuple[str, int]:
     return name["process"], int(name["index"])
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, int, dict[str, object] | None, memoryview]]:
+def _frames(data: bytes) -> Iterator[tuple[int, int, bytes | None, memoryview]]:
     view = memoryview(data)
     at, size = len(form.MAGIC), len(data)
     while at < size:
         found = _record_at(view, at)
         if found is not None:
             end, header_end = found
-            header = json.loads(data[at + form.FRAME.size + form.HEADER.size : header_end])
-            yield at, end, header, view[header_end:end]
+            yield at, end, data[at + form.FRAME.size + form.HEADER.size : header_end], view[header_end:end]
             at = end
             continue
         end = _next_record(data, view, at)
@@ -230,6 +247,10 @@ class _Joined:
         for why in content.damage:
             note = Note(kind="lost", time_ns=at, process_id=process, attributes={"why": why, "count": 1})
             self._notes.append(note)
+        for (trace_id, name), one in content.odd.items():
+            told = {"field": name, "first": one.first, "count": one.count}
+            where = {"trace_id": trace_id or None, "process_id": process}
+            self._notes.append(Note(kind="odd", time_ns=at, attributes=told, **where))
 
     def _last(self, process: str, span_id: str) -> _Key:
         return process, self._trace.get((process, span_id), ""), span_id
