@@ -12,6 +12,7 @@ from tracefork_otel.settings import DEFAULT_STORE
 from tracefork_otel.store import manifest, segment, wal
 from tracefork_otel.store.wal_reading import read_wal
 
+from ..spelling import counted
 from . import compacting
 from .snapshot import why_spoiled
 from .store import Store, open_store
@@ -85,6 +86,8 @@ class DoctorReport:
     wals: tuple[WalState, ...] = ()
     losses: tuple[str, ...] = ()
     """What processes noted that they could not record."""
+    odd: tuple[str, ...] = ()
+    """Values of somebody's spans that their columns cannot hold, and that were left out."""
     damaged: tuple[DamagedBody, ...] = ()
     not_replayable: tuple[NotReplayable, ...] = ()
     absent: tuple[Absent, ...] = ()
@@ -104,6 +107,7 @@ class DoctorReport:
             if one.torn_bytes:
                 found.append(f"torn: {one.name}: {one.torn_bytes} bytes of a write that was never finished")
         found += [f"lost: {loss}" for loss in self.losses]
+        found += [f"odd: {one}" for one in self.odd]
         found += [f"not recorded: {' '.join(one.argv) or one.executable}: {one.why}" for one in self.absent]
         for run in self.not_replayable:
             found.append(f"not replayable: run {run.run_id[:8]} {run.name}: {'; '.join(run.reasons)}")
@@ -136,6 +140,7 @@ def doctor(store: Store | str | Path = DEFAULT_STORE) -> DoctorReport:
         files=tuple(files),
         wals=wals,
         losses=tuple(_losses(opened)),
+        odd=tuple(_odd(opened)),
         damaged=tuple(damaged),
         not_replayable=tuple(_not_replayable(opened, damaged)),
         absent=tuple(_absent(path)),
@@ -211,6 +216,14 @@ def _losses(opened: Store) -> Iterator[str]:
         count = attributes.get("count", 1)
         what = f"{count} records of " if row["name"] == "lost" else ""
         yield f"{what}process {row['process_id']}: {attributes.get('why', 'no reason was noted')}"
+
+
+def _odd(opened: Store) -> Iterator[str]:
+    for row in opened.ask("odd_notes"):
+        told = json.loads(row["attributes"])
+        where = f"run {row['trace_id'][:8]}" if row["trace_id"] else f"process {row['process_id']}"
+        count = counted(int(told["count"]), "value")
+        yield f"{where}: {count} of {told['field']} left out, for its column cannot hold {told['first']}"
 
 
 def _not_replayable(opened: Store, damaged: list[DamagedBody]) -> Iterator[NotReplayable]:

@@ -112,6 +112,8 @@ SELECT span_id, damage FROM _live_exchanges WHERE damage IS NOT NULL
 SELECT trace_id AS run_id, step, span_id FROM _steps WHERE list_contains($spans::VARCHAR[], span_id) ORDER BY 1, 2
 -- :loss_notes
 SELECT name, process_id, attributes FROM _spans WHERE kind = 'note' AND name IN ('lost', 'incomplete') ORDER BY started_ns
+-- :odd_notes
+SELECT trace_id, process_id, attributes FROM _spans WHERE kind = 'note' AND name = 'odd' ORDER BY started_ns
 -- :recorded_runs
 SELECT run_id, name, status, entrypoint, command FROM runs WHERE kind IN ('record', 'fork') ORDER BY started_at, run_id
 -- :blame_experiments
