@@ -1,4 +1,4 @@
-"""Names and values that look secret: of headers, URL parameters, variables and options."""
+"""Names and values that look secret, by the words that a name is made of: one place for all."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from collections.abc import Iterable, Mapping
 
 REDACTED = "REDACTED"
 
-HEADERS = frozenset((
-    "authorization", "proxy-authorization", "cookie", "set-cookie", "x-auth-token", "x-access-token",
-    "x-amz-security-token", "x-goog-iam-authorization-token", "private-token", "x-functions-key",
-    "x-subscription-token", "x-vault-token",
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET = frozenset((
+    "apikey", "auth", "authentication", "authorisation", "authorization", "bearer", "cookie", "credential",
+    "credentials", "jwt", "oauth", "passphrase", "passwd", "password", "pwd", "sas", "secret", "secrets",
+    "sig", "signature",
 ))  # fmt: skip
-# Whole words, so that `anthropic-ratelimit-tokens-remaining` is kept; `key` only beside a word that makes it
-# a secret, so that `idempotency-key` and `sec-websocket-key` are kept.
-_SECRET_WORD = re.compile(
-    r"(?:^|[-_])(?:secret|password|passwd|credentials?|apikey|(?:api|access|auth|account|master|private"
-    r"|secret|subscription|license)[-_]?key)(?:$|[-_])"
-)
-# Request headers alone: a response's `x-next-page-token` steers the agent, and a replay must give it back.
-_TOKEN_WORD = re.compile(r"(?:^|[-_])token(?:$|[-_])")
+"""Words that make a name secret."""
+_OFTEN = frozenset(("key", "session", "token"))
+"""Words that make the name of something sent secret, unless the word before or after them says otherwise.
 
-PARAMS = frozenset((
-    "key", "api_key", "api-key", "apikey", "access_token", "id_token", "refresh_token", "token", "auth",
-    "authorization", "sig", "signature", "password", "passwd", "secret", "client_secret",
-    "client_assertion", "subscription-key", "subscription_key", "x-amz-signature", "x-amz-credential",
-    "x-amz-security-token", "x-goog-signature", "x-goog-credential", "awsaccesskeyid", "googleaccessid",
+What is received has such names too, and is kept: a replay must give an `x-next-page-token` back.
+"""
+_KEPT_AFTER = frozenset((
+    "cache", "continuation", "cursor", "foreign", "idempotency", "max", "min", "next", "page", "pagination",
+    "partition", "primary", "public", "resume", "routing", "sort", "start", "surrogate", "sync", "websocket",
 ))  # fmt: skip
+_KEPT_BEFORE = frozenset(("algorithm", "count", "length", "limit", "type", "version"))
+_COMPOUND = re.compile(
+    r"(?:access|account|api|app|auth|bearer|client|id|license|master|private|refresh|secret|session|signing"
+    r"|subscription|user)(?:key|secret|token)(?:id)?|googleaccessid|cookie\d"
+)
+"""Words that are written together."""
+_LONG = ("access", "account", "api", "license", "master", "private", "security", "subscription", "vault")
+"""Before `key` and `token` these make a name secret on what is received, too."""
+_PARAMETERS = frozenset(("code",))
+"""Further names of parameters: of an authorisation's code, and of a key to Azure's functions."""
+
 _VARIABLE = re.compile(
     r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|COOKIE|AUTHORIZATION|SIGNATURE|_AUTH$|_PAT$|_DSN$"
     r"|CONNECTION_STRING|OTEL_EXPORTER_OTLP.*HEADERS",
@@ -36,12 +43,38 @@ _VALUE = re.compile(
     r"\b(?:sk|pk|rk|xox[abeoprs]|ghp|gho|ghs|ghu|github_pat|glpat|hf|AKIA|ASIA|AIza|ya29|eyJ)[-_A-Za-z0-9.]{16,}"
     r"|-----BEGIN |://[^/\s:@]+:[^/\s@]+@"
 )
+_SHORTEST = 18
+"""No known key is shorter."""
 
 
-def is_secret_header(lower: str, *, request: bool) -> bool:
-    """Return whether a header of that name, in lower case, looks as if it held a secret."""
-    found = lower in HEADERS or _SECRET_WORD.search(lower) or (request and _TOKEN_WORD.search(lower))
-    return bool(found)
+def is_secret_header(name: str, *, request: bool) -> bool:
+    """Return whether a header of that name looks as if it held a secret."""
+    return _is_secret(name, sent=request)
+
+
+def is_secret_param(name: str) -> bool:
+    """Return whether a parameter of a URL of that name looks as if it held a secret."""
+    return name.lower() in _PARAMETERS or _is_secret(name, sent=True)
+
+
+def _is_secret(name: str, *, sent: bool) -> bool:
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not _SECRET.isdisjoint(words) or _COMPOUND.fullmatch(re.sub(r"[^a-z0-9]", "", name.lower())):
+        return True
+    for at, word in enumerate(words):
+        before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
+        if word in ("key", "token") and before in _LONG:
+            return True
+        if _COMPOUND.fullmatch(word):
+            return True
+        if sent and word in _OFTEN and before not in _KEPT_AFTER and after not in _KEPT_BEFORE:
+            return True
+    return False
+
+
+def without_keys(text: str) -> str:
+    """Return the text with whatever has the form of a known kind of key replaced."""
+    return _VALUE.sub(REDACTED, text) if len(text) >= _SHORTEST else text
 
 
 def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:

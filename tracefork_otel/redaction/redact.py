@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote_plus
 from ..errors import UsageError
 from ..exchange import Headers, RedactedRequest, Request, Response
 from ..log import LOG
-from .names import PARAMS, REDACTED, arguments, environment, is_secret_header
+from .names import REDACTED, arguments, environment, is_secret_header, is_secret_param, without_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,8 @@ _USERINFO = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#@]*(?:@[^/?#@]*)*@")
 
 _URL_HEADERS = (b"location", b"content-location", b"referer")
 """Headers that hold a URL; a replay follows a redirect to it with its secrets replaced, as recorded."""
+_SCHEMES = (b"bearer ", b"basic ")
+"""How the value of a header begins that proves who asks, whatever its name."""
 _CACHED_NAMES = 4096
 """Header names whose verdict is kept; a server that invents names must not grow our memory."""
 
@@ -61,7 +63,8 @@ class Redactor:
         Where the rules are `unreadable` nothing passes that they might have been meant for: no body, no text.
         """
         self._headers = frozenset(name.lower() for name in headers)
-        self._params = PARAMS | {name.lower() for name in params}
+        self._params = {name.lower(): True for name in params}
+        """Whether a parameter is secret, by its name in lower case; those met are added."""
         self.rules = rules
         self.unreadable = unreadable
         self._plain = rules is None and unreadable is None
@@ -146,11 +149,13 @@ class Redactor:
             verdict = verdicts.get(name)
             if verdict is None:
                 text = name.decode("latin-1")
-                lower = text.lower()
-                verdict = text, lower in self._headers or is_secret_header(lower, request=side == "request")
+                secret = is_secret_header(text, request=side == "request")
+                verdict = text, secret or text.lower() in self._headers
                 if len(verdicts) < _CACHED_NAMES:
                     verdicts[name] = verdict
             shown = REDACTED if verdict[1] else value.decode("latin-1")
+            if side == "request":
+                shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_keys(shown)
             if name.lower() in _URL_HEADERS:
                 shown = self.url(shown, counts)
             if self.unreadable is not None and verdict[0].lower() not in _STRUCTURE:
@@ -180,6 +185,7 @@ class Redactor:
             url = _USERINFO.sub(rf"\1{REDACTED}@", url)
         if "=" in url:
             url = _PAIR.sub(lambda match: self._pair(match, counts), url)
+        url = without_keys(url)
         if self.rules is not None:
             from .bodies import substituted
 
@@ -196,12 +202,20 @@ class Redactor:
             new = self._ruled("param", "request", name, unquote_plus(value), counts)
             if new is not None:
                 return f"{mark}{written}={quote(new, safe='')}"
-        if name in self._params or self.unreadable is not None:
+        if self._is_secret_param(unquote_plus(written)) or self.unreadable is not None:
             return f"{mark}{written}={REDACTED}"
         # A parameter can hold a URL that has parameters itself.
         if "?" not in value:
             return match[0]
         return f"{mark}{written}={_PAIR.sub(lambda inner: self._pair(inner, counts), value)}"
+
+    def _is_secret_param(self, name: str) -> bool:
+        known = self._params.get(name.lower())
+        if known is None:
+            known = is_secret_param(name)
+            if len(self._params) < _CACHED_NAMES:
+                self._params[name.lower()] = known
+        return known
 
     # --- other text that is written down ---
 

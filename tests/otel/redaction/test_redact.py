@@ -36,6 +36,17 @@ def sent(redactor: Redactor, raw: list[tuple[bytes, bytes]]) -> Headers:
         "x_access_key",
         "Ocp-Apim-Subscription-Key",
         "x-db-password",
+        "helicone-auth",
+        "x-rapidapi-key",
+        "x-litellm-key",
+        "Cookie2",
+        "X-AppKey",
+        "xApiKey",
+        "AccessToken",
+        "x-session-id",
+        "x-jwt-assertion",
+        "x-vault-token",
+        "x-oauth-token",
     ],
 )
 def test_secret_request_headers(name: str) -> None:
@@ -55,12 +66,30 @@ def test_secret_request_headers(name: str) -> None:
         "www-authenticate",
         "request-id",
         "retry-after",
+        "x-idempotency-key",
+        "surrogate-key",
+        "x-cache-key",
+        "x-token-count",
+        "x-author",
+        "x-monkey",
+        "sec-fetch-site",
     ],
 )
 def test_harmless_headers_stay(name: str) -> None:
     """Headers that merely sound alike keep their values, in both directions."""
     raw = [(name.encode(), b"7")]
     assert sent(Redactor(), raw) == Redactor().response_headers(raw) == ((name, "7"),)
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer s3cret", "basic czNjcmV0", "sk-" + "a1b2" * 6, "x ghp_" + "a" * 20]
+)
+def test_a_header_whose_value_is_a_key(value: str) -> None:
+    """Whatever its name, what proves who asks is replaced; a challenge of the server's is kept."""
+    ((_, shown),) = sent(Redactor(), [(b"x-extra", value.encode())])
+    assert shown in (REDACTED, f"x {REDACTED}")
+    challenge = ((b"www-authenticate", b"Bearer realm=api"),)
+    assert Redactor().response_headers(challenge) == (("www-authenticate", "Bearer realm=api"),)
 
 
 def test_a_responses_page_token_stays() -> None:
@@ -95,6 +124,16 @@ def test_headers_of_the_user() -> None:
         ("https://user@h/p?m=a@b", "https://REDACTED@h/p?m=a@b"),
         ("https://h/p@q?monkey=1&tokens=2&keyword=3", "https://h/p@q?monkey=1&tokens=2&keyword=3"),
         ("https://h/p?next=/a?key=1", "https://h/p?next=/a?key=REDACTED"),
+        ("https://h/p?access-token=1&x-api-key=2", "https://h/p?access-token=REDACTED&x-api-key=REDACTED"),
+        (
+            "https://h/p?sas=1&code=2&accessToken=3",
+            "https://h/p?sas=REDACTED&code=REDACTED&accessToken=REDACTED",
+        ),
+        (
+            "https://h/p?pageToken=1&page_token=2&max_tokens=3",
+            "https://h/p?pageToken=1&page_token=2&max_tokens=3",
+        ),
+        ("https://h/bot/ghp_aaaaaaaaaaaaaaaaaaaa/send", "https://h/bot/REDACTED/send"),
     ],
 )
 def test_urls(url: str, kept: str) -> None:
