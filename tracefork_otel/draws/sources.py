@@ -23,6 +23,7 @@ FORWARD = (
 _urandom = os.urandom
 
 
+# Wrong arguments are for the true function to refuse, in its own words.
 def _by_name(name: str, *given: Any, **named: Any) -> str:
     return name
 
@@ -52,7 +53,11 @@ class Reader(NamedTuple):
 
 READERS = (
     Reader("time", ("time", "time_ns", *FORWARD)),
-    Reader("time", ("clock_gettime", "clock_gettime_ns"), lambda name, clock: f"{name}({clock})"),
+    Reader(
+        "time",
+        ("clock_gettime", "clock_gettime_ns"),
+        lambda name, *clock: f"{name}({', '.join(map(str, clock))})",
+    ),
     # These read the clock only if they are not given a time.
     Reader(
         "time",
@@ -63,14 +68,14 @@ READERS = (
     Reader(
         "os",
         ("urandom",),
-        lambda name, size: "urandom",
+        lambda name, *given: "urandom",
         lambda value, size: len(value) == size,
         libraries=True,
     ),
     Reader(
         "os",
         ("getrandom",),
-        lambda name, size, flags=0: "urandom",
+        lambda name, *given, **named: "urandom",
         lambda value, size, flags=0: len(value) <= size,
     ),
     Reader("uuid", ("_generate_time_safe",), lambda name: "uuid1"),
