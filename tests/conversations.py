@@ -14,7 +14,8 @@ from tracefork_otel.exchange import Request, Response
 from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.forms import FORMS
 from tracefork_otel.wire.framing import Event, Framing
-from tracefork_otel.wire.messages import Facts
+from tracefork_otel.wire.growing import Growing
+from tracefork_otel.wire.messages import Facts, Message
 from tracefork_otel.wire.registry import load
 
 NAMES = [form.name for form in FORMS]
@@ -104,6 +105,11 @@ def read(request: Request, response: Response | None) -> Facts:
     )
     assert found is not None
     return found
+
+
+def request_messages(form: str, body: bytes) -> tuple[Message, ...]:
+    """The messages of a request that repeats no other."""
+    return Growing().messages(form, body)
 
 
 def calls(found: Facts) -> list[tuple[str | None, Any]]:

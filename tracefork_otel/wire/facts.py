@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING
 from .codings import decode_body
 from .framing import framing_of
 from .json_values import clean, loads, mapping, string
-from .messages import Facts, Message, Reply
+from .messages import Facts, Reply
 from .registry import host_of, load, place, recognise, unless_failed
 
 if TYPE_CHECKING:
     from ..exchange import Exchange, Response
     from .interface import WireForm
-
-
-def request_messages(form: str | None, body: bytes) -> tuple[Message, ...]:
-    """Return a request of the form of this name as messages, system first; empty if it is not understood."""
-    request = loads(body) if form is not None else None
-    if form is None or not isinstance(request, dict):
-        return ()
-    return unless_failed(form, lambda: load(form).read_request(request).messages) or ()
 
 
 def facts(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .json_places import places
 from .json_values import loads
-from .messages import answering, call_names, joined
+from .messages import Asked, answering, call_names
 from .registry import load, unless_failed
 
 if TYPE_CHECKING:
-    from .messages import Asked, Turn
+    from .messages import Turn
 
 _KEPT = 8
 """So many conversations may take turns with each other."""
@@ -56,7 +56,7 @@ class Growing:
             return ()
         if read.ends:
             self._known.append(read)
-        return (*read.system, *joined(read.turns))
+        return Asked(read.system, read.turns).messages
 
     def _repeated(self, form: str, body: bytes) -> _Read | None:
         """Return the earlier request of which this one repeats most turns, cut to those."""

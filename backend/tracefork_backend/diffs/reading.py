@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from tracefork_otel.exchange import Exchange
-from tracefork_otel.wire.facts import facts_of, recorded_body, request_messages
+from tracefork_otel.wire.facts import facts_of, recorded_body
+from tracefork_otel.wire.growing import Growing
 from tracefork_otel.wire.messages import Facts, Message
 
 from ..spelling import short
@@ -79,15 +80,16 @@ class Step:
 def read(exchanges: Iterable[Exchange]) -> tuple[Step, ...]:
     """Return the steps of a run in their order."""
     known: set[Unit] = set()
+    requests = Growing()
     steps: list[Step] = []
     for number, exchange in enumerate(exchanges):
-        step = _step(number, exchange, known)
+        step = _step(number, exchange, known, requests)
         known.update(step.said, step.reply)
         steps.append(step)
     return tuple(steps)
 
 
-def _step(number: int, exchange: Exchange, known: set[Unit]) -> Step:
+def _step(number: int, exchange: Exchange, known: set[Unit], requests: Growing) -> Step:
     asked, response = exchange.request, exchange.response
     facts = facts_of(exchange)
     said_nothing = facts is None or not facts.reply
@@ -100,14 +102,14 @@ def _step(number: int, exchange: Exchange, known: set[Unit]) -> Step:
             exchange=exchange,
             number=number,
             place=(method, path),
-            said=_units(request_messages(None, asked.body)),
+            said=(),
             reply=reply,
             answer=answer,
             words=_words((("body", None, asked.body.decode("utf-8", "replace")), *reply)),
             what=f"{method} {path}",
             brief=f"{method} {path}",
         )
-    said, reply = _units(request_messages(facts.form, asked.body)), _units(facts.reply)
+    said, reply = _units(requests.messages(facts.form, asked.body)), _units(facts.reply)
     return Step(
         exchange=exchange,
         number=number,

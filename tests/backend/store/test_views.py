@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from conversations import NAMES, dumped, sample
+from conversations import NAMES, dumped, request_messages, sample
 from conversations import answered as answered_by
 from stored import START, Recorder, answered, asked, record, trace
 from tracefork_backend.store import compact, open_store
@@ -22,7 +22,7 @@ from tracefork_backend.store import compact, open_store
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.store import manifest, sealing
 from tracefork_otel.store.columns import FACTS_VERSION
-from tracefork_otel.wire.facts import facts_of, request_messages
+from tracefork_otel.wire.facts import facts_of
 
 COLUMNS = {
     "runs": "run_id name service kind started_at duration_ms steps input_tokens output_tokens cost_usd status"

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from conversations import request_messages
 from tracefork_backend.store.prices import cost_of
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request, Response
 from tracefork_otel.wire.eventstream import AwsEventStream
-from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.framing import Event
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Facts

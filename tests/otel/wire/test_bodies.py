@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import httpx2
 import pytest
+from conversations import request_messages
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.sse import sse_events
 
 PIECES = st.lists(
@@ -122,10 +123,3 @@ def test_deep_nesting_is_not_understood_and_does_not_raise() -> None:
         assert found is not None
         assert (found.model, found.reply) == ("m", ())
     assert request_messages("anthropic", deep) == ()
-
-
-def test_an_unknown_provider_has_no_messages() -> None:
-    """Without a form a request has no messages."""
-    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    assert request_messages(None, body) == ()
-    assert [m.content for m in request_messages("openai_chat", body)] == ["hi"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from answering import Response, events, read, whole
+from conversations import request_messages
 from tracefork_backend.store.prices import cost_of
 
 from tracefork_otel.exchange import Request
 from tracefork_otel.wire import cohere_chat
-from tracefork_otel.wire.facts import request_messages
 from tracefork_otel.wire.registry import recognise
 from tracefork_otel.wire.replies import encode_body, encode_error, system_edit, tool_results
 

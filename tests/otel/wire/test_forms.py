@@ -43,6 +43,7 @@ from conversations import (
     framing,
     has_tools,
     read,
+    request_messages,
     sample,
     told,
 )
@@ -51,7 +52,6 @@ from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Response
-from tracefork_otel.wire.facts import request_messages
 from tracefork_otel.wire.framing import Event
 from tracefork_otel.wire.growing import Growing
 from tracefork_otel.wire.interface import WireForm

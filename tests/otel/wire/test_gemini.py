@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from conversations import request_messages
 from tracefork_backend.blaming import changes
 from tracefork_backend.store.prices import cost_usd
 
@@ -13,7 +14,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange, Request, Response
 from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.tape.tape import Tape
-from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.genai import conversation
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Facts

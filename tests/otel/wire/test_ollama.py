@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from answering import Response, lines, read, whole
+from conversations import request_messages
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request
 from tracefork_otel.wire import ollama
-from tracefork_otel.wire.facts import request_messages
 from tracefork_otel.wire.framing import NDJSON
 from tracefork_otel.wire.registry import recognise
 from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results

@@ -9,11 +9,12 @@ import httpx2
 import openai
 import pytest
 from answering import events, whole
+from conversations import request_messages
 from openai.types.chat import ChatCompletion
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request, Response
-from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.messages import Facts
 from tracefork_otel.wire.replies import encode_reply, system_edit
 from tracefork_otel.wire.sse import sse_events

@@ -8,11 +8,11 @@ from typing import Any
 import openai
 import pytest
 from answering import answering, events, read, whole
+from conversations import request_messages
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request, Response
 from tracefork_otel.wire import openai_completions
-from tracefork_otel.wire.facts import request_messages
 from tracefork_otel.wire.registry import recognise
 from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
 

@@ -10,12 +10,13 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from conversations import request_messages
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.wire import registry
-from tracefork_otel.wire.facts import facts, request_messages
+from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.registry import Call, model_of, recognise
 
 NESTED = {
