@@ -20,6 +20,7 @@ from .flags.blame import ChangeFlags, MaxTrialsOption, SearchFlags
 from .flags.options import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags
+from .opening import reading
 from .output import FAILED, FINDING, print_json, say
 
 if TYPE_CHECKING:
@@ -86,15 +87,13 @@ def run(
     Exit 0 with an answer (also: nothing certified), 1 if the run does not replay, 3 if no fork could be
     graded.
     """
-    from ..store import open_store
-
     asked = {
         "oracle": oracle.values,
         "change": change.given,
         "how": {**asdict(search), **start.asked()},
         "jobs": jobs,
     }
-    with open_store(store) as opened:
+    with reading(store) as opened:
         if estimate:
             return _estimated(opened.run(ref), search, change, budget, as_json)
         return _experiment(opened, ref, asked, budget, report=report, as_json=as_json)
@@ -115,9 +114,8 @@ def resume(
 ) -> int:
     """Go on with an experiment after an interrupt or a kill, or past its limits; pay for no trial twice."""
     from ..blaming import journal
-    from ..store import open_store
 
-    with open_store(store) as opened:
+    with reading(store) as opened:
         experiment_id = journal.find(opened.path, experiment)
         header, _, _ = journal.read(journal.path_of(opened.path, experiment_id))
         if "oracle" not in header["settings"]:
@@ -140,9 +138,8 @@ def show(
 ) -> None:
     """Show a finished experiment with every step, and why it is judged so."""
     from ..blaming.verifying import stored_tables
-    from ..store import open_store
 
-    with open_store(store) as opened:
+    with reading(store) as opened:
         tables = stored_tables(opened, experiment)
         if as_json:
             print_json(tables.to_dict())
@@ -159,9 +156,8 @@ def verify(
 ) -> int:
     """Compute every number of an experiment again from its trials; exit 1 if one differs."""
     from ..blaming.verifying import verify as verified
-    from ..store import open_store
 
-    with open_store(store) as opened:
+    with reading(store) as opened:
         experiment_id, wrong = verified(opened, experiment)
     if as_json:
         print_json({"experiment_id": experiment_id, "wrong": wrong})

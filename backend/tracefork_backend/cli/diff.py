@@ -10,6 +10,7 @@ import typer
 from tracefork_otel.errors import UsageError
 
 from .flags.options import STORE, JsonOption, StoreOption
+from .opening import reading
 from .output import print_json
 from .refs import named
 
@@ -32,9 +33,8 @@ def diff(
 ) -> int:
     """Compare two runs step by step: the first difference, what followed from it, outcome and cost."""
     from ..diffs.diff import diff as compare
-    from ..store import open_store
 
-    with open_store(store) as opened:
+    with reading(store) as opened:
         if second is None:
             first, second = _parent(opened, first), first
         comparison = compare(named(opened, first), named(opened, second))

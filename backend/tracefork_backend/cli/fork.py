@@ -13,6 +13,7 @@ from .flags.edit import EditFlags
 from .flags.options import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
 from .flags.oracle import OracleFlags
 from .flags.start import ReplayFlags, TailOption
+from .opening import reading
 from .output import FAILED, FINDING, print_json, say
 from .refs import named_step
 
@@ -43,11 +44,10 @@ def fork(
     variants. Exit 1 if the agent left its tape before the step, 3 if the agent or the model failed.
     """
     from ..matrices.matrix import matrix, plan
-    from ..store import open_store
 
     edits = edit.asked()
     trials: dict[str, Any] = {"times": times, "tail": tail, "oracle": oracle.asked(), "budget_usd": budget}
-    with open_store(store) as opened:
+    with reading(store) as opened:
         runs_at = [named_step(opened, ref) for ref in refs]
         if estimate:
             view.print_plan(plan(runs_at, edits, agent=start.agent, **trials), as_json=as_json)

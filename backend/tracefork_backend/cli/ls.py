@@ -8,6 +8,7 @@ import typer
 
 from ..spelling import money
 from .flags.options import STORE, JsonOption, StoreOption
+from .opening import reading
 from .output import ago, cell, console, duration, print_rows, say, table
 
 
@@ -18,9 +19,7 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, newest first."""
-    from ..store import open_store
-
-    with open_store(store) as opened:
+    with reading(store) as opened:
         rows = opened.ask("runs_listed", every=every, limit=limit)
         losses = opened.losses()
     if as_json:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import UsageError
 
+from .opening import reading
+
 if TYPE_CHECKING:
     from tracefork_otel.tape.tape import Tape
 
@@ -41,12 +43,11 @@ def tape_of(store: Path, ref: str, *, command: bool = False) -> Tape:
     With `command` the tape holds all runs of the command that made the run.
     """
     from ..rerun.reconstruct import reconstruct
-    from ..store import open_store
 
     tape = _tape_file(ref)
     if tape is not None:
         return tape
-    with open_store(store) as opened:
+    with reading(store) as opened:
         return reconstruct(opened, opened.run(ref), command=command)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from .flags.options import STORE, JsonOption, RunArgument, StoreOption
 from .flags.start import ReplayFlags, TimingOption
+from .opening import reading
 from .output import FINDING, print_json
 from .refs import named
 
@@ -20,9 +21,8 @@ def replay(
 ) -> int:
     """Run the agent again, served from the tape; exit 0 if bit-exact, 1 with the drift explained."""
     from ..rerun.replaying import replay as replay_tape
-    from ..store import open_store
 
-    with open_store(store) as opened:
+    with reading(store) as opened:
         result = replay_tape(named(opened, ref), store=opened, timing=timing, **start.asked())
     if as_json:
         print_json({**asdict(result), "passed": result.passed})

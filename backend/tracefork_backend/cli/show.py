@@ -13,6 +13,7 @@ from tracefork_otel.errors import UsageError
 
 from ..spelling import money
 from .flags.options import STORE, JsonOption, StoreOption
+from .opening import reading
 from .output import cell, console, duration, print_json, table
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a run's steps, or one step's exchange with both bodies."""
-    from ..store import open_store, parse_ref
+    from ..store import parse_ref
 
     name, step = parse_ref(ref)
-    with open_store(store) as opened:
+    with reading(store) as opened:
         run = opened.run(name)
         rows = opened.ask("steps_of_run", run_id=run.run_id)
         if step is None:
@@ -99,11 +100,13 @@ def _closing_line(run: Run) -> str:
 def _command_line(summary: Mapping[str, Any]) -> str:
     import shlex
 
+    from tracefork_otel.tape.start import argv_of
+
     if summary["entrypoint"]:
         return str(summary["entrypoint"])
     command = summary["command"]
-    words = json.loads(command) if isinstance(command, str) else command
-    return shlex.join(str(word) for word in words)
+    # A span of somebody's own may have any text in its place.
+    return shlex.join(argv_of(command) or (str(command),))
 
 
 def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
@@ -205,7 +208,7 @@ def _pretty(body: bytes) -> str:
         return "(empty body)"
     try:
         return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return body.decode().rstrip("\n")

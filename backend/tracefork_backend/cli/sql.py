@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .flags.options import STORE, JsonOption, StoreOption
+from .opening import reading
 from .output import cell, console, print_rows, table
 
 
@@ -19,10 +20,8 @@ def sql(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …"""
-    from ..store import open_store
-
     text = sys.stdin.read() if query == "-" else query
-    with open_store(store) as opened:
+    with reading(store) as opened:
         relation = opened.sql(text)
         names = list(relation.columns)
         rows = relation.fetchall()

@@ -12,6 +12,7 @@ from tracefork_otel.errors import TraceforkError, UsageError
 
 from .flags.options import STORE, JsonOption, StoreOption
 from .flags.start import ReplayFlags
+from .opening import reading
 from .output import FINDING, print_json
 from .refs import named
 
@@ -31,12 +32,11 @@ def verify(
 ) -> int:
     """Replay each; exit 0 if all are bit-exact, 1 if one drifted, 2 or 3 if one could not be replayed."""
     from ..rerun.replaying import replay
-    from ..store import open_store
 
     if bisect:
         return _bisect(store, refs, start, as_json)
     worst = 0
-    with open_store(store) as opened:
+    with reading(store) as opened:
         for ref in refs:
             try:
                 result = replay(named(opened, ref), store=opened, **start.asked())
@@ -53,14 +53,13 @@ def verify(
 def _bisect(store: Path, refs: list[str], start: ReplayFlags, as_json: bool) -> int:
     """Return whether this commit does what the tape holds; what keeps us from seeing that is no finding."""
     from ..rerun.replaying import replay
-    from ..store import open_store
 
     if len(refs) != 1:
         raise UsageError("--bisect asks about one tape or run: git bisect run … verify --bisect TAPE")
     # Files that git checks out within a second look alike to Python: bytecode cached of one would be stale.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
-        with open_store(store) as opened:
+        with reading(store) as opened:
             result = replay(named(opened, refs[0]), store=opened, **start.asked())
     except Exception as error:
         _report(refs[0], passed=None, lines=[f"cannot tell: {error}"], as_json=as_json)

@@ -56,6 +56,12 @@ class Database:
         current = self.current()
         return tuple(dict.fromkeys((*self._kept, *current.problems)))
 
+    @property
+    def met(self) -> tuple[str, ...]:
+        """Files that could not be read for the questions so far, and why."""
+        problems = () if self._snapshot is None else self._snapshot.problems
+        return tuple(dict.fromkeys((*self._kept, *problems)))
+
     def sql(self, query: str, params: Params = None) -> duckdb.DuckDBPyRelation:
         """Return the query's answer; raises UsageError if it is anything but one SELECT over the views.
 

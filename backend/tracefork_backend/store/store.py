@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -130,6 +130,7 @@ class Store(Database):
             found = self.ask("run_back", back=back)
             if not found:
                 raise UnknownRun(f"no run {ref!r} in {self.path}{self._near(ref)}")
+            self._refuse_if_newer_is_hidden(ref, found[0])
             return Run.of_row(found[0], self)
         if prefix is None or len(prefix) < MIN_PREFIX:
             how = f"write last, last~2, or at least {MIN_PREFIX} digits of a run id"
@@ -145,6 +146,19 @@ class Store(Database):
         if len(found) > 1:
             raise UnknownRun(f"{ref!r} is more than one run: {_listed(found)}; write more digits")
         return Run.of_row(found[0], self)
+
+    def _refuse_if_newer_is_hidden(self, ref: str, found: Mapping[str, Any]) -> None:
+        """Raise StoreError where a segment that cannot be read may hold a run later than the one found."""
+        current = self.current()
+        read = {entry.id for entry in current.entries}
+        started_ns = int(found["started_at"].replace(tzinfo=UTC).timestamp() * 1e9)
+        for entry in manifest.load(self.path).segments:
+            if entry.id not in read and entry.ended_ns > started_ns:
+                why = next((one for one in current.problems if entry.id in one), f"segment {entry.id}")
+                raise StoreError(
+                    f"{ref!r} may be a run that cannot be read ({why}): name the run that you mean, such as "
+                    f"{found['run_id'][:8]}, or see `tracefork-otel doctor`"
+                )
 
     def runs(self, kind: Kind | None = None, *, limit: int = 1000) -> list[Run]:
         """Return the newest runs, of one kind or of all, newest first."""
