@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from .flags.options import STORE, JsonOption, StoreOption
-from .output import FINDING, print_json
+from .output import FINDING, print_json, say
 
 
 def doctor(
     store: StoreOption = STORE,
     compact: Annotated[bool, typer.Option("--compact", help="Merge the segments into one first.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take in segments that the manifest does not name first.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Check every file and every digest; exit 1 if something is damaged or was lost."""
@@ -22,6 +25,11 @@ def doctor(
     from ..store import doctor as examine
     from ..store import open_store
 
+    if repair:
+        from ..store.repairing import repair as repaired
+
+        for line in repaired(store):
+            say(f"repaired: {line}")
     if compact:
         with open_store(store) as opened:
             opened.compact()

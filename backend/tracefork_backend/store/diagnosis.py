@@ -173,7 +173,7 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
     """Yield files that nobody of ours has put there, or that a crash left behind."""
     listed = manifest.load(path)
     ids = {entry.id for entry in listed.segments} | {item.id for item in listed.retired}
-    places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp"))]
+    places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp") or file.match(".*.damaged"))]
     places.append((path / "wal", lambda file: file.name.endswith((".wal", ".wal.tmp", ".absent.json"))))
     places.append((path / "segments", lambda file: file.name.lstrip(".").partition(".")[0] in ids))
     for folder, known in places:
@@ -182,9 +182,7 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
                 continue
             why = f"{file}: this is no file of the store; move it out if nobody needs it here"
             if folder.name == "segments" and file.name.endswith(".parquet"):
-                why = (
-                    f"{file}: no manifest names this segment; if a crash left it, it is removed after an hour"
-                )
+                why = f"{file}: no manifest names this segment; `doctor --repair` takes in what it holds"
             yield FileProblem(path=str(file), what="foreign", why=why)
 
 

@@ -86,6 +86,12 @@ def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> S
     sound = [entry for entry in listed.segments if entry.id not in spoiled]
     entries, problems = _readable(database, store, sound)
     problems += (spoiled[entry.id] for entry in listed.segments if entry.id in spoiled)
+    if left := manifest.unnamed(store):
+        lacks = "the manifest is lost or older than they are" if listed.version else "the manifest is lost"
+        problems.append(
+            f"{store / 'segments'}: {', '.join(left)}: {lacks}, so their runs are not shown; "
+            "`tracefork-otel doctor --repair` takes them in"
+        )
     database.execute(statement("set_store"), {"store": str(store)})
     database.execute(
         statement("set_segments"), {"segments": [{"id": e.id, "facts": e.facts} for e in entries]}
