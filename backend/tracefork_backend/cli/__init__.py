@@ -26,6 +26,7 @@ def _run(arguments: list[str]) -> int:
     from typer.exceptions import Abort, Exit, TyperException
 
     from .app import app
+    from .interrupt import INTERRUPTED
 
     try:
         status = app(arguments, standalone_mode=False, prog_name="tracefork-otel")
@@ -38,7 +39,7 @@ def _run(arguments: list[str]) -> int:
     except Exit as leave:
         return leave.exit_code
     except (Abort, KeyboardInterrupt):
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has left: not an error, and stdout must not be flushed again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

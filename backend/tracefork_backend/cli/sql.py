@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .flags.options import STORE, JsonOption, StoreOption
+from .interrupt import at_once
 from .opening import reading
 from .output import cell, console, print_rows, table
 
@@ -21,7 +22,7 @@ def sql(
 ) -> None:
     """Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …"""
     text = sys.stdin.read() if query == "-" else query
-    with reading(store) as opened:
+    with at_once(), reading(store) as opened:
         relation = opened.sql(text)
         names = list(relation.columns)
         rows = relation.fetchall()

@@ -48,9 +48,7 @@ def _replaced(store: Path) -> list[SegmentEntry]:
 
 def _dropped(store: Path, entry: SegmentEntry) -> str:
     manifest.commit(store, remove=[entry.id])
-    return (
-        f"segment {entry.id}, whose files are gone: its runs are in others; it is named no more"
-    )
+    return f"segment {entry.id}, whose files are gone: its runs are in others; it is named no more"
 
 
 def _taken_in(store: Path, segment_id: str) -> str:
