@@ -58,6 +58,10 @@ _ATTRIBUTES = {
     "git_commit": "tracefork.git.commit",
     "exit_status": "tracefork.exit_status",
 }
+STARTING = frozenset(
+    _ATTRIBUTES[name] for name in ("command", "environment", "arguments", "cwd", "withheld", "entrypoint")
+)
+"""Attributes that say what a replay runs, and with what."""
 _STRUCTURES = ("command", "environment", "arguments", "versions")
 """What stands there as JSON."""
 

@@ -15,6 +15,7 @@ from tracefork_otel.recording.exchange import TOLD_BY_FIELDS, Ids, OpenExchange
 from tracefork_otel.redaction.redact import Redactor
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, SpanRecord
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
+from tracefork_otel.tape.start import STARTING
 from tracefork_otel.wire.genai import Conversation, conversation
 
 _Side: TypeAlias = ExchangeStarted | ExchangeEnded
@@ -25,7 +26,11 @@ _URLS = ("url.full", "http.url", "http.target", "url.query")
 
 
 def records_of(span: SpanRecord, redactor: Redactor) -> Records:
-    """Return the records that the span is in the store, secrets in its URLs replaced, bytes as text."""
+    """Return the records that the span is in the store, secrets in its URLs replaced, bytes as text.
+
+    What was received never says what runs here: attributes of which a replay would take that are left out.
+    """
+    span = replace(span, attributes={k: v for k, v in span.attributes.items() if k not in STARTING})
     if span.attributes.get("tracefork.exchange"):
         return _exchange(span, redactor)
     told = conversation(_told(span), span.span_id)
