@@ -188,7 +188,9 @@ class Sources:
             place = None if source is None else stream(source)
             if place is not None:
                 # What it reads itself is read below its own module, so it is nobody's draw.
-                value = draw(place, lambda: real(*given, **named), lambda value: fits(value, *given, **named))
+                # An id is drawn as its text: so it is recorded, and looked for in what is sent.
+                make = (lambda: str(real(*given, **named))) if reader.is_id else lambda: real(*given, **named)
+                value = draw(place, make, lambda value: fits(value, *given, **named))
                 return module.UUID(value) if reader.is_id and isinstance(value, str) else value
             value = real(*given, **named)
             if reader.libraries and deck.serves:

@@ -43,7 +43,13 @@ _VALUE = re.compile(
     r"\b(?:sk|pk|rk|xox[abeoprs]|ghp|gho|ghs|ghu|github_pat|glpat|hf|AKIA|ASIA|AIza|ya29|eyJ)[-_A-Za-z0-9.]{16,}"
     r"|-----BEGIN |://[^/\s:@]+:[^/\s@]+@"
 )
-_SHORTEST = 18
+# As above, but with the parts that only keys have: hosts and names in paths must not look like one.
+_KEY = re.compile(
+    r"\b(?:(?:sk|pk|rk)[-_](?:[a-z0-9]{1,12}[-_]){0,3}[A-Za-z0-9]{16}|gh[opsur]_[A-Za-z0-9]{16}|github_pat_[A-Za-z0-9]{16}"
+    r"|glpat-[-_A-Za-z0-9]{16}|hf_[A-Za-z0-9]{16}|xox[abeoprs]-[-A-Za-z0-9]{10}|(?:AKIA|ASIA)[A-Z0-9]{12}"
+    r"|AIza[-_A-Za-z0-9]{20}|ya29\.[-_A-Za-z0-9]{16}|eyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8})[-_A-Za-z0-9.]*"
+)
+_SHORTEST = 16
 """No known key is shorter."""
 
 
@@ -52,9 +58,13 @@ def is_secret_header(name: str, *, request: bool) -> bool:
     return _is_secret(name, sent=request)
 
 
-def is_secret_param(name: str) -> bool:
-    """Return whether a parameter of a URL of that name looks as if it held a secret."""
-    return name.lower() in _PARAMETERS or _is_secret(name, sent=True)
+def is_secret_param(name: str, *, sent: bool) -> bool:
+    """Return whether a parameter of a URL of that name looks as if it held a secret.
+
+    In a URL that is received only what can be nothing else: a replay gives it back to the agent.
+    """
+    lower = name.lower()
+    return (sent and lower in _PARAMETERS) or lower in ("key", "token") or _is_secret(name, sent=sent)
 
 
 def _is_secret(name: str, *, sent: bool) -> bool:
@@ -74,7 +84,7 @@ def _is_secret(name: str, *, sent: bool) -> bool:
 
 def without_keys(text: str) -> str:
     """Return the text with whatever has the form of a known kind of key replaced."""
-    return _VALUE.sub(REDACTED, text) if len(text) >= _SHORTEST else text
+    return _KEY.sub(REDACTED, text) if len(text) >= _SHORTEST else text
 
 
 def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -63,8 +63,9 @@ class Redactor:
         Where the rules are `unreadable` nothing passes that they might have been meant for: no body, no text.
         """
         self._headers = frozenset(name.lower() for name in headers)
-        self._params = {name.lower(): True for name in params}
-        """Whether a parameter is secret, by its name in lower case; those met are added."""
+        self._params = frozenset(name.lower() for name in params)
+        self._named: dict[tuple[str, bool], bool] = {}
+        """Whether a parameter is secret, by its name, and whether it was sent."""
         self.rules = rules
         self.unreadable = unreadable
         self._plain = rules is None and unreadable is None
@@ -157,7 +158,7 @@ class Redactor:
             if side == "request":
                 shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_keys(shown)
             if name.lower() in _URL_HEADERS:
-                shown = self.url(shown, counts)
+                shown = self.url(shown, counts, sent=side == "request")
             if self.unreadable is not None and verdict[0].lower() not in _STRUCTURE:
                 shown = REDACTED
             elif self.rules is not None:
@@ -179,42 +180,45 @@ class Redactor:
                 return new
         return None
 
-    def url(self, url: str, counts: Counter[str] | None = None) -> str:
-        """Return the URL with its user information and secret parameters replaced."""
+    def url(self, url: str, counts: Counter[str] | None = None, *, sent: bool = True) -> str:
+        """Return the URL with its user information and secret parameters replaced.
+
+        One that is not `sent` but received leads on: what a replay must give back is kept.
+        """
         if "@" in url:
             url = _USERINFO.sub(rf"\1{REDACTED}@", url)
         if "=" in url:
-            url = _PAIR.sub(lambda match: self._pair(match, counts), url)
-        url = without_keys(url)
+            url = _PAIR.sub(lambda match: self._pair(match, counts, sent), url)
+        # What leads to the server stays, or nobody could tell whose request it is.
+        origin = _ORIGIN.match(url)
+        at = origin.end() if origin else 0
+        url = url[:at] + without_keys(url[at:])
         if self.rules is not None:
             from .bodies import substituted
 
-            # What leads to the server stays, or nobody could tell whose request it is.
-            origin = _ORIGIN.match(url)
-            at = origin.end() if origin else 0
             url = url[:at] + substituted(self.rules, "request", url[at:], counts)
         return url
 
-    def _pair(self, match: re.Match[str], counts: Counter[str] | None) -> str:
+    def _pair(self, match: re.Match[str], counts: Counter[str] | None, sent: bool) -> str:
         mark, written, value = match.groups()
         name = unquote_plus(written).lower()
         if self.rules is not None:
             new = self._ruled("param", "request", name, unquote_plus(value), counts)
             if new is not None:
                 return f"{mark}{written}={quote(new, safe='')}"
-        if self._is_secret_param(unquote_plus(written)) or self.unreadable is not None:
+        if self._is_secret_param(unquote_plus(written), sent) or self.unreadable is not None:
             return f"{mark}{written}={REDACTED}"
         # A parameter can hold a URL that has parameters itself.
         if "?" not in value:
             return match[0]
-        return f"{mark}{written}={_PAIR.sub(lambda inner: self._pair(inner, counts), value)}"
+        return f"{mark}{written}={_PAIR.sub(lambda inner: self._pair(inner, counts, sent), value)}"
 
-    def _is_secret_param(self, name: str) -> bool:
-        known = self._params.get(name.lower())
+    def _is_secret_param(self, name: str, sent: bool) -> bool:
+        known = self._named.get((name, sent))
         if known is None:
-            known = is_secret_param(name)
-            if len(self._params) < _CACHED_NAMES:
-                self._params[name.lower()] = known
+            known = name.lower() in self._params or is_secret_param(name, sent=sent)
+            if len(self._named) < _CACHED_NAMES:
+                self._named[name, sent] = known
         return known
 
     # --- other text that is written down ---

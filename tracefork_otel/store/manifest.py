@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ RECORDED = ("spans", "exchanges", "chunks")
 KINDS = (*RECORDED, "facts")
 GRACE_NS = 10 * 60 * 1_000_000_000
 """So long a segment that was replaced stays on disk: a reader may know it from an older manifest."""
-_MAKING_SECONDS = 10
-"""A segment is named by the manifest within milliseconds of its files."""
+_MAKING_SECONDS = 60
+"""A segment is named by the manifest within seconds of its files, a merged one when its facts are there."""
 TRACES = 64
 """A segment of no more traces than this lists them, so that a run is found without opening every segment."""
 TRACE_DIGITS = 12
@@ -147,30 +148,43 @@ def unnamed(store: Path) -> list[str]:
     newest = 0.0
     for path in (store / "segments").glob("[!.]*.parquet"):
         segment_id, kind = path.name.removesuffix(".parquet").rpartition(".")[::2]
-        if segment_id not in known and kind in RECORDED and path.is_file():
+        if segment_id in known or kind not in RECORDED:
+            continue
+        try:
+            status = path.lstat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
             found.setdefault(segment_id, set()).add(kind)
-            newest = max(newest, path.stat().st_mtime)
-    made_by_now = current.version > 0 or any((store / "wal").glob("*.wal"))
-    if made_by_now and time.time() - newest < _MAKING_SECONDS:
+            newest = max(newest, status.st_mtime)
+    being_made = current.version > 0 or any((store / "wal").glob("*.wal"))
+    if being_made and time.time() - newest < _MAKING_SECONDS:
         return []
     return sorted(segment_id for segment_id, kinds in found.items() if kinds == set(RECORDED))
 
 
-def set_aside(store: Path) -> Path:
-    """Move a manifest that cannot be read aside and return where it is; StoreError for a newer one."""
+def is_damaged(store: Path) -> bool:
+    """Return whether its place holds no manifest; StoreError if it is newer, or not ours to read."""
     path = Path(store) / FILE
     try:
-        written = _FORMAT(json.loads(read_whole(path)))["format"]
-    except (OSError, ValueError, RecursionError):
-        written = 0
+        data = read_whole(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if path.is_file():
+            raise StoreError(f"{path}: the manifest cannot be read: {error.strerror or error}") from error
+        return True
+    try:
+        written = _FORMAT(json.loads(data))["format"]
+    except (ValueError, RecursionError):
+        return True
     if written > FORMAT:
         raise StoreError(newer_format(path, "manifest", written, FORMAT))
-    kept = path.with_name(f".{FILE}.{time.time_ns()}.damaged")
     try:
-        os.rename(path, kept)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be moved: {error.strerror or error}") from error
-    return kept
+        load(store)
+    except StoreError:
+        return True
+    return False
 
 
 def commit(
@@ -178,23 +192,19 @@ def commit(
     *,
     add: Sequence[SegmentEntry] = (),
     remove: Collection[str] = (),
-    retire: Collection[str] = (),
     facts: Mapping[str, tuple[int, str]] | None = None,
 ) -> Manifest:
     """Put the next manifest in place, on disk, with views.sql beside it, and return it.
 
-    Segments of `remove` are retired (their files go after ten minutes), as are those of `retire`, which were
-    not live; `facts` sets versions and digests of facts files. Raise StoreError, and change nothing, if a
-    segment to remove or to change is not live any more.
+    Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions and digests
+    of facts files. Raise StoreError, and change nothing, if a segment to remove or to change is not live any
+    more.
     """
     store = Path(store)
     try:
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(store):
-            now = time.time_ns()
-            manifest = _next(store, load(store), add, frozenset(remove), facts or {}, now)
-            gone = tuple(Retired(id=segment_id, at_ns=now) for segment_id in retire)
-            manifest = replace(manifest, retired=(*manifest.retired, *gone))
+            manifest = _next(store, load(store), add, frozenset(remove), facts or {}, time.time_ns())
             _refresh_views(store)
             # Last: what fails before it has changed nothing that a reader sees.
             _write(store / FILE, json.dumps(_plain(manifest), separators=(",", ":")).encode())

@@ -72,7 +72,7 @@ def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
     entry = replace(segment.write_segment(store, rows), wals=tuple(path.name for path in paths))
     try:
         manifest.commit(store, add=[entry])
-    except StoreError:
+    except BaseException:
         manifest.discard(store, entry)
         raise
     return entry

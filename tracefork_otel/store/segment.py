@@ -129,10 +129,12 @@ def write_segment(store: Path, rows: Rows) -> SegmentEntry:
             written.append(path)
         sync_directory(directory)
         size = sum(path.stat().st_size for path in written)
-    except OSError as error:
+    except BaseException as error:
         for path in written:
             path.unlink(missing_ok=True)
-        raise StoreError(f"{directory}: segment {segment_id} could not be written: {error}") from error
+        if isinstance(error, OSError):
+            raise StoreError(f"{directory}: segment {segment_id} could not be written: {error}") from error
+        raise
     exchanges, spans = columns["exchanges"], columns["spans"]
     started, ended, traces = (
         [value for value in (*exchanges[name], *spans[name]) if value]

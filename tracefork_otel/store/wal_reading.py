@@ -173,11 +173,12 @@ def _kept(record: Record, keep: Keep) -> Record:
         body = keep(record, "request", record.request.body)
         return replace(record, request=replace(record.request, body=body))
     if isinstance(record, ExchangeEnded):
+        told = record
         if record.response is not None:
-            body = keep(record, "response", record.response.body)
+            body = keep(told, "response", record.response.body)
             record = replace(record, response=replace(record.response, body=body))
         if record.request_body is not None:
-            record = replace(record, request_body=keep(record, "request", record.request_body))
+            record = replace(record, request_body=keep(told, "request", record.request_body))
     return record
 
 

@@ -176,11 +176,11 @@ def joined(turns: Iterable[Turn]) -> Turn:
 def answering(turns: Iterable[Turn], names: Mapping[str, str] = MappingProxyType({})) -> tuple[Turn, ...]:
     """Return the turns, a result that has its call's id for a name under the name of that call.
 
-    `names` are those of calls in turns before these.
+    It is the last call of that id before the result, for servers repeat ids; `names` are those of calls in
+    turns before these. What comes later changes nothing, so a conversation reads alike however far it went.
     """
-    given = tuple(turns)
-    known = {**names, **call_names(given)}
-    return tuple(tuple(_answering(one, known) for one in turn) for turn in given) if known else given
+    known = dict(names)
+    return tuple(tuple(_answering(one, known) for one in turn) for turn in turns)
 
 
 def call_names(turns: Iterable[Turn]) -> dict[str, str]:
@@ -189,8 +189,10 @@ def call_names(turns: Iterable[Turn]) -> dict[str, str]:
     return {one.call_id: one.name for one in calls if one.call_id is not None and one.name is not None}
 
 
-def _answering(one: Message, names: Mapping[str, str]) -> Message:
+def _answering(one: Message, names: dict[str, str]) -> Message:
     called = one.call_id
+    if one.kind == "tool_use" and called is not None and one.name is not None:
+        names[called] = one.name
     if one.kind != "tool_result" or called is None or called not in names or one.name != clean(called):
         return one
     return replace(one, name=names[called])

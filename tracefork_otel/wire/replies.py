@@ -16,7 +16,7 @@ from .codings import decode_body
 from .facts import recorded_body
 from .framing import SSE, framing_of
 from .json_values import loads, mapping
-from .messages import Reply, Usage, call_names, message
+from .messages import Reply, Usage, call_names, joined, message
 from .registry import host_of, load, place, placed
 from .writing import Ids, ToolInput, compact, deltas, laid_out, tokens
 
@@ -139,8 +139,16 @@ def tool_results(request: Request) -> list[ToolResult]:
     if found is None:
         return []
     form, asked, _ = found
-    names = call_names(form.read_request(asked).turns)
-    return [replace(one, name=one.name or names.get(one.call_id or "")) for one in form.tool_results(asked)]
+    turns = form.read_request(asked).turns
+    said = [one for one in joined(turns) if one.kind == "tool_result"]
+    found = form.tool_results(asked)
+    if [one.call_id for one in said] == [one.call_id for one in found]:
+        # In order, for servers repeat ids: each goes by the name of the call before it.
+        named = [None if one.name == one.call_id else one.name for one in said]
+    else:
+        names = call_names(turns)
+        named = [None if one.call_id is None else names.get(one.call_id) for one in found]
+    return [replace(one, name=one.name or name) for one, name in zip(found, named, strict=True)]
 
 
 def _form(request: Request) -> _ModelCall | None:

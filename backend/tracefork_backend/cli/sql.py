@@ -22,10 +22,12 @@ def sql(
 ) -> None:
     """Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …"""
     text = sys.stdin.read() if query == "-" else query
-    with at_once(), reading(store) as opened:
-        relation = opened.sql(text)
-        names = list(relation.columns)
-        rows = relation.fetchall()
+    with reading(store) as opened:
+        opened.current()  # what is sealed on the way must not be cut short
+        with at_once():
+            relation = opened.sql(text)
+            names = list(relation.columns)
+            rows = relation.fetchall()
     if as_json:
         print_rows(dict(zip(names, row, strict=True)) for row in rows)
     elif csv:

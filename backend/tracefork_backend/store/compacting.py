@@ -35,8 +35,8 @@ def compact(store: Path, *, bound: int | None = None) -> str | None:
     Return its id; None if there are not two to merge, or another process is merging. A segment that cannot
     be read is left as it is. Readers of the old ones have ten minutes to finish.
     """
-    with _alone(store) as alone:
-        if not alone:
+    with alone(store) as by_itself:
+        if not by_itself:
             return None
         known = [entry for entry in manifest.load(store).segments if not entry.why_newer(store)]
         chosen = _chosen(known, bound)
@@ -103,7 +103,7 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
 
 
 @contextmanager
-def _alone(store: Path) -> Iterator[bool]:
+def alone(store: Path) -> Iterator[bool]:
     """Whether there is a store and nobody else is merging in it; the lock goes with the process."""
     try:
         fd = open_lock(store / LOCK)

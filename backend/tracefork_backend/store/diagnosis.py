@@ -18,7 +18,7 @@ from .snapshot import why_spoiled
 from .store import Store, open_store
 
 OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK})
-OWN_FOLDERS = frozenset({"wal", "segments", "blame"})
+OWN_FOLDERS = frozenset({"wal", "segments", "blame", "kept"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,9 +171,9 @@ def _file_problem(why: str) -> FileProblem:
 
 def _foreign(path: Path) -> Iterator[FileProblem]:
     """Yield files that nobody of ours has put there, or that a crash left behind."""
-    listed = manifest.load(path)
+    listed, unnamed = manifest.load(path), manifest.unnamed(path)
     ids = {entry.id for entry in listed.segments} | {item.id for item in listed.retired}
-    places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp") or file.match(".*.damaged"))]
+    places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp"))]
     places.append((path / "wal", lambda file: file.name.endswith((".wal", ".wal.tmp", ".absent.json"))))
     places.append((path / "segments", lambda file: file.name.lstrip(".").partition(".")[0] in ids))
     for folder, known in places:
@@ -182,7 +182,9 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
                 continue
             why = f"{file}: this is no file of the store; move it out if nobody needs it here"
             if folder.name == "segments" and file.name.endswith(".parquet"):
-                why = f"{file}: no manifest names this segment; `doctor --repair` takes in what it holds"
+                why = f"{file}: no manifest names this segment"
+                if file.name.partition(".")[0] in unnamed:
+                    why += "; `doctor --repair` takes in what it holds"
             yield FileProblem(path=str(file), what="foreign", why=why)
 
 

@@ -36,6 +36,8 @@ class Snapshot:
     state: State
     entries: tuple[SegmentEntry, ...]
     """The segments that can be read."""
+    unread: tuple[SegmentEntry, ...]
+    """Those that cannot."""
     live: Live
     problems: tuple[str, ...]
     """Files that cannot be read, named, and why."""
@@ -103,6 +105,7 @@ def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> S
     return Snapshot(
         state=state,
         entries=tuple(entries),
+        unread=tuple(entry for entry in listed.segments if entry not in entries),
         live=live,
         problems=(*live.problems, *problems),
         database=database,

@@ -150,10 +150,9 @@ class Store(Database):
     def _refuse_if_newer_is_hidden(self, ref: str, found: Mapping[str, Any]) -> None:
         """Raise StoreError where a segment that cannot be read may hold a run later than the one found."""
         current = self.current()
-        read = {entry.id for entry in current.entries}
         started_ns = int(found["started_at"].replace(tzinfo=UTC).timestamp() * 1e9)
-        for entry in manifest.load(self.path).segments:
-            if entry.id not in read and entry.ended_ns > started_ns:
+        for entry in current.unread:
+            if entry.ended_ns > started_ns:
                 why = next((one for one in current.problems if entry.id in one), f"segment {entry.id}")
                 raise StoreError(
                     f"{ref!r} may be a run that cannot be read ({why}): name the run that you mean, such as "

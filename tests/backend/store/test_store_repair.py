@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tracefork_backend import cli
-from tracefork_backend.store import doctor, open_store
+from tracefork_backend.store import compacting, doctor, open_store
 from wal_samples import write_conversation
 
 from tracefork_otel.store import manifest, sealing
@@ -59,12 +59,12 @@ def test_what_no_manifest_names_is_taken_in(
     assert cli._run(["doctor", "--repair", "--store", str(tmp_path)]) == 0
     assert "repaired" not in capsys.readouterr().err
     if manifest_is == "damaged":
-        (kept,) = tmp_path.glob("*.damaged")
+        (kept,) = (tmp_path / "kept").glob("MANIFEST.json.*")
         assert kept.read_bytes() == b"{"
 
 
 def test_a_manifest_from_before_a_merge(tmp_path: Path) -> None:
-    """Its segments are gone and all of theirs is in the merged one, which is taken in."""
+    """All of what its segments held is in the merged one, which is taken in; what is gone stays named."""
     path = tmp_path / "MANIFEST.json"
     for number in range(2):
         recorded(tmp_path, number)
@@ -77,9 +77,33 @@ def test_a_manifest_from_before_a_merge(tmp_path: Path) -> None:
     for entry in parts:
         for kind in manifest.KINDS:
             entry.file(tmp_path, kind).unlink()
-    assert cli._run(["doctor", "--repair", "--store", str(tmp_path)]) == 0
+    assert cli._run(["doctor", "--repair", "--store", str(tmp_path)]) == 1
     assert held(tmp_path) == whole
-    assert doctor(tmp_path).healthy
+    assert {file.what for file in doctor(tmp_path).files} == {"unreadable"}
+
+
+@pytest.mark.parametrize("kind", ["exchanges", "spans", "chunks"])
+def test_a_damaged_segment_stays_as_it_is(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a file of it cannot be read nothing is taken for the whole, and nothing is moved."""
+    recorded(tmp_path, 0)
+    (entry,) = manifest.load(tmp_path).segments
+    entry.file(tmp_path, kind).write_bytes(b"PAR1 no, PAR1")
+    (tmp_path / "MANIFEST.json").unlink()
+    aged(tmp_path)
+    before = {file: file.read_bytes() for file in (tmp_path / "segments").iterdir()}
+    assert cli._run(["doctor", "--repair", "--store", str(tmp_path)]) == 1
+    assert f"segment {entry.id} stays as it is" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in (tmp_path / "segments").iterdir()} == before
+
+
+def test_repair_waits_for_a_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is being merged is named in a moment: until then it is nobody's loss."""
+    recorded(tmp_path, 0)
+    with compacting.alone(tmp_path):
+        assert cli._run(["doctor", "--repair", "--store", str(tmp_path)]) == cli.USAGE
+    assert "being merged" in capsys.readouterr().err
 
 
 def test_what_others_hold_is_not_taken_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +119,9 @@ def test_what_others_hold_is_not_taken_twice(tmp_path: Path, capsys: pytest.Capt
     assert cli._run(["doctor", "--repair", "--store", str(tmp_path)]) == 0
     assert "all that it holds is in other segments" in capsys.readouterr().err
     assert held(tmp_path) == whole
-    assert [item.id for item in manifest.load(tmp_path).retired] == ["0000000000001-abcdef"]
+    names = {file.name for file in (tmp_path / "kept").iterdir()}
+    assert names == {f"0000000000001-abcdef.{kind}.parquet" for kind in manifest.RECORDED}
+    assert doctor(tmp_path).healthy
 
 
 def test_a_newer_manifest_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,22 @@ def test_a_responses_page_token_stays() -> None:
     assert Redactor().response_headers(raw) == (("x-next-page-token", "p2"), ("set-cookie", REDACTED))
 
 
+def test_a_received_url_leads_on() -> None:
+    """What an agent takes out of a redirect and sends back is kept, for a replay must give it."""
+    kept = "https://h/cb?code=abc&sessionId=1&page_key=2"
+    assert Redactor().response_headers([(b"location", kept.encode())]) == (("location", kept),)
+    assert sent(Redactor(), [(b"referer", kept.encode())]) == (
+        ("referer", "https://h/cb?code=REDACTED&sessionId=REDACTED&page_key=2"),
+    )
+
+
+def test_the_verdict_on_a_name_does_not_hang_on_what_came_before() -> None:
+    """Names that differ in case are names of their own."""
+    redactor = Redactor()
+    for name, shown in (("mytoken", "1"), ("myToken", REDACTED), ("mytoken", "1")):
+        assert redactor.url(f"https://h/p?{name}=1") == f"https://h/p?{name}={shown}"
+
+
 def test_urls_in_headers() -> None:
     """A redirect to a signed URL does not give the signature away."""
     raw = [(b"Location", b"https://h/p?sig=s3cret&a=1"), (b"x-note", b"sig=kept?sig=kept")]
@@ -134,6 +150,17 @@ def test_headers_of_the_user() -> None:
             "https://h/p?pageToken=1&page_token=2&max_tokens=3",
         ),
         ("https://h/bot/ghp_aaaaaaaaaaaaaaaaaaaa/send", "https://h/bot/REDACTED/send"),
+        ("https://h/sk-ant-api03-AbCdEfGhIjKlMnOpQr_-x/a", "https://h/REDACTED/a"),
+        *(
+            (kept, kept)
+            for kept in (
+                "https://skyvern-gateway.example.com/v1",
+                "https://my-hf-endpoint.us-east-1.aws.endpoints.huggingface.cloud/v1",
+                "http://localhost:8080?u=me@x.com",
+                "https://h/v1/skills/skill_01JAbcDefGhiJklMno/versions",
+                "https://h/deployments/sk-team-gpt-4o-mini-prod/chat",
+            )
+        ),
     ],
 )
 def test_urls(url: str, kept: str) -> None:
