@@ -29,7 +29,7 @@ from . import changes, forecast
 from .changes import Change
 from .findings import Findings
 from .forecast import Estimate
-from .journal import Journal, record_of
+from .journal import Journal, limits_of, path_of, read, record_of
 from .modes import mode_named
 from .plan import Coupling, ModeName, Plan
 from .result import BlameResult, step_shown
@@ -128,11 +128,15 @@ def blame(
     """Find which steps of the run move its outcome, by forks that the oracle grades; keep it in its store.
 
     Without a change the steps' own responses are drawn anew. `resume` goes on with an experiment by its id,
-    whose trials are not run again; `settings` is kept with it. Coupling `recorded` holds the recorded answers
-    to requests that a fork makes as the run did: another question, whose control never flips. Raises
-    UsageError if the run cannot be graded or the budget not be held, Drift or AgentFailed if the run does not
-    replay.
+    whose trials are not run again, within the limits it had where none are given; `settings` is kept with
+    it. Coupling `recorded` holds the recorded answers to requests that a fork makes as the run did: another
+    question, whose control never flips. Raises UsageError if the run cannot be graded or the budget not be
+    held, Drift or AgentFailed if the run does not replay.
     """
+    if resume:
+        kept = limits_of(read(path_of(run.store.path, resume))[0])
+        budget_usd = kept["budget_usd"] if budget_usd is None else budget_usd
+        max_trials = kept["max_trials"] if max_trials is None else max_trials
     if budget_usd is not None and budget_usd <= 0:
         raise UsageError(f"a budget of ${budget_usd:g} pays for no fork: give dollars, such as 2.00")
     store = run.store

@@ -191,6 +191,9 @@ def test_an_experiment_goes_on_with_other_limits_and_keeps_them(recorded: Callab
         with pytest.raises(UsageError, match=says):
             blamed(resume=found.experiment_id, **less)
     assert len(journal.read(path)[1]) == 6
+    blamed(resume=found.experiment_id, max_trials=None)
+    assert journal.limits_of(journal.read(path)[0]) == {"max_trials": 6, "budget_usd": 3.0}
+    assert len(journal.read(path)[1]) == 6
 
 
 def test_a_journal_of_the_first_format_is_read_by_names(tmp_path: Path) -> None:
