@@ -251,7 +251,7 @@ def test_two_mergers_do_not_merge_the_same(tmp_path: Path) -> None:
     """While one merges, another one leaves it alone."""
     seal_apart(tmp_path, 2)
     open_store(tmp_path).close()
-    with compacting._alone(tmp_path) as alone:
+    with compacting.alone(tmp_path) as alone:
         assert alone
         assert compact(tmp_path) is None
     assert compact(tmp_path) is not None
