@@ -27,7 +27,7 @@ def against() -> list[str]:
     found = json.loads(file.read_text())
     return [
         f"## against {found['other']}\n",
-        f"Both measured in turn, {found['rounds']} rounds, the median of each; a ratio above 1 is better than before.\n",
+        f"Both measured in turn (rounds: {found['rounds']}), the median of each; a ratio above 1 is better than before.\n",
         f"`python benchmarks/against.py CHECKOUT`, {found['day']}, {found['machine']}:\n",
         "| what | before | after | ratio |\n|---|---|---|---|",
         *(
