@@ -29,7 +29,7 @@ _COMPOUND = re.compile(
     r"|subscription|user)(?:key|secret|token)(?:id)?|googleaccessid|cookie\d"
 )
 """Words that are written together."""
-_LONG = ("access", "account", "api", "license", "master", "private", "security", "subscription", "vault")
+_TELLING = ("access", "account", "api", "license", "master", "private", "security", "subscription", "vault")
 """Before `key` and `token` these make a name secret on what is received, too."""
 _PARAMETERS = frozenset(("code",))
 """Further names of parameters: of an authorisation's code, and of a key to Azure's functions."""
@@ -73,7 +73,7 @@ def _is_secret(name: str, *, sent: bool) -> bool:
         return True
     for at, word in enumerate(words):
         before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
-        if word in ("key", "token") and before in _LONG:
+        if word in ("key", "token") and before in _TELLING:
             return True
         if _COMPOUND.fullmatch(word):
             return True

@@ -201,12 +201,12 @@ class Redactor:
 
     def _pair(self, match: re.Match[str], counts: Counter[str] | None, sent: bool) -> str:
         mark, written, value = match.groups()
-        name = unquote_plus(written).lower()
+        name = unquote_plus(written)
         if self.rules is not None:
-            new = self._ruled("param", "request", name, unquote_plus(value), counts)
+            new = self._ruled("param", "request", name.lower(), unquote_plus(value), counts)
             if new is not None:
                 return f"{mark}{written}={quote(new, safe='')}"
-        if self._is_secret_param(unquote_plus(written), sent) or self.unreadable is not None:
+        if self._is_secret_param(name, sent) or self.unreadable is not None:
             return f"{mark}{written}={REDACTED}"
         # A parameter can hold a URL that has parameters itself.
         if "?" not in value:

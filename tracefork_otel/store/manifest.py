@@ -118,15 +118,7 @@ def load(store: Path) -> Manifest:
     """Return the current manifest, empty if there is none; raise StoreError for a file that is not one."""
     path = Path(store) / FILE
     try:
-        data = json.loads(read_whole(path))
-        if (written := _FORMAT(data)["format"]) > FORMAT:
-            raise StoreError(newer_format(path, "manifest", written, FORMAT))
-        found = _MANIFEST(data)
-        return Manifest(
-            version=found["version"],
-            segments=tuple(SegmentEntry(**item) for item in found["segments"]),
-            retired=tuple(Retired(**item) for item in found["retired"]),
-        )
+        return _parsed(path, read_whole(path))
     except FileNotFoundError:
         return Manifest()
     except OSError as error:
@@ -137,12 +129,23 @@ def load(store: Path) -> Manifest:
         ) from error
 
 
-def unnamed(store: Path) -> list[str]:
-    """Return the ids of segments whose files are whole and that no manifest names, oldest first.
+def _parsed(path: Path, text: bytes) -> Manifest:
+    data = json.loads(text)
+    if (written := _FORMAT(data)["format"]) > FORMAT:
+        raise StoreError(newer_format(path, "manifest", written, FORMAT))
+    found = _MANIFEST(data)
+    return Manifest(
+        version=found["version"],
+        segments=tuple(SegmentEntry(**item) for item in found["segments"]),
+        retired=tuple(Retired(**item) for item in found["retired"]),
+    )
+
+
+def unnamed(store: Path, current: Manifest) -> list[str]:
+    """Return the ids of segments whose files are whole and that the manifest does not name, oldest first.
 
     Those of this moment are left out where somebody may be about to name them.
     """
-    current = load(store)
     known = {entry.id for entry in current.segments} | {item.id for item in current.retired}
     found: dict[str, set[str]] = {}
     newest = 0.0
@@ -167,22 +170,14 @@ def is_damaged(store: Path) -> bool:
     """Return whether its place holds no manifest; StoreError if it is newer, or not ours to read."""
     path = Path(store) / FILE
     try:
-        data = read_whole(path)
+        _parsed(path, read_whole(path))
     except FileNotFoundError:
         return False
     except OSError as error:
         if path.is_file():
             raise StoreError(f"{path}: the manifest cannot be read: {error.strerror or error}") from error
         return True
-    try:
-        written = _FORMAT(json.loads(data))["format"]
     except (ValueError, RecursionError):
-        return True
-    if written > FORMAT:
-        raise StoreError(newer_format(path, "manifest", written, FORMAT))
-    try:
-        load(store)
-    except StoreError:
         return True
     return False
 

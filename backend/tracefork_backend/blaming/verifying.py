@@ -89,7 +89,7 @@ def verify(store: Store, prefix: str) -> tuple[str, list[str]]:
         wrong.append(f"{what}: stored {stored}, computed {computed}")
 
     stopped = row["stop_reason"]
-    # Whatever ended at a limit was once said to have ended at its budget.
+    # An experiment that ended at any limit may say `budget` of it.
     if not (stopped == "budget" and found.stop_reason in ("max_trials", "aborted")):
         same("stop_reason", stopped, found.stop_reason)
     for name in ("mode", "baseline_flips", "baseline_trials", "deterministic", "controls"):

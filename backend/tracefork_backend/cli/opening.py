@@ -23,5 +23,8 @@ def reading(path: Path) -> Iterator[Store]:
             yield opened
         finally:
             # Opening a file and reading it may both have failed: it is named once.
-            for why in {one.partition(": ")[0]: one for one in opened.met}.values():
-                say(f"incomplete: {why}; `tracefork-otel doctor` says what is missing")
+            lacking = {one.partition(": ")[0]: one for one in opened.met}
+            for why in lacking.values():
+                say(f"incomplete: {why}")
+            if lacking:
+                say("what is missing, and what can be done: tracefork-otel doctor")

@@ -18,7 +18,7 @@ from ..grading.graded import graded_run
 from ..grading.oracle import Oracle, grade, name_of
 from ..rerun.budget import Budget, estimate
 from ..rerun.edits import Edit, checked
-from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
+from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned, check_jobs
 from ..rerun.reconstruct import reconstruct
 from ..store import Run, Store
 from .cells import Cell, Matrix, names_of
@@ -104,8 +104,7 @@ def matrix(
     No trial starts that the budget has no room for: it ends with what was found so far. Runs are forked in
     their order, as many at a time as there are jobs. Raises UsageError as `plan` does, before anything runs.
     """
-    if jobs < 1:
-        raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
+    check_jobs(jobs)
     planned = plan(runs_at, edits, times=times, tail=tail, oracle=oracle, budget_usd=budget_usd, agent=agent)
     board = _Board(planned, on_change)
     groups: list[_Group] = []

@@ -129,6 +129,12 @@ class Gate(Protocol):
         ...
 
 
+def check_jobs(jobs: int) -> None:
+    """Raise UsageError where no fork would ever run."""
+    if jobs < 1:
+        raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
+
+
 class Forker:
     """Makes forks of one run; a context manager, at whose end everything is in the store and nothing runs.
 
@@ -156,8 +162,7 @@ class Forker:
         function be forked from a process that imported it once. Trials of an experiment leave no notes in
         the parent's trace: it writes its own.
         """
-        if jobs < 1:
-            raise UsageError(f"jobs={jobs}: at least one fork has to run at a time")
+        check_jobs(jobs)
         how = playable(
             Settings(
                 mode="fork", match=match, ignore=tuple(ignore), allow_hosts=tuple(allow_hosts), tools=tools
@@ -324,6 +329,7 @@ class Forker:
     def _graded(self, attempt: _Attempt, fork: Fork, oracle: Oracle | None) -> Fork:
         """Return the fork with its outcome, which its root says too; note it in its parent's trace."""
         problem = fork.problem
+        told = {"tracefork.fork.cost_usd": fork.cost_usd, "tracefork.fork.problem": problem and problem.kind}
         try:
             if oracle is not None and fork.gradable:
                 fork = replace(fork, outcome=grade(oracle, fork.graded()))
@@ -331,11 +337,10 @@ class Forker:
             attempt.root.end(
                 outcome=fork.outcome,
                 attributes={
+                    **told,
                     "tracefork.exit_status": fork.exit_status,
                     "tracefork.fork.forked_at": fork.forked_at,
                     "tracefork.fork.reconverged_at": fork.reconverged_at,
-                    "tracefork.fork.cost_usd": fork.cost_usd,
-                    "tracefork.fork.problem": problem and problem.kind,
                     "tracefork.fork.problem.text": problem and problem.text,
                 },
                 status="ERROR" if problem else "UNSET",
@@ -347,11 +352,10 @@ class Forker:
                 kind=fork.kind,
                 fork=attempt.root,
                 attributes={
+                    **told,
                     "tracefork.fork.intervention": fork.intervention,
                     "tracefork.fork.tail": fork.tail,
                     "tracefork.fork.outcome": fork.outcome,
-                    "tracefork.fork.cost_usd": fork.cost_usd,
-                    "tracefork.fork.problem": problem and problem.kind,
                 },
             )
         return fork

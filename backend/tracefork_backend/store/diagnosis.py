@@ -14,11 +14,12 @@ from tracefork_otel.store.wal_reading import read_wal
 
 from ..spelling import counted
 from . import compacting
+from .repairing import KEPT
 from .snapshot import why_spoiled
 from .store import Store, open_store
 
 OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK})
-OWN_FOLDERS = frozenset({"wal", "segments", "blame", "kept"})
+OWN_FOLDERS = frozenset({"wal", "segments", "blame", KEPT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,8 @@ def _file_problem(why: str) -> FileProblem:
 
 def _foreign(path: Path) -> Iterator[FileProblem]:
     """Yield files that nobody of ours has put there, or that a crash left behind."""
-    listed, unnamed = manifest.load(path), manifest.unnamed(path)
+    listed = manifest.load(path)
+    unnamed = manifest.unnamed(path, listed)
     ids = {entry.id for entry in listed.segments} | {item.id for item in listed.retired}
     places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp"))]
     places.append((path / "wal", lambda file: file.name.endswith((".wal", ".wal.tmp", ".absent.json"))))

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeVar
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Exchange
@@ -24,6 +24,7 @@ KEPT = "kept"
 """The folder of a store with files whose recordings were taken in: nothing in it is ever deleted."""
 _Record: TypeAlias = Exchange | SpanRecord | ProcessStarted | Note
 _Key: TypeAlias = tuple[object, ...]
+_One = TypeVar("_One", SpanRecord, ProcessStarted, Note)
 
 
 def repair(store: Path) -> list[str]:
@@ -43,13 +44,15 @@ def repair(store: Path) -> list[str]:
             _keep(store, {manifest.FILE: name})
             done.append(f"the manifest, which could not be read, is {store / KEPT / name} now")
         done += sealing.seal_dead(store)
-        left = manifest.unnamed(store)
+        left = manifest.unnamed(store, manifest.load(store))
         known = _known(store) if left else set[_Key]()
         for segment_id in left:
             try:
                 done.append(_taken_in(store, segment_id, known))
             except (StoreError, OSError, KeyError, TypeError, ValueError) as error:
-                done.append(f"segment {segment_id} stays as it is: {error}")
+                done.append(
+                    f"segment {segment_id} stays as it is: {error}; restore it, or move it out of the store"
+                )
     return done
 
 
@@ -78,12 +81,9 @@ def _taken_in(store: Path, segment_id: str, known: set[_Key]) -> str:
             new.add(_key(exchange))
             taken += 1
     spans, processes, notes = segment.read_records(store, found)
-    rows.others(
-        [span for span in spans if _key(span) not in known],
-        [process for process in processes if _key(process) not in known],
-        [note for note in notes if _key(note) not in known],
-    )
-    new.update(map(_key, cast("list[_Record]", [*spans, *processes, *notes])))
+    rows.others(_without(known, spans), _without(known, processes), _without(known, notes))
+    for kind in (spans, processes, notes):
+        new.update(map(_key, kind))
     name = f"segment {segment_id}, which no manifest named"
     files = {
         f"segments/{segment_id}.{kind}.parquet": f"{segment_id}.{kind}.parquet" for kind in manifest.KINDS
@@ -100,6 +100,10 @@ def _taken_in(store: Path, segment_id: str, known: set[_Key]) -> str:
     known |= new
     _keep(store, files)
     return f"{name}: {counted(taken, 'exchange')} taken in; its files are in {store / KEPT} now"
+
+
+def _without(known: set[_Key], records: list[_One]) -> list[_One]:
+    return [record for record in records if _key(record) not in known]
 
 
 def _keep(store: Path, files: dict[str, str]) -> None:

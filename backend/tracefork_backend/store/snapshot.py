@@ -88,7 +88,7 @@ def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> S
     sound = [entry for entry in listed.segments if entry.id not in spoiled]
     entries, problems = _readable(database, store, sound)
     problems += (spoiled[entry.id] for entry in listed.segments if entry.id in spoiled)
-    if left := manifest.unnamed(store):
+    if left := manifest.unnamed(store, listed):
         lacks = "the manifest is lost or older than they are" if listed.version else "the manifest is lost"
         problems.append(
             f"{store / 'segments'}: {', '.join(left)}: {lacks}, so their runs are not shown; "

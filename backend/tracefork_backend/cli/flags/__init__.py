@@ -6,6 +6,7 @@ the options of its groups in their place, so a verb reads `start.agent` where a 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
@@ -37,7 +38,7 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeclaredFlags(Flags):
+class DeclaredFlags(Flags, ABC):
     """A group whose flags are those that kinds of edits or oracles declare."""
 
     several: ClassVar[bool] = False
@@ -46,9 +47,9 @@ class DeclaredFlags(Flags):
     """What was given, by the flags' names."""
 
     @classmethod
+    @abstractmethod
     def declared(cls) -> Iterable[Flag]:
         """Return the flags."""
-        raise NotImplementedError
 
     @classmethod
     def options(cls) -> Iterator[Parameter]:
