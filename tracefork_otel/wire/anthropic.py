@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, loads, mapping, mappings, string
-from .messages import Asked, Message, Reply, Turn, Usage, answering, base64_note, flat, message
+from .messages import (
+    Asked,
+    Message,
+    Reply,
+    Turn,
+    Usage,
+    answering,
+    base64_note,
+    billed,
+    flat,
+    message,
+    served_by,
+)
 from .writing import (
     Call,
     ToolInput,
@@ -17,6 +29,7 @@ from .writing import (
     compact,
     deltas,
     numbered,
+    parts_or_text,
     shifted,
     signature,
     spaced,
@@ -111,6 +124,9 @@ def assemble(events: Iterable[Event]) -> dict[str, Any]:
     return whole
 
 
+_RESULT_PARTS = ("text", "image", "document", "search_result")
+
+
 def is_reply(whole: dict[str, Any]) -> bool:
     """Return whether the JSON is a message."""
     return whole.get("type") == "message" and isinstance(whole.get("content"), list)
@@ -125,7 +141,10 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
                 where = f"messages[{at}].content[{place}]"
                 undone = ((f"{where}.is_error", False),) if block.get("is_error") else ()
                 called = string(block.get("tool_use_id"))
-                found.append(ToolResult(call_id=called, path=f"{where}.content", undone=undone))
+                saying = parts_or_text(block.get("content"), _RESULT_PARTS)
+                found.append(
+                    ToolResult(call_id=called, path=f"{where}.content", undone=undone, saying=saying)
+                )
     return found
 
 
@@ -198,7 +217,6 @@ def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: IdSource) -> d
     calls = [Call(name=string(block.get("name")), given=compact(block.get("input"))) for block in blocks]
     chosen = given.choose(calls)
     usage = mapping(whole.get("usage"))
-    output = shifted(usage.get("output_tokens"), old=calls[chosen].given, new=given.spelled())
     return {
         **whole,
         "id": ids.base58("msg_01", 22),
@@ -206,7 +224,7 @@ def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: IdSource) -> d
             {**block, "input": given.value} if block is blocks[chosen] else block
             for block in (content if isinstance(content, list) else [])
         ],
-        "usage": {**usage, "output_tokens": output},
+        "usage": _moved(usage, calls[chosen].given, given.spelled()),
     }
 
 
@@ -231,8 +249,7 @@ def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdS
             continue
         elif kind == "message_delta":
             usage = mapping(said.get("usage"))
-            output = shifted(usage.get("output_tokens"), old=old, new=spelled)
-            found.append(event({**said, "usage": {**usage, "output_tokens": output}}, one.name))
+            found.append(event({**said, "usage": _moved(usage, old, spelled)}, one.name))
         else:
             found.append(one)
     return found
@@ -250,14 +267,45 @@ def error(status: int, ids: IdSource, text: str | None = None) -> tuple[int, dic
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Return the counts."""
+    """Return the counts; where they are told by iteration, those of a compaction stand nowhere else."""
+    used = mapping(usage.get("server_tool_use"))
+    how: dict[str, Any] = {
+        "units": billed(
+            web_searches=count(used.get("web_search_requests")),
+            code_executions=count(used.get("code_execution_requests")),
+        ),
+        "served": served_by(
+            service_tier=usage.get("service_tier"),
+            speed=usage.get("speed"),
+            inference_geo=usage.get("inference_geo"),
+        ),
+    }
+    parts = [_counted(one, of_model=string(one.get("model"))) for one in mappings(usage.get("iterations"))]
+    if any(one.input_tokens is None or one.output_tokens is None for one in parts):
+        parts = []
+    return Usage.total(parts, **how) if len(parts) > 1 else _counted(usage, **how)
+
+
+def _counted(usage: dict[str, Any], **more: Any) -> Usage:
+    """Return the counts of one iteration, or of a call that has one."""
     return Usage.with_cache_beside(
         count(usage.get("input_tokens")),
         output=count(usage.get("output_tokens")),
         read=count(usage.get("cache_read_input_tokens")),
         written=count(usage.get("cache_creation_input_tokens")),
         hour=count(mapping(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
+        thinking_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+        **more,
     )
+
+
+def _moved(usage: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Return the usage after one tool input became another: of the last iteration, where it has several."""
+    moved = {**usage, "output_tokens": shifted(usage.get("output_tokens"), old=old, new=new)}
+    if parts := mappings(usage.get("iterations")):
+        output = shifted(parts[-1].get("output_tokens"), old=old, new=new)
+        moved["iterations"] = [*parts[:-1], {**parts[-1], "output_tokens": output}]
+    return moved
 
 
 def _content(role: str, content: Any) -> Turn:

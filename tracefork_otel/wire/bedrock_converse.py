@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from .bedrock_blocks import (
 from .eventstream import AwsEventStream, is_exception
 from .framing import Event, Framing, event
 from .json_values import count, mapping, mappings, string
-from .messages import Asked, Reply, Usage, answering
+from .messages import Asked, Reply, Usage, answering, served_by
 from .writing import Call, ToolInput, ToolResult, as_blocks, compact, deltas, numbered, shifted, without
 
 if TYPE_CHECKING:
@@ -73,7 +74,13 @@ def read_reply(whole: dict[str, Any]) -> Reply:
         choices=answering([content_turn(string(said.get("role")) or "assistant", said.get("content"))]),
         finish_reasons=(string(whole.get("stopReason")),),
         error_type=error_type(whole),
-        usage=_usage(mapping(whole.get("usage"))),
+        usage=replace(
+            _usage(mapping(whole.get("usage"))),
+            served=served_by(
+                service_tier=mapping(whole.get("serviceTier")).get("type"),
+                latency=mapping(whole.get("performanceConfig")).get("latency"),
+            ),
+        ),
     )
 
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from ..exchange import Request
 
 LIMIT = 256 * 2**20
 """The largest body that is undone for reading: far over any model's answer, far under a machine's memory."""
+_SMALL, _FACTOR = 16 * 2**20, 32
+"""A body may have so many bytes, or so many times those that it has in its codings."""
 MAX_CODINGS = 5
 """Each coding multiplies what a bomb gains; clients refuse longer chains too."""
 _STEP = 2**20
 """The most bytes that a decoder is asked for at a time."""
-_FEED = 64 * 2**10
-"""How many bytes a decoder gets at a time."""
+_FIRST, _FEED = 256, 64 * 2**10
+"""How many bytes a decoder gets at first and at a time: what it leaves of them is copied."""
 _GZIP, _ZLIB, _RAW = 31, 15, -15
+_ZEROS = re.compile(rb"\0*+")
 _ZSTD_WINDOW = 23
 """Bits: frames that want more memory are no content coding by RFC 9659."""
 
@@ -54,12 +61,18 @@ class Encoder:
     finish: Callable[[], bytes]
 
 
-def undone(body: bytes, content_encoding: str | None, *, limit: int = LIMIT) -> Plain:
-    """Return the body with its content codings undone, at most `limit` bytes of it.
+def plausible(size: int) -> int:
+    """Return what a body of so many bytes may have once its codings are undone: more is a bomb."""
+    return min(LIMIT, max(_SMALL, _FACTOR * size))
+
+
+def undone(body: bytes, content_encoding: str | None, *, limit: int | None = None) -> Plain:
+    """Return the body with its content codings undone, at most `limit` bytes (what is plausible) of it.
 
     Raises Unreadable that says why it cannot be done.
     """
     end: End = "whole"
+    limit = plausible(len(body)) if limit is None else limit
     for name in reversed(_named(content_encoding)):
         try:
             found = _undone(body, _CODINGS[name], limit)
@@ -71,12 +84,24 @@ def undone(body: bytes, content_encoding: str | None, *, limit: int = LIMIT) -> 
     return Plain(body, end)
 
 
-def decode_body(body: bytes, content_encoding: str | None, *, limit: int = LIMIT) -> bytes | None:
+def decode_body(body: bytes, content_encoding: str | None, *, limit: int | None = None) -> bytes | None:
     """Return what can be read of the body: of one that is cut or too large its beginning, None if nothing."""
     try:
         return undone(body, content_encoding, limit=limit).body
     except Unreadable:
         return None
+
+
+def plain_request(request: Request) -> bytes:
+    """Return the request's body with its content codings undone; as it is where that cannot be done whole."""
+    coding = request.header("content-encoding")
+    if coding is None:
+        return request.body
+    try:
+        plain = undone(request.body, coding)
+    except Unreadable:
+        return request.body
+    return plain.body if plain.end == "whole" else request.body
 
 
 def coded(plain: bytes, content_encoding: str | None, *, whole: bool = True) -> bytes:
@@ -113,8 +138,13 @@ class _Decoder:
 
     feed = _FEED
 
-    def __init__(self, made: Any) -> None:
-        self._made = made
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made = make()
+
+    def another(self) -> _Decoder:
+        """Return one for the next member; libraries are not looked for again, which takes longer than it."""
+        return type(self)(self._make)
 
     @property
     def eof(self) -> bool:
@@ -130,16 +160,13 @@ class _Decoder:
 
 
 class _Inflate(_Decoder):
-    def __init__(self, wbits: int) -> None:
-        super().__init__(zlib.decompressobj(wbits))
-
     def decompress(self, data: bytes, most: int) -> bytes:
         return self._made.decompress(self._made.unconsumed_tail + data, most)
 
 
 class _Brotli(_Decoder):
     def __init__(self) -> None:
-        super().__init__(importlib.import_module("brotli").Decompressor())
+        super().__init__(importlib.import_module("brotli").Decompressor)
         self._bounded = hasattr(self._made, "can_accept_more_data")
         if not self._bounded:  # before 1.2: gives all at once
             self.feed = 16
@@ -178,10 +205,13 @@ def _zstd() -> tuple[Any, bool]:
 def _unzstd() -> _Decoder:
     zstd, standard = _zstd()
     if standard:
-        return _Decoder(
-            zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW})
-        )
-    return _Zstandard(zstd.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW).decompressobj())
+        options = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
+        return _Decoder(partial(zstd.ZstdDecompressor, options=options))
+    return _Zstandard(zstd.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW).decompressobj)
+
+
+def _inflating(wbits: int) -> Callable[[], _Decoder]:
+    return partial(_Inflate, partial(zlib.decompressobj, wbits))
 
 
 def _undone(body: bytes, coding: _Coding, limit: int) -> Plain:
@@ -197,8 +227,8 @@ def _undone(body: bytes, coding: _Coding, limit: int) -> Plain:
 def _members(body: bytes, decoder: Callable[[], _Decoder], limit: int, *, several: bool) -> Plain:
     out = bytearray()
     at = 0
+    one = decoder()
     while True:
-        one = decoder()
         try:
             at += _member(one, memoryview(body)[at:], out, limit)
         except Exception:
@@ -209,17 +239,18 @@ def _members(body: bytes, decoder: Callable[[], _Decoder], limit: int, *, severa
             return Plain(bytes(out[:limit]), "limit")
         if not one.eof:
             return Plain(bytes(out), "cut")
-        if not body[at:].strip(b"\0"):  # some servers pad
+        if _ZEROS.fullmatch(body, at):  # some servers pad
             return Plain(bytes(out), "whole")
         if not several:
             return Plain(bytes(out), "more")
+        one = one.another()
 
 
 def _member(one: _Decoder, body: memoryview, out: bytearray, limit: int) -> int:
     """Add what the member holds to `out`, little past the limit, and return how many bytes it takes."""
     at = 0
     while at < len(body) and not one.eof and len(out) <= limit:
-        piece = bytes(body[at : at + one.feed])
+        piece = bytes(body[at : at + min(one.feed, max(at, _FIRST))])
         at += len(piece)
         while len(out) <= limit and not one.eof:
             made = one.decompress(piece, min(_STEP, limit + 1 - len(out)))
@@ -262,9 +293,9 @@ class _Coding:
 
 
 _CODINGS = {
-    "gzip": _Coding(partial(_deflate, _GZIP), (partial(_Inflate, _GZIP),), members=True),
+    "gzip": _Coding(partial(_deflate, _GZIP), (_inflating(_GZIP),), members=True),
     # The name means zlib's wrapper, and some servers send the bare stream.
-    "deflate": _Coding(partial(_deflate, _ZLIB), (partial(_Inflate, _ZLIB), partial(_Inflate, _RAW))),
+    "deflate": _Coding(partial(_deflate, _ZLIB), (_inflating(_ZLIB), _inflating(_RAW))),
     "br": _Coding(_brotli, (_Brotli,)),
     "zstd": _Coding(_made_zstd, (_unzstd,), members=True),
 }

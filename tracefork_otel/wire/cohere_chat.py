@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import openai_chat
 from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
-from .messages import Asked, Message, Reply, Turn, Usage, answering, flat, message
+from .messages import Asked, Message, Reply, Turn, Usage, answering, billed, flat, message
 from .openai import part_message
 from .writing import Call, ToolInput, as_messages, call_id_of, deltas, shifted, without
 
@@ -217,10 +217,10 @@ def _whole_number(value: Any) -> int | None:
 
 def _usage(usage: dict[str, Any]) -> Usage:
     """Return the counts that are billed, else all: those hold what the API itself adds to a prompt."""
-    billed, all_of_them = mapping(usage.get("billed_units")), mapping(usage.get("tokens"))
+    billed_units, all_of_them = mapping(usage.get("billed_units")), mapping(usage.get("tokens"))
 
     def counted(name: str) -> int | None:
-        found = _whole_number(billed.get(name))
+        found = _whole_number(billed_units.get(name))
         return _whole_number(all_of_them.get(name)) if found is None else found
 
     given, cached = counted("input_tokens"), _whole_number(usage.get("cached_tokens"))
@@ -229,6 +229,7 @@ def _usage(usage: dict[str, Any]) -> Usage:
         output_tokens=counted("output_tokens"),
         # Of all tokens, so it can be more than the billed ones that it is told to be a part of.
         cached_tokens=cached if cached is None or given is None else min(cached, given),
+        units=billed(rerank_searches=_whole_number(billed_units.get("search_units"))),
     )
 
 

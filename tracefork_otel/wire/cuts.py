@@ -6,24 +6,125 @@ import base64
 import itertools
 import json
 import re
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 from .json_places import places
 from .sse import is_sse
 
 _EVENT = re.compile(rb".*?\n\n", re.DOTALL)
 
+_KEPT = 8
+"""So many conversations may take turns with each other."""
+
 # The key of a line tells which bytes stand before its JSON value: so a message stands in the file as the JSON
 # that it is, and messages that follow each other stay neighbours (a comma on its own line would part them).
 _SEPARATORS = (b", ", b",", b"")
 
 
+class _Cut(NamedTuple):
+    """A place where a JSON body is cut: in front of an object of an array, or of an array's end."""
+
+    at: int
+    end: int
+    """Where the object ends; 0 for the end of an array."""
+    array: int
+    """Of the arrays with objects, which one this is."""
+
+
+class _Known(NamedTuple):
+    """A body that was cut, by its number."""
+
+    number: int
+    body: bytes
+    cuts: list[_Cut]
+
+
+class Pieced(NamedTuple):
+    """The pieces of a body: so many that an earlier body begins with, and its own after them."""
+
+    earlier: int
+    """The number of that body among those that were cut before, -1 without one."""
+    kept: int
+    new: list[bytes]
+
+
+class Cutter:
+    """Cuts one body after the other; what one repeats of an earlier one is not read again."""
+
+    __slots__ = ("_known", "_number")
+
+    def __init__(self) -> None:
+        self._known: deque[_Known] = deque(maxlen=_KEPT)
+        self._number = -1
+        """Of the last body."""
+
+    def cut(self, body: bytes) -> Pieced:
+        """Return the pieces of a body, in order: joined they are the body, byte for byte."""
+        self._number += 1
+        if is_sse(body, None):
+            return Pieced(-1, 0, _cut_events(body))
+        if not body.startswith(b"{"):
+            return Pieced(-1, 0, [body] if body else [])
+        alike = [(count, one) for one in self._known if (count := _alike(one, body))]
+        count, known = max(alike, key=itemgetter(0)) if alike else (0, _Known(-1, b"", []))
+        cuts, kept = _going_on(known, count, body) or (_cuts(body), 0)
+        edges = [cuts[kept - 1].at if kept else 0, *(one.at for one in cuts[kept:]), len(body)]
+        new = [body[a:b] for a, b in itertools.pairwise(edges)]
+        if kept and count == len(known.cuts):
+            self._known.remove(known)
+        if cuts:
+            self._known.append(_Known(self._number, body, cuts))
+        return Pieced(known.number if kept else -1, kept, new)
+
+
+def _alike(known: _Known, body: bytes) -> int:
+    """Return how many cuts the body begins with that the known one has."""
+    content, cuts = memoryview(known.body), known.cuts
+    low, high, alike = 0, len(cuts), 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        end = cuts[middle - 1].end or cuts[middle - 1].at
+        if body.startswith(content[alike:end], alike):
+            low, alike = middle, end
+        else:
+            high = middle - 1
+    return low
+
+
+def _going_on(known: _Known, count: int, body: bytes) -> tuple[list[_Cut], int] | None:
+    """Return where the body is cut, and how many pieces are the known one's; None: it must be read whole."""
+    cuts = known.cuts
+    first, last = max(
+        _arrays(cuts, count), key=lambda ends: cuts[ends[1]].end - cuts[ends[0]].end, default=(0, 0)
+    )
+    if first == last:
+        return None
+    # Both stand after an object of one array, so that what is between them says nothing of what follows.
+    start, end = cuts[first].end, cuts[last].end
+    found = _cuts(body[:start] + body[end:])
+    if found[: first + 1] != cuts[: first + 1]:
+        return None
+    passed = end - start
+    after = [one._replace(at=one.at + passed, end=one.end and one.end + passed) for one in found[first + 1 :]]
+    return [*cuts[: last + 1], *after], last + 1
+
+
+def _arrays(cuts: list[_Cut], count: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last object of each array among so many cuts, the last array first."""
+    while count:
+        first = bisect_left(cuts, cuts[count - 1].array, key=attrgetter("array"))
+        last = count - 1 if cuts[count - 1].end else count - 2
+        yield first, last
+        count = first
+
+
 def cut(body: bytes) -> list[bytes]:
-    """Return the pieces of a body, in order: joined they are the body, byte for byte."""
-    if is_sse(body, None):
-        return _cut_events(body)
-    if body.startswith(b"{") and _is_json(body):
-        return _cut_at(body, _message_positions(body))
-    return [body] if body else []
+    """Return the pieces of a body alone."""
+    return Cutter().cut(body).new
 
 
 def encode_piece(piece: bytes) -> bytes:
@@ -72,28 +173,27 @@ def _cut_events(body: bytes) -> list[bytes]:
     return [*pieces, rest] if rest else pieces
 
 
-def _cut_at(body: bytes, positions: list[int]) -> list[bytes]:
-    edges = [0, *positions, len(body)]
-    return [body[a:b] for a, b in itertools.pairwise(edges) if b > a]
-
-
-def _message_positions(body: bytes) -> list[int]:
+def _cuts(body: bytes) -> list[_Cut]:
     """Return the starts of the objects in the arrays of the outermost object, and the ends of those arrays.
 
     All objects of an array but its first start with the comma before them.
     """
-    positions: list[int] = []
+    found: list[_Cut] = []
+    if not _is_json(body):
+        return found
     text = body.decode("latin-1")  # so that a character is a byte
-    objects, end = False, 0
+    objects, end, array = False, 0, 0
     for place in places(text, depth=2):
         if place is None or place.kind == "key":
             continue
         if len(place.path) == 1 and objects:
-            positions.append(place.end - 1)
+            found.append(_Cut(place.end - 1, 0, array))
             objects = False
+            array += 1
         elif len(place.path) == 2 and isinstance(place.path[1], int):
             if text[place.start] == "{":
-                positions.append(text.index(",", end, place.start) if objects else place.start)
+                start = text.index(",", end, place.start) if objects else place.start
+                found.append(_Cut(start, place.end, array))
                 objects = True
             end = place.end
-    return positions
+    return found

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .codings import decode_body
+from .codings import decode_body, plain_request
 from .framing import framing_of
 from .json_values import clean, loads, mapping, string
-from .messages import Facts, Reply
+from .messages import Facts, Reply, Usage
 from .registry import host_of, load, place, recognise, unless_failed
 
 if TYPE_CHECKING:
@@ -31,12 +31,16 @@ def facts(
     if call is None:
         return None
     model = call.model or string(mapping(loads(request)).get("model"))
-    if model is None and host_of(place(url)[0]) is None:
+    fetched = method.upper() != "POST"
+    if model is None and not fetched and host_of(place(url)[0]) is None:
         return None
     read = unless_failed(call.form, lambda: read_response(load(call.form), response, content_type))
     if read is None:
         return None
     reply, streamed = read
+    if fetched:
+        model = model or reply.model
+    stored_id, usage = _paid_for(reply, fetched=fetched)
     return Facts(
         form=call.form,
         provider=call.provider,
@@ -45,16 +49,25 @@ def facts(
         response_model=_cleaned(reply.model),
         response_id=_cleaned(reply.response_id),
         finish_reason=_cleaned(reply.finish_reason),
-        input_tokens=reply.usage.input_tokens,
-        output_tokens=reply.usage.output_tokens,
-        cached_tokens=reply.usage.cached_tokens,
-        cache_write_tokens=reply.usage.cache_write_tokens,
-        cache_write_1h_tokens=reply.usage.cache_write_1h_tokens,
+        usage=usage,
         streamed=streamed,
         reply=reply.messages,
         text=reply.text,
         error_type=_cleaned(reply.error_type),
+        stored_id=_cleaned(stored_id),
     )
+
+
+def _paid_for(reply: Reply, *, fetched: bool) -> tuple[str | None, Usage]:
+    """Return by what id other exchanges may tell what the reply takes, None for none, and what it takes here.
+
+    A POST that brings its counts is paid for by itself: caches and gateways give one id to several.
+    """
+    if reply.stored_id is None or not reply.usage.is_counted:
+        return reply.stored_id, reply.usage
+    if fetched and reply.background is False:
+        return None, Usage(told_usd=0.0)  # its POST brought its counts: to fetch it again costs nothing
+    return reply.stored_id if fetched or reply.background else None, reply.usage
 
 
 def facts_of(exchange: Exchange) -> Facts | None:
@@ -63,7 +76,7 @@ def facts_of(exchange: Exchange) -> Facts | None:
     return facts(
         asked.method,
         asked.url,
-        request=asked.body,
+        request=plain_request(asked),
         response=None if response is None else recorded_body(response),
         content_type=None if response is None else response.header("content-type"),
     )

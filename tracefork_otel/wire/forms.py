@@ -15,6 +15,8 @@ class Path(NamedTuple):
     """`gen_ai.provider.name` on a host that is in no table: whose API the path is."""
     operation: str = "chat"
     """`gen_ai.operation.name`."""
+    method: str = "POST"
+    """One that fetches an answer has no body: its path alone tells what it is."""
 
 
 class Form(NamedTuple):
@@ -24,10 +26,10 @@ class Form(NamedTuple):
     module: str
     paths: tuple[Path, ...]
 
-    def place(self, path: str) -> tuple[Path, re.Match[str]] | None:
+    def place(self, path: str, method: str = "POST") -> tuple[Path, re.Match[str]] | None:
         """Return which of its paths this is, None where it is none."""
         for one in self.paths:
-            found = re.search(f"(?:{one.pattern})\\Z", path)
+            found = re.search(f"(?:{one.pattern})\\Z", path) if one.method == method else None
             if found is not None:
                 return one, found
         return None
@@ -58,7 +60,15 @@ FORMS = (
         f"{_HERE}.openai_completions",
         (Path(_DEPLOYMENT + r"(?<!/chat)(?<!/fim)/completions", "openai", "text_completion"),),
     ),
-    Form("openai_responses", f"{_HERE}.openai_responses", (Path(_DEPLOYMENT + "/responses", "openai"),)),
+    Form(
+        "openai_responses",
+        f"{_HERE}.openai_responses",
+        (
+            Path(_DEPLOYMENT + "/responses", "openai"),
+            # Where the answer to one in the background is fetched.
+            Path(_DEPLOYMENT + r"/responses/resp_[\w-]+", "openai", method="GET"),
+        ),
+    ),
     Form("cohere_chat", f"{_HERE}.cohere_chat", (Path(r"/v2/chat", "cohere"),)),
     Form(
         "ollama",

@@ -9,6 +9,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .dumps import dumps as spelled
 from .json_values import dumps, loads, mapping
 from .sse import is_sse, sse_event, sse_events
 
@@ -157,7 +158,7 @@ def framing_of(framings: Sequence[Framing], body: bytes, content_type: str | Non
 
 def event(data: Mapping[str, Any], name: str | None = None) -> Event:
     """Return the event that carries this object."""
-    return Event(name, json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
+    return Event(name, spelled(data, separators=(",", ":"), finite=True).encode())
 
 
 def sse_if_asked(url: str, request: dict[str, Any]) -> Framing | None:

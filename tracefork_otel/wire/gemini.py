@@ -9,9 +9,19 @@ from urllib.parse import parse_qsl
 
 from .framing import Event, Framing, JsonArray, ServerSentEvents, event
 from .gemini_calls import Arguments, member, recorded_calls
+from .gemini_usage import read_usage, shifted_usage, write_usage
 from .json_values import count, dumps, loads, mapping, mappings, string
-from .messages import Asked, Kind, Message, Reply, Turn, Usage, answering, base64_note, message
-from .writing import ToolInput, ToolResult, as_blocks, call_id_of, numbered, shifted, signature, without
+from .messages import (
+    Asked,
+    Kind,
+    Message,
+    Reply,
+    Turn,
+    answering,
+    base64_note,
+    message,
+)
+from .writing import ToolInput, ToolResult, as_blocks, call_id_of, numbered, signature, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,13 +54,6 @@ _ERRORS = MappingProxyType(
 _RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}
 # The most candidates that the API gives to one request; a request that asks for more got an error.
 _MAX_CANDIDATES = 8
-# What a reply counts, or tells of its prompt, that another in its place did not do.
-_UNDONE = (
-    "thoughtsTokenCount",
-    "toolUsePromptTokenCount",
-    "toolUsePromptTokensDetails",
-    "candidatesTokensDetails",
-)
 
 
 def streams(url: str, request: dict[str, Any]) -> Framing | None:
@@ -85,7 +88,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
         model=string(whole.get("modelVersion")),
         response_id=string(whole.get("responseId")),
         error_type=None if error is None else _error_type(error),
-        usage=_usage(mapping(whole.get("usageMetadata"))),
+        usage=read_usage(whole),
     )
 
 
@@ -163,7 +166,9 @@ def write_reply(
         ],
         "modelVersion": reply.model or request.get("model"),
         **without(frame, "candidates", "promptFeedback"),
-        "usageMetadata": _counted(mapping(frame.get("usageMetadata")), reply.usage, wanted if alike else 1),
+        "usageMetadata": write_usage(
+            mapping(frame.get("usageMetadata")), reply.usage, wanted if alike else 1
+        ),
         "responseId": reply.response_id or ids.base58("", 22),
     }
 
@@ -203,7 +208,7 @@ def with_tool_input(whole: dict[str, Any], given: ToolInput, ids: IdSource) -> d
     usage = mapping(whole.get("usageMetadata"))
     return {
         **whole,
-        **({"usageMetadata": _shifted(usage, old, given.spelled())} if usage else {}),
+        **({"usageMetadata": shifted_usage(usage, old, given.spelled())} if usage else {}),
         "responseId": ids.base58("", 22),
     }
 
@@ -222,7 +227,7 @@ def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdS
         usage = mapping(chunk.get("usageMetadata"))
         # Counts are running totals, so those from the call on hold its input.
         if number >= chosen.chunk and "candidatesTokenCount" in usage:
-            chunk["usageMetadata"] = _shifted(usage, old, given.spelled())
+            chunk["usageMetadata"] = shifted_usage(usage, old, given.spelled())
     return [event(chunk) for chunk in recorded]
 
 
@@ -245,52 +250,6 @@ def _error_type(error: Any) -> str:
     found = mapping(error)
     code = count(found.get("code"))
     return string(found.get("status")) or (str(code) if code is not None else "error")
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    """Return the counts: thoughts are output, and what a tool of the provider's read is input."""
-    given, read = count(usage.get("promptTokenCount")), count(usage.get("toolUsePromptTokenCount"))
-    said, thought = count(usage.get("candidatesTokenCount")), count(usage.get("thoughtsTokenCount"))
-    told = given is not None
-    return Usage(
-        input_tokens=_sum(given, read),
-        # A reply that says nothing leaves the count out.
-        output_tokens=_sum(said, thought) if said is not None or thought is not None or not told else 0,
-        cached_tokens=count(usage.get("cachedContentTokenCount")),
-    )
-
-
-def _sum(*counts: int | None) -> int | None:
-    """Return the sum of what is known, None where nothing is."""
-    known = [one for one in counts if one is not None]
-    return count(sum(known)) if known else None
-
-
-def _counted(recorded: dict[str, Any], counted: Usage, times: int) -> dict[str, Any]:
-    """Return the usage of a reply that counts this, to the recorded input where one is known."""
-    usage = without(recorded, *_UNDONE)
-    given = count(usage.get("promptTokenCount"))
-    if given is None and (given := counted.input_tokens) is not None:
-        usage["promptTokensDetails"] = [{"modality": "TEXT", "tokenCount": given}]
-    output = None if counted.output_tokens is None else counted.output_tokens * times
-    thoughts = counted.thinking_tokens
-    return {
-        **usage,
-        **({"cachedContentTokenCount": counted.cached_tokens} if counted.cached_tokens else {}),
-        "promptTokenCount": given,
-        "candidatesTokenCount": None if output is None else output - (thoughts or 0),
-        **({"thoughtsTokenCount": thoughts} if thoughts else {}),
-        "totalTokenCount": None if given is None or output is None else given + output,
-    }
-
-
-def _shifted(usage: dict[str, Any], old: str, new: str) -> dict[str, Any]:
-    """Return a recorded usage after one text of the output became another."""
-    before = count(usage.get("candidatesTokenCount"))
-    output = shifted(before, old=old, new=new)
-    total = count(usage.get("totalTokenCount"))
-    moved = {} if total is None else {"totalTokenCount": max(0, total - (before or 0) + output)}
-    return {**without(usage, "candidatesTokensDetails"), "candidatesTokenCount": output, **moved}
 
 
 def _content(content: dict[str, Any], role: str) -> Turn:

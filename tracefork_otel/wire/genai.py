@@ -16,6 +16,8 @@ from .writing import Ids
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+USAGE = "gen_ai.usage."
+"""What the names of attributes of tokens begin with."""
 INPUT = "gen_ai.input.messages"
 OUTPUT = "gen_ai.output.messages"
 SYSTEM = "gen_ai.system_instructions"
@@ -34,6 +36,8 @@ _CALLED = MappingProxyType({name: reason for reason, names in _REASONS.items() f
 _ROLES = MappingProxyType({"model": "assistant", "function": "tool"})
 _LONG = 1024
 """A string of a picture, a file or an unknown part that is longer is data, not something to read."""
+_DEEPEST = 64
+"""Levels of an unknown part that are told: no provider has ten, and Python's stack ends at some 300."""
 _TEXTS = MappingProxyType({"text": "text", "thinking": "reasoning", "refusal": "refusal"})
 
 _OPERATIONS = ("chat", "text_completion", "generate_content")
@@ -112,12 +116,14 @@ def _part(said: Message) -> Json:
     return {"type": said.kind, **_shortened(said.wire)}
 
 
-def _shortened(value: Any) -> Any:
+def _shortened(value: Any, levels: int = _DEEPEST) -> Any:
     """Return the value without what is data: pictures and files are told by kind and length."""
+    if isinstance(value, dict | list) and not levels:
+        return f"[more than {_DEEPEST} levels]"
     if isinstance(value, dict):
-        return {name: _shortened(item) for name, item in value.items()}
+        return {name: _shortened(item, levels - 1) for name, item in value.items()}
     if isinstance(value, list):
-        return [_shortened(item) for item in value]
+        return [_shortened(item, levels - 1) for item in value]
     if isinstance(value, str) and len(value) > _LONG:
         return f"[{len(value)} characters]"
     return value

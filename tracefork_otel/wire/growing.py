@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .json_places import places
 from .json_values import loads
-from .messages import Asked, answering, call_names
+from .messages import Asked, answering
 from .registry import load, unless_failed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .messages import Turn
 
+T = TypeVar("T")
 _KEPT = 8
 """So many conversations may take turns with each other."""
 _NEXT = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*(?=\{)|(?=\]))")
 """What stands between a turn and the next one, or the end of all."""
 
 
-class _Read(NamedTuple):
+class Grown(NamedTuple, Generic[T]):
+    """A request, and what it repeats of an earlier one."""
+
+    system: Turn
+    turns: tuple[Turn, ...]
+    kept: int
+    """So many of the turns, from the first one on, are those of the earlier request."""
+    before: T | None
+    """What was made of that one; None where there is none."""
+
+
+class _Read(NamedTuple, Generic[T]):
     """A request as it was read."""
 
     form: str
@@ -32,39 +45,43 @@ class _Read(NamedTuple):
     """Where in the body the first turn may begin."""
     ends: list[int]
     """Where each turn ends; empty where that cannot be told."""
+    made: T | None = None
 
 
-class Growing:
+class Growing(Generic[T]):
     """Reads requests one after the other; a turn that an earlier one had at its place is not read again.
 
-    So a conversation costs what it is long, however often it is sent.
+    So a conversation costs what it is long, however often it is sent: what is made of a request is handed to
+    whoever makes the same of one that goes on from there.
     """
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: deque[_Read] = deque(maxlen=_KEPT)
+        self._known: deque[_Read[T]] = deque(maxlen=_KEPT)
 
-    def messages(self, form: str, body: bytes) -> Turn:
-        """Return a request of that form as messages, system first; empty if it is not understood."""
-        return unless_failed(form, lambda: self._messages(form, body)) or ()
+    def read(self, form: str, body: bytes, make: Callable[[Grown[T]], T]) -> T | None:
+        """Return what is made of a request of that form; None if it is not understood."""
+        return unless_failed(form, lambda: self._read(form, body, make))
 
-    def _messages(self, form: str, body: bytes) -> Turn:
+    def _read(self, form: str, body: bytes, make: Callable[[Grown[T]], T]) -> T | None:
         known = self._repeated(form, body)
-        read = (known and _gone_on(known, body)) or _whole(form, body)
+        read = known and _gone_on(known, body)
+        if known is None or read is None:
+            known, read = None, _whole(form, body)
         if read is None:
-            return ()
+            return None
+        kept, before = (0, None) if known is None else (len(known.turns), known.made)
+        made = make(Grown(read.system, read.turns, kept, before))
         if read.ends:
-            self._known.append(read)
-        return Asked(read.system, read.turns).messages
+            self._known.append(read._replace(made=made))
+        return made
 
-    def _repeated(self, form: str, body: bytes) -> _Read | None:
+    def _repeated(self, form: str, body: bytes) -> _Read[T] | None:
         """Return the earlier request of which this one repeats most turns, cut to those."""
-        best: _Read | None = None
+        best: _Read[T] | None = None
         for known in [one for one in self._known if one.form == form]:
-            count = len(known.ends)
-            if not body.startswith(known.body[: known.ends[-1]]):
-                count = bisect_left(known.ends, True, key=lambda end: not body.startswith(known.body[:end]))
+            count = _alike(known, body)
             if count > len(best.ends if best else ()):
                 best = known._replace(turns=known.turns[:count], ends=known.ends[:count])
             if count == len(known.ends):
@@ -72,32 +89,43 @@ class Growing:
         return best
 
 
-def _whole(form: str, body: bytes) -> _Read | None:
+def _alike(known: _Read[Any], body: bytes) -> int:
+    """Return how many turns the body has as the known one has them."""
+    content, ends = memoryview(known.body), known.ends
+    # What is found alike is not compared again, so all of it costs one or two looks at the body.
+    low, high, middle, alike = 0, len(ends), len(ends), 0
+    while low < high:
+        end = ends[middle - 1]
+        if body.startswith(content[alike:end], alike):
+            low, alike = middle, end
+        else:
+            high = middle - 1
+        middle = (low + high + 1) // 2
+    return low
+
+
+def _whole(form: str, body: bytes) -> _Read[Any] | None:
     """Return the request, read from its first turn on; None if it is not understood."""
-    asked = _asked(form, body)
-    if asked is None:
+    found = _asked(form, body)
+    if found is None:
         return None
     start, ends = _places(form, body)
-    return _Read(form, body, *asked, start, ends if len(ends) == len(asked.turns) else [])
+    return _Read(form, body, *found, start, ends if len(ends) == len(found.turns) else [])
 
 
-def _gone_on(known: _Read, body: bytes) -> _Read | None:
+def _gone_on(known: _Read[T], body: bytes) -> _Read[T] | None:
     """Return the request, read from where it leaves the known one; None if it must be read whole."""
     between = _NEXT.match(body, known.ends[-1])
     if between is None:
         return None
     rest = body[: known.start] + body[between.end() :]
-    asked, (start, ends) = _asked(known.form, rest), _places(known.form, rest)
-    if asked is None or start != known.start or len(ends) != len(asked.turns):
+    found, (start, ends) = _asked(known.form, rest), _places(known.form, rest)
+    if found is None or start != known.start or len(ends) != len(found.turns):
         return None
-    names = call_names(known.turns)
     passed = between.end() - start
-    return known._replace(
-        body=body,
-        system=asked.system,
-        turns=(*known.turns, *answering(asked.turns, names)),
-        ends=[*known.ends, *(end + passed for end in ends)],
-    )
+    turns = (*known.turns, *answering(found.turns, known.turns))
+    ends = known.ends + [end + passed for end in ends]
+    return _Read(known.form, body, found.system, turns, start, ends, known.made)
 
 
 def _asked(form: str, body: bytes) -> Asked | None:

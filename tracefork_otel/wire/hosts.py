@@ -19,6 +19,8 @@ class Host(NamedTuple):
     """The environment variable by which the provider's own SDKs in every language are led elsewhere."""
     base_path: str = ""
     """The path of the URL that the variable holds by default."""
+    root: str = ""
+    """What all paths of its API begin with, whether or not an SDK wants it in the base URL."""
 
     def is_called(self, name: str) -> bool:
         """Return whether that lower-case name is one of this row's."""
@@ -29,9 +31,9 @@ class Host(NamedTuple):
 
 
 HOSTS = (
-    Host("api.openai.com", "openai", variable="OPENAI_BASE_URL", base_path="/v1"),
+    Host("api.openai.com", "openai", variable="OPENAI_BASE_URL", base_path="/v1", root="/v1"),
     Host("*.api.openai.com", "openai"),
-    Host("api.anthropic.com", "anthropic", variable="ANTHROPIC_BASE_URL"),
+    Host("api.anthropic.com", "anthropic", variable="ANTHROPIC_BASE_URL", root="/v1"),
     Host("generativelanguage.googleapis.com", "gcp.gemini", "google", variable="GOOGLE_GEMINI_BASE_URL"),
     Host("aiplatform.googleapis.com", "gcp.vertex_ai", "google"),
     Host("*-aiplatform.googleapis.com", "gcp.vertex_ai", "google"),
@@ -71,3 +73,8 @@ HOSTS = (
     Host("api.z.ai", "zai"),
 )
 """The first row that a name fits tells of it."""
+
+
+def is_loopback(name: str) -> bool:
+    """Return whether that host is this machine, as itself."""
+    return name in ("localhost", "::1", "[::1]") or name.startswith("127.")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
+from .codings import Unreadable, coded, undone
 from .dumps import dumps
 from .json_places import Place, places
 from .paths import ANY, PathTokens, format_path, parse_path
@@ -54,6 +55,15 @@ def apply_edits(body: bytes, edits: Iterable[tuple[str, object]]) -> bytes:
     for path, value in edits:
         text = _edited(text, path, value)
     return text.encode()
+
+
+def edited(body: bytes, content_encoding: str | None, edits: Iterable[tuple[str, object]]) -> bytes:
+    """Return what `apply_edits` makes of the body below its content codings, in those again."""
+    try:
+        plain = undone(body, content_encoding).body
+    except Unreadable as error:
+        raise UsageError(f"cannot edit a request whose body cannot be read: {error}") from None
+    return coded(apply_edits(plain, edits), content_encoding)
 
 
 def _edited(text: str, path: str, value: object) -> str:

@@ -28,22 +28,38 @@ _TRIES = 64
 
 
 class Place(NamedTuple):
-    """A value of a JSON text, or the key of one: where it stands in the text, and by which path."""
+    """A value of a JSON text, or the key of one: where it stands in the text, and in what."""
 
-    path: PathTokens
+    within: Opened | None
+    """The object or array that it is in."""
+    token: str | int
+    """Its key or index there."""
     start: int
     end: int
     kind: Kind
 
+    @property
+    def path(self) -> PathTokens:
+        """The path to it from the outermost value, made anew each time: as long as the value is deep."""
+        path: list[str | int] = []
+        token, within = self.token, self.within
+        while within is not None:
+            path.append(token)
+            token, within = within.token, within.within
+        return tuple(reversed(path))
 
-@dataclass(slots=True)
-class _Open:
-    """An object or array whose end has not come."""
 
-    path: PathTokens
+@dataclass(slots=True, eq=False)
+class Opened:
+    """An object or array that has begun."""
+
+    within: Opened | None
+    token: str | int
+    """Its key or index in what it is within."""
+    depth: int
     start: int
     keyed: bool
-    token: str | int
+    next: str | int
     """The key or index of what comes next in it."""
 
 
@@ -56,8 +72,7 @@ def places(
     as one. What has a path of more than `depth` steps is left out.
     """
     at, size = start, len(text) if end is None else end
-    stack: list[_Open] = []
-    top: _Open | None = None
+    top: Opened | None = None
     expects_key = False
     while at < size:
         found = _TOKEN.match(text, at, size)
@@ -68,35 +83,34 @@ def places(
         group = found.lastindex or 0
         start, at = found.span(group)
         mark = text[start] if group == _MARK else ""
+        token = top.next if top is not None else ""
         if mark == ",":
             if top is not None:
                 expects_key = top.keyed
-                if isinstance(top.token, int):
-                    top.token += 1
+                if isinstance(token, int):
+                    top.next = token + 1
         elif not mark:
             if expects_key and group == 1 and top is not None:
-                top.token = decoded(found[1])
-            path = (*top.path, top.token) if top is not None else ()
-            yield Place(path, start, at, "key" if expects_key and group == 1 else _KINDS[group])
+                token = top.next = decoded(found[1])
+            yield Place(top, token, start, at, "key" if expects_key and group == 1 else _KINDS[group])
             expects_key = False
         elif mark in "{[":
-            path = (*top.path, top.token) if top is not None else ()
-            if len(path) == depth and (skipped := _end(text, start)):
-                yield Place(path, start, at := skipped, "container")
+            within = 0 if top is None else top.depth + 1
+            if within == depth and (skipped := _end(text, start)):
+                yield Place(top, token, start, at := skipped, "container")
                 continue
             expects_key = mark == "{"
-            top = _Open(path, start, expects_key, "" if expects_key else 0)
-            stack.append(top)
+            top = Opened(top, token, within, start, expects_key, "" if expects_key else 0)
         elif top is None:
             yield None
             return
         else:
-            yield Place(top.path, top.start, at, "container")
-            stack.pop()
-            top = stack[-1] if stack else None
+            yield Place(top.within, top.token, top.start, at, "container")
+            top = top.within
             expects_key = False
-    for opened in reversed(stack):
-        yield Place(opened.path, opened.start, size, "container")
+    while top is not None:
+        yield Place(top.within, top.token, top.start, size, "container")
+        top = top.within
 
 
 def _end(text: str, start: int) -> int:

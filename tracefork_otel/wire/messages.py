@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .json_values import clean, count, dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Sequence
 
 Kind = Literal[
     "text",
@@ -72,6 +71,34 @@ class Usage:
     cache_write_1h_tokens: int | None = None
     thinking_tokens: int | None = None
     """Those of the output that were thoughts."""
+    units: tuple[tuple[str, float], ...] = ()
+    """What else was counted, by the names of the `genai-prices` package: `web_searches`, `audio_seconds`."""
+    served: tuple[tuple[str, str], ...] = ()
+    """How it was served where that is billed otherwise: `service_tier`, `speed`, `processing`."""
+    told_usd: float | None = None
+    """What the provider itself says that it costs."""
+    of_model: str | None = None
+    """The model that a part is billed by, where it tells one."""
+    parts: tuple[Usage, ...] = ()
+    """What this is the sum of, where each is billed for itself."""
+    pending: bool = False
+    """Whether the answer is still being made, and is counted where it is fetched."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether anything was counted that a price can be of."""
+        return self.input_tokens is not None or bool(self.units) or self.told_usd is not None
+
+    @classmethod
+    def total(cls, parts: Iterable[Usage], **told: Any) -> Usage:
+        """Return the sum of what is billed part by part; a count that no part tells is not known."""
+        every = tuple(parts)
+        names = ("input", "output", "cached", "cache_write", "cache_write_1h", "thinking")
+        sums: dict[str, int | None] = {}
+        for name in (f"{one}_tokens" for one in names):
+            known = [found for one in every if (found := getattr(one, name)) is not None]
+            sums[name] = count(sum(known)) if known else None
+        return cls(**sums, **told, parts=every)
 
     @classmethod
     def with_cache_beside(
@@ -82,6 +109,7 @@ class Usage:
         read: int | None,
         written: int | None,
         hour: int | None = None,
+        **more: Any,
     ) -> Usage:
         """Return counts of a wire that tells what a cache read and wrote beside the rest of the input."""
         return cls(
@@ -90,6 +118,7 @@ class Usage:
             cached_tokens=read,
             cache_write_tokens=written,
             cache_write_1h_tokens=hour,
+            **more,
         )
 
 
@@ -102,6 +131,10 @@ class Reply:
     model: str | None = None
     response_id: str | None = None
     error_type: str | None = None
+    stored_id: str | None = None
+    """By what the provider keeps it, where it may be fetched again."""
+    background: bool | None = None
+    """Whether it is made after the request was answered; None where it does not say."""
     usage: Usage = Usage()
 
     @property
@@ -124,8 +157,7 @@ class Reply:
 class Facts:
     """What one generation exchange asked for and got, in provider-neutral words; `form` names its wire form.
 
-    `input_tokens` is ALL input: uncached, read from a cache (`cached_tokens`) and written to one
-    (`cache_write_tokens`, of which `cache_write_1h_tokens` at the one-hour rate). `model` is what the request
+    `model` is what the request
     asked for; prices go by `response_model`, because a deployment's name is not a model. After a cut stream
     `reply` and `text` hold what had arrived, and token counts are the last that the wire told.
     """
@@ -137,15 +169,58 @@ class Facts:
     response_model: str | None
     response_id: str | None
     finish_reason: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cached_tokens: int | None
-    cache_write_tokens: int | None
-    cache_write_1h_tokens: int | None
+    usage: Usage
     streamed: bool
     reply: tuple[Message, ...]
     text: str
     error_type: str | None = None
+    stored_id: str | None = None
+    """By what the provider keeps the answer, where other exchanges may tell what it takes: paid for once."""
+
+    @property
+    def input_tokens(self) -> int | None:
+        """All input."""
+        return self.usage.input_tokens
+
+    @property
+    def output_tokens(self) -> int | None:
+        """All output, thoughts included."""
+        return self.usage.output_tokens
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """The input that was read from a cache."""
+        return self.usage.cached_tokens
+
+    @property
+    def cache_write_tokens(self) -> int | None:
+        """The input that was written to a cache."""
+        return self.usage.cache_write_tokens
+
+    @property
+    def cache_write_1h_tokens(self) -> int | None:
+        """What of that is kept for an hour."""
+        return self.usage.cache_write_1h_tokens
+
+
+def billed(**counts: float | None) -> tuple[tuple[str, float], ...]:
+    """Return those counts that are there, as `Usage.units` has them."""
+    return tuple((name, found) for name, found in counts.items() if found)
+
+
+_USUAL = frozenset(
+    ("", "auto", "default", "global", "not_available", "on_demand", "standard", "on-demand", "unspecified")
+)
+
+
+def served_by(**how: Any) -> tuple[tuple[str, str], ...]:
+    """Return how a call was served as `Usage.served` has it, without what is served to everybody."""
+    told = ((name, value.lower()) for name, value in how.items() if isinstance(value, str))
+    return tuple(
+        ("processing", "batch") if (name, value) == ("service_tier", "batch") else (name, value)
+        for name, value in told
+        if value not in _USUAL
+    )
 
 
 def message(
@@ -173,14 +248,14 @@ def joined(turns: Iterable[Turn]) -> Turn:
     return tuple(chain.from_iterable(turns))
 
 
-def answering(turns: Iterable[Turn], names: Mapping[str, str] = MappingProxyType({})) -> tuple[Turn, ...]:
+def answering(turns: Iterable[Turn], before: Sequence[Turn] = ()) -> tuple[Turn, ...]:
     """Return the turns, a result that has its call's id for a name under the name of that call.
 
-    It is the last call of that id before the result, for servers repeat ids; `names` are those of calls in
-    turns before these. What comes later changes nothing, so a conversation reads alike however far it went.
+    It is the last call of that id before the result, for servers repeat ids; there may be turns `before`
+    these. What comes later changes nothing, so a conversation reads alike however far it went.
     """
-    known = dict(names)
-    return tuple(tuple(_answering(one, known) for one in turn) for turn in turns)
+    known: dict[str, str | None] = {}
+    return tuple(tuple(_answering(one, known, before) for one in turn) for turn in turns)
 
 
 def call_names(turns: Iterable[Turn]) -> dict[str, str]:
@@ -189,13 +264,18 @@ def call_names(turns: Iterable[Turn]) -> dict[str, str]:
     return {one.call_id: one.name for one in calls if one.call_id is not None and one.name is not None}
 
 
-def _answering(one: Message, names: dict[str, str]) -> Message:
+def _answering(one: Message, names: dict[str, str | None], before: Sequence[Turn]) -> Message:
     called = one.call_id
     if one.kind == "tool_use" and called is not None and one.name is not None:
         names[called] = one.name
-    if one.kind != "tool_result" or called is None or called not in names or one.name != clean(called):
+    if one.kind != "tool_result" or called is None or one.name != clean(called):
         return one
-    return replace(one, name=names[called])
+    if called not in names:
+        # Calls are answered at once, so that this is a short way back.
+        earlier = (call_names((turn,)).get(called) for turn in reversed(before))
+        names[called] = next((name for name in earlier if name is not None), None)
+    name = names[called]
+    return one if name is None else replace(one, name=name)
 
 
 def plain_text(messages: Iterable[Message]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import openai
 from .framing import SSE, Event, event, sse_if_asked
@@ -18,6 +18,7 @@ from .writing import (
     call_id_of,
     deltas,
     numbered,
+    parts_or_text,
     shifted,
     without,
 )
@@ -56,7 +57,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
         model=string(whole.get("model")),
         response_id=string(whole.get("id")),
         error_type=None if error is None else error_type(error),
-        usage=openai.read_usage(mapping(whole.get("usage"))),
+        usage=openai.read_usage(whole),
     )
 
 
@@ -69,9 +70,11 @@ def assemble(events: Iterable[Event]) -> dict[str, Any]:
         # Azure's first chunk carries empty strings, and all chunks but the last a null usage.
         whole |= {key: value for key, value in without(chunk, "choices", "obfuscation").items() if value}
         for choice in mappings(chunk.get("choices")):
-            known = choices.setdefault(count(choice.get("index")) or 0, {"message": {}, "calls": {}})
+            known = choices.setdefault(
+                count(choice.get("index")) or 0, {"message": {}, "calls": {}, "begun": _Begun()}
+            )
             known["finish_reason"] = string(choice.get("finish_reason")) or known.get("finish_reason")
-            _extend(known["message"], known["calls"], mapping(choice.get("delta")))
+            _extend(known["message"], known["calls"], known["begun"], mapping(choice.get("delta")))
     if choices or whole.get("id"):
         whole["choices"] = [_choice_of(index, known) for index, known in sorted(choices.items())]
     return whole
@@ -89,6 +92,7 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
             name=string(turn.get("name")),
             call_id=string(turn.get("tool_call_id")),
             path=f"messages[{at}].content",
+            saying=parts_or_text(turn.get("content"), ("text",)),
         )
         for at, turn in numbered(request.get("messages"))
         if turn.get("role") in ("tool", "function")
@@ -189,7 +193,7 @@ def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdS
     old, answer_id = calls[place].given, ids.base58("chatcmpl-", 29)
     spelled = given.spelled(old)
     found: list[Event] = []
-    counted: dict[int, int] = {}
+    places: dict[int, _Begun] = {}
     begun = False
     for one, chunk in recorded:
         if not chunk:
@@ -199,7 +203,7 @@ def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdS
             chunk["id"] = answer_id
         if usage := mapping(chunk.get("usage")):
             chunk["usage"] = _shifted(usage, old, spelled)
-        mine = [call for call in _chunk_calls(chunk, counted) if call[0] == place]
+        mine = [call for call in _chunk_calls(chunk, places) if call[0] == place]
         later: list[Event] = []
         for _, choice, call in mine:
             if begun:
@@ -213,7 +217,32 @@ def with_streamed_tool_input(events: Sequence[Event], given: ToolInput, ids: IdS
     return found
 
 
-def _extend(said: dict[str, Any], calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
+class _Begun:
+    """Which call each delta of a choice belongs to.
+
+    A server may send whole calls without an index, or all with the index 0: another id that comes with a name
+    is another call.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[int, list[str | None]] = {}
+
+    def place(self, call: dict[str, Any]) -> tuple[int, int]:
+        """Return the call's index, and its place among those that share it."""
+        index = count(call.get("index"))
+        ids = self._ids.setdefault(max(self._ids, default=-1) + 1 if index is None else index, [])
+        index = max(self._ids) if index is None else index
+        identity, name = string(call.get("id")), _called(call)[0]
+        if not ids or (identity and name and ids[-1] and identity != ids[-1]):
+            ids.append(identity)
+        elif identity and ids[-1] is None:
+            ids[-1] = identity
+        return index, len(ids) - 1
+
+
+def _extend(
+    said: dict[str, Any], calls: dict[tuple[int, int], dict[str, Any]], begun: _Begun, delta: dict[str, Any]
+) -> None:
     """Add one chunk's delta to what a choice says and calls."""
     said["role"] = string(delta.get("role")) or said.get("role") or "assistant"
     for key in _TEXTS:
@@ -224,9 +253,7 @@ def _extend(said: dict[str, Any], calls: dict[int, dict[str, Any]], delta: dict[
     if isinstance(delta.get("function_call"), dict):
         more = [*more, {"index": 0, "function": delta["function_call"]}]
     for call in more:
-        # Some servers send whole calls without an index; each is a call of its own.
-        index = count(call.get("index"))
-        known = calls.setdefault(len(calls) if index is None else index, {"name": None, "given": []})
+        known = calls.setdefault(begun.place(call), {"name": None, "given": []})
         name, given = _called(call)
         known["id"] = string(call.get("id")) or known.get("id")
         known["name"] = name or known["name"]
@@ -351,34 +378,34 @@ def _functions(said: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool
         yield said["function_call"], "arguments", False
 
 
-def _chunk_calls(
-    chunk: dict[str, Any], counted: dict[int, int]
-) -> list[tuple[tuple[int, int], dict[str, Any], dict[str, Any]]]:
-    """Return what a chunk adds to tool calls: (choice's and call's index, the choice, the call's delta).
+_Place: TypeAlias = tuple[int, int, int]
+"""A choice's index, and the place of one of its calls."""
 
-    `counted` holds how many calls each choice has begun, because some servers send whole calls without an
-    index, each a call of its own.
+
+def _chunk_calls(
+    chunk: dict[str, Any], begun: dict[int, _Begun]
+) -> list[tuple[_Place, dict[str, Any], dict[str, Any]]]:
+    """Return what a chunk adds to tool calls: (which, the choice, the call's delta).
+
+    `begun` holds the calls that each choice has begun.
     """
-    found: list[tuple[tuple[int, int], dict[str, Any], dict[str, Any]]] = []
+    found: list[tuple[_Place, dict[str, Any], dict[str, Any]]] = []
     for choice in mappings(chunk.get("choices")):
         number, delta = count(choice.get("index")) or 0, mapping(choice.get("delta"))
         calls = mappings(delta.get("tool_calls"))
         if isinstance(delta.get("function_call"), dict):
             calls = [*calls, {"index": 0, "function_call": delta["function_call"]}]
         for call in calls:
-            index = count(call.get("index"))
-            index = counted.get(number, 0) if index is None else index
-            counted[number] = max(counted.get(number, 0), index + 1)
-            found.append(((number, index), choice, call))
+            found.append(((number, *begun.setdefault(number, _Begun()).place(call)), choice, call))
     return found
 
 
-def _streamed_calls(chunks: list[dict[str, Any]]) -> dict[tuple[int, int], Call]:
-    """Return the tool calls that the chunks add up to, in order, by choice and index."""
-    calls: dict[tuple[int, int], Call] = {}
-    counted: dict[int, int] = {}
+def _streamed_calls(chunks: list[dict[str, Any]]) -> dict[_Place, Call]:
+    """Return the tool calls that the chunks add up to, in order, by their places."""
+    calls: dict[_Place, Call] = {}
+    begun: dict[int, _Begun] = {}
     for chunk in chunks:
-        for place, _, call in _chunk_calls(chunk, counted):
+        for place, _, call in _chunk_calls(chunk, begun):
             known = calls.get(place, Call(name=None, given=""))
             for function, key, free in _functions({"tool_calls": [call], **call}):
                 known = Call(
@@ -397,7 +424,8 @@ def _restarted(
 
     A server that sent the input whole with the call's name, or without an index, gets it whole again.
     """
-    function, key, free = next(_functions({"tool_calls": [call], **call}))
+    functions = _functions({"tool_calls": [call], "function_call": call.get("function_call")})
+    function, key, free = next(functions, ({}, "arguments", False))
     index = count(call.get("index"))
     at_once = bool(function.get(key)) or index is None or choice.get("finish_reason") is not None
     function[key] = spelled if at_once else ""

@@ -49,7 +49,7 @@ def read_reply(whole: dict[str, Any]) -> Reply:
         model=string(whole.get("model")),
         response_id=string(whole.get("id")),
         error_type=None if error is None else error_type(error),
-        usage=openai.read_usage(mapping(whole.get("usage"))),
+        usage=openai.read_usage(whole),
     )
 
 

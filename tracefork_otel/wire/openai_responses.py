@@ -11,7 +11,18 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Kind, Message, Reply, Turn, Usage, answering, flat, joined, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text, short_url
-from .writing import FIXED_DATE, Call, ToolInput, ToolResult, call_id_of, deltas, numbered, shifted, without
+from .writing import (
+    FIXED_DATE,
+    Call,
+    ToolInput,
+    ToolResult,
+    call_id_of,
+    deltas,
+    numbered,
+    parts_or_text,
+    shifted,
+    without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -86,15 +97,17 @@ def read_request(request: dict[str, Any]) -> Asked:
 
 def read_reply(whole: dict[str, Any]) -> Reply:
     """Return what a whole response (or error) says."""
-    error, status = whole.get("error"), string(whole.get("status"))
+    error, status, background = whole.get("error"), string(whole.get("status")), whole.get("background")
     reason = string(mapping(whole.get("incomplete_details")).get("reason"))
     return Reply(
         choices=(joined(_items(mappings(whole.get("output")), "assistant")),),
         finish_reasons=(reason or (None if status in ("in_progress", "queued") else status),),
         model=string(whole.get("model")),
         response_id=string(whole.get("id")),
+        stored_id=string(whole.get("id")),
+        background=background if isinstance(background, bool) else None,
         error_type=None if error is None else error_type(error),
-        usage=_usage(mapping(whole.get("usage"))),
+        usage=openai.read_response_usage(whole),
     )
 
 
@@ -131,6 +144,9 @@ def assemble(events: Iterable[Event]) -> dict[str, Any]:
     return {**begun, "output": output} if begun or output else {}
 
 
+_RESULT_PARTS = ("input_text", "input_image", "input_file")
+
+
 def is_reply(whole: dict[str, Any]) -> bool:
     """Return whether the JSON is a response."""
     return isinstance(whole.get("output"), list)
@@ -140,7 +156,11 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
     """Return the outputs of functions and custom tools."""
     outputs = [f"{one}_output" for one in _AGENTS_CALLS]
     return [
-        ToolResult(call_id=string(item.get("call_id")), path=f"input[{at}].output")
+        ToolResult(
+            call_id=string(item.get("call_id")),
+            path=f"input[{at}].output",
+            saying=parts_or_text(item.get("output"), _RESULT_PARTS),
+        )
         for at, item in numbered(request.get("input"))
         if item.get("type") in outputs
     ]
@@ -259,17 +279,6 @@ def _with_texts(item: dict[str, Any], texts: dict[tuple[str, int], list[str]]) -
             whole.setdefault("type", "message" if part_type in ("output_text", "refusal") else "reasoning")
             lists.setdefault(place, {})[at] = {"type": part_type, key: "".join(pieces)}
     return whole | {place: [part for _, part in sorted(found.items())] for place, found in lists.items()}
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    """Return the counts; on this wire the input holds the cached parts already."""
-    details = mapping(usage.get("input_tokens_details"))
-    return Usage(
-        input_tokens=count(usage.get("input_tokens")),
-        output_tokens=count(usage.get("output_tokens")),
-        cached_tokens=count(details.get("cached_tokens")),
-        cache_write_tokens=count(details.get("cache_write_tokens")),
-    )
 
 
 def _counted(recorded: dict[str, Any], counted: Usage) -> dict[str, Any]:

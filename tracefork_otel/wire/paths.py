@@ -15,15 +15,17 @@ ABSENT = "(absent)"
 
 ANY = "*"
 """Stands for every element or member; as a token of a path it is no other name."""
-_DEEP = "**"
+DEEP = "**"
+"""Stands for any number of steps."""
 _IGNORED = "(ignored)"
-_PATH_TOKEN = re.compile(r"\.?([^.\[\]\"]+)|\[(\d+|\*)\]|\[\"((?:[^\"\\]|\\.)*)\"\]")
+_PATH_TOKEN = re.compile(r"\.?([^.\[\]\"]+)|\[(\d{1,18}|\*)\]|\[\"((?:[^\"\\]|\\.)*)\"\]")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w-]*\Z")
 
 
 def parse_path(path: str) -> PathTokens:
     """Return the tokens of a JSON path as `messages[*].content`; `*` stands for every element or member."""
     tokens: list[str | int] = []
+    why = UsageError(f"{path!r} is not a JSON path: write it like messages[0].content or messages[*].id")
     rest = path.strip().removeprefix("$")
     at = 0
     for found in _PATH_TOKEN.finditer(rest):
@@ -33,33 +35,14 @@ def parse_path(path: str) -> PathTokens:
         if index is not None:
             tokens.append(ANY if index == "*" else int(index))
         else:
-            tokens.append(name if name is not None else cast("str", json.loads(f'"{quoted}"')))
+            try:
+                tokens.append(name if name is not None else cast("str", json.loads(f'"{quoted}"')))
+            except ValueError:
+                raise why from None
         at = found.end()
     if at != len(rest) or not tokens:
-        raise UsageError(f"{path!r} is not a JSON path: write it like messages[0].content or messages[*].id")
+        raise why
     return tuple(tokens)
-
-
-def fits(pattern: PathTokens, path: PathTokens) -> bool:
-    """Return whether the pattern means the path: `*` stands for one step of it, `**` for any number."""
-    if pattern and path and pattern[-1] not in (ANY, _DEEP, path[-1]):
-        return False
-    at = step = resumed = 0
-    deep = -1  # where the last `**` stands, which takes one step more where what follows does not fit
-    while step < len(path):
-        token = pattern[at] if at < len(pattern) else None
-        if token == _DEEP:
-            deep, resumed = at, step
-            at += 1
-        elif token in (ANY, path[step]):
-            at += 1
-            step += 1
-        elif deep >= 0:
-            resumed += 1
-            at, step = deep + 1, resumed
-        else:
-            return False
-    return all(token == _DEEP for token in pattern[at:])
 
 
 def remove(value: Any, path: PathTokens) -> None:

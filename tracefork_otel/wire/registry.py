@@ -12,7 +12,7 @@ import re
 from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from ..errors import UsageError
@@ -29,11 +29,14 @@ T = TypeVar("T")
 GROUP = "tracefork.wire"
 _LOG = logging.getLogger("tracefork_otel")
 
+_MODULES = {row.name: row.module for row in FORMS}
 _failed: dict[str, str] = {}
 """Forms of plugins that failed in this process, each with the reason."""
 _KEY = b'"model"'
 _LONGEST = 200
 """Characters of a model's name: what is longer is none."""
+_DEEPEST = 2
+"""Parts of a call's path behind a root: `/chat/completions`."""
 
 
 class FormFailed(UsageError):
@@ -67,13 +70,13 @@ def recognise(method: str, url: str, body: bytes) -> Call | None:
     such paths too.
     """
     host, path = place(url)
-    found = placed(path) if method.upper() == "POST" else None
+    found = placed(path, method.upper())
     if found is None:
         return None
     form, rule, named, stand_in = found
     model = named or model_of(body) or stand_in
     known = host_of(host)
-    if known is None and model is None and _KEY not in body:
+    if known is None and model is None and _KEY not in body and rule.method == "POST":
         return None
     return Call(form.name, rule.provider if known is None else known.provider, rule.operation, model)
 
@@ -88,11 +91,23 @@ def place(url: str) -> tuple[str, str]:
         return "", ""
 
 
+class _Url(Protocol):
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
+
+
+def port_of(url: _Url) -> int:
+    """Return the port that the URL goes to; ValueError where it names none that there is."""
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
 @lru_cache(maxsize=512)
-def placed(path: str) -> tuple[Form, Path, str | None, str | None] | None:
+def placed(path: str, method: str = "POST") -> tuple[Form, Path, str | None, str | None] | None:
     """Return whose path this is: its form, the rule, the model that it names, and what stands in for one."""
     for form in _forms():
-        found = form.place(path)
+        found = form.place(path, method)
         if found is not None:
             named = found[1].groupdict()
             return form, found[0], named.get("model"), named.get("deployment")
@@ -136,11 +151,26 @@ def base_urls() -> dict[str, str]:
     return {row.variable: f"https://{row.name}{row.base_path}" for row in rows if row.variable is not None}
 
 
+def root_of(host: str) -> str:
+    """Return what all paths of that provider's host begin with; nothing where that is not known."""
+    return next((row.root for row in registered().hosts if row.name == host), "")
+
+
+@lru_cache(maxsize=512)
+def is_called_at(path: str, root: str) -> bool:
+    """Return whether a model is called right behind that root by this path, or by one above it."""
+    parts = path[len(root) :].split("/")[: _DEEPEST + 1]
+    heads = [root + "/".join(parts[:end]) for end in range(2, len(parts) + 1)]
+    places = (form.place(head) for form in _forms() for head in heads)
+    return any(found is not None and found[1].start() <= len(root) for found in places)
+
+
 def load(form: str) -> WireForm:
     """Return the module of the form of this name; raise FormFailed where a plugin's cannot be imported."""
+    built_in = _MODULES.get(form)
+    if built_in is not None:
+        return cast("WireForm", import_module(built_in))
     module = next(row.module for row in _forms() if row.name == form)
-    if is_built_in(form):
-        return cast("WireForm", import_module(module))
     try:
         return cast("WireForm", import_module(module))
     except (Exception, SystemExit) as error:
@@ -149,7 +179,7 @@ def load(form: str) -> WireForm:
 
 def is_built_in(form: str) -> bool:
     """Return whether the form of this name is one of ours."""
-    return any(form == row.name for row in FORMS)
+    return form in _MODULES
 
 
 def left_out(form: str, error: BaseException) -> FormFailed:

@@ -6,13 +6,16 @@ arguments alone, so the same intervention gives the same bytes, ids included.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..exchange import Response
-from .codings import decode_body
+from .codings import plain_request
+from .counted_paths import no_conversation
+from .dumps import NotJson
 from .facts import recorded_body
 from .framing import SSE, framing_of
 from .json_values import loads, mapping
@@ -21,12 +24,13 @@ from .registry import host_of, load, place, placed
 from .writing import Ids, ToolInput, compact, deltas, laid_out, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
     from ..exchange import Headers, Request
     from .framing import Event, Framing
     from .interface import WireForm
+    from .messages import Turn
     from .writing import ToolResult
 
     _ModelCall: TypeAlias = tuple[WireForm, dict[str, Any], Framing | None]
@@ -62,19 +66,21 @@ def encode_reply(
     text: str | None = None,
     tool_input: object = None,
     tool: str | None = None,
+    nth: int = 0,
 ) -> Response:
     """Return the reply that says `text`, or the recorded one with a tool call's input replaced.
 
     It is a stream where the request asked for one; `tool_input` keeps the form of the recorded reply.
-    `tool` names the tool whose first call is meant, else it is the first call of all. Raises UsageError where
-    the request is no model call, or the recorded reply holds no such tool call.
+    `tool` names the tool of whose calls the `nth` is meant, counted from 0, else it is that of all. Raises
+    UsageError where the request is no model call, or the recorded reply holds no such tool call.
     """
     if (text is None) == (tool_input is None):
         raise UsageError("give either a text or a tool input")
     form, asked, streams = _model_call(request)
-    if text is not None:
-        return _text(form, request, asked, recorded, text, streams)
-    return _tool_input(form, request, recorded, ToolInput(value=tool_input, tool=tool))
+    with _written():
+        if text is not None:
+            return _text(form, request, asked, recorded, text, streams)
+        return _tool_input(form, request, recorded, ToolInput(value=tool_input, tool=tool, nth=nth))
 
 
 def encode_body(request: Request, recorded: Response | None, body: bytes) -> Response:
@@ -104,8 +110,38 @@ def encode_body(request: Request, recorded: Response | None, body: bytes) -> Res
     if not isinstance(whole, dict) or not form.is_reply(whole):
         raise UsageError("the response is no reply in this provider's format (for an error use --fault)")
     if streams is not None:
-        return _streamed(form.write_events(asked, whole, deltas), streams, recorded)
+        with _written():
+            return _streamed(form.write_events(asked, whole, deltas), streams, recorded)
     return _response([body], recorded, _JSON)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Refuse to write what was recorded, or given, and is no JSON."""
+    try:
+        yield
+    except NotJson as error:
+        raise UsageError(
+            f"the reply cannot be written as JSON ({error}): give it whole, --response"
+        ) from None
+
+
+def whole_reply(request: Request, response: Response) -> dict[str, Any] | None:
+    """Return a reply as JSON, as it comes where no stream was asked for; None where it is no reply."""
+    found = _form(request)
+    body = recorded_body(response)
+    if found is None or body is None:
+        return None
+    form = found[0]
+    framing = _framing(form, body, response)
+    whole = mapping(loads(body)) if framing is None else form.assemble(framing.read(body))
+    return whole if form.is_reply(whole) else None
+
+
+def said_by(request: Request, whole: dict[str, Any]) -> Turn:
+    """Return what such a reply to the request says."""
+    form, _, _ = _model_call(request)
+    return form.read_reply(whole).messages
 
 
 def encode_error(request: Request, status: int) -> Response:
@@ -133,6 +169,24 @@ def system_edit(request: Request, system: str) -> tuple[str, Any]:
     return form.system_edit(asked, system)
 
 
+def system_of(request: Request) -> str | None:
+    """Return the system prompt of a request, None where it has none, or is no model call."""
+    found = _form(request)
+    if found is None:
+        return None
+    said = [one.content for one in found[0].read_request(found[1]).messages if one.role in _SYSTEM]
+    return "\n".join(said) if said else None
+
+
+_SYSTEM = ("system", "developer")
+
+
+def turns_of(request: Request) -> str | None:
+    """Return the member in which a request has its turns, None where it has none, or is no model call."""
+    found = _form(request)
+    return None if found is None else getattr(found[0], "TURNS", None)  # a package's form may say nothing
+
+
 def tool_results(request: Request) -> list[ToolResult]:
     """Return the results of tools that a request carries; none where it is no model call."""
     found = _form(request)
@@ -148,7 +202,11 @@ def tool_results(request: Request) -> list[ToolResult]:
     else:
         names = call_names(turns)
         named = [None if one.call_id is None else names.get(one.call_id) for one in found]
-    return [replace(one, name=one.name or name) for one, name in zip(found, named, strict=True)]
+    texts = [one.content for one in said] if len(said) == len(found) else [""] * len(found)
+    return [
+        replace(one, name=one.name or name, text=text)
+        for one, name, text in zip(found, named, texts, strict=True)
+    ]
 
 
 def _form(request: Request) -> _ModelCall | None:
@@ -159,8 +217,7 @@ def _form(request: Request) -> _ModelCall | None:
         return None
     known, _, named, stand_in = found
     form = load(known.name)
-    encoding = next((value for name, value in request.headers if name.lower() == "content-encoding"), None)
-    asked = loads(decode_body(request.body, encoding) or b"")
+    asked = loads(plain_request(request))
     if not isinstance(asked, dict):
         return None
     model = asked.get("model") or named or stand_in
@@ -173,10 +230,7 @@ def _model_call(request: Request) -> _ModelCall:
     """Return the same; raise UsageError where the request is no model call."""
     found = _form(request)
     if found is None:
-        raise UsageError(
-            f"{request.method} {request.url} is no model call of a known provider: "
-            "choose another step, or give the whole response with --response"
-        )
+        raise UsageError(no_conversation(request.method, request.url, plain_request(request)))
     return found
 
 
@@ -197,7 +251,7 @@ def _text(
     framing = _framing(form, body, recorded)
     frame = mapping(loads(body)) if framing is None else form.assemble(framing.read(body))
     ids = Ids(_seed(request), b"text", said)
-    prompt = tokens(request.body.decode("utf-8", "replace"))
+    prompt = tokens(plain_request(request).decode("utf-8", "replace"))
     reply = Reply(
         choices=((message("assistant", "text", text),),),
         usage=Usage(input_tokens=prompt, output_tokens=tokens(text)),
@@ -243,6 +297,9 @@ def _streamed(
     return _response(framing.write(events), recorded, framing.content_type, named)
 
 
+_OK = 200
+
+
 def _response(
     cuts: Sequence[bytes], recorded: Response | None, content_type: str, named: tuple[str, str] | None = None
 ) -> Response:
@@ -253,12 +310,14 @@ def _response(
     kept = recorded.headers if recorded is not None else (named,) if named is not None else ()
     headers = tuple((name, value) for name, value in kept if name.lower() not in _STALE)
     return Response(
-        status=200,
+        status=_OK,
         headers=(("content-type", recorded_type if same and recorded_type else content_type), *headers),
         body=b"".join(cuts),
         chunk_sizes=tuple(map(len, cuts)),
         chunk_offsets_us=(0,) * len(cuts),
         http_version=recorded.http_version if recorded is not None else "HTTP/1.1",
+        reason_phrase=recorded.reason_phrase if recorded is not None and recorded.status == _OK else None,
+        stream_id=recorded.stream_id if recorded is not None else None,
     )
 
 

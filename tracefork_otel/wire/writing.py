@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import product
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..errors import UsageError
-from .json_values import count, loads, mapping
+from .dumps import dumps
+from .json_values import count, loads, mapping, mappings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from .messages import Asked, Message, Turn
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _BYTES_PER_TOKEN = 4
 # About the length of the deltas that providers send: a few tokens.
 _DELTA_CHARS = 24
+_COMPACT, _SPACED = (",", ":"), (", ", ": ")
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _HEX = "0123456789abcdef"
 # Dates a reply where no recorded one does: a clock would make two encodings of one intervention differ.
@@ -83,19 +85,20 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolInput:
-    """What replaces the input of a tool call: the first one, or the first of the tool `tool`."""
+    """What replaces the input of a tool call: the `nth` of the tool `tool`, or of all, counted from 0."""
 
     value: object
     tool: str | None = None
+    nth: int = 0
 
     def choose(self, calls: Sequence[Call]) -> int:
         """Return which call is meant; raise UsageError where there is none, or the input does not fit."""
         if not calls:
             raise UsageError("the recorded reply calls no tool, so it has no input to replace: use --text")
-        for number, call in enumerate(calls):
-            if self.tool in (None, call.name):
-                self._check(call)
-                return number
+        meant = [number for number, call in enumerate(calls) if self.tool in (None, call.name)]
+        if self.nth < len(meant):
+            self._check(calls[meant[self.nth]])
+            return meant[self.nth]
         called = ", ".join(dict.fromkeys(str(call.name) for call in calls))
         raise UsageError(f"the recorded reply does not call a tool {self.tool!r}; it calls {called}")
 
@@ -115,9 +118,9 @@ class ToolInput:
         if isinstance(self.value, str):
             return self.value
         recorded = loads(old) if old else None
-        for spaced, escaped in ((False, False), (True, False), (False, True), (True, True)):
-            if recorded is not None and _dumps(recorded, spaced=spaced, escaped=escaped) == old:
-                return _dumps(self.value, spaced=spaced, escaped=escaped)
+        for separators, escaped in product((_COMPACT, _SPACED), (False, True)):
+            if recorded is not None and dumps(recorded, separators=separators, escaped=escaped) == old:
+                return dumps(self.value, separators=separators, escaped=escaped, finite=True)
         return compact(self.value)
 
 
@@ -133,8 +136,24 @@ class ToolResult:
     """The tool's name where it stands beside the result, or else the request holds the call."""
     undone: tuple[tuple[str, object], ...] = ()
     """Further edits that another result needs, such as that it is no error."""
-    saying: Callable[[object, str], object] = lambda value, text: text
+    text: str = ""
+    """What it says, as text."""
+    saying: Callable[[object, str], object] = field(default=lambda value, text: text, compare=False)
     """Return what stands at the path if the tool gave this value, which is this as text."""
+
+
+def parts_or_text(recorded: object, kinds: Collection[str]) -> Callable[[object, str], object]:
+    """Return what stands for a value where a result is text or a list of parts of these kinds, as recorded.
+
+    Parts in the place of parts are what they are, a picture say; any other value is its text.
+    """
+
+    def saying(value: object, text: str) -> object:
+        parts = mappings(value) if isinstance(recorded, list) and isinstance(value, list) else []
+        whole = parts and len(parts) == len(cast("list[object]", value))
+        return value if whole and all(one.get("type") in kinds for one in parts) else text
+
+    return saying
 
 
 def as_messages(
@@ -196,18 +215,12 @@ def numbered(items: Any) -> list[tuple[int, dict[str, Any]]]:
 
 def compact(value: Any) -> str:
     """Return the value as JSON without spaces."""
-    return _dumps(value, spaced=False, escaped=False)
+    return dumps(value, separators=_COMPACT, finite=True)
 
 
 def spaced(value: Any) -> str:
     """Return the value as JSON with a space after each colon and comma."""
-    return _dumps(value, spaced=True, escaped=False)
-
-
-def _dumps(value: Any, *, spaced: bool, escaped: bool) -> str:
-    """Return the value as JSON on one line."""
-    separators = (", ", ": ") if spaced else (",", ":")
-    return json.dumps(value, ensure_ascii=escaped, separators=separators, allow_nan=False)
+    return dumps(value, separators=_SPACED, finite=True)
 
 
 def laid_out(value: Any, like: bytes | None) -> bytes:
@@ -215,9 +228,9 @@ def laid_out(value: Any, like: bytes | None) -> bytes:
     start = (like or b"")[:512]
     if start.startswith(b"{\n"):
         indent = len(start[2:]) - len(start[2:].lstrip(b" "))
-        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False).encode()
+        return dumps(value, indent=indent, finite=True).encode()
     if b'": ' in start:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return dumps(value, finite=True).encode()
     return compact(value).encode()
 
 

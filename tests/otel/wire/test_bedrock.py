@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conversations import request_messages
-from tracefork_backend.store.prices import cost_of
+from tracefork_backend.store.prices import price_of
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Request, Response
@@ -567,7 +567,7 @@ def test_bodies_of_vendors(model: str) -> None:
         assert (found.model, found.text, found.finish_reason) == (model, "Hello.", reason)
         uncounted = model.startswith(UNCOUNTED) and response.body[:1] == b"{"
         assert (found.input_tokens, found.output_tokens) == ((None, None) if uncounted else (12, 5))
-        assert uncounted or cost_of(found, asked_tokens=None, at=None) or model.startswith("cohere.")
+        assert uncounted or price_of(found, at=None).usd or model.startswith("cohere.")
 
 
 @pytest.mark.parametrize("model", VENDORS)
@@ -653,4 +653,4 @@ def test_prices(model: str, told: str | None, price: float) -> None:
         "usage": {"input_tokens": 10**6, "output_tokens": 0},
     }
     found = read(f"{HOST}/model/{model.replace('/', '%2F')}/invoke", ANTHROPIC, whole(reply))
-    assert cost_of(found, asked_tokens=None, at=None) == pytest.approx(price)
+    assert price_of(found, at=None).usd == pytest.approx(price)

@@ -66,7 +66,7 @@ def test_any_bytes_are_events_or_not(body: bytes) -> None:
         ("POST", "https://api.anthropic.com/v1/messages/count_tokens", None, None),
         ("POST", "https://api.anthropic.com/v1/messages/batches", None, None),
         ("GET", "https://api.anthropic.com/v1/models", None, None),
-        ("GET", "https://api.openai.com/v1/responses/resp_1", None, None),
+        ("GET", "https://api.openai.com/v1/responses/resp_1", "openai_responses", "openai"),
         ("POST", "https://api.openai.com/v1/embeddings", None, None),
         ("GET", "https://openrouter.ai/api/v1/models", None, None),
         ("GET", "http://localhost:11434/v1/chat/completions", None, None),

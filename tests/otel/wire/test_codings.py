@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sys
+import time
 import zlib
 from itertools import pairwise
 
@@ -137,6 +138,17 @@ def test_a_bomb_stops_at_the_limit(coding: str) -> None:
     for limit in (10, 3 * 2**20 + 1):
         assert undone(bomb, coding, limit=limit).end == "limit"
         assert decode_body(bomb, coding, limit=limit) == bytes(limit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_many_members_take_as_long_as_they_are(coding: str) -> None:
+    """A body of members that hold nothing, of which each byte would be copied once for each of them."""
+    member = coded(b"", coding)
+    body = member * (2**21 // len(member))
+    begun = time.process_time()
+    assert undone(body + coded(b"end", coding) + b"\0" * 9, coding).body == b"end"
+    assert time.process_time() - begun < 10
 
 
 def test_a_frame_that_wants_much_memory_is_refused() -> None:

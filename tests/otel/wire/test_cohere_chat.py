@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from answering import Response, events, read, whole
 from conversations import request_messages
-from tracefork_backend.store.prices import cost_of
+from tracefork_backend.store.prices import price_of
 
 from tracefork_otel.exchange import Request
 from tracefork_otel.wire import cohere_chat
@@ -145,7 +145,7 @@ def test_a_reply_is_read(response: Response) -> None:
     ]  # fmt: skip
     assert (found.input_tokens, found.output_tokens, found.cached_tokens) == (13, 9, 4)
     assert (found.finish_reason, found.response_id) == ("TOOL_CALL", WHOLE["id"])
-    assert (cost_of(found, asked_tokens=None, at=None) or 0) > 0
+    assert (price_of(found, at=None).usd or 0) > 0
     assert cohere_chat.assemble(cohere_chat.SSE.read(STREAM.body)) == WHOLE
 
 

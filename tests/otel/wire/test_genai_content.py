@@ -16,7 +16,7 @@ from tracefork_backend.simulate import Call, ModelServer, Reply, ToolUse, Usage
 
 from tracefork_otel.exchange import Response
 from tracefork_otel.seam import content
-from tracefork_otel.seam.exchange import CONTENT_VARIABLE
+from tracefork_otel.settings import CONTENT_VARIABLE, content_wanted
 from tracefork_otel.wire import genai
 from tracefork_otel.wire.facts import facts
 
@@ -338,8 +338,8 @@ def test_other_formats_give_nothing() -> None:
 )
 def test_the_environment_says_whether(value: str, expected: bool) -> None:
     """Content goes on spans for the values that mean spans, and not unless asked for."""
-    assert content.wanted({CONTENT_VARIABLE: value}) is expected
-    assert content.wanted({}) is False
+    assert content_wanted({CONTENT_VARIABLE: value}) is expected
+    assert content_wanted({}) is False
 
 
 def test_an_exchange_span_carries_its_conversation(

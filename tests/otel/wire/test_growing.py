@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from conversations import messages_by, request_messages
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.exchange import Request
 from tracefork_otel.wire.growing import Growing
+from tracefork_otel.wire.messages import Asked
 from tracefork_otel.wire.replies import tool_results
 
 IDS = ("", "c0", "c1")
@@ -61,11 +63,12 @@ def body(form: str, turns: list[tuple[str, str, str]]) -> bytes:
 @given(st.lists(st.tuples(st.integers(0, 6), TURNS), min_size=1, max_size=5))
 def test_what_was_read_before_changes_nothing(form: str, grown: list[tuple[int, Any]]) -> None:
     """Whatever earlier requests a conversation goes on from, at whichever turn, and whatever ids repeat."""
-    growing, turns = Growing(), []
+    growing: Growing[Asked] = Growing()
+    turns: list[tuple[str, str, str]] = []
     for kept, more in grown:
         turns = [*turns[:kept], *more]
         asked = body(form, turns)
-        assert growing.messages(form, asked) == Growing().messages(form, asked)
+        assert messages_by(growing, form, asked) == request_messages(form, asked)
 
 
 def test_a_result_goes_by_the_call_before_it() -> None:
@@ -81,6 +84,6 @@ def test_a_result_goes_by_the_call_before_it() -> None:
         ("anthropic", "https://api.anthropic.com/v1/messages"),
     ):
         asked = body(form, turns)
-        said = [one.name for one in Growing().messages(form, asked) if one.kind == "tool_result"]
+        said = [one.name for one in request_messages(form, asked) if one.kind == "tool_result"]
         found = tool_results(Request(method="POST", url=url, body=asked))
         assert said == [one.name for one in found] == ["foo", "bar"]

@@ -244,6 +244,21 @@ def test_whole_calls_without_an_index_stay_whole() -> None:
         assert data(response)[1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_calls_that_share_an_index_are_told_apart_by_their_ids() -> None:
+    """Another id with a name begins another call; what comes without either goes on with it."""
+    recorded = events(
+        adding({"role": "assistant", **tool(0, '{"a":', id="c1", name="one")}),
+        adding(tool(0, "1}")),
+        adding(tool(0, "", id="c1", name="one")),
+        adding(tool(0, "", id="c2", name="two")),
+        adding(tool(0, '{"b":1}', id="c2")),
+        adding(tool(0, '{"c":1}', id="c3", name="one"), "tool_calls"),
+    )
+    assert calls(recorded) == [("one", '{"a":1}'), ("two", '{"b":1}'), ("one", '{"c":1}')]
+    response = encode_reply(request(), recorded, tool_input={"z": 0}, tool="two")
+    assert calls(response) == [("one", '{"a":1}'), ("two", '{"z":0}'), ("one", '{"c":1}')]
+
+
 def test_deltas_of_two_calls_in_one_chunk_are_told_apart() -> None:
     """The edited call's deltas go, the other's in the same chunk stay, and usage moves by the difference."""
     both = {"tool_calls": tool(0, '{"a":1}')["tool_calls"] + tool(1, '{"b":1}')["tool_calls"]}
