@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import codecs
 import re
-import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
@@ -19,25 +18,18 @@ from ..wire.codings import Plain, Unreadable, coded, undone
 from ..wire.dumps import dumps
 from ..wire.eventstream import AwsEventStream
 from ..wire.framing import NDJSON
-from ..wire.json_places import Place, decoded, places
-from ..wire.paths import PathTokens, fits
+from ..wire.json_places import Place, decoded
 from ..wire.sse import data_spans, is_sse
-from .rules import DIGEST, Rule, Rules, Side
+from . import hidden
+from .documents import WORDS, Shapes, parts_of, whole_places
+from .growth import Budget
+from .named import Named
+from .rules import Rule, Rules, Side
+from .texts import Edit, applied, each, passes
 
 MAX_PLAIN = 64 * 2**20
 """The largest body that is looked into while the agent waits; a compressed one can claim to be any size."""
-BUDGET_S = 5
-"""Of the agent's time: what patterns that backtrack may take for one body."""
 _LINE = re.compile(r"^[^\r\n]+", re.M)
-_SAID = (
-    *("text", "thinking", "partial_json", "content", "arguments", "delta"),
-    *("refusal", "reasoning", "reasoning_content", "tool_plan", "response"),
-)
-"""Members of events that hold a piece of a text."""
-_LINES_SAY = frozenset({("message", "content"), ("message", "thinking"), ("response",), ("thinking",)})
-"""Where Ollama's lines hold theirs."""
-_LANE = ("index", "output_index", "content_index", "summary_index", "item_id")
-"""Members that tell apart what is said at the same time in one stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +39,6 @@ class Rewritten:
     body: bytes
     sizes: tuple[int, ...]
     counts: Counter[str]
-
-
-class _Edit(NamedTuple):
-    start: int
-    end: int
-    new: str
 
 
 class _Piece(NamedTuple):
@@ -96,7 +82,8 @@ def rewrite(
 
 def substituted(rules: Rules, side: Side, text: str, counts: Counter[str] | None = None) -> str:
     """Return the text with what the patterns find in it replaced."""
-    return _passes(rules, rules.of("pattern", side), text, (), Counter() if counts is None else counts)[0]
+    counts = Counter() if counts is None else counts
+    return passes(rules, rules.of("pattern", side), text, (), counts, Budget())[0]
 
 
 def substituted_json(rules: Rules, text: str, counts: Counter[str]) -> str:
@@ -115,6 +102,9 @@ class _Rewriting:
         self.text = text
         self.cuts = tuple(cuts)
         self.counts: Counter[str] = Counter() if counts is None else counts
+        self._budget = Budget()
+        self._quiet: set[str] = set()
+        """Texts in which patterns find nothing, as what stands between events is."""
         self._rules = rules
         self._media = media
         self._events = is_sse(text[:64].encode("utf-8", "replace"), media)
@@ -126,84 +116,150 @@ class _Rewriting:
         """Replace the values at JSON paths."""
         if not any(_may_hold(self.text, rule) for rule in paths):
             return
-        documents = [document for _, document in self._documents()]
-        if not documents and "json" in self._media:
+        documents = [*self._documents(paths)]
+        if not documents and "json" in self._media and not any(self._documents(())):
             raise Unreadable("it is not JSON, so JSON paths cannot be looked for")
-        edits: list[_Edit] = []
-        for place in chain.from_iterable(documents):
-            rule = next((one for one in paths if fits(one.path, place.path)), None)
-            if rule is None or place.kind == "key":
+        edits: list[Edit] = []
+        named = Named([rule.path for rule in paths])
+        found = [
+            (place, at) for place in chain.from_iterable(documents) if (at := named.by(place)) is not None
+        ]
+        end = 0
+        for place, at in sorted(found, key=lambda one: (one[0].start, -one[0].end)):
+            if place.start < end:  # it is within one that goes as a whole
                 continue
+            rule = paths[at]
+            if rule.texts_only and place.kind != "string":
+                continue
+            end = place.end
             old = self.text[place.start : place.end]
             content = decoded(old) if place.kind == "string" else old
             new = self._rules.instead(rule, content)
             if place.kind != "string" or new != content:
                 self.counts[rule.name] += 1
-                edits.append(_Edit(place.start, place.end, dumps(new)))
-        self.text, self.cuts = _applied(self.text, self.cuts, edits)
+                edits.append(Edit(place.start, place.end, dumps(new)))
+        self.text, self.cuts = applied(self.text, self.cuts, edits)
 
     def by_pattern(self, patterns: Sequence[Rule]) -> None:
         """Replace what patterns find in what the text says."""
-        edits: list[_Edit] = []
-        begun = time.thread_time()
-        for pieces in self._said() if patterns else ():
-            edits += self._together(patterns, pieces)
-            if time.thread_time() - begun > BUDGET_S:
-                raise Unreadable(f"its patterns take more than {BUDGET_S} s")
-        self.text, self.cuts = _applied(self.text, self.cuts, edits)
+        patterns = [rule for rule in patterns if _may_match(self.text, rule)]
+        if not patterns:
+            return
+        parts = None if self._streamed else parts_of(self.text)
+        if parts is not None:
+            self._tokens(patterns, parts)
+            return
+        edits: list[Edit] = []
+        alone: dict[str, list[tuple[int, int]]] = {}
+        for pieces in self._said(alone):
+            if not pieces:
+                continue
+            made = [*self._together(patterns, pieces)]
+            edits += made
+            if not made and len(pieces) == 1:
+                self._quiet.add(pieces[0].said)
+        found, heard = self._replaced(patterns, {one: len(spans) for one, spans in alone.items()})
+        for token, new in found.items():
+            edits += (Edit(*span, new) for span in alone[token])
+        for _, said in sorted((span, one) for one in heard for span in alone[one]):
+            hidden.hearer().extend(heard[said])
+        self.text, self.cuts = applied(self.text, self.cuts, edits)
 
-    def _together(self, patterns: Sequence[Rule], pieces: Sequence[_Piece]) -> Iterator[_Edit]:
+    def _tokens(self, patterns: Sequence[Rule], parts: list[str]) -> None:
+        """Replace in the strings and numbers of a JSON text; what stands there often is looked at once."""
+        new, heard = self._replaced(patterns, Counter(parts[1::2]))
+        if heard:
+            hearer = hidden.hearer()
+            for one in parts[1::2]:
+                if one in heard:
+                    hearer += heard[one]
+        if new and self.cuts:
+            starts = accumulate(map(len, parts), initial=0)
+            edits = [
+                Edit(at, at + len(one), new[one])
+                for number, (at, one) in enumerate(zip(starts, parts, strict=False))
+                if number % 2 and one in new
+            ]
+            self.text, self.cuts = applied(self.text, self.cuts, edits)
+        elif new:
+            parts[1::2] = [new.get(one, one) for one in parts[1::2]]
+            self.text = "".join(parts)
+
+    def _replaced(
+        self, patterns: Sequence[Rule], times: Mapping[str, int]
+    ) -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
+        """Return what takes the place of those tokens of JSON that say what a pattern finds.
+
+        And what it finds, to be told for each place.
+        """
+        said = {one: decoded(one) if one[0] == '"' else one for one in times if one not in WORDS}
+        found, heard = each(self._rules, patterns, said, times, self.counts, self._budget)
+        return {token: dumps(text) for token, text in found.items()}, heard
+
+    def _together(self, patterns: Sequence[Rule], pieces: Sequence[_Piece]) -> Iterator[Edit]:
         """Yield the edits of pieces that make one text; a match that spans some stands in the first."""
         said = [piece.said for piece in pieces]
         whole = said[0] if len(said) == 1 else "".join(said)
-        new, cuts = _passes(self._rules, patterns, whole, [*accumulate(map(len, said[:-1]))], self.counts)
+        cuts = [*accumulate(map(len, said[:-1]))]
+        new, cuts = passes(self._rules, patterns, whole, cuts, self.counts, self._budget)
         if new == whole:
             return
         for piece, (start, end) in zip(pieces, pairwise((0, *cuts, len(new))), strict=True):
             if new[start:end] != piece.said:
-                yield _Edit(piece.start, piece.end, piece.spell(new[start:end]))
+                yield Edit(piece.start, piece.end, piece.spell(new[start:end]))
 
     # --- what the text consists of ---
 
-    def _said(self) -> Iterator[list[_Piece]]:
-        """Yield what is looked at as one: a value, what a stream says in pieces, a text between documents."""
+    def _said(self, alone: dict[str, list[tuple[int, int]]]) -> Iterator[list[_Piece]]:
+        """Yield what is looked at as one: what a stream says in pieces, a text between documents.
+
+        Where each token stands that says something by itself is in `alone` then.
+        """
         lanes: dict[object, list[_Piece]] = {}
         between = 0
-        for (start, end), document in self._documents():
+        shapes = Shapes(self.text, streamed=self._streamed)
+        for start, end in self._lines():
+            found = shapes.tokens(start, end)
+            if found is None:
+                continue
             yield self._gap(between, start)
             between = end
-            tokens = {place.path: self.text[place.start : place.end] for place in document if self._streamed}
-            for place in document:
-                if place.kind not in ("string", "key", "number"):
-                    continue
-                old = self.text[place.start : place.end]
-                piece = _Piece(place.start, place.end, old if place.kind == "number" else decoded(old), dumps)
-                lane = _lane(place.path, tokens) if self._streamed and place.kind == "string" else None
+            for at, until, lane in found:
+                old = self.text[at:until]
                 if lane is None:
-                    yield [piece]
+                    alone.setdefault(old, []).append((at, until))
                 else:
-                    lanes.setdefault(lane, []).append(piece)
+                    lanes.setdefault(lane, []).append(_Piece(at, until, decoded(old), dumps))
         yield self._gap(between, len(self.text))
         yield from lanes.values()
 
     def _gap(self, start: int, end: int) -> list[_Piece]:
+        """Return what stands there, cut where chunks meet; nothing if it was looked at before."""
         inner = self.cuts[bisect_right(self.cuts, start) : bisect_left(self.cuts, end)]
+        said = self.text[start:end]
+        if not inner and said in self._quiet:
+            return []
         edges = pairwise((start, *inner, end)) if start < end else ()
         return [_Piece(a, b, self.text[a:b], str) for a, b in edges]
 
-    def _documents(self) -> Iterator[tuple[tuple[int, int], list[Place]]]:
-        """Yield each JSON text in the text: all of it, or what stands behind `data:`, or on a line."""
+    def _lines(self) -> Iterator[tuple[int, int]]:
+        """Yield where JSON texts may stand: behind `data:`, or on a line."""
         if self._events:
-            spans = data_spans(self.text)
-        elif not self._streamed and (document := _places(self.text, 0, len(self.text))) is not None:
-            yield (0, len(self.text)), document
+            return data_spans(self.text)
+        return (found.span() for found in _LINE.finditer(self.text))
+
+    def _documents(self, paths: Sequence[Rule]) -> Iterator[list[Place]]:
+        """Yield each JSON text, or what resembles one, in which a value may have one of the paths, if any."""
+        whole = None if self._streamed else whole_places(self.text, 0, len(self.text))
+        if whole is not None:
+            yield whole
             return
-        else:
-            spans = (found.span() for found in _LINE.finditer(self.text))
-        for start, end in spans:
-            document = _places(self.text, start, end)
-            if document is not None:
-                yield (start, end), document
+        for start, end in self._lines():
+            line = self.text[start:end]
+            if not paths or any(_may_hold(line, rule) for rule in paths):
+                document = whole_places(self.text, start, end)
+                if document is not None:
+                    yield document
 
 
 def _may_hold(text: str, rule: Rule) -> bool:
@@ -212,69 +268,14 @@ def _may_hold(text: str, rule: Rule) -> bool:
     return isinstance(last, int) or last in ("*", "**") or last in text or "\\u" in text
 
 
-def _places(text: str, start: int, end: int) -> list[Place] | None:
-    if not text[start : start + 64].lstrip().startswith(("{", "[")):
-        return None
-    found = [*places(text, start, end)]
-    whole = [place for place in found if place is not None]
-    return whole if len(whole) == len(found) else None
-
-
-def _lane(path: PathTokens, tokens: dict[PathTokens, str]) -> object:
-    """Return what is equal for the strings that make one text, None if the string is no piece of one."""
-    if not path or path[-1] not in _SAID:
-        return None
-    if not ("delta" in path or "parts" in path or path[0] == "choices" or path in _LINES_SAY):
-        return None
-    above = (path[:length] for length in range(len(path)))
-    return (tokens.get(("type",)), path, *(tokens.get((*one, name)) for one in above for name in _LANE))
-
-
-# --- replaced ---
-
-
-def _passes(
-    rules: Rules, patterns: Sequence[Rule], text: str, cuts: Sequence[int], counts: Counter[str]
-) -> tuple[str, tuple[int, ...]]:
-    """Return the text as the patterns leave it, one after the other, and where its cuts are then."""
-    moved = tuple(cuts)
-    for rule in patterns:
-        assert rule.regex is not None
-        edits: list[_Edit] = []
-        kept: list[tuple[int, int]] | None = None
-        for match in rule.regex.finditer(text) if rule.regex.search(text) else ():
-            if kept is None:
-                kept = [digest.span() for digest in DIGEST.finditer(text)]
-            start, end = match.span()
-            if start == end or any(a <= start and end <= b for a, b in kept):
-                continue
-            new = rules.instead(rule, match[0])
-            if new != match[0]:
-                edits.append(_Edit(start, end, new))
-        if edits:
-            counts[rule.name] += len(edits)
-            text, moved = _applied(text, moved, edits)
-    return text, moved
-
-
-def _applied(text: str, cuts: Sequence[int], edits: Iterable[_Edit]) -> tuple[str, tuple[int, ...]]:
-    """Return the text with the edits made, of nested ones the outer, and where the cuts are then.
-
-    A cut within something that is replaced moves to its end.
-    """
-    parts: list[str] = []
-    starts: list[int] = []
-    ends, shifts = [0], [0]
-    for start, end, new in sorted(edits, key=lambda one: (one.start, -one.end)):
-        if start < ends[-1]:
-            continue
-        parts += text[ends[-1] : start], new
-        shifts.append(shifts[-1] + len(new) - (end - start))
-        starts.append(start)
-        ends.append(end)
-    parts.append(text[ends[-1] :])
-    before = [bisect_left(starts, cut) for cut in cuts]
-    return "".join(parts), tuple(max(cut, ends[n]) + shifts[n] for cut, n in zip(cuts, before, strict=True))
+def _may_match(text: str, rule: Rule) -> bool:
+    """Return whether the pattern can find something in the text, which may be JSON with escapes in it."""
+    growth = rule.growth
+    if growth is None or "\\u" in text:
+        return True
+    return all(one in text for one in growth.letters) and (
+        not growth.anchors or any(one in text for one in growth.anchors)
+    )
 
 
 # --- bytes ---

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from .keys import without_keys
+
 REDACTED = "REDACTED"
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -43,14 +45,6 @@ _VALUE = re.compile(
     r"\b(?:sk|pk|rk|xox[abeoprs]|ghp|gho|ghs|ghu|github_pat|glpat|hf|AKIA|ASIA|AIza|ya29|eyJ)[-_A-Za-z0-9.]{16,}"
     r"|-----BEGIN |://[^/\s:@]+:[^/\s@]+@"
 )
-# As above, but with the parts that only keys have: hosts and names in paths must not look like one.
-_KEY = re.compile(
-    r"\b(?:(?:sk|pk|rk)[-_](?:[a-z0-9]{1,12}[-_]){0,3}[A-Za-z0-9]{16}|gh[opsur]_[A-Za-z0-9]{16}|github_pat_[A-Za-z0-9]{16}"
-    r"|glpat-[-_A-Za-z0-9]{16}|hf_[A-Za-z0-9]{16}|xox[abeoprs]-[-A-Za-z0-9]{10}|(?:AKIA|ASIA)[A-Z0-9]{12}"
-    r"|AIza[-_A-Za-z0-9]{20}|ya29\.[-_A-Za-z0-9]{16}|eyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8})[-_A-Za-z0-9.]*"
-)
-_SHORTEST = 16
-"""No known key is shorter."""
 
 
 def is_secret_header(name: str, *, request: bool) -> bool:
@@ -82,17 +76,12 @@ def _is_secret(name: str, *, sent: bool) -> bool:
     return False
 
 
-def without_keys(text: str) -> str:
-    """Return the text with whatever has the form of a known kind of key replaced."""
-    return _KEY.sub(REDACTED, text) if len(text) >= _SHORTEST else text
-
-
 def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the variables that may be recorded, and the names of those whose name or value looks secret."""
     kept: dict[str, str] = {}
     withheld: list[str] = []
     for name, value in environ.items():
-        if _VARIABLE.search(name) or _VALUE.search(value):
+        if _VARIABLE.search(name) or _VALUE.search(value) or without_keys(value, REDACTED) != value:
             withheld.append(name)
         else:
             kept[name] = value
@@ -103,7 +92,7 @@ def arguments(argv: Iterable[str]) -> tuple[str, ...]:
     """Return the command line with the values of secret-looking options and arguments replaced."""
     kept: list[str] = []
     hide_next = False
-    for word in argv:
+    for word in (without_keys(word, REDACTED) for word in argv):
         name, equals, _ = word.partition("=")
         if hide_next and not word.startswith("-"):
             kept.append(REDACTED)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from .. import shapes
 from ..errors import UsageError
 from ..wire.paths import PathTokens, parse_path
 from .bodies import substituted
+from .growth import Explodes, Growth, anchored, growth
+from .keys import FIELDS, PAIRS, PATHS
+from .keys import forms as forms_of_keys
 from .rules import BOTH, KINDS, Kind, Rule, Rules, Side
 
 _SIDES: dict[str, tuple[Side, ...]] = {"request": ("request",), "response": ("response",), "both": BOTH}
 _KEYS = (*KINDS, "name", "replace", "digest", "in")
 _DEFAULT = "REDACTED"
-_WRITTEN = re.compile(r"(?<!\\)[\w :=,;@/-]+")
-"""Text in an expression that may stand for itself."""
-_TRIED = 8
-_LENGTHS = range(12, 45, 4)
-_SLOW_NS = 20_000_000
-"""Of the thread's own time, so that a busy machine does not count."""
 
 
 def load(path: Path) -> Rules:
@@ -36,7 +33,7 @@ def load(path: Path) -> Rules:
         raise UsageError(f"the redaction rules in {path} cannot be read: {why}") from error
     try:
         told = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         raise UsageError(f"{path}: not TOML: {error}") from error
     return parse(told, str(path))
 
@@ -44,7 +41,7 @@ def load(path: Path) -> Rules:
 def from_json(text: str) -> Rules:
     """Return the rules that a `Rules.source` holds; raise UsageError for any other text."""
     try:
-        told = json.loads(text)
+        told = shapes.parsed(text)
     except ValueError as error:
         raise UsageError(f"TRACEFORK_REDACT_RULES: not JSON: {error}") from error
     return parse(told, "TRACEFORK_REDACT_RULES")
@@ -80,16 +77,52 @@ def parse(told: Any, where: str) -> Rules:
         raise UsageError(
             f'{where}: there is no [[rule]] in it: write one, such as [[rule]] with json = "**.email"'
         )
-    rules = tuple(_rule(one, f"{where}: rule {number}") for number, one in enumerate(listed, 1))
+    rules = tuple(
+        rule for number, one in enumerate(listed, 1) for rule in _rules(one, f"{where}: rule {number}")
+    )
     checked = Rules(rules=rules, salt=salt, source=json.dumps(told, ensure_ascii=False, sort_keys=True))
     _check_settled(checked, where)
     return checked
 
 
+def of_keys() -> Rules:
+    """Return the rules that replace known kinds of keys in bodies."""
+    return parse({"rule": [{"keys": True}]}, "the rules for keys")
+
+
+def _rules(told: Mapping[str, Any], where: str) -> tuple[Rule, ...]:
+    """Return the rules of a table: one, but for `keys = true`."""
+    if "keys" not in told:
+        return (_rule(told, where),)
+    if told != {"keys": True}:
+        raise UsageError(f"{where}: `keys = true` stands alone")
+    forms = [
+        *forms_of_keys(),
+        *(((f"{name}=",), re.compile(pair)) for name, pair in zip(FIELDS, PAIRS, strict=True)),
+    ]
+    patterns = (
+        Rule(
+            name="keys",
+            kind="pattern",
+            match=form.pattern,
+            replace=None,
+            sides=BOTH,
+            regex=form,
+            growth=anchored(anchors),
+        )
+        for anchors, form in forms
+    )
+    paths = (
+        Rule(name="keys", kind="json", match=path, replace=None, sides=BOTH, path=parse_path(path))
+        for path in PATHS
+    )
+    return (*patterns, *paths)
+
+
 def _rule(told: Mapping[str, Any], where: str) -> Rule:
     for key, value in told.items():
         if key not in _KEYS:
-            raise UsageError(f"{where}: unknown key {key!r}: use {', '.join(_KEYS)}")
+            raise UsageError(f"{where}: unknown key {key!r}: use {', '.join(_KEYS)}, keys")
         if key == "digest":
             if not isinstance(value, bool):
                 raise UsageError(f"{where}: `digest` must be true or false")
@@ -108,13 +141,14 @@ def _rule(told: Mapping[str, Any], where: str) -> Rule:
         raise UsageError(f"{where}: in = {told['in']!r} is not one of {', '.join(_SIDES)}")
     path: PathTokens = ()
     regex: re.Pattern[str] | None = None
+    grows: Growth | None = None
     if kind == "json":
         try:
             path = parse_path(match)
         except UsageError as error:
             raise UsageError(f"{where}: json = {error}") from error
     elif kind == "pattern":
-        regex = _compiled(match, where)
+        regex, grows = _compiled(match, where)
     else:
         match = match.lower()
     return Rule(
@@ -125,24 +159,26 @@ def _rule(told: Mapping[str, Any], where: str) -> Rule:
         sides=sides,
         path=path,
         regex=regex,
+        growth=grows,
     )
 
 
-def _compiled(pattern: str, where: str) -> re.Pattern[str]:
+def _compiled(pattern: str, where: str) -> tuple[re.Pattern[str], Growth]:
     try:
         regex = re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
         raise UsageError(f"{where}: pattern = {pattern!r} is no regular expression: {error}") from error
     if regex.search("") is not None:
         raise UsageError(
             f"{where}: pattern = {pattern!r} matches the empty text, so it would match everywhere"
         )
-    if _explodes(regex):
+    try:
+        return regex, growth(regex)
+    except Explodes:
         raise UsageError(
             f"{where}: pattern = {pattern!r} takes exponential time on some texts: "
             "where it repeats a group that repeats itself, take one of the two repetitions out"
-        )
-    return regex
+        ) from None
 
 
 def _check_settled(rules: Rules, where: str) -> None:
@@ -157,23 +193,3 @@ def _check_settled(rules: Rules, where: str) -> None:
                     f"{where}: rule {number}: the patterns go on to change {once!r}, which rules put in"
                     ": choose a `replace` that no pattern matches"
                 )
-
-
-def _explodes(regex: re.Pattern[str]) -> bool:
-    """Return whether the pattern takes exponential time on one of some short texts that repeat what is in it.
-
-    What is polynomial is far below the limit at these lengths, what is exponential far above it before long.
-    """
-    written = [*dict.fromkeys(_WRITTEN.findall(regex.pattern))][:_TRIED]
-    single = dict.fromkeys("a0 -._@/" + "".join(written))
-    units = [*single][: 4 * _TRIED] + [one for one in written if len(one) > 1]
-    for before in ("", *(one for one in written if len(one) > 2)):
-        for unit in units:
-            for end in ("", "\0"):
-                for length in _LENGTHS:
-                    text = before + unit * (length // len(unit)) + end
-                    begun = time.thread_time_ns()
-                    regex.search(text)
-                    if time.thread_time_ns() - begun > _SLOW_NS:
-                        return True
-    return False

@@ -1,19 +1,21 @@
-"""Secrets in headers, URLs and the environment: replaced before anything leaves the thread that met them."""
+"""Secrets in all that is recorded: replaced before anything leaves the thread that met them."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, unquote_plus
 
 from ..errors import UsageError
-from ..exchange import Headers, RedactedRequest, Request, Response
+from ..exchange import Headers, RedactedRequest, Request, Response, beside_body
 from ..log import LOG
-from .names import REDACTED, arguments, environment, is_secret_header, is_secret_param, without_keys
+from . import glance, hidden
+from .keys import without_keys
+from .names import REDACTED, arguments, environment, is_secret_header, is_secret_param
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,18 +59,28 @@ class Redactor:
         *,
         rules: Rules | None = None,
         unreadable: str | None = None,
+        known: bool = True,
+        key: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         """Create a redactor; `headers` and `params` are secret names beside the built-in ones, in any case.
 
+        Keys in the `known` places of bodies are replaced unless that is declined. By what `key` gives,
+        digests of what is replaced in requests are made.
         Where the rules are `unreadable` nothing passes that they might have been meant for: no body, no text.
         """
         self._headers = frozenset(name.lower() for name in headers)
         self._params = frozenset(name.lower() for name in params)
         self._named: dict[tuple[str, bool], bool] = {}
         """Whether a parameter is secret, by its name, and whether it was sent."""
+        self._key = key
         self.rules = rules
         self.unreadable = unreadable
         self._plain = rules is None and unreadable is None
+        self._known = known and unreadable is None
+        self._left = frozenset(
+            rule.replace for rule in (() if rules is None else rules.rules) if rule.replace is not None
+        )
+        """What the rules put in the place of what they replace."""
         self._verdicts: dict[Side, dict[bytes, tuple[str, bool]]] = {"request": {}, "response": {}}
         """Of names of headers: how each is written, and whether it is secret."""
 
@@ -77,13 +89,28 @@ class Redactor:
     def request(self, method: str, url: str, raw: Iterable[tuple[bytes, bytes]], body: bytes) -> Request:
         """Return the request as it is recorded; a RedactedRequest where rules replaced something."""
         counts: Counter[str] = Counter()
+        found: list[tuple[str, str]] = []
         sent, headers = body, self._lines(raw, "request", counts)
-        body, headers, _, withheld = self._body("request", sent, headers, (), counts)
-        url = self.url(url, counts)
+        if self._plain and self._known_rules("request", sent, headers) is None:
+            withheld = None
+            url = self.url(url, counts, found=found)
+        else:
+            with hidden.hearing("body", found):
+                body, headers, _, withheld = self._body("request", sent, headers, (), counts)
+            with hidden.hearing("url", found):
+                url = self.url(url, counts, found=found)
+        kept = hidden.digests(found, self._key()) if found else ()
         if not counts:
-            return Request(method=method, url=url, headers=headers, body=body)
+            return Request(method=method, url=url, headers=headers, body=body, hidden=kept)
         return RedactedRequest(
-            method=method, url=url, headers=headers, body=body, raw=sent, counts=counts, withheld=withheld
+            method=method,
+            url=url,
+            headers=headers,
+            body=body,
+            hidden=kept,
+            raw=sent,
+            counts=counts,
+            withheld=withheld,
         )
 
     def request_body(self, request: Request, body: bytes, counts: Counter[str]) -> tuple[bytes, str | None]:
@@ -109,33 +136,40 @@ class Redactor:
         self, side: Side, body: bytes, headers: Headers, sizes: tuple[int, ...], counts: Counter[str]
     ) -> tuple[bytes, Headers, tuple[int, ...], str | None]:
         """Return body, headers, chunk sizes, and why it is withheld; the same body where nothing is found."""
-        if self._plain or not body:
+        if not body:
             return body, headers, sizes, None
         why = self.unreadable
+        made = body, headers, sizes
         if self.rules is not None:
-            from ..wire.codings import Unreadable
-            from .bodies import rewrite
+            made, why = _rewritten(self.rules, side, *made, counts)
+        if why is not None:
+            counts[_WITHHELD] += 1
+            return b"", _of_length(headers, 0, coded=False), (), why
+        known = self._known_rules(side, made[0], headers)
+        if known is not None:
+            # What looks like such a body and cannot be looked into is none: nobody asked for that.
+            made, _ = _rewritten(known, side, *made, counts)
+        return *made, None
 
-            media = _header(headers, "content-type").lower()
-            coding = _header(headers, "content-encoding").strip().lower()
-            try:
-                rewritten = rewrite(
-                    self.rules,
-                    side,
-                    body,
-                    media=media,
-                    coding="" if coding == "identity" else coding,
-                    sizes=sizes,
-                )
-            except Unreadable as error:
-                why = str(error)
-            else:
-                if rewritten is None:
-                    return body, headers, sizes, None
-                counts.update(rewritten.counts)
-                return rewritten.body, _of_length(headers, len(rewritten.body)), rewritten.sizes, None
-        counts[_WITHHELD] += 1
-        return b"", _of_length(headers, 0, coded=False), (), why
+    def _known_rules(self, side: Side, body: bytes, headers: Headers) -> Rules | None:
+        """Return the rules for the known places of bodies, None where this one holds nothing of them."""
+        if not (self._known and body):
+            return None
+        kind = glance.kind_of(side, body, headers)
+        return None if kind is None else self._rules_of(kind)
+
+    def _rules_of(self, kind: glance.Kind) -> Rules:
+        from .known import rules_of
+
+        return rules_of(kind, self._left)
+
+    def as_today(self, request: Request) -> Request:
+        """Return a recorded request as it is recorded today: earlier versions kept more of what is known."""
+        url = self.url(request.url)
+        body, headers, _, _ = self._body("request", request.body, request.headers, (), Counter())
+        if url == request.url and body is request.body:
+            return request
+        return Request(**{**beside_body(request), "url": url, "headers": headers}, body=body)
 
     def response_headers(
         self, raw: Iterable[tuple[bytes, bytes]], counts: Counter[str] | None = None
@@ -156,7 +190,7 @@ class Redactor:
                     verdicts[name] = verdict
             shown = REDACTED if verdict[1] else value.decode("latin-1")
             if side == "request":
-                shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_keys(shown)
+                shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_keys(shown, REDACTED)
             if name.lower() in _URL_HEADERS:
                 shown = self.url(shown, counts, sent=side == "request")
             if self.unreadable is not None and verdict[0].lower() not in _STRUCTURE:
@@ -180,26 +214,39 @@ class Redactor:
                 return new
         return None
 
-    def url(self, url: str, counts: Counter[str] | None = None, *, sent: bool = True) -> str:
-        """Return the URL with its user information and secret parameters replaced.
+    def url(
+        self,
+        url: str,
+        counts: Counter[str] | None = None,
+        *,
+        sent: bool = True,
+        found: list[tuple[str, str]] | None = None,
+    ) -> str:
+        """Return the URL with its user information and secret parameters replaced, and add those to `found`.
 
         One that is not `sent` but received leads on: what a replay must give back is kept.
         """
         if "@" in url:
             url = _USERINFO.sub(rf"\1{REDACTED}@", url)
         if "=" in url:
-            url = _PAIR.sub(lambda match: self._pair(match, counts, sent), url)
+            url = _PAIR.sub(lambda match: self._pair(match, counts, sent, found), url)
         # What leads to the server stays, or nobody could tell whose request it is.
         origin = _ORIGIN.match(url)
         at = origin.end() if origin else 0
-        url = url[:at] + without_keys(url[at:])
+        url = url[:at] + without_keys(url[at:], REDACTED)
         if self.rules is not None:
             from .bodies import substituted
 
             url = url[:at] + substituted(self.rules, "request", url[at:], counts)
         return url
 
-    def _pair(self, match: re.Match[str], counts: Counter[str] | None, sent: bool) -> str:
+    def _pair(
+        self,
+        match: re.Match[str],
+        counts: Counter[str] | None,
+        sent: bool,
+        found: list[tuple[str, str]] | None,
+    ) -> str:
         mark, written, value = match.groups()
         name = unquote_plus(written)
         if self.rules is not None:
@@ -207,11 +254,13 @@ class Redactor:
             if new is not None:
                 return f"{mark}{written}={quote(new, safe='')}"
         if self._is_secret_param(name, sent) or self.unreadable is not None:
+            if found is not None:
+                found.append((f"url {name}", unquote_plus(value)))
             return f"{mark}{written}={REDACTED}"
         # A parameter can hold a URL that has parameters itself.
         if "?" not in value:
             return match[0]
-        return f"{mark}{written}={_PAIR.sub(lambda inner: self._pair(inner, counts, sent), value)}"
+        return f"{mark}{written}={_PAIR.sub(lambda inner: self._pair(inner, counts, sent, found), value)}"
 
     def _is_secret_param(self, name: str, sent: bool) -> bool:
         known = self._named.get((name, sent))
@@ -233,11 +282,50 @@ class Redactor:
 
         return substituted_json(self.rules, text, Counter() if counts is None else counts)
 
+    def why_not_kept(self, content: bytes) -> str | None:
+        """Return why a file's content, in which nothing can be replaced, is not to be kept; None if it is."""
+        if self._plain:
+            return None
+        if self.unreadable is not None:
+            return self.unreadable
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            return "it is no text, in which redaction rules could look"
+        counts: Counter[str] = Counter()
+        self.text(text, counts)
+        found = ", ".join(sorted(counts))
+        return (
+            f"it holds what redaction rules replace ({found}), and a copy of it would hold it too"
+            if found
+            else None
+        )
+
+    def error(self, text: str) -> str:
+        """Return what an error says with keys and what patterns find replaced."""
+        return self.text(without_keys(text, REDACTED))
+
     def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the attributes of a span, with what patterns find in their texts replaced."""
-        if self._plain:
-            return dict(attributes)
+        if not self._known:
+            return dict(attributes) if self._plain else self._values(attributes)
+        told = self._values(attributes) if not self._plain else dict(attributes)
+        for name, value in told.items():
+            # Instrumentation of others puts whole requests there.
+            if isinstance(value, str) and value[:1] == "{" and not name.startswith("tracefork."):
+                told[name] = self._offered(value)
+        return told
+
+    def _values(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self._value(name, value) for name, value in attributes.items()}
+
+    def _offered(self, text: str) -> str:
+        """Return the text of a request with the keys of the servers replaced that it offers a model."""
+        body = text.encode("utf-8", "surrogatepass")
+        if not glance.offers_keys(body):
+            return text
+        (body, *_), _ = _rewritten(self._rules_of("json"), "request", body, (), (), Counter())
+        return body.decode("utf-8", "surrogatepass")
 
     def _value(self, name: str, value: Any) -> Any:
         if name.startswith("tracefork.") and name not in _TOLD:
@@ -274,10 +362,11 @@ def told(
         attributes[WITHHELD] = withheld
 
 
-def of(settings: Settings) -> Redactor:
+def of(settings: Settings, *, key: Callable[[], bytes | None] = lambda: None) -> Redactor:
     """Return the redactor of the settings; where its rules cannot be read, log that and let nothing pass."""
-    if settings.redact is None and not settings.redact_rules:
-        return Redactor(settings.redact_headers, settings.redact_params)
+    known = settings.redact_bodies is not False
+    if settings.redact is None and not settings.redact_rules and not settings.redact_bodies:
+        return Redactor(settings.redact_headers, settings.redact_params, known=known, key=key)
     rules: Rules | None = None
     why: str | None = None
     try:
@@ -285,7 +374,9 @@ def of(settings: Settings) -> Redactor:
     except UsageError as error:
         why = f"the redaction rules cannot be used, so no body is recorded: {error}"
         LOG.error("tracefork: %s", why)
-    return Redactor(settings.redact_headers, settings.redact_params, rules=rules, unreadable=why)
+    return Redactor(
+        settings.redact_headers, settings.redact_params, rules=rules, unreadable=why, known=known, key=key
+    )
 
 
 def rules_of(settings: Settings) -> Rules | None:
@@ -293,7 +384,9 @@ def rules_of(settings: Settings) -> Rules | None:
     from . import reading
 
     given = reading.from_json(settings.redact_rules) if settings.redact_rules else None
-    return reading.together(given, reading.load(settings.redact)) if settings.redact is not None else given
+    if settings.redact is not None:
+        given = reading.together(given, reading.load(settings.redact))
+    return reading.together(given, reading.of_keys()) if settings.redact_bodies else given
 
 
 def with_rules(settings: Settings, path: Path | None) -> Settings:
@@ -305,6 +398,34 @@ def with_rules(settings: Settings, path: Path | None) -> Settings:
         settings = replace(settings, redact=path, redact_rules="")
     rules = rules_of(settings)
     return replace(settings, redact=None, redact_rules="" if rules is None else rules.source)
+
+
+_Body: TypeAlias = tuple[bytes, Headers, tuple[int, ...]]
+
+
+def _rewritten(
+    rules: Rules, side: Side, body: bytes, headers: Headers, sizes: tuple[int, ...], counts: Counter[str]
+) -> tuple[_Body, str | None]:
+    """Return body, headers and chunk sizes as the rules leave them, and why they cannot, if so."""
+    from ..wire.codings import Unreadable
+    from .bodies import rewrite
+
+    coding = _header(headers, "content-encoding").strip().lower()
+    try:
+        made = rewrite(
+            rules,
+            side,
+            body,
+            media=_header(headers, "content-type").lower(),
+            coding="" if coding == "identity" else coding,
+            sizes=sizes,
+        )
+    except Unreadable as error:
+        return (body, headers, sizes), str(error)
+    if made is None:
+        return (body, headers, sizes), None
+    counts.update(made.counts)
+    return (made.body, _of_length(headers, len(made.body)), made.sizes), None
 
 
 def _header(headers: Headers, name: str) -> str:

@@ -8,6 +8,8 @@ from hashlib import sha256
 from typing import Literal, TypeAlias
 
 from ..wire.paths import PathTokens
+from .growth import Growth
+from .hidden import replaced
 
 Side: TypeAlias = Literal["request", "response"]
 Kind: TypeAlias = Literal["header", "param", "json", "pattern"]
@@ -34,6 +36,10 @@ class Rule:
     """The tokens of a JSON path."""
     regex: re.Pattern[str] | None = None
     """A pattern, compiled."""
+    growth: Growth | None = None
+    """How a pattern's time grows."""
+    texts_only: bool = False
+    """Whether what a JSON path leads to is replaced only where it is a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,11 @@ class Rules:
     def instead(self, rule: Rule, value: str) -> str:
         """Return what takes the value's place; a digest stays as it is."""
         if rule.replace is not None:
+            if value != rule.replace:
+                replaced(rule.name, value)
             return rule.replace
-        if DIGEST.fullmatch(value):
-            return value
+        return value if DIGEST.fullmatch(value) else self.digest(value)
+
+    def digest(self, value: str) -> str:
+        """Return what is the same for the same value, and tells nothing else of it."""
         return f"redacted-{sha256((self.salt + value).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

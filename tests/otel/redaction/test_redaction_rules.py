@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from growth_guard import soon
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.redaction import bodies
 from tracefork_otel.redaction.bodies import rewrite
 from tracefork_otel.redaction.reading import from_json, load, parse
+from tracefork_otel.redaction.redact import Redactor
 from tracefork_otel.redaction.rules import Rules
 from tracefork_otel.wire.codings import Unreadable
 from tracefork_otel.wire.eventstream import frame
@@ -88,28 +88,56 @@ def test_the_documented_patterns_take_no_long_words_amiss() -> None:
     """An encoded picture does not hold up the agent by the patterns of the example's file."""
     told = load(Path(__file__).parents[3] / "examples" / "redaction.toml")
     body = json.dumps({"messages": ["ab" * 100_000, "a." * 50_000 + "@", "a@" + "a" * 100_000]}).encode()
-    begun = time.thread_time()
-    assert rewrite(told, "request", body, media="application/json", coding="") is None
-    assert time.thread_time() - begun < 2
+    with soon(0.3):
+        assert rewrite(told, "request", body, media="application/json", coding="") is None
 
 
-def test_patterns_that_take_too_long_withhold_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body of many values on which patterns are slow does not hold up the agent without end."""
-    monkeypatch.setattr(bodies, "BUDGET_S", 0.05)
-    body = json.dumps(["a" * 2000] * 500).encode()
-    begun = time.thread_time()
-    with pytest.raises(Unreadable, match=r"more than 0\.05 s"):
-        rewrite(rules(EMAIL), "request", body, media="application/json", coding="")
-    assert time.thread_time() - begun < 2
+@pytest.mark.parametrize("sizes", [(), (100, 400_000)])
+def test_what_is_found_often_is_replaced_in_one_walk(sizes: tuple[int, ...]) -> None:
+    """Ten thousand numbers and as many mail addresses, each of its own, are text of the same size."""
+    told = rules({"pattern": r"\d{5,}", "replace": "N"}, {"pattern": r"[a-z]+\d+@[a-z.]+", "replace": "M"})
+    said = [100_000 + at for at in range(10_000)], [f"ada{at}@example.com" for at in range(10_000)]
+    body = json.dumps({"twice": [said[1][0]], "said": said}).encode()
+    with soon(0.15):
+        made = rewrite(told, "request", body, media="application/json", coding="", sizes=sizes)
+    assert made
+    whole = json.dumps({"twice": ["M"], "said": [[0] * 10_000, ["M"] * 10_000]}).replace("0", '"N"')
+    assert made.body.decode() == whole
+    assert [*made.counts.values()] == [10_000, 10_001]
+    assert sum(made.sizes) == (len(made.body) if sizes else 0)
+
+
+EVENT = '{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"w{}"}}}}'
+
+
+@pytest.mark.parametrize(
+    "event", ["{{}}", "[]", EVENT, '{{"choices":[{{"index":0,"delta":{{"content":"w{}"}}}}]}}']
+)
+@pytest.mark.parametrize("media", ["text/event-stream", "application/x-ndjson", "text/plain"])
+def test_many_small_events_take_a_moment(media: str, event: str) -> None:
+    """A stream of ten thousand of them, in chunks of a few bytes, costs some microseconds for each."""
+    told = rules({"pattern": r"(?<!\w)\w+@\w+", "replace": "M"}, {"json": "**.user.id"})
+    field = "data: {}\n\n" if media == "text/event-stream" else "{}\n"
+    events = [event.format(number) for number in range(10_000)]
+    said = [field.format(one) for one in (*events, '{"user":{"id":"7","mail":"ada@x"}}')]
+    body = "".join(said).encode()
+    with soon(0.3):
+        made = rewrite(told, "response", body, media=media, coding="", sizes=[len(one) for one in said])
+    assert made
+    assert [*made.counts.values()] == [1, 1]
+    assert made.body == body.replace(b'"7"', b'"REDACTED"').replace(b"ada@x", b"M")
+    assert made.sizes == (
+        *map(len, said[:-1]),
+        len(said[-1]) + len("REDACTED") - len("7") + len("M") - len("ada@x"),
+    )
 
 
 def test_deep_bodies_take_no_long_paths_amiss() -> None:
     """Thousands of brackets within each other are looked through by paths of any depth in a moment."""
     told = rules({"json": "**.user.id"}, {"json": "**.a.**.b"}, {"json": "**.x"})
     body = (b'{"a":[' * 2000) + b'{"b":"secret","x":1}' + b"]}" * 2000
-    begun = time.thread_time()
-    found = rewrite(told, "request", body, media="application/json", coding="")
-    assert time.thread_time() - begun < 2
+    with soon(0.3):
+        found = rewrite(told, "request", body, media="application/json", coding="")
     assert found is not None
     assert b"secret" not in found.body
 
@@ -292,3 +320,53 @@ def test_a_cut_json_body_is_still_looked_into() -> None:
     assert found is not None
     assert b"@" not in found.body
     assert b"abc" not in found.body
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "kept"),
+    [
+        ("[INFO] token sk-live-ABC123 ok", r"sk-live-\w+", "[INFO] token REDACTED ok"),
+        ("[4111 1111 1111 1111]", r"\d{4} \d{4} \d{4} \d{4}", "[REDACTED]"),
+        ('[{"a":"sk-live-ABC123"},[sk-live-ABC123]]', r"sk-live-\w+", '[{"a":"REDACTED"},[REDACTED]]'),
+        ("[12:34:56:78]", r"\d\d:\d\d:\d\d:\d\d", "[REDACTED]"),
+        ("{555-12,34}", r"\d+-\d+,\d+", "{REDACTED}"),
+        ("[1][2] {hunter}", r"1\]\[2", "[REDACTED] {hunter}"),
+        ('["a" secret]', "secret", '["a" REDACTED]'),
+        ("[true secret", "true secret", "[REDACTED"),
+        ("[s", "s", "[REDACTED"),
+        ("{password}", "password", "{REDACTED}"),
+    ],
+)
+def test_text_in_brackets_is_text(text: str, pattern: str, kept: str) -> None:
+    """What begins like JSON and is none is looked at as it stands, in bodies and in texts."""
+    told = rules({"pattern": pattern})
+    found = rewrite(told, "request", text.encode(), media="text/plain", coding="")
+    assert found is not None
+    assert found.body.decode() == kept
+    assert Redactor(rules=told).text(text) == kept
+
+
+NESTED = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text('k\t"\\ ', max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("k:", max_size=2), inner, max_size=3),
+)
+WORDS = st.sampled_from(
+    ["INFO", "12", "-3e4", "true", "tru", "nul", '"said"', "a-b", "[", "]", "{", "}", ":", ",", " "]
+)
+
+
+@given(st.sampled_from("[{"), st.lists(WORDS, max_size=8), st.lists(WORDS, max_size=4))
+def test_a_word_anywhere_in_brackets_is_found(opened: str, before: list[str], after: list[str]) -> None:
+    """Whatever stands around a key, JSON or not, it goes."""
+    text = f"{opened}{''.join(before)}sk-live-ABC123{''.join(after)}"
+    assert "ABC" not in Redactor(rules=rules({"pattern": r"sk-live-\w+"})).text(text)
+
+
+@given(NESTED, st.sampled_from([None, 1]), st.floats(0, 1))
+def test_json_is_looked_at_by_its_values_however_it_is_cut(
+    value: Any, indent: int | None, cut: float
+) -> None:
+    """Whole or cut anywhere, JSON is seen as such: what is escaped in it is found."""
+    text = json.dumps(["\t@k", value], indent=indent)
+    text = text[: max(text.index(",") + 1, int(len(text) * cut))]
+    assert "@k" not in Redactor(rules=rules({"pattern": r"\t@k"})).text(text)

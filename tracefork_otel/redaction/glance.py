@@ -1,0 +1,84 @@
+"""What a glance at a body's bytes says of keys in it: whether one of the known places may be there at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ..exchange import Headers, header_of
+
+if TYPE_CHECKING:
+    from .rules import Side
+
+Kind: TypeAlias = Literal["json", "json of a grant", "form", "form of a grant"]
+
+KEYS = "keys"
+"""What is replaced in the known places counts as."""
+OAUTH = (
+    *("access_token", "refresh_token", "id_token", "registration_access_token", "subject_token"),
+    *("actor_token", "client_secret", "client_assertion", "assertion", "code_verifier"),
+)
+"""Members of OAuth's requests and answers, and fields of its forms."""
+_TOKENS = tuple(f'"{name}"'.encode() for name in OAUTH if name.endswith("_token"))
+NEAR = 64 * 1024
+"""The largest body of OAuth, and the largest answer that is looked into."""
+_OF_MODELS = (b'"model"', b'"messages"', b'"input"', b'"contents"', b'"choices"', b'"candidates"')
+"""Members with which what a model is asked, and answers, begins: there is nothing of OAuth in it."""
+_BEGINNING = 256
+_PLAIN = 16 * 2**20
+"""The most that a compressed body may be."""
+_FORM = "application/x-www-form-urlencoded"
+
+
+def kind_of(side: Side, body: bytes, headers: Headers) -> Kind | None:
+    """Return as what the body has to be looked into; None where no known place can be in it."""
+    if side == "response" and len(body) > NEAR:
+        return None
+    if body[:64].lstrip()[:1] in (b"{", b"["):
+        return _of_json(body)
+    media = (header_of(headers, "content-type") or "").lower()
+    coding = (header_of(headers, "content-encoding") or "").strip().lower()
+    if coding not in ("", "identity"):
+        is_text = "json" in media or media.startswith(_FORM)
+        return _of_coded(body, coding, media) if is_text or side == "request" else None
+    return _of_form(body, media)
+
+
+def offers_keys(body: bytes) -> bool:
+    """Return whether members may be there by which a model is offered servers with their keys."""
+    # Within a string of JSON a backslash follows such a name. The first is the cheapest to look for.
+    return (b"authorization" in body and _names_one(body)) or b'headers"' in body
+
+
+def _names_one(body: bytes) -> bool:
+    return b'authorization"' in body or b'"authorization_token"' in body
+
+
+def _of_json(body: bytes) -> Kind | None:
+    if len(body) <= NEAR and not any(name in body[:_BEGINNING] for name in _OF_MODELS):
+        if b'"grant_type"' in body:
+            return "json of a grant"
+        if _of_oauth(body):
+            return "json"
+    return "json" if offers_keys(body) else None
+
+
+def _of_oauth(body: bytes) -> bool:
+    if b'_token"' in body and any(name in body for name in _TOKENS):
+        return True
+    return b'"client_secret"' in body or b'assertion"' in body or b'"code_verifier"' in body
+
+
+def _of_form(body: bytes, media: str) -> Kind | None:
+    if len(body) > NEAR or not media.startswith(_FORM):
+        return None
+    return "form of a grant" if b"grant_type=" in body else "form"
+
+
+def _of_coded(body: bytes, coding: str, media: str) -> Kind | None:
+    from ..wire.codings import Unreadable, undone
+
+    try:
+        plain = undone(body, coding, limit=_PLAIN).body
+    except Unreadable:
+        return None
+    return _of_json(plain) if plain[:64].lstrip()[:1] in (b"{", b"[") else _of_form(plain, media)
