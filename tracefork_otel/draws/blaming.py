@@ -14,8 +14,18 @@ QUOTED = 2
 _CHANCE = ("clock", "id", "random")
 _GUESSES = ("prompt", "tool_result", "parameter", "extra")
 """Causes that only say where the difference stands: a draw that is known to be missing says more."""
-_UNKNOWN = "no draw of the agent's is missing, so a library's own may be in it; leave this path out: --ignore"
+_UNKNOWN = (
+    "no draw of the agent's is missing, so a library's own may be in it: record with "
+    "TRACEFORK_DRAWS_INCLUDE=PACKAGE, or leave this path out: --ignore"
+)
 _ANEW = "record anew if its code was changed, or leave this path out: --ignore"
+
+
+def after_draws(explanation: Explanation) -> Explanation:
+    """Return the explanation with advice that helps where `run --draws` was given, and nothing was drawn."""
+    if explanation.cause not in _CHANCE or explanation.advice:
+        return explanation
+    return replace(explanation, advice=_UNKNOWN)
 
 
 def explained(explanation: Explanation, suspects: Iterable[Suspect]) -> Explanation:
@@ -30,7 +40,7 @@ def explained(explanation: Explanation, suspects: Iterable[Suspect]) -> Explanat
         if found and cause in _GUESSES:
             cause = family(found[0].source)
     if not found:
-        advice = _UNKNOWN if cause in _CHANCE else explanation.advice
+        advice = explanation.advice or (_UNKNOWN if cause in _CHANCE else explanation.advice)
         return replace(explanation, advice=advice)
     quoted = list(dict.fromkeys(_quote(one) for one in found))
     more = f" and {len(quoted) - QUOTED} more" if len(quoted) > QUOTED else ""

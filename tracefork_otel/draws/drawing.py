@@ -14,11 +14,12 @@ from ..play.claims import Claims, claim_to, claims_beside
 from ..tape.reads import Draw
 from ..tape.start import CALLED
 from .deck import Deck
+from .program import own_packages
 from .sources import Sources
 
 if TYPE_CHECKING:
+    from ..play.answers import Answer
     from ..play.match import Explanation
-    from ..play.player import Answer
     from ..session.session import Session
 
 LEAVE_S = 2.0
@@ -97,7 +98,7 @@ class Draws:
             return answer
         from dataclasses import replace
 
-        from ..play.player import Miss
+        from ..play.answers import Miss
 
         if isinstance(answer, Miss):
             return replace(answer, explanation=self.explained(answer.explanation))
@@ -164,7 +165,7 @@ def start(session: Session) -> None:
         present = _present
         if present is None:
             recorded = () if session.player is None else session.player.draws
-            present = Draws(recorded, session.settings.draws_include)
+            present = Draws(recorded, (*_own(recorded), *session.settings.draws_include))
             if session.via != "sitecustomize":  # nothing of the agent was loaded before that
                 present.rebind()
         present.belong_to(session)
@@ -179,13 +180,19 @@ def prepare(recorded: Sequence[Draw], include: Iterable[str], outside: tuple[str
     What code in a folder of `outside` draws is nobody's.
     """
     global _present
-    _present = Draws(recorded, include, outside)
+    _present = Draws(recorded, (*_own(recorded), *include), outside)
 
 
 def include(modules: Iterable[str]) -> None:
     """Count draws of these modules as the agent's own in a process that has no session yet."""
     if _present is not None and _present.waits:
         _present.include(modules)
+
+
+def _own(recorded: Sequence[Draw]) -> tuple[str, ...]:
+    """Return the packages that are the agent's own in this process as they were in the recorded one."""
+    recorded_as = recorded[0].process.partition(":")[0] if recorded else ""
+    return own_packages(sys.orig_argv, recorded_as)
 
 
 def _root() -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, cast
 
-from ..wire.json_values import mapping
+from ..wire.json_values import mapping, string
 
 Cause: TypeAlias = Literal[
     "clock",
@@ -47,6 +47,13 @@ _RANDOM = re.compile(r"[-+]?\d+\.\d{3,}(?:[eE][-+]?\d+)?|(?<![\w.])[-+]?\d{4,}(?
 
 _LOOKS: tuple[tuple[Cause, re.Pattern[str]], ...] = (("clock", _CLOCK), ("id", _ID), ("random", _RANDOM))
 
+_TEMPORARY = re.compile(r"[/\\](?:tmp|temp|T)[/\\]", re.I)
+# What `tempfile` puts between prefix and suffix of a name in a folder.
+_MADE_UP = re.compile(
+    r"([/\\](?:tmp|temp|T)[/\\](?:[\w.-]{1,64}[/\\]){0,3}[\w.-]{0,64}?)([a-z0-9_]{8})(?![a-z0-9_])",
+    re.I,
+)
+
 _PROMPT_MEMBERS = frozenset(("system", "messages", "input", "instructions", "prompt", "contents"))
 _FREE_MEMBERS = _PROMPT_MEMBERS | {"seed", "metadata", "user"}
 _MODEL_MEMBERS = frozenset(("model", "deployment"))
@@ -77,6 +84,25 @@ def cause_of(path: Sequence[str | int], recorded: Any, got: Any, recorded_body: 
     if any(_is_tool_result(body, path) for body in (recorded_body, got_body)):
         return "tool_result"
     return "prompt" if top in _PROMPT_MEMBERS else "parameter"
+
+
+def are_moved_words(recorded: Any, got: Any) -> bool:
+    """Return whether both are texts of the same words, or lines, in another order."""
+    if not (isinstance(recorded, str) and isinstance(got, str)) or len(recorded) > _LONGEST:
+        return False
+    return recorded != got and sorted(recorded.split()) == sorted(got.split())
+
+
+def of_tempfile(recorded: str, got: str) -> bool:
+    """Return whether the texts differ in names of temporary files and folders alone."""
+    if recorded == got or not (_TEMPORARY.search(recorded) and _TEMPORARY.search(got)):
+        return False
+    if max(len(recorded), len(got)) > _LONGEST:
+        return False
+    if _MADE_UP.sub(r"\1*", recorded) != _MADE_UP.sub(r"\1*", got):
+        return False
+    # Of 16 such names one has letters alone, as a word that somebody chose; of two, seldom both.
+    return any(not found[2].isalpha() for text in (recorded, got) for found in _MADE_UP.finditer(text))
 
 
 def shorten(recorded: str, got: str) -> tuple[str, str]:
@@ -149,11 +175,15 @@ def _is_tool_result(body: Any, path: Sequence[str | int]) -> bool:
         except (LookupError, TypeError):  # the other body has no such place
             return False
         message = mapping(value)
-        if message.get("role") in _TOOL_ROLES or message.get("type") in _TOOL_RESULT_TYPES:
+        if string(message.get("role")) in _TOOL_ROLES or _is_result(message):
             return True
         content = message.get("content")
         blocks = cast("list[Any]", content) if isinstance(content, list) else []
         # Every block of the message is a tool's result.
-        if blocks and all(mapping(block).get("type") in _TOOL_RESULT_TYPES for block in blocks):
+        if blocks and all(map(_is_result, blocks)):
             return True
     return False
+
+
+def _is_result(block: Any) -> bool:
+    return string(mapping(block).get("type")) in _TOOL_RESULT_TYPES

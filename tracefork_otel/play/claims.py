@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 Part: TypeAlias = Literal[
     "step",  # a recorded exchange; the number of steps stands for the forked one's answer, served afterwards
     "place",  # a place in a fork's own run
+    "early",  # an exchange of a fork's rest that was asked for before the change
     "tool",  # a recorded call of a tool
     "change",  # a result that a fork replaces, in the order of its changes
     "draws",  # the draws of a recorded process
@@ -19,11 +21,18 @@ Part: TypeAlias = Literal[
 
 OFF_TAPE = "off-tape"
 """Taken by a fork whose prefix left its tape."""
+DRIFTED = "drifted"
+"""Taken by the first request that the tape has no answer to, with what is to be said of it."""
 
 
 def claim_to(part: Part, number: int) -> str:
     """Return the name of the claim to one of the parts of a replay."""
     return f"{part}-{number}"
+
+
+def result_of(span_id: str) -> str:
+    """Return the name under which the whole result of the call with this span stands, if it is a long one."""
+    return f"result-{span_id}"
 
 
 class Claims:
@@ -35,11 +44,13 @@ class Claims:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
-    def __call__(self, name: str) -> bool:
-        """Claim what is named; return whether nobody did before."""
+    def __call__(self, name: str, said: str = "") -> bool:
+        """Claim what is named; return whether nobody did before. What is `said` then stands there."""
         try:
             if self._folder is not None:
-                os.close(os.open(self._folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                file = os.open(self._folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with open(file, "w", encoding="utf-8", errors="backslashreplace") as claimed:
+                    claimed.write(said)
         except FileExistsError:
             return False
         except OSError:  # the folder went away: each process keeps its own count
@@ -49,6 +60,19 @@ class Claims:
     def taken(self, name: str) -> bool:
         """Return whether somebody claimed what is named."""
         return self._folder is not None and (self._folder / name).exists()
+
+    def said(self, name: str) -> str:
+        """Return what was said by whoever claimed what is named; nothing where nobody did."""
+        with suppress(OSError):
+            if self._folder is not None:
+                return (self._folder / name).read_text(encoding="utf-8")
+        return ""
+
+    def __len__(self) -> int:
+        """Return how much is claimed: it grows with whatever the tape gives."""
+        with suppress(OSError):
+            return 0 if self._folder is None else len(os.listdir(self._folder))
+        return 0
 
 
 class Waiting:
@@ -60,6 +84,8 @@ class Waiting:
         self._numbers: dict[str, deque[int]] = {}
         self.used: set[int] = set()
         """The numbers that were taken, here or by others."""
+        self._lost: set[int] = set()
+        """Those of them that others had taken."""
 
     def add(self, key: str, number: int) -> None:
         """Let the part of that number answer to the key, after those that do already."""
@@ -77,7 +103,20 @@ class Waiting:
                 self.used.add(number)
                 if self._claim(claim_to(self._part, number)):
                     return number
+                self._lost.add(number)
         return None
+
+    def first(self, key: str, is_open: Callable[[int], bool] = lambda number: True) -> int | None:
+        """Return the first open number under the key, as far as this process knows; None if none is left."""
+        waiting = self._numbers.get(key, ())
+        return next((one for one in waiting if one not in self.used and is_open(one)), None)
+
+    def is_elsewhere(self, number: int) -> bool:
+        """Return whether another process took the part."""
+        if number in self._lost:
+            return True
+        # In this order: what this process takes is among the used before it is claimed.
+        return self._claim.taken(claim_to(self._part, number)) and number not in self.used
 
     def has(self, key: str) -> bool:
         """Return whether a number under the key is left, as far as this process knows."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
+from .. import shapes
 from ..errors import TapeError, newer_format
 from ..exchange import Response
 from ..files import write_whole
+from .onward import SCOPES, Onward, Scope
 
 Kind: TypeAlias = Literal[
     "text",  # another answer of the model
@@ -32,6 +34,8 @@ TAILS: tuple[Tail, ...] = get_args(Tail)
 BREAKS: tuple[Break, ...] = get_args(Break)
 
 FORMAT = 1
+_FORKS = 8
+"""Forks of forks whose changes are made anew in a replay: each doubles what a request may have been."""
 _NAME = "tracefork intervention"
 
 
@@ -53,6 +57,10 @@ class Intervention:
     """(JSON path, JSON value) in the order in which they change the request that the agent sent."""
     path: str | None = None
     """The path that the request goes to instead, where the path names the model."""
+    scope: Scope | None = None
+    """How far it holds; None of a change that has no choice."""
+    onward: Onward | None = None
+    """What holds in later requests."""
     tool: str | None = None
     """The tool whose result is changed."""
     result: str | None = None
@@ -82,6 +90,7 @@ class Intervention:
         """Return the intervention as one JSON object."""
         found = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         found["response"] = None if self.response is None else _response_to_json(self.response)
+        found["onward"] = None if self.onward is None else self.onward.to_json()
         found["also"] = [json.loads(one.to_json()) for one in self.also]
         return json.dumps({"format": f"{_NAME} {FORMAT}", **found}, allow_nan=False)
 
@@ -89,8 +98,8 @@ class Intervention:
     def from_json(cls, text: str | bytes, *, where: str = "intervention") -> Intervention:
         """Return the intervention that `to_json` made this text of; `where` names the text in errors."""
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            found = shapes.parsed(text)
+        except ValueError as error:
             raise TapeError(f"{where} is no intervention of tracefork: not JSON ({error})") from None
         name, _, number = str(found.get("format") if isinstance(found, dict) else "").rpartition(" ")
         if name != _NAME or not number.isdecimal():
@@ -102,7 +111,7 @@ class Intervention:
             values |= {name: read(found[name]) for name, read in _LATER.items() if name in found}
             also = (cls.from_json(json.dumps(one), where=where) for one in found.get("also", ()))
             return cls(**values, also=tuple(also))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             what = f"{type(error).__name__}: {error}"
             raise TapeError(f"{where} is a damaged intervention ({what}): start the fork again") from None
 
@@ -122,6 +131,30 @@ class Intervention:
         except OSError as error:
             raise TapeError(f"cannot read the intervention {path}: {error.strerror or error}") from error
         return cls.from_json(data, where=str(path))
+
+
+def with_change(text: str | None, change: Intervention) -> str | None:
+    """Return the changes of a fork's requests as its start tells them, this one after those of its parent."""
+    if not any(one.edits or one.path or one.onward for one in (change, *change.also)):
+        return text
+    plain = replace(change, response=None, also=tuple(replace(one, response=None) for one in change.also))
+    return json.dumps([*(json.loads(text) if text else ()), json.loads(plain.to_json())])
+
+
+def changes_of(text: str | None) -> tuple[Intervention, ...]:
+    """Return what `with_change` told; raise TapeError where it told something else."""
+    where = "what was changed in the fork's requests"
+    if not text:
+        return ()
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TapeError(f"{where} is no JSON: {error}") from None
+    if not isinstance(found, list):
+        raise TapeError(f"{where} is no list")
+    listed = cast("list[object]", found)[-_FORKS:]
+    told = [Intervention.from_json(json.dumps(one), where=where) for one in listed]
+    return tuple(one for change in told for one in (change, *change.also))
 
 
 def _response_to_json(response: Response) -> dict[str, Any]:
@@ -144,6 +177,11 @@ def _optional(read: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else read(value)
 
 
+def _json(value: Any) -> Any:
+    json.dumps(value, allow_nan=False)  # else it could not be handed on
+    return value
+
+
 _text = partial(_typed, str)
 _number = partial(_typed, int)
 _optional_text = partial(_optional, _text)
@@ -157,6 +195,8 @@ def _response(found: Any) -> Response:
         chunk_sizes=tuple(map(_number, found["chunk_sizes"])),
         chunk_offsets_us=tuple(map(_number, found["chunk_offsets_us"])),
         http_version=_text(found["http_version"]),
+        reason_phrase=_optional_text(found.get("reason_phrase")),
+        stream_id=_optional(_number, found.get("stream_id")),
     )
     if response.chunk_sizes and sum(response.chunk_sizes) != len(response.body):
         raise ValueError("the chunks do not add up to the body")
@@ -170,13 +210,15 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "tail": partial(_one_of, TAILS),
     "response": partial(_optional, _response),
     "error": partial(_optional, partial(_one_of, BREAKS)),
-    "edits": lambda edits: tuple((_text(path), value) for path, value in edits),
+    "edits": lambda edits: tuple((_text(path), _json(value)) for path, value in edits),
     "fork_id": _optional_text,
     "parent_run_id": _optional_text,
     "experiment_id": _optional_text,
 }
 _LATER: dict[str, Callable[[Any], Any]] = {
     "path": _optional_text,
+    "scope": partial(_optional, partial(_one_of, SCOPES)),
+    "onward": partial(_optional, Onward.from_json),
     "tool": _optional_text,
     "result": _optional_text,
     "call": partial(_optional, _number),

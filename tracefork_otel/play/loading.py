@@ -15,6 +15,7 @@ from ..tape.tape import Tape
 from .claims import claims_beside
 from .intervention import Intervention
 from .memory import memory_beside
+from .order import Order
 from .player import Player
 
 
@@ -25,13 +26,21 @@ class Unplayable:
         self.why = why
         self.watching = True
         """Nothing may leave this machine."""
+        self.order = Order((), ())
         self.draws: tuple[Draw, ...] = ()
+        self.drew = False
         self.tools = self
         """No tool runs either."""
 
     def answer(self, request: object, *of_tool: object, live: bool = False) -> Any:
         """Raise what is wrong with the tape."""
         raise TapeError(self.why)
+
+    def tell(self, explanation: object) -> None:
+        """Say nothing: whoever asks for the tape itself is told."""
+
+    def keep(self, name: str, text: str) -> None:
+        """Keep nothing: nobody grades what has no tape."""
 
 
 def load_tape(path: Path) -> Tape:

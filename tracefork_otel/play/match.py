@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -11,11 +10,14 @@ from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
 from ..exchange import Request
+from ..redaction.hidden import compared
+from ..redaction.names import REDACTED
+from ..store.delta import common_prefix, common_suffix
 from ..wire.paths import PathTokens, format_path, parse_path, remove, reordered, shown, walk
-from .cause import Cause, cause_of, common_prefix, shorten
+from .cause import Cause, are_moved_words, cause_of, of_tempfile, shorten
+from .meaning import counts_whole, meant
 
 MatchMode: TypeAlias = Literal["exact", "json"]
-_BOUNDARY = re.compile(r"multipart/[^;]+;.*?boundary=\"?([^\";,]+)", re.IGNORECASE)
 
 # How much nearer another request must be (as a share of the body) before it, and not the one that the tape
 # expects next, is taken for the counterpart of a request that drifted.
@@ -69,6 +71,15 @@ class Explanation:
 
 
 _CHANCE = ("clock", "id", "random")
+_TEMPFILE = (
+    "a temporary name, which tempfile makes anew each time and no recording of draws gives back: give the "
+    "folder or file a name of your own, or leave this path out: --ignore"
+)
+
+_HANDED_ON = (
+    "the same parts in another order, as threads or tasks may hand their results on: put them in an order of "
+    "your own, such as that in which they were asked for, or record anew"
+)
 
 _ADVICE: dict[Cause, str] = {
     "clock": "record with `run --draws`, which gives the clock back, or leave this path out: --ignore",
@@ -97,10 +108,25 @@ class Candidate:
 def fingerprint(request: Request, *, match: MatchMode = "exact", ignore: Sequence[str] = ()) -> str:
     """Return a hex digest that two requests share exactly if they match."""
     paths = parse_paths(tuple(ignore))
-    body = _comparable(request, paths) if match == "json" or paths else request.body
-    digest = sha256(f"{request.method.upper()}\n{request.url}\n".encode("utf-8", "surrogatepass"))
+    endpoint = f"{request.method.upper()}\n{request.url}\n".encode("utf-8", "surrogatepass")
+    if match == "exact" and not paths and counts_whole(request):
+        return request.digest(endpoint)
+    body = meant(request)
+    if match == "json" or paths:
+        body = _as_json(body, paths)
+    digest = sha256(endpoint)
     digest.update(body)
     return digest.hexdigest()
+
+
+def in_any_order(match: MatchMode, ignore: Sequence[str]) -> bool:
+    """Return whether bodies of JSON match whatever the order of their keys."""
+    return match == "json" or bool(ignore)
+
+
+def identity(request: Request, *, match: MatchMode = "exact", ignore: Sequence[str] = ()) -> str:
+    """Return what two requests share exactly if they match and what was replaced in them is the same."""
+    return "/".join((fingerprint(request, match=match, ignore=ignore), *request.hidden))
 
 
 @lru_cache(maxsize=64)
@@ -118,6 +144,7 @@ def explain(
 ) -> Explanation:
     """Explain why the request is none of the unused candidates, by the nearest and its first difference."""
     listed = list(candidates)
+    same = _Same(request, match, ignore)
     unused = [candidate for candidate in listed if not candidate.used]
     expected = unused[0].step if unused else len(listed)
     about = Explanation(
@@ -128,23 +155,39 @@ def explain(
         nearest=None,
         cause="extra",
         request=f"{request.method} {request.url}",
-        fingerprint=fingerprint(request, match=match, ignore=ignore),
+        fingerprint="/".join((same.key, *request.hidden)),
     )
+    for candidate in unused if request.hidden else ():
+        other = compared(
+            candidate.request.hidden, request.hidden, ignore, any_order=in_any_order(match, ignore)
+        ).other
+        if other and same.as_(candidate.request):
+            return replace(
+                about,
+                step=candidate.step,
+                nearest=candidate.step,
+                path=other[0],
+                recorded=REDACTED,
+                got=f"{REDACTED}, which stands for another value",
+                cause="parameter",
+                differences=len(other),
+                advice="what redaction replaces is told apart by digests: record anew if that is meant, or "
+                f"leave it out: --ignore '{other[0]}'",
+            )
     for candidate in listed:
-        if candidate.used and _same(candidate.request, request, match, ignore):
+        if candidate.used and same.as_(candidate.request):
             return replace(about, nearest=candidate.step)
     pool = [candidate for candidate in unused if _same_endpoint(candidate.request, request)] or [
         candidate for candidate in listed if _same_endpoint(candidate.request, request)
     ]
     if not pool:
         return _other_endpoint(about, request, unused)
+    body = meant(request)
     nearest = max(
         pool,
-        key=lambda one: (
-            _similarity(one.request.body, request.body) + _EXPECTED_BONUS * (one.step == expected)
-        ),
+        key=lambda one: _similarity(meant(one.request), body) + _EXPECTED_BONUS * (one.step == expected),
     )
-    found = _compared(about, nearest.request, request, match, parse_paths(tuple(ignore)))
+    found = _compared(about, meant(nearest.request), body, match, parse_paths(tuple(ignore)))
     return replace(
         found,
         step=expected if nearest.used else nearest.step,
@@ -153,12 +196,24 @@ def explain(
     )
 
 
-def _same(a: Request, b: Request, match: MatchMode, ignore: Sequence[str]) -> bool:
-    if not _same_endpoint(a, b):
-        return False
-    if match == "exact" and not ignore:
-        return a.body == b.body
-    return fingerprint(a, match=match, ignore=ignore) == fingerprint(b, match=match, ignore=ignore)
+class _Same:
+    """What tells whether requests match one, which is read once however many there are."""
+
+    def __init__(self, request: Request, match: MatchMode, ignore: Sequence[str]) -> None:
+        self._request = request
+        self._match: MatchMode = match
+        self._ignore = ignore
+        self._whole = not in_any_order(match, ignore) and counts_whole(request)
+        self.key = fingerprint(request, match=match, ignore=ignore)
+
+    def as_(self, other: Request) -> bool:
+        """Return whether the other matches the request."""
+        one = self._request
+        if not _same_endpoint(other, one):
+            return False
+        if self._whole and other.length != one.length and counts_whole(other):
+            return False
+        return fingerprint(other, match=self._match, ignore=self._ignore) == self.key
 
 
 def _same_endpoint(a: Request, b: Request) -> bool:
@@ -181,10 +236,9 @@ def _similarity(a: bytes, b: bytes) -> float:
     longest = max(len(a), len(b))
     if a == b or not longest:
         return 1.0
-    shortest = min(len(a), len(b))
+    # By blocks: on the tape of a long conversation thousands of bodies are compared with one that drifted.
     front = common_prefix(a, b)
-    back = min(common_prefix(a[::-1], b[::-1]), shortest - front)
-    return (front + back) / longest
+    return (front + common_suffix(a, b, min(len(a), len(b)) - front)) / longest
 
 
 # --- comparing two bodies ---
@@ -197,31 +251,27 @@ def _parse(body: bytes) -> tuple[bool, Any]:
         return False, None
 
 
-def _comparable(request: Request, ignore: Sequence[PathTokens]) -> bytes:
-    """Return the body in a form in which only what counts can differ."""
-    ok, value = _parse(request.body)
-    if ok:
-        try:
-            for path in ignore:
-                remove(value, path)
-            return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-        except RecursionError:
-            return request.body
-    content_type = next((value for name, value in request.headers if name.lower() == "content-type"), "")
-    # A multipart boundary is random by nature: with `json` it counts as little as the order of keys does.
-    if boundary := _BOUNDARY.match(content_type):
-        return request.body.replace(boundary[1].encode(), b"boundary")
-    return request.body
+def _as_json(body: bytes, ignore: Sequence[PathTokens]) -> bytes:
+    """Return a body of JSON in a form in which only what counts can differ; any other as it is."""
+    ok, value = _parse(body)
+    if not ok:
+        return body
+    try:
+        for path in ignore:
+            remove(value, path)
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    except RecursionError:
+        return body
 
 
 def _compared(
-    about: Explanation, recorded: Request, got: Request, match: MatchMode, ignore: Sequence[PathTokens]
+    about: Explanation, recorded: bytes, got: bytes, match: MatchMode, ignore: Sequence[PathTokens]
 ) -> Explanation:
     """Return the explanation with the first difference of two bodies."""
-    ok_a, a = _parse(recorded.body)
-    ok_b, b = _parse(got.body)
+    ok_a, a = _parse(recorded)
+    ok_b, b = _parse(got)
     if not (ok_a and ok_b):
-        return _compared_bytes(about, recorded.body, got.body)
+        return _compared_bytes(about, recorded, got)
     found: list[tuple[PathTokens, Any, Any]] = []
     try:
         for path in ignore:
@@ -229,12 +279,15 @@ def _compared(
             remove(b, path)
         walk(a, b, (), found)
     except RecursionError:
-        return _compared_bytes(about, recorded.body, got.body)
+        return _compared_bytes(about, recorded, got)
     if not found:  # equal as JSON, so only the spelling differs: order of keys, spaces, escapes
-        compared = _compared_bytes(about, recorded.body, got.body)
+        compared = _compared_bytes(about, recorded, got)
         return replace(compared, cause="order") if match == "exact" else compared
     path, left, right = found[0]
-    cause: Cause = "order" if reordered(left, right) else cause_of(path, left, right, a, b)
+    is_moved = reordered(left, right)
+    cause: Cause = "order" if is_moved else cause_of(path, left, right, a, b)
+    if is_moved or (cause in ("prompt", "tool_result") and are_moved_words(left, right)):
+        about = replace(about, advice=_HANDED_ON)
     return _differing(about, format_path(path), shown(left), shown(right), cause, differences=len(found))
 
 
@@ -249,5 +302,7 @@ def _differing(
     about: Explanation, path: str, recorded: str, got: str, cause: Cause, *, differences: int = 1
 ) -> Explanation:
     """Return the explanation with a place that differs, its values shortened."""
+    if cause != "model" and of_tempfile(recorded, got):
+        about, cause = replace(about, advice=_TEMPFILE), cause if cause in _CHANCE else "random"
     recorded, got = shorten(recorded, got)
     return replace(about, path=path, recorded=recorded, got=got, cause=cause, differences=differences)

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import shapes
 from ..errors import TapeError
 from ..exchange import Exchange
+from ..files import write_whole
 from ..tape.tape import Tape
 from .claims import Claims, Waiting
 
@@ -52,20 +54,27 @@ class Memory:
 def dump(entries: Iterable[Remembered], intervention: Path) -> None:
     """Write the answers that the fork of this intervention is to remember."""
     lines = (json.dumps([entry.request, str(entry.tape), entry.step]) + "\n" for entry in entries)
-    intervention.with_name(intervention.name + _ENDING).write_text("".join(lines))
+    write_whole(intervention.with_name(intervention.name + _ENDING), "".join(lines).encode())
 
 
 def memory_beside(intervention: Path, claim: Claims) -> Memory | None:
     """Return what the fork of this intervention remembers, or None if it was given nothing."""
     path = intervention.with_name(intervention.name + _ENDING)
     try:
-        text = path.read_text()
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        lines = (json.loads(line) for line in text.splitlines())
-        return Memory([Remembered(request, Path(tape), step) for request, tape, step in lines], claim)
+        return Memory([_remembered(shapes.parsed(line)) for line in data.splitlines()], claim)
     except (ValueError, TypeError) as error:
         raise TapeError(
             f"{path}: is no memory of a fork, or a damaged one ({error}): start the fork anew"
         ) from error
+
+
+def _remembered(told: list[object]) -> Remembered:
+    request, tape, step = told
+    return Remembered(_TEXT(request), Path(_TEXT(tape)), _STEP(step))
+
+
+_TEXT, _STEP = shapes.text(), shapes.number()

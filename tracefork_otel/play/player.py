@@ -3,65 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Lock
-from typing import Literal, TypeAlias
+from typing import TypeAlias
+from urllib.parse import urlsplit
 
-from ..exchange import Exchange, Request
+from ..exchange import Exchange, RedactedRequest, Request
+from ..redaction.glance import KEYS
+from ..redaction.hidden import SAME, Verdict, compared
 from ..redaction.redact import Redactor
 from ..tape.reads import Draw
 from ..tape.tape import Tape
-from .claims import OFF_TAPE, Claims, Waiting, claim_to
-from .intervention import Intervention
-from .match import Candidate, Explanation, MatchMode, explain, fingerprint, parse_paths
+from .answers import Answer, Live, Miss, Served
+from .changed import changed_by, held_by
+from .claims import DRIFTED, Claims, Waiting
+from .forked import ForkState
+from .intervention import Intervention, changes_of
+from .match import Candidate, Explanation, MatchMode, explain, fingerprint, in_any_order, parse_paths
+from .order import Order
 from .tools import Placement, ToolPlayer, ToolsMode
 
 Recall: TypeAlias = Callable[[str], Exchange | None]
 """What an earlier trial was answered to a request with this fingerprint; each answer is given once."""
 
-Phase: TypeAlias = Literal[
-    "prefix",  # before the intervention, or beside it: from the tape
-    "intervention",  # the forked exchange
-    "memo",  # afterwards, the answer that the parent or an earlier trial got to the same request
-    "tail",  # afterwards, over the network, or refused
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """An exchange that answers the request: a recorded one, or the one that a fork puts in its place."""
-
-    exchange: Exchange
-    step: int
-    """Its step; the number of steps if it is none of the tape's."""
-    phase: Phase | None = None
-    """None in a replay."""
-    label: str | None = None
-    """What was changed, if this is the forked exchange."""
-    changed: bool = False
-    """Whether the answer is the intervention's own, not a recorded one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """Leave to go over the network, with another body or to another path if one is given."""
-
-    phase: Phase
-    body: bytes | None = None
-    label: str | None = None
-    path: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """No answer: no unused recorded request matches, and nothing may go over the network."""
-
-    explanation: Explanation
-    phase: Phase | None = None
-    """None in a replay; `prefix` if a fork left its tape before its step, `tail` if its tail is offline."""
-
-
-Answer: TypeAlias = Served | Live | Miss
+_EXPLAINED = 8
+"""Ways in which a request may be meant of which the nearest is explained: each is compared with the tape."""
 
 
 class Player:
@@ -71,9 +37,10 @@ class Player:
     >>> answer = player.answer(request)  # a Served, Live or Miss
 
     With an intervention it plays a fork. What started before the forked exchange ended does not depend on its
-    answer: it is the prefix, served from the tape, and nothing else is answered before the intervention was
-    delivered. Afterwards the tail decides: from the network, from the tape where the parent made the same
-    request, or not at all.
+    answer: it is the prefix, served from the tape. What else is asked before the intervention was delivered
+    cannot depend on it either, as a worker that is free earlier may ask what was later in the recording: that
+    is served from the tape too. Afterwards the tail decides: from the network, from the tape where the parent
+    made the same request, or not at all.
     """
 
     def __init__(
@@ -89,23 +56,30 @@ class Player:
     ) -> None:
         """Load the tape; `tools` says what calls of tools get, `recall` gives answers of earlier trials."""
         self.tape = tape
-        self._match: MatchMode = match
-        self._ignore = tuple(ignore)
-        parse_paths(self._ignore)  # a path that is none is refused before the agent starts
-        claim = claim or Claims()
+        self.match: MatchMode = match
+        self.ignore = tuple(ignore)
+        parse_paths(self.ignore)  # a path that is none is refused before the agent starts
+        claim = Claims() if claim is None else claim
+        self._claim = claim
         self._lock = Lock()
         self._misses: dict[str, Explanation] = {}
-        self._fork = None if intervention is None else _Fork(tape, intervention, claim)
+        self._fork = None if intervention is None else ForkState(tape, intervention, claim)
         self._waiting = Waiting("step", claim)
-        redactor = Redactor()
-        for step, exchange in enumerate(tape.exchanges):
+        self._redactor = Redactor()
+        self._asked = [exchange.request for exchange in tape.exchanges]
+        """What the tape's requests are."""
+        self._as_today = False
+        """Whether in their bodies, too, is replaced what today counts as secret."""
+        for step, asked in enumerate(self._asked):
             # Names that count as secret grow in number: what an earlier version kept is compared as today's.
-            asked = replace(exchange.request, url=redactor.url(exchange.request.url))
-            key = self._fingerprint(asked)
-            self._waiting.add(key, step)
-            if self._fork is not None and self._fork.answers_again(step):
-                self._waiting.add(key, self._fork.again)
+            url = self._redactor.url(asked.url)
+            self._await(step, asked if url == asked.url else replace(asked, url=url))
+        among = range(tape.steps) if self._fork is None else self._fork.recorded
+        self.order = Order(tape.exchanges, among, self._waiting.is_elsewhere)
+        """In which order answers end."""
         self._recall = recall
+        self._changes = changes_of(tape.start.changes)
+        """What the tape's requests have, and its agent does not ask for itself."""
         self.tools = ToolPlayer(
             tape.tools, mode=tools, placement=self._placement, leave=self._leave, claim=claim
         )
@@ -116,24 +90,132 @@ class Player:
         key = self._fingerprint(request)
         fork = self._fork
         with self._lock:
+            if not self._as_today and isinstance(request, RedactedRequest) and KEYS in request.counts:
+                self._look_as_today()
             if fork is None:
-                step = self._waiting.take(key)
-                if step is not None:
-                    return Served(self.tape.exchanges[step], step)
+                found = self._take_changed(key, request)
+                if found is not None:
+                    step, asked = found
+                    served = self._told(Served(self.tape.exchanges[step], step), step, asked)
+                    # Of a recording with keys in bodies the replay has them too, or it would be another one.
+                    return _asked(served, request, self._as_kept(step, asked))
             else:
-                step = self._waiting.take(key, fork.is_open)
-                if step is not None:
-                    return fork.served(step, request)
-                if fork.goes_on_live:
-                    return self._recalled(key, fork.answer_of_tail(request))
+                answer = self._forked(fork, key, request)
+                if answer is not None:
+                    return answer
             candidates = tuple(self._candidates())
             phase = None if fork is None else fork.missed()
-            known = self._misses.get(key)
+            known = self._misses.get(_identity(key, request))
         if known is None:
-            explanation = explain(request, candidates, match=self._match, ignore=self._ignore)
+            explanation = self._explained(request, candidates)
             with self._lock:
-                known = self._misses.setdefault(key, explanation)
+                known = self._misses.setdefault(_identity(key, request), explanation)
         return Miss(known, phase)
+
+    def _await(self, step: int, asked: Request) -> None:
+        """Let the step answer that request."""
+        key = self._fingerprint(asked)
+        self._waiting.add(key, step)
+        if self._fork is not None and self._fork.answers_again(step):
+            self._waiting.add(key, self._fork.again)
+
+    def _look_as_today(self) -> None:
+        """Let steps answer requests that are as they would be recorded today, keys in bodies replaced."""
+        self._as_today = True  # once, and only for those who need it: all bodies are read
+        for step, asked in enumerate(self._asked):
+            today = self._redactor.as_today(asked)
+            if today is not asked:
+                self._asked[step] = today
+                self._await(step, today)
+
+    def _as_kept(self, step: int, asked: Request) -> Request:
+        """Return the request as the tape has it, where today less of it would be kept."""
+        kept = self.tape.exchanges[step].request
+        return asked if self._asked[step] is kept else kept
+
+    def _explained(self, request: Request, candidates: Sequence[Candidate]) -> Explanation:
+        """Explain the miss of the request as it is, or as a fork's changes make it where that is nearer."""
+        ways = changed_by(self._changes, request)[:_EXPLAINED]
+        found = (explain(one, candidates, match=self.match, ignore=self.ignore) for one in ways)
+        # One without a near request comes last.
+        return min(found, key=lambda one: (one.nearest is None, one.differences))
+
+    def _forked(self, fork: ForkState, key: str, request: Request) -> Served | Live | None:
+        """Return what a fork answers; None where the request has no answer."""
+        base = held_by(self._changes, request)  # a fork of a fork goes on as that would
+        held = fork.held(base)
+        # What began beside the change is served as it is asked; in all else the change holds.
+        found = self._take_changed(key, request, fork.is_open if held is None else fork.is_prefix)
+        if found is not None:
+            step, asked = found
+            return _asked(self._told(fork.served(step, asked), step, asked), request, asked)
+        out = base if held is None else held.request
+        if out is not request:
+            key = self._fingerprint(out)
+        if held is not None:
+            step = self._take(key, out, fork.is_memo)
+            if step is not None:
+                memo = self._told(fork.served(step, out), step, out)
+                return replace(memo, label=held.label)
+        if not fork.goes_on_live:
+            return None
+        answer = self._recalled(_identity(key, out), fork.answer_of_tail(out, held))
+        if held is None:
+            return _asked(answer, request, base)
+        return answer if answer.phase != "memo" else replace(answer, label=held.label)
+
+    def _take_changed(
+        self, key: str, request: Request, is_open: Callable[[int], bool] = lambda number: True
+    ) -> tuple[int, Request] | None:
+        """Use up the first step that answers the request, be it as it is or as a fork's changes make it."""
+        if not self._changes:
+            step = self._take(key, request, is_open)
+            return None if step is None else (step, request)
+        ways = [(self._fingerprint(one), one) for one in changed_by(self._changes, request)]
+        first = {at: self._waiting.first(own, is_open) for at, (own, _) in enumerate(ways)}
+        for _, at in sorted((step, at) for at, step in first.items() if step is not None):
+            step = self._take(*ways[at], is_open)
+            if step is not None:
+                return step, ways[at][1]
+        return None
+
+    def _take(
+        self, key: str, request: Request, is_open: Callable[[int], bool] = lambda number: True
+    ) -> int | None:
+        """Use up the first step that answers the request: one whose replaced values are known to be the same,
+        else one of which none is known to be another.
+        """
+        if not request.hidden:
+            return self._waiting.take(key, is_open)
+
+        found = self._waiting.take(key, lambda step: is_open(step) and self._compared(step, request) == SAME)
+        if found is not None:
+            return found
+        return self._waiting.take(key, lambda step: is_open(step) and not self._compared(step, request).other)
+
+    def _compared(self, step: int, request: Request) -> Verdict:
+        any_order = in_any_order(self.match, self.ignore)
+        return compared(self._hidden(step), request.hidden, self.ignore, any_order=any_order)
+
+    def _hidden(self, step: int) -> tuple[str, ...]:
+        if self._fork is not None and step == self._fork.again:
+            step = self._fork.step
+        return self.tape.exchanges[step].request.hidden
+
+    def _told(self, answer: Served | Live, step: int, request: Request) -> Served | Live:
+        """Return the answer, with what could not be compared."""
+        if isinstance(answer, Live) or not (self._hidden(step) or request.hidden):
+            return answer
+        unknown = self._compared(step, request).unknown
+        return replace(answer, uncompared=unknown) if unknown else answer
+
+    def tell(self, explanation: Explanation) -> None:
+        """Let whoever started the agent know of the first request that has no answer, as it is made."""
+        self._claim(DRIFTED, explanation.text())
+
+    def keep(self, name: str, text: str) -> None:
+        """Let whoever started the agent have this text, which is too long for a span."""
+        self._claim(name, text)
 
     def _recalled(self, key: str, answer: Served | Live) -> Served | Live:
         """Return the remembered answer, where an unchanged request would go over the network."""
@@ -148,9 +230,15 @@ class Player:
         return self.tape.draws
 
     @property
+    def drew(self) -> bool:
+        """Whether it was recorded with draws, even if there were none."""
+        return self.tape.start.environment.get("TRACEFORK_DRAWS", "0") == "1"
+
+    @property
     def watching(self) -> bool:
-        """Whether nothing may leave this machine: always in a replay, in a fork up to its intervention."""
-        return self._fork is None or not self._fork.delivered
+        """Whether nothing may leave this machine: always, but in a fork after its change if its tail may."""
+        fork = self._fork
+        return fork is None or fork.tail == "offline" or not fork.delivered
 
     def _placement(self) -> Placement:
         """Return where this player stands, for its tools."""
@@ -169,160 +257,24 @@ class Player:
             self._fork.missed()
 
     def _fingerprint(self, request: Request) -> str:
-        return fingerprint(request, match=self._match, ignore=self._ignore)
+        return fingerprint(request, match=self.match, ignore=self.ignore)
 
     def _candidates(self) -> Iterator[Candidate]:
-        for step, exchange in enumerate(self.tape.exchanges):
+        for step, asked in enumerate(self._asked):
             used = step in self._waiting.used
             if used or self._fork is None or self._fork.is_expected(step):
-                yield Candidate(step, exchange.request, used)
+                yield Candidate(step, asked, used)
 
 
-class _Fork:
-    """The state of a fork: before its intervention, after it, or off its tape."""
-
-    def __init__(self, tape: Tape, intervention: Intervention, claim: Claims) -> None:
-        self._tape = tape
-        self._intervention = intervention
-        self.tail = intervention.tail
-        self._claim = claim
-        self._delivered = self._drifted = False
-        forked = tape.exchanges[intervention.step]
-        self._prefix = frozenset(
-            step
-            for step, exchange in enumerate(tape.exchanges)
-            if step != intervention.step
-            and (forked.ended_ns is None or exchange.started_ns < forked.ended_ns)
-        )
-        self.again = tape.steps
-        """Stands for the forked exchange's recorded answer, for a client that tries again afterwards."""
-        self._also = {change.step: change for change in intervention.also}
-        self._due: tuple[Intervention, ...] = ()
-        """Further changes whose call was made."""
-        self._place = len(self._prefix) + 1
-        """The place of the next call of the tail in the fork's own run."""
-
-    @property
-    def delivered(self) -> bool:
-        """Whether the intervention was delivered, in whichever process of the fork."""
-        self._delivered = self._delivered or self._claim.taken(claim_to("step", self._intervention.step))
-        return self._delivered
-
-    @property
-    def drifted(self) -> bool:
-        """Whether a request before the intervention was not on the tape: then nothing goes live any more."""
-        self._drifted = self._drifted or self._claim.taken(OFF_TAPE)
-        return self._drifted
-
-    @property
-    def goes_on_live(self) -> bool:
-        """Whether a request that the tape does not answer goes over the network."""
-        return self.delivered and not self.drifted and self.tail != "offline"
-
-    @property
-    def changes(self) -> tuple[Intervention, ...]:
-        """The changes that are due once the first was delivered."""
-        return (self._intervention, *self._due)
-
-    def is_open(self, step: int) -> bool:
-        """Return whether this step may be served now."""
-        if step in self._prefix:
-            return True
-        if step == self._intervention.step:
-            return not self.drifted
-        return self.tail != "live" and self.delivered and not self.drifted
-
-    def is_expected(self, step: int) -> bool:
-        """Return whether a request that nothing answers may have been meant for this step."""
-        return step == self._intervention.step or self.is_open(step)
-
-    def answers_again(self, step: int) -> bool:
-        """Return whether the recorded answer to this step is still unused once the step is."""
-        return step == self._intervention.step and not self._intervention.keeps_exchange
-
-    def missed(self) -> Phase:
-        """Return the phase of an unanswered request; a fork that misses in its prefix stays off its tape."""
-        if self.delivered:
-            return "tail"
-        self._leave()
-        return "prefix"
-
-    def _leave(self) -> None:
-        self._drifted = True
-        self._claim(OFF_TAPE)
-
-    def answer_of_tail(self, request: Request) -> Served | Live:
-        """Return what answers a request of the tail: the network, or a further change that is due there."""
-        if not self._also:
-            return Live("tail")
-        place = self._next_place()
-        change = self._also.get(place)
-        if change is None:
-            return Live("tail")
-        self._due = (*self._due, change)
-        if change.result is not None:  # the model answers as it does, the tool that it then calls does not
-            return Live("intervention", None, change.label)
-        return self._made(change, place, _edited(request, change))
-
-    def _next_place(self) -> int:
-        """Take the next place of the fork's run that no other process of the fork took."""
-        while True:
-            place = self._place
-            self._place += 1
-            if self._claim(claim_to("place", place)):
-                return place
-
-    def served(self, step: int, request: Request) -> Served | Live:
-        """Return what answers a request that took this step."""
-        change = self._intervention
-        if step != change.step:
-            recorded = self._tape.exchanges[change.step if step == self.again else step]
-            return Served(recorded, step, "prefix" if step in self._prefix else "memo")
-        try:
-            body = _edited(request, change)
-        except Exception:
-            self._leave()
-            raise
-        self._delivered = True
-        return self._made(change, step, body)
-
-    def _made(self, change: Intervention, step: int, body: bytes | None) -> Served | Live:
-        """Return the answer that the change makes; `body` is that of the request, if it is changed."""
-        if change.goes_live:
-            return Live("intervention", body, change.label, change.path)
-        recorded = self._tape.exchanges[step]
-        if change.keeps_exchange:
-            return Served(recorded, step, "intervention", change.label)
-        return Served(_changed(recorded, change), step, "intervention", change.label, changed=True)
+def _asked(answer: Served | Live, request: Request, asked: Request) -> Served | Live:
+    """Return the answer to a request that stands on the tape with a fork's changes."""
+    if asked is request:
+        return answer
+    if isinstance(answer, Served):
+        return replace(answer, asked=asked)
+    path = urlsplit(asked.url).path if asked.url != request.url else None
+    return replace(answer, body=answer.body or asked.sent, path=answer.path or path)
 
 
-def _edited(request: Request, change: Intervention) -> bytes | None:
-    if not change.edits:
-        return None
-    from ..wire.json_edits import apply_edits
-
-    return apply_edits(request.sent, change.edits)
-
-
-def _changed(recorded: Exchange, change: Intervention) -> Exchange:
-    """Return the recorded exchange with the ending that the intervention wants."""
-    part = change.response
-    if change.error is None:
-        return replace(recorded, response=part, outcome="complete", error_type=None, error_message=None)
-    if change.error == "timeout":
-        return replace(
-            recorded,
-            response=None,
-            outcome="no_response",
-            error_type="httpx2.ReadTimeout",
-            error_message="The read operation timed out",
-        )
-    return replace(
-        recorded,
-        response=part,
-        outcome="no_response" if part is None else "cut",
-        error_type="httpx2.RemoteProtocolError",
-        error_message="Server disconnected without sending a response."
-        if part is None
-        else "peer closed connection without sending complete message body (incomplete chunked read)",
-    )
+def _identity(key: str, request: Request) -> str:
+    return "/".join((key, *request.hidden)) if request.hidden else key

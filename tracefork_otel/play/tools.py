@@ -120,7 +120,7 @@ class ToolPlayer:
         self.mode: ToolsMode = mode_of(mode, calls)
         self._placement = placement
         self._leave = leave
-        self._claim = claim or Claims()
+        self._claim = Claims() if claim is None else claim
         self._lock = Lock()
         self._replaced: set[int] = set()
         self._waiting = Waiting("tool", self._claim)

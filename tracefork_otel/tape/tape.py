@@ -8,7 +8,8 @@ from pathlib import Path
 from ..errors import TapeError
 from ..files import write_whole
 from .digest import digest_of
-from .file import Contents, decode, encode
+from .file import Contents, encode
+from .reading import decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,8 @@ class Tape(Contents):
 
     @property
     def digest(self) -> str:
-        """The hash chain over the exchanges, computed anew from their bytes (see `digest_of`)."""
-        return digest_of(self.exchanges)
+        """The hash chain over the exchanges, computed from their bytes (see `digest_of`)."""
+        return digest_of(self.exchanges, self.format)
 
     def dump(self, path: str | Path) -> None:
         """Write the file, for its owner alone; an interrupted dump changes nothing."""

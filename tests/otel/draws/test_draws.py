@@ -134,6 +134,7 @@ def test_what_is_missing_left_or_moved_is_noted(tmp_path: Path) -> None:
     assert served[0].split(", ")[0].strip("[]") == recorded[0].split(", ")[1]
 
 
+@pytest.mark.slow
 def test_a_librarys_own_draws_stay_real(tmp_path: Path) -> None:
     """What a library in site-packages reads is not recorded, unless it is included by name."""
     library = tmp_path / "site-packages" / "site_like.py"
@@ -150,6 +151,7 @@ def test_a_librarys_own_draws_stay_real(tmp_path: Path) -> None:
     assert run(tmp_path, "serve", "inside.json", "include")[0] == inside[0]
 
 
+@pytest.mark.slow
 def test_numpys_generators_are_served(tmp_path: Path) -> None:
     """The global state of numpy, seeded at its import, and new generators give the recorded values."""
     pytest.importorskip("numpy")

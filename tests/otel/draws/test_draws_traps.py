@@ -15,6 +15,7 @@ from tracefork_otel.store.records import Note
 from tracefork_otel.store.wal_reading import read_wal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["", "np.random.seed(7)"])
 def test_numpys_state_is_real_after_the_fork_point(tmp_path: Path, seed: str) -> None:
     """The global state goes on by chance after the fork point, unless the agent seeded it itself."""
@@ -76,6 +77,7 @@ def check_real():
 """
 
 
+@pytest.mark.slow
 def test_what_objects_hold_is_bound_anew_or_named(tmp_path: Path) -> None:
     """Attributes of the agent's objects are ours; a dict, a frozen object, a model's field are named."""
     (tmp_path / "workload.py").write_text(PREBOUND)
@@ -157,6 +159,7 @@ def check_real():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "module"), [("3.14", "uuid"), (HERE, "uuid_utils.compat")])
 def test_whole_ids_are_served(tmp_path: Path, version: str, module: str) -> None:
     """Ids of version 7 come back whole, whatever a library's own ids made of the state they share."""
@@ -204,6 +207,7 @@ def check_real():
 """
 
 
+@pytest.mark.slow
 def test_worker_threads_and_models_are_served(tmp_path: Path) -> None:
     """Worker threads that no pool of the standard library runs, and a model's factory, read their values."""
     (tmp_path / "workload.py").write_text(WORKERS)

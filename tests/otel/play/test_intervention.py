@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growth_guard import soon
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,8 @@ def responses(draw: st.DrawFn) -> Response:
         chunk_sizes=tuple(map(len, chunks)),
         chunk_offsets_us=tuple(range(len(chunks))),
         http_version=draw(st.sampled_from(["HTTP/1.1", "HTTP/2"])),
+        reason_phrase=draw(st.sampled_from([None, "NOT FOUND"])),
+        stream_id=draw(st.sampled_from([None, 1])),
     )
 
 
@@ -243,11 +246,8 @@ def test_an_edit_is_what_the_parsed_body_says(
 
 def test_a_large_body_is_edited_quickly() -> None:
     """Editing a body of 2 MB takes a parser's time, not a scan's of every character."""
-    import time
-
     turns = [{"role": "user", "content": "x" * 2000} for _ in range(1000)]
     body = json.dumps({"model": "m", "messages": turns}).encode()
-    started = time.process_time()
-    edited = apply_edits(body, [("messages[999].content", "y"), ("temperature", 0)])
-    assert time.process_time() - started < 2
+    with soon(0.2):
+        edited = apply_edits(body, [("messages[999].content", "y"), ("temperature", 0)])
     assert json.loads(edited)["messages"][999]["content"] == "y"

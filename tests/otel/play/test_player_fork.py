@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -15,10 +16,11 @@ import pytest
 from tracefork_otel.errors import TapeError, UsageError
 from tracefork_otel.exchange import Exchange, Request, Response
 from tracefork_otel.play import memory
+from tracefork_otel.play.answers import Live, Miss, Served
 from tracefork_otel.play.claims import Claims, claims_beside
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.match import fingerprint
-from tracefork_otel.play.player import Live, Miss, Player, Served
+from tracefork_otel.play.player import Player
 from tracefork_otel.tape.tape import Tape
 
 URL = "https://api.anthropic.com/v1/messages"
@@ -109,10 +111,10 @@ def test_the_answer_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("tail", ["live", "recorded", "offline"])
-def test_nothing_but_the_prefix_is_answered_before_the_change(tail: Any) -> None:
-    """A later step asked too early is a drift, and from then on nothing goes live and nothing is changed."""
+def test_nothing_but_the_tape_is_answered_before_the_change(tail: Any) -> None:
+    """What is on no step is a drift, and from then on nothing goes live and nothing is changed."""
     player = Player(LINE, intervention=change(2, tail=tail))
-    assert asked(player, "d", "a", "c", "d", "z", "b") == [
+    assert asked(player, "y", "a", "c", "d", "z", "b") == [
         ("prefix", "miss"),
         ("prefix", "to a"),
         ("prefix", "miss"),
@@ -121,6 +123,58 @@ def test_nothing_but_the_prefix_is_answered_before_the_change(tail: Any) -> None
         ("prefix", "to b"),
     ]
     assert player.watching
+
+
+@pytest.mark.parametrize("tail", ["live", "recorded", "offline"])
+def test_a_worker_that_is_free_earlier_asks_what_was_later(tail: Any) -> None:
+    """What is asked before the change cannot depend on it: each step of the tape answers it, once."""
+    player = Player(LINE, intervention=change(1, tail=tail))
+    assert asked(player, "d", "a", "b", "c") == [
+        ("prefix", "to d"),
+        ("prefix", "to a"),
+        ("intervention", "changed"),
+        ("tail", "live") if tail == "live" else ("memo", "to c"),
+    ]
+    answer = player.answer(request("d"))
+    assert isinstance(answer, Miss if tail == "offline" else Live), "its recorded answer was given"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_step_of_a_fan_out_over_few_workers_can_be_forked(seed: int, tmp_path: Path) -> None:
+    """In whichever order workers come to their jobs, the change is made and nothing is refused."""
+    chance = random.Random(seed)
+    workers, jobs = chance.randint(1, 4), [f"q{n}" for n in range(chance.randint(1, 9))]
+    free, times, line = [0] * workers, [], list(jobs)
+    chance.shuffle(line)
+    for job in line:
+        at = free.index(min(free))
+        started = free[at]
+        free[at] += chance.randint(1, 9)
+        times.append((job, started, free[at]))
+    recorded = tape(*sorted(times, key=lambda one: one[1]))
+    step, tail = chance.randrange(len(jobs)), chance.choice(("live", "recorded", "offline"))
+    (folder := tmp_path / "fork.json.claims").mkdir()
+    processes = [
+        Player(recorded, intervention=change(step, tail=tail), claim=Claims(folder))
+        for _ in range(chance.randint(1, 2))
+    ]
+    chance.shuffle(line)
+    found = [asked(chance.choice(processes), job)[0] for job in line]
+    assert ("prefix", "miss") not in found
+    assert [said for said in found if said[0] == "intervention"] == [("intervention", "changed")]
+    assert all(said == "live" for phase, said in found if phase == "tail")
+
+
+def test_a_further_change_is_made_at_its_step_also_where_that_is_asked_early() -> None:
+    """A set of changes is one of steps: the second is made where the recorded step is asked for."""
+    player = Player(LINE, intervention=change(1, also=(change(3, response=answer_to("me")),)))
+    assert asked(player, "a", "d", "b", "c", "z") == [
+        ("prefix", "to a"),
+        ("intervention", "to me"),
+        ("intervention", "changed"),
+        ("tail", "live"),
+        ("tail", "live"),
+    ]
 
 
 def test_a_drift_names_the_prefix_step_that_it_should_have_been() -> None:
@@ -179,8 +233,8 @@ def test_siblings_of_the_changed_step_are_prefix_before_and_after_it() -> None:
         ("prefix", "to q1"),
         ("tail", "live"),
     ]
-    early = Player(fan, intervention=change(1))
-    assert asked(early, "q3")[0] == ("prefix", "miss"), "q3 began after q1 had ended"
+    late = Player(fan, intervention=change(1))
+    assert asked(late, "q1", "q3")[1] == ("tail", "live"), "q3 began after q1 had ended"
 
 
 def test_beside_a_step_that_never_ended_everything_is_a_sibling() -> None:
@@ -220,7 +274,7 @@ def test_an_edited_request_goes_live_with_only_that_changed() -> None:
     assert body == json.loads(request("other").body) | {"temperature": 0}
     assert (answer.phase, answer.label) == ("intervention", "request")
     resampled = Player(LINE, intervention=change(0, "resample")).answer(request("a"))
-    assert resampled == Live("intervention", None, "resample")
+    assert resampled == Live("intervention", None, "resample", step=0)
 
 
 def test_an_edit_that_does_not_fit_changes_nothing_and_stops_the_fork() -> None:
@@ -286,6 +340,7 @@ def test_a_drift_in_one_process_stops_the_others(tmp_path: Path) -> None:
     assert two.watching
 
 
+@pytest.mark.slow
 def test_real_processes_deliver_a_change_once(tmp_path: Path) -> None:
     """Of eight processes that ask at once, exactly one gets the change, and the others go live."""
     path, recorded = shared(tmp_path), tmp_path / "tape"
@@ -295,7 +350,8 @@ def test_real_processes_deliver_a_change_once(tmp_path: Path) -> None:
 import sys
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.play.claims import Claims, claims_beside
-from tracefork_otel.play.player import Live, Player
+from tracefork_otel.play.answers import Live
+from tracefork_otel.play.player import Player
 from tracefork_otel.tape.tape import Tape
 tape, path = Tape.load(sys.argv[1]), __import__("pathlib").Path(sys.argv[2])
 player = Player(tape, intervention=Intervention.load(path), claim=claims_beside(path))

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growth_guard import soon
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracefork_otel.errors import TapeError
-from tracefork_otel.exchange import Exchange, Request, Response
+from tracefork_otel.exchange import Exchange, Request, Response, StoredRequest
+from tracefork_otel.store.pieces import Pieces, Stored
 from tracefork_otel.store.records import Note
-from tracefork_otel.tape.digest import digest_of
+from tracefork_otel.tape.digest import FORMATS, digest_of
 from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.cuts import cut, decode_piece, encode_piece
@@ -194,7 +196,8 @@ def test_a_truncated_file_is_refused(length: int) -> None:
         (b'\\"x\\":1', b'\\"x\\":2', r"line \d+: the response body of step 1 \(lines"),
         (b'"content":"0 ', b'"content":"9 ', r"line \d+: the request body of step 0 \(lines"),
         (b'"end":true', b'"end":null', "truncated"),
-        (b'{"tracefork_tape":1', b'{"tracefork_tape":2', "format 2 is newer than 1"),
+        (b'{"tracefork_tape":2', b'{"tracefork_tape":3', "format 3 is newer than 2"),
+        (b'{"tracefork_tape":2', b'{"tracefork_tape":1', "line 1: the manifest was changed"),
         (b'{"tracefork_tape"', b'{"somebody_elses"', "not a tape"),
     ],
 )
@@ -252,6 +255,36 @@ def test_the_digest_covers_what_was_exchanged(change: Any) -> None:
     assert digest_of((change(exchanges[0]), *exchanges[1:])) != digest_of(exchanges)
     later = dataclasses.replace(exchanges[0], started_ns=1, span_id="a" * 16, replayed=True)
     assert digest_of((later, *exchanges[1:])) == digest_of(exchanges)
+
+
+DIGESTS = {
+    1: "21be7270196e84c5b4ec1d1ba98ea1f3b43ee3e675a642df7fc93b175fefa906",
+    2: "999272d9a5c936585028f407d8073123d001145ace18b3d5ccd15b4aef0b5213",
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_tape_keeps_the_format_of_its_file(form: int) -> None:
+    """It is read, written again and digested by the format that it was made in, which gives what it gave."""
+    made = dataclasses.replace(sample(), format=form)
+    read = Tape.from_bytes(made.to_bytes())
+    assert read == made
+    assert read.digest == made.digest == DIGESTS[form]
+
+
+def test_what_requests_begin_with_is_digested_once() -> None:
+    """The digest of a conversation costs what it is long, not the square of it."""
+    recorded = sample().exchanges[0]
+    head, turns = b'{"messages":[', [b'{"role":"user","content":"%0200d"},' % turn for turn in range(8000)]
+    pieces = Pieces.of("x", [head, *turns])
+    exchanges = tuple(
+        dataclasses.replace(
+            recorded, request=StoredRequest(method="POST", url="https://x/", body=Stored(pieces, (0, turn)))
+        )
+        for turn in range(1, len(turns))
+    )
+    with soon(0.15):
+        digest_of(exchanges)
 
 
 def test_a_start_is_told_by_flat_attributes() -> None:
