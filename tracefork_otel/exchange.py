@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from hashlib import sha256
-from typing import Literal, TypeAlias
+from operator import attrgetter
+from typing import Any, Literal, Protocol, TypeAlias
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 """Header lines in wire order, duplicates kept, names as the client wrote them; secrets already replaced."""
@@ -22,6 +24,31 @@ Outcome: TypeAlias = Literal[
 ]
 
 
+class Body(Protocol):
+    """A body that is put together each time it is called."""
+
+    def __call__(self) -> bytes:
+        """Return its bytes."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many they are, reading none."""
+        ...
+
+    def digest(self, before: bytes = b"") -> bytes:
+        """Return the sha256 of `before` and the body after it."""
+        ...
+
+
+def header_of(headers: Headers, name: str) -> str | None:
+    """Return the value of the first header of that name (case does not matter), or None."""
+    wanted, size = name.lower(), len(name)
+    for key, value in headers:
+        if len(key) == size and key.lower() == wanted:
+            return value
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request as it went over the wire, secrets in URL and headers replaced."""
@@ -30,16 +57,102 @@ class Request:
     url: str
     headers: Headers = ()
     body: bytes = b""
+    hidden: tuple[str, ...] = field(default=(), compare=False)
+    """Keyed digests of what was replaced in URL and body (see `redaction/hidden.py`)."""
+
+    @property
+    def length(self) -> int:
+        """The number of bytes of the body."""
+        return len(self.body)
 
     @property
     def sha256(self) -> str:
         """The hex digest of the body."""
-        return sha256(self.body).hexdigest()
+        return self.digest()
+
+    def digest(self, before: bytes = b"") -> str:
+        """Return the hex sha256 of `before` and the body after it."""
+        state = sha256(before)
+        state.update(self.body)
+        return state.hexdigest()
 
     @property
     def sent(self) -> bytes:
         """The body as it goes over the wire, where that is known: a fork edits this one."""
         return self.body
+
+    def header(self, name: str) -> str | None:
+        """Return the value of the first header of that name (case does not matter), or None."""
+        return header_of(self.headers, name)
+
+
+class StoredRequest(Request):
+    """A request whose body is read each time it is asked for, so that many of them are no burden."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        url: str,
+        headers: Headers = (),
+        body: bytes | Body = b"",
+        hidden: tuple[str, ...] = (),
+    ) -> None:
+        set_once = partial(object.__setattr__, self)
+        set_once("hidden", hidden)
+        set_once("method", method)
+        set_once("url", url)
+        set_once("headers", headers)
+        if isinstance(body, bytes):
+            set_once("body", body)
+            set_once("_kept", None)
+        else:
+            set_once("_kept", body)  # the slot of `body` stays empty, so that __getattr__ is asked
+
+    def __getattr__(self, name: str) -> bytes:
+        if name != "body":
+            raise AttributeError(name)
+        return object.__getattribute__(self, "_kept")()
+
+    @property
+    def length(self) -> int:
+        """The number of bytes of the body."""
+        kept: Body | None = object.__getattribute__(self, "_kept")
+        return len(self.body if kept is None else kept)
+
+    def digest(self, before: bytes = b"") -> str:
+        """Return the hex sha256 of `before` and the body after it; bodies that begin alike share the work."""
+        kept: Body | None = object.__getattribute__(self, "_kept")
+        return Request.digest(self, before) if kept is None else kept.digest(before).hex()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and _told(self) == _told(other)
+
+    __hash__ = Request.__hash__
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(Request, body=self.body, **beside_body(self)), ()
+
+
+def request_of(*, body: bytes | Body, **told: Any) -> Request:
+    """Return the request with these fields and that body, or with what puts it together."""
+    return Request(body=body, **told) if isinstance(body, bytes) else StoredRequest(body=body, **told)
+
+
+def held(request: Request) -> Request:
+    """Return the request with its body in memory, so that looking at it again puts nothing together."""
+    return request if type(request) is Request else Request(body=request.body, **beside_body(request))
+
+
+def beside_body(request: Request) -> dict[str, Any]:
+    """Return the fields of a request by name, but its body."""
+    return {name: getattr(request, name) for name in _BESIDE_BODY}
+
+
+_BESIDE_BODY = tuple(one.name for one in fields(Request) if one.name != "body")
+_told = attrgetter("method", "url", "headers", "body")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +173,7 @@ class RedactedRequest(Request):
 
     def recorded(self) -> Request:
         """Return the request as it is written down."""
-        return Request(method=self.method, url=self.url, headers=self.headers, body=self.body)
+        return Request(body=self.body, **beside_body(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +188,10 @@ class Response:
     chunk_offsets_us: tuple[int, ...] = ()
     """Arrival of each chunk, microseconds after the exchange's start."""
     http_version: str = "HTTP/1.1"
+    reason_phrase: str | None = None
+    """The words after the status, such as `NOT FOUND`; None where the protocol has none or nobody told."""
+    stream_id: int | None = None
+    """The number of its stream in an HTTP/2 connection."""
 
     @property
     def sha256(self) -> str:
@@ -83,8 +200,7 @@ class Response:
 
     def header(self, name: str) -> str | None:
         """Return the value of the first header of that name (case does not matter), or None."""
-        wanted = name.lower()
-        return next((value for key, value in self.headers if key.lower() == wanted), None)
+        return header_of(self.headers, name)
 
     def chunks(self) -> tuple[bytes, ...]:
         """Return the body in the cuts in which it arrived."""
@@ -136,5 +252,12 @@ class Exchange(Ending):
     request: Request
     outcome: Outcome = "in_flight"
     service: str = ""
+    span_trace_id: str | None = None
+    """The trace of its span where that is not the run's own: of a call that is a trace by itself."""
     damage: str | None = None
     """Why a body is not whole (a digest that does not match, missing chunks), or None."""
+
+    @property
+    def told_in(self) -> str:
+        """The trace that its span is in, which a link to it has to name."""
+        return self.span_trace_id or self.trace_id

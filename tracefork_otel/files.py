@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EINVAL, ENOTDIR
+from io import BufferedReader
 from pathlib import Path
 
 
@@ -19,7 +20,10 @@ def make_new(path: Path, flags: int = os.O_WRONLY) -> int:
 
 def open_lock(path: Path) -> int:
     """Return the descriptor of a file to be locked, which is made if need be; OSError if it is a link."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        return make_new(path, os.O_RDWR)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def own_folder(path: Path) -> None:
@@ -28,17 +32,46 @@ def own_folder(path: Path) -> None:
         path.mkdir(mode=0o700)
         path.chmod(0o700)
     except FileExistsError:
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            raise NotADirectoryError(
-                ENOTDIR, "this must be a folder of the store's own, and no link", str(path)
-            ) from None
+        check_own(path)
+
+
+def check_own(path: Path) -> None:
+    """Raise OSError where a link, or anything but a folder, stands in the place of a store's own folder."""
+    try:
+        found = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found):
+        raise NotADirectoryError(ENOTDIR, "this must be a folder of the store's own, and no link", str(path))
+
+
+def store_folder(path: Path) -> None:
+    """Make the folder of a store and those above it, for their owner alone, as far as they do not exist.
+
+    The store itself may be a link: it is where its owner says.
+    """
+    if not path.is_dir():
+        if path.parent != path:
+            store_folder(path.parent)
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            path.chmod(0o700)
+        if not path.is_dir():
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(path))
+
+
+def open_whole(path: Path) -> BufferedReader:
+    """Return a regular file, opened for reading; OSError for anything else: a pipe would never end."""
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(EINVAL, "this is no regular file", str(path))
+    return file
 
 
 def read_whole(path: Path) -> bytes:
-    """Return what is in a regular file; OSError for anything else, such as a pipe, which would never end."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(EINVAL, "this is no regular file", str(path))
+    """Return what is in a regular file; OSError for anything else."""
+    with open_whole(path) as file:
         return file.read()
 
 

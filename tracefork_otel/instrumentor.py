@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import os
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -46,10 +49,13 @@ class TraceforkInstrumentor(BaseInstrumentor):
         redact: str | Path | None = None,
         draws: bool | None = None,
         draws_include: Iterable[str] | None = None,
+        skip_hosts: Iterable[str] | None = None,
+        state: str | Path | Iterable[str | Path] | None = None,
         **others: Any,
     ) -> None:
         """Record every HTTP exchange of this process from now on, through clients old and new.
 
+        `state` names files and folders of the agent's: replays and forks begin with what is there now.
         An argument that is not given comes from the environment (see `Settings`). In a process that
         `tracefork-otel run` or a replay started, mode and store are theirs, whatever is given here.
         """
@@ -62,6 +68,8 @@ class TraceforkInstrumentor(BaseInstrumentor):
             "redact": None if redact is None else Path(redact).absolute(),
             "draws": draws,
             "draws_include": None if draws_include is None else tuple(draws_include),
+            "skip_hosts": None if skip_hosts is None else tuple(skip_hosts),
+            "state": None if state is None else _paths(state),
         }
         if "skip_dep_check" in others or "raise_exception_on_conflict" in others:
             others.setdefault("via", "entry_point")  # only `opentelemetry-instrument` gives these
@@ -90,6 +98,11 @@ class TraceforkInstrumentor(BaseInstrumentor):
                 LOG.warning("tracefork: this process already records into %s", present.settings.store)
             session.adjust(given)
             _more_draws(session)
+            if "state" in given:
+                _keep_files(session)
+        if via == "instrument" and not session.launched:
+            atexit.unregister(_say_if_nothing)
+            atexit.register(_say_if_nothing, os.getpid())
         from .session import providers
 
         providers.use_provider(tracer_provider)
@@ -102,8 +115,32 @@ class TraceforkInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **kwargs: Any) -> None:
         from .session import providers
 
-        launch.shut()
+        launch.shut(_caller())
         providers.use_provider(None)
+
+
+def _say_if_nothing(pid: int) -> None:
+    """Say at the end of a process that its agent asked nobody, as far as that could be seen."""
+    session = current.session
+    if session is None or not session.is_idle or os.getpid() != pid or session.remote is not None:
+        return
+    if session.said_why or session.player is not None or multiprocessing.parent_process() is not None:
+        return
+    from .seam import unseen
+
+    others = "; ".join(f"{one}, and is not captured" for one in unseen.summary(session))
+    LOG.warning(
+        "tracefork captured nothing: this process made no request through httpx or httpx2%s. What goes by"
+        " other clients is recorded from outside: tracefork-otel run --proxy -- COMMAND",
+        f"; {others}" if others else "",
+    )
+
+
+def _caller() -> str | None:
+    """Return the agent's line that is at work."""
+    from .seam.noting import caller
+
+    return caller()
 
 
 def _more_draws(session: Session) -> None:
@@ -112,6 +149,17 @@ def _more_draws(session: Session) -> None:
         session.draws.include(session.settings.draws_include)
     elif session.settings.draws and session.settings.mode == "record":
         launch.start_draws(session)
+
+
+def _paths(given: str | Path | Iterable[str | Path]) -> tuple[Path, ...]:
+    several = (given,) if isinstance(given, str | Path) else given
+    return tuple(Path(path).expanduser().absolute() for path in several if os.fspath(path))
+
+
+def _keep_files(session: Session) -> None:
+    from .session.files import keep_files
+
+    keep_files(session)
 
 
 _turned_on: list[Any] = []
@@ -125,9 +173,11 @@ def _stock_on(module: ModuleType) -> None:
         return
     instrumentor = cls()
     if not instrumentor.is_instrumented_by_opentelemetry:
-        from .session import providers
+        from .session.guarded import GuardedProvider
+        from .session.providers import given_provider
 
-        instrumentor.instrument(tracer_provider=providers.given_provider(), skip_dep_check=True)
+        # Nobody asked for these spans, so no processor of the user's may break a call by them.
+        instrumentor.instrument(tracer_provider=GuardedProvider(given_provider()), skip_dep_check=True)
         _turned_on.append(instrumentor)
 
 

@@ -6,44 +6,104 @@ import contextlib
 import sys
 from collections.abc import Generator
 from types import ModuleType
+from typing import Any
 
 from .session import current
 from .session.ending import end_recording, leave_sigterm, watch_sigterm
-from .session.imports import when_imported
+from .session.imports import is_being_imported, when_imported
 from .session.opening import close_session, open_session
 from .session.session import Session, Sink
 from .settings import Settings
+from .store.records import Note
 from .undo import Undo
 
 CLIENTS = ("httpx2", "httpx")
+_API, _SDK = "opentelemetry.trace", "opentelemetry.sdk.trace"
 
 undo = Undo()
-"""Everything that recording has changed in this process."""
+"""What recording has changed in this process, at the agent's word or for as long as nobody takes it back."""
+_lasting = Undo()
+"""What stays as long as a process that a command of ours started, also what its later imports change."""
 
 
 def boot(via: str, settings: Settings | None = None, *, sink: Sink | None = None) -> Session | None:
     """Record, replay or fork in this process as its settings say; a second call changes nothing."""
     session = open_session(via, settings, sink=sink)
     if session is None or session.capturing:
+        if session is not None:
+            session.paused = None
         return session
     if session.via in ("exporter", "processor"):
         session.via = via
-    _start(session)
+    changes = _lasting if session.launched else undo
+    _start(session, changes)
     if session.launched:
         # The command that started us has to know that it was reached, even if no exchange follows.
         session.append(session.process())
-    if session.settings.mode == "replay" or session.launched:
-        _watch_connections(session)
+    with_children = session.settings.mode == "replay" or session.launched
+    _watch_connections(session, changes, with_children=with_children)
     if watch_sigterm():
-        undo.add(leave_sigterm)
+        changes.add(leave_sigterm)
     return session
 
 
-def shut() -> None:
-    """Stop recording, and put back whatever we replaced where ours still stands."""
+def shut(caller: str | None = None) -> None:
+    """Stop recording, and put back whatever we replaced where ours still stands.
+
+    In a process that a command of ours started, mode and store are the command's: nothing is recorded until
+    the next `boot`, but what is asked meanwhile is noted, and a replay or fork goes on.
+    """
+    session = current.session
+    if session is not None and (session.launched or session.player is not None):
+        session.paused = caller or "somewhere"
+        if session.launched:
+            end_recording("uninstrument")
+            undo.take_back()
+        return
     end_recording("uninstrument")
     undo.take_back()
     close_session()
+
+
+@contextlib.contextmanager
+def importing() -> Generator[None]:
+    """Within the block, in which the agent's module is imported, let calls be none of the run that is played.
+
+    A run that is one call of a function has only that on its tape. What its module asks before is answered
+    from a copy, so that the import is what it was, goes into no store, and is noted.
+    """
+    session = current.session
+    if session is None or session.player is None:
+        yield
+        return
+    from .play.player import Player
+    from .play.rehearsal import Rehearsal
+
+    player = session.player
+    if not isinstance(player, Player) or player.tape.start.calls is None:
+        yield
+        return
+    sink, root = session.sink, session.root
+    rehearsal: Any = Rehearsal(player)
+    session.player, session.sink = rehearsal, _Notes(sink)
+    try:
+        yield
+    finally:
+        session.player, session.sink, session.root = player, sink, root
+        if rehearsal.asked:
+            session.note("import", {"why": rehearsal.why})
+
+
+class _Notes:
+    """Where records go of which the notes alone are kept: what leaves the machine then has left it."""
+
+    def __init__(self, sink: Any) -> None:
+        self._sink = sink
+
+    def append(self, record: object) -> None:
+        """Keep a note."""
+        if isinstance(record, Note):
+            self._sink.append(record)
 
 
 @contextlib.contextmanager
@@ -52,29 +112,29 @@ def playing(settings: Settings, *, remote: tuple[int, int, int] | None = None) -
 
     It holds for the whole process, other threads included, so there is one such block at a time.
     """
-    before, changes = current.session, len(undo)
+    before, changes = current.session, Undo()
     session = Session(settings, via="backend", remote=remote)
-    _start(session)
-    _watch_connections(session)
+    _start(session, changes)
+    _watch_connections(session, changes)
     try:
         yield session
     finally:
         end_recording("replayed")
-        undo.take_back(changes)
+        changes.take_back()
         session.close()
         current.session = before
 
 
-def start_draws(session: Session) -> None:
-    """Record what the agent draws from clocks and randomness, or serve it, until all is undone."""
+def start_draws(session: Session, changes: Undo = undo) -> None:
+    """Record what the agent draws from clocks and randomness, or serve it, until that is undone."""
     if session.draws is None:
         from .draws import drawing
 
         drawing.start(session)
-        undo.add(lambda: _stop_draws(session))
+        changes.add(lambda: _stop_draws(session))
 
 
-def _start(session: Session) -> None:
+def _start(session: Session, changes: Undo) -> None:
     outer = current.session
     session.capturing = True
     session.prepare()
@@ -84,13 +144,22 @@ def _start(session: Session) -> None:
 
         session.player = load_player(session.settings)
     current.session = session
+    if session.settings.state:
+        from .session.files import keep_files
+
+        keep_files(session)
+    if session.settings.private is not None:
+        from .private.start import use_copies
+
+        use_copies(session, changes)
     if session.settings.draws or (session.player is not None and session.player.draws):
-        start_draws(session)
-    undo.add(when_imported("opentelemetry.trace", _on_trace))
+        start_draws(session, changes)
+    changes.add(when_imported(_SDK, lambda module: _on_sdk(module, session, changes)))
+    _meet_trace(changes)
     if outer is None or outer is session or not outer.capturing:
-        undo.add(_release_clients)
+        changes.add(_release_clients)
         for name in CLIENTS:
-            undo.add(when_imported(name, _on_client))
+            changes.add(when_imported(name, _on_client))
 
 
 def _on_client(module: ModuleType) -> None:
@@ -105,16 +174,39 @@ def _release_clients() -> None:
         patch.uninstall()
 
 
-def _on_trace(module: ModuleType) -> None:
-    from .session import otel
+def _meet_trace(changes: Undo) -> None:
+    """Have `opentelemetry.trace` changed once it is there, and its SDK is not half there."""
+    met = False
 
-    otel.patch(module, undo)
+    def meet() -> None:
+        nonlocal met
+        if not met:
+            met = True  # before the next import, which may bring in the SDK
+            from .session import otel
+
+            otel.patch(sys.modules[_API], changes)
+
+    # The SDK may be the one that imports the API, and what we adopt providers with needs the SDK.
+    changes.add(when_imported(_API, lambda module: None if is_being_imported(_SDK) else meet()))
+    changes.add(when_imported(_SDK, lambda module: meet()))
 
 
-def _watch_connections(session: Session) -> None:
-    from .seam import leaks
+def _on_sdk(module: ModuleType, session: Session, changes: Undo) -> None:
+    from .session import calls, unsampled
+
+    if session.player is not None:
+        unsampled.patch(module, changes)
+    else:
+        calls.patch(module, changes)
+
+
+def _watch_connections(session: Session, changes: Undo, *, with_children: bool = True) -> None:
+    from .seam import children, leaks, unseen
 
     leaks.watch(session)
+    unseen.watch(changes)
+    if with_children:
+        children.hand_down(changes)
 
 
 def _stop_draws(session: Session) -> None:

@@ -8,10 +8,6 @@ SEND = "_send_single_request"
 """`Client` and `AsyncClient` of httpx2 and httpx: one request, one response, below redirects and auth."""
 TRANSPORT_FOR_URL = "_transport_for_url"
 """The same classes: asked by `SEND` for the transport; a replay answers it with one that plays a tape."""
-RUNTIME_CONTEXT = "_RUNTIME_CONTEXT"
-"""`opentelemetry.context`: the object behind `attach` and `get_current`."""
-CURRENT_CONTEXT = "_current_context"
-"""`ContextVarsRuntimeContext`: its ContextVar, exchanged for one whose default is the parent of a replay."""
 GLOBAL_PROVIDER = "_TRACER_PROVIDER"
 """`opentelemetry.trace`: the provider that was set, read without loading the one the environment names."""
 
@@ -39,18 +35,18 @@ _UVICORN = ("startup", "main_loop", "on_tick", "shutdown", "capture_signals")
 PRIVATE_NAMES: tuple[Private, ...] = (
     *(Private(module, owner, name) for module, owner in _CLIENTS for name in (SEND, TRANSPORT_FOR_URL)),
     Private("opentelemetry.context", None, "_SUPPRESS_INSTRUMENTATION_KEY"),
-    Private("opentelemetry.context", None, RUNTIME_CONTEXT),
-    Private("opentelemetry.context.contextvars_context", "ContextVarsRuntimeContext", CURRENT_CONTEXT, ()),
     Private("opentelemetry.trace", None, GLOBAL_PROVIDER),
     Private("opentelemetry.trace", "ProxyTracer", PROXY_TRACER),
     *(Private("opentelemetry.trace", "ProxyTracer", name, ("library",)) for name in _PROXY),
     Private("opentelemetry.util._decorator", None, "_agnosticcontextmanager"),
     Private("json", "__spec__", INITIALIZING),
+    Private("re", None, "_parser"),
     # What clocks and randomness end in, and the lanes of those who draw.
     Private("uuid", None, "_generate_time_safe"),
     Private("random", None, "_inst"),
     Private("random", None, "_urandom"),
     Private("threading", "Thread", "_target", ()),
+    Private("tempfile", None, "_TemporaryFileCloser"),
     Private("asyncio.events", None, "_get_running_loop"),
     # How an interpreter ends, for a forked child that has to end like one.
     Private("threading", None, "_shutdown"),

@@ -6,10 +6,12 @@ Precedence: argument of `instrument()`, then environment, then the default below
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from .errors import UsageError
 
@@ -18,8 +20,13 @@ Timing: TypeAlias = Literal["none", "recorded"]
 
 CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """OTel's own: asks for conversations on spans; bodies are parsed in the agent's process only then."""
+_CONTENT_ON = ("span_only", "span_and_event", "true")
+"""The convention's values that mean spans, and the one that instrumentations took before it had them."""
+_CONTENT_LIMIT = 8 * 1024
+"""Bytes of a conversation on a span: 512 spans of one batch fit the 4 MiB that receivers take by gRPC."""
 DEFAULT_STORE = ".tracefork"
 UNLIMITED = 1 << 62
+_ORIGIN = re.compile(r"https?://[^/?#,=@\s]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,19 +36,25 @@ class Settings:
     mode: Mode = "record"
     """TRACEFORK_MODE: record, replay, fork or off."""
     store: Path = Path(DEFAULT_STORE)
-    """TRACEFORK_STORE: the store's directory."""
+    """TRACEFORK_STORE: the store's directory; else the nearest `.tracefork`, upwards from here."""
     tape: Path | None = None
     """TRACEFORK_TAPE: the tape that a replay or a fork is served from; set by the backend."""
     intervention: Path | None = None
     """TRACEFORK_INTERVENTION: what a fork changes, as a JSON file; set by the backend."""
-    event_body_limit: int = 32 * 1024
-    """TRACEFORK_EVENT_BODY_LIMIT: body bytes inline on span events, or `unlimited`; the store gets all."""
+    event_body_limit: int = 0
+    """TRACEFORK_EVENT_BODY_LIMIT: body bytes inline on span events, or `unlimited`; the store gets all.
+
+    None by default: what the agent says to its model must not reach a backend that never had it.
+    """
     redact_headers: tuple[str, ...] = ()
     """TRACEFORK_REDACT_HEADERS: further header names whose values are replaced, comma-separated."""
     redact_params: tuple[str, ...] = ()
     """TRACEFORK_REDACT_PARAMS: further URL parameters whose values are replaced, comma-separated."""
     redact: Path | None = None
     """TRACEFORK_REDACT: a TOML file of rules for headers, URL parameters, JSON paths and patterns."""
+    redact_bodies: bool | None = None
+    """TRACEFORK_REDACT_BODIES: 1 replaces keys of all known kinds in bodies, too; 0 not even those of MCP
+    servers and of OAuth in the places that are known for them."""
     redact_rules: str = ""
     """TRACEFORK_REDACT_RULES: such rules as JSON; set by the commands for the agents that they start."""
     provider: bool = False
@@ -62,6 +75,19 @@ class Settings:
     """TRACEFORK_TIMING: `recorded` makes a replay wait as long as the recording did, chunk by chunk."""
     allow_hosts: tuple[str, ...] = ()
     """TRACEFORK_ALLOW_HOSTS: hosts that a replay may connect to, comma-separated."""
+    skip_hosts: tuple[str, ...] = ()
+    """TRACEFORK_SKIP_HOSTS: further `HOST[:PORT][/PATH]` left out as housekeeping, comma-separated."""
+
+    moved: tuple[tuple[str, str], ...] = ()
+    """TRACEFORK_MOVED: `OLD=NEW`, comma-separated: what a fork sends to the address OLD goes to NEW."""
+
+    state: tuple[Path, ...] = ()
+    """TRACEFORK_STATE: files and folders that are kept at the start, for replays and forks to begin with;
+    separated by `:`."""
+    state_limit: int = 256 * 2**20
+    """TRACEFORK_STATE_LIMIT: bytes that are kept of them in all, or `unlimited`; each replay gets a copy."""
+    private: Path | None = None
+    """TRACEFORK_PRIVATE: the copies of its files that an agent works on; set by the backend."""
 
     tools: Literal["recorded", "live", "refuse"] | None = None
     """TRACEFORK_TOOLS: what calls of `@tool` functions get in a replay or a fork: their `recorded` results
@@ -75,13 +101,59 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Return the settings of the environment; raise UsageError naming a variable that does not parse."""
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"store": found_store()}
         for name, read in _READERS.items():
             variable = f"TRACEFORK_{name.upper()}"
             text = environ.get(variable, "")
             if text.strip():
                 values[name] = read(variable, text)
         return cls(**values)
+
+    def to_env(self) -> dict[str, str]:
+        """Return the variables that `from_env` reads these settings from."""
+        told = {f"TRACEFORK_{field.name.upper()}": getattr(self, field.name) for field in fields(self)}
+        return {name: _spelled(value) for name, value in told.items() if value not in (None, "", ())}
+
+    @property
+    def content_limit(self) -> int:
+        """How many bytes of the agent's own texts a span may carry to the user's exporters."""
+        return max(self.event_body_limit, _CONTENT_LIMIT if content_wanted() else 0)
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, tuple):
+        if value and isinstance(value[0], tuple):
+            return ",".join("=".join(pair) for pair in cast("tuple[tuple[str, str], ...]", value))
+        many = cast("tuple[object, ...]", value)
+        return (os.pathsep if any(isinstance(one, Path) for one in many) else ",").join(map(_spelled, many))
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return str(int(value) if isinstance(value, bool) else value)
+
+
+def found_store() -> Path:
+    """Return the nearest `.tracefork`, looking upwards as git does; the current folder's if there is none.
+
+    One of another user's, or in a folder that everybody may write to, is not taken: it would get prompts.
+    """
+    here = Path(DEFAULT_STORE)
+    with suppress(OSError):
+        if not here.is_dir():
+            folder = Path.cwd()
+            for parent in folder.parents:
+                found = parent / DEFAULT_STORE
+                if (
+                    found.is_dir()
+                    and found.stat().st_uid == os.getuid()
+                    and not parent.stat().st_mode & 0o002
+                ):
+                    return found
+    return here
+
+
+def content_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the environment asks for message content on spans."""
+    return environ.get(CONTENT_VARIABLE, "").strip().lower() in _CONTENT_ON
 
 
 def _one_of(*allowed: str) -> Callable[[str, str], str]:
@@ -101,11 +173,26 @@ def _path(variable: str, text: str) -> Path:
     return Path(text)
 
 
+def _paths(variable: str, text: str) -> tuple[Path, ...]:
+    return tuple(Path(part) for part in text.split(os.pathsep) if part)
+
+
 def _names(variable: str, text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _flag(variable: str, text: str) -> bool:
+def _origins(variable: str, text: str) -> tuple[tuple[str, str], ...]:
+    found: list[tuple[str, str]] = []
+    for part in _names(variable, text):
+        pair = tuple(one.strip().rstrip("/").lower() for one in part.split("="))
+        if len(pair) != 2 or not all(_ORIGIN.fullmatch(one) for one in pair):
+            raise UsageError(f"{variable}: {part!r} is not OLD=NEW, such as http://old:4000=http://new:4000")
+        found.append((pair[0], pair[1]))
+    return tuple(found)
+
+
+def yes(variable: str, text: str) -> bool:
+    """Return whether the text says yes; raise UsageError naming the variable where it says neither."""
     value = text.strip().lower()
     if value in ("1", "true", "yes", "on"):
         return True
@@ -118,7 +205,7 @@ def _size(variable: str, text: str) -> int:
     value = text.strip()
     if value == "unlimited":
         return UNLIMITED
-    if not value.isdigit():
+    if not value.isdecimal() or len(value) > 18:
         raise UsageError(f"{variable}={value!r} is not a number of bytes (or `unlimited`)")
     return int(value)
 
@@ -132,18 +219,24 @@ _READERS: Mapping[str, Callable[[str, str], object]] = {
     "redact_headers": _names,
     "redact_params": _names,
     "redact": _path,
+    "redact_bodies": yes,
     "redact_rules": _text,
-    "provider": _flag,
-    "http_spans": _flag,
+    "provider": yes,
+    "http_spans": yes,
     "rotate_bytes": _size,
-    "seal": _flag,
+    "seal": yes,
     "sync": _one_of("never", "exchange"),
     "match": _one_of("exact", "json"),
     "ignore": _names,
     "timing": _one_of(*get_args(Timing)),
     "allow_hosts": _names,
+    "skip_hosts": _names,
+    "moved": _origins,
+    "state": _paths,
+    "state_limit": _size,
+    "private": _path,
     "tools": _one_of("recorded", "live", "refuse"),
-    "draws": _flag,
+    "draws": yes,
     "draws_include": _names,
 }
 """How the variable of each setting, `TRACEFORK_` and its name, is read."""

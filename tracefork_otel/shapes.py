@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
 Shape: TypeAlias = Callable[[object], Any]
 """Gives the value as it is kept, or raises ValueError that says what it is not."""
+
+
+def parsed(data: bytes | str) -> Any:
+    """Return what a file of JSON says; ValueError for what is no JSON, or nested too deep to be read."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def text(pattern: str = r"[\s\S]*", called: str = "a text") -> Shape:
@@ -22,6 +32,47 @@ def text(pattern: str = r"[\s\S]*", called: str = "a text") -> Shape:
     return check
 
 
+def string(*, without: str = "") -> Shape:
+    """Return the shape of any text, valid Unicode or not, that has none of these characters."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{_shown(value)} is not a text")
+        if any(one in value for one in without):
+            raise ValueError(f"{_shown(value)} has a character that cannot be in it")
+        return value
+
+    return check
+
+
+def tree(kind: type | None = None, *, depth: int = 200) -> Shape:
+    """Return the shape of anything in JSON, or of one kind of it, that is not nested deeper than that.
+
+    What is much deeper can be read, and then not be written again.
+    """
+
+    def check(value: object) -> Any:
+        if kind is not None and not isinstance(value, kind):
+            raise ValueError(f"{_shown(value)} is not {_CALLED[kind]}")
+        level = [value]
+        for _ in range(depth):
+            level = [inner for one in level for inner in _inside(one)]
+            if not level:
+                return value
+        raise ValueError(f"{_shown(value)} is nested more than {depth} deep")
+
+    return check
+
+
+_CALLED = {dict: "an object", list: "a list"}
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
+
+
 def number(least: int = 0, most: int = 2**63 - 1) -> Shape:
     """Return the shape of a whole number between those, both included."""
 
@@ -31,6 +82,32 @@ def number(least: int = 0, most: int = 2**63 - 1) -> Shape:
         return value
 
     return check
+
+
+def boolean(value: object) -> bool:
+    """The shape of true and false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is not true or false")
+    return value
+
+
+def amount(value: object) -> float:
+    """The shape of a number that is not negative and has an end."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"{_shown(value)} is not a number from 0 on")
+    return value
+
+
+def plain(value: object) -> Any:
+    """The shape of a value that holds no others."""
+    if isinstance(value, list | dict):
+        raise ValueError(f"{_shown(value)} is not a single value")
+    return value
+
+
+def anything(value: object) -> Any:
+    """The shape of what is looked at where it is used."""
+    return value
 
 
 def optional(shape: Shape) -> Shape:
@@ -49,11 +126,22 @@ def many(shape: Shape) -> Shape:
     return check
 
 
-def named(shape: Shape) -> Shape:
-    """Return the shape of an object whose values, under any names, are these."""
+def row(*each: Shape) -> Shape:
+    """Return the shape of a list of so many values, each of its own shape, which is kept as a tuple."""
+
+    def check(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(cast("list[object]", value)) != len(each):
+            raise ValueError(f"{_shown(value)} is not a list of {len(each)}")
+        return tuple(shape(one) for shape, one in zip(each, cast("list[object]", value), strict=True))
+
+    return check
+
+
+def named(shape: Shape, names: Shape = string()) -> Shape:
+    """Return the shape of an object whose values are these, under any names, or under names of a shape."""
 
     def check(value: object) -> dict[str, Any]:
-        return {name: shape(one) for name, one in _object(value).items()}
+        return {names(name): shape(one) for name, one in _object(value).items()}
 
     return check
 

@@ -75,6 +75,7 @@ def test_arguments_come_before_the_environment(
     assert not (tmp_path / "environment").exists()
 
 
+@pytest.mark.slow
 def test_under_run_the_store_is_the_runs(tmp_path: Path, raw: str) -> None:
     """In a process that `run` started, the line's other settings count, and the store is the command's."""
     code = f"""

@@ -31,6 +31,7 @@ def _start(code: str, store: Path, **env: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_no_line_start(tmp_path: Path, raw: str) -> None:
     """With the boot folder on PYTHONPATH, script and child are one run; the user's own sitecustomize runs."""
     own = tmp_path / "own"
@@ -137,7 +138,9 @@ def test_sigterm_ends_the_run_and_keeps_the_status(inside: str, tmp_path: Path, 
     first = f"import httpx2\nhttpx2.get('{raw}/empty')\nprint('ready', flush=True)"
     code = f"{PROVIDER}{INSTRUMENT}\n{first}\n{waiting}"
     process = _start(code, tmp_path)
-    time.sleep(0.3)
+    asked, given_up = 1 if inside == "sleep" else 2, time.monotonic() + 20
+    while len(read_store(tmp_path).exchanges) < asked and time.monotonic() < given_up:
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGTERM
@@ -198,6 +201,7 @@ def test_uncaught_error_is_on_the_root(tmp_path: Path) -> None:
     assert "ConnectError" in root.status_message
 
 
+@pytest.mark.slow
 def test_forked_children_have_their_own_wal(tmp_path: Path, raw: str) -> None:
     """Children of os.fork and multiprocessing have WALs of their own, in the parent's run, nothing twice."""
     code = f"""
@@ -259,6 +263,30 @@ tracer.start_span("escaped", context=Context()).end()
     assert escaped.links[0]["trace_id"] == TRACE
 
 
+@pytest.mark.parametrize("mode", ["record", "replay"])
+def test_uninstrument_takes_back_only_what_the_agent_added(mode: str, tmp_path: Path) -> None:
+    """What a command of ours changed stays, also of later imports: a replay sends no spans."""
+    code = f"""
+{PROVIDER}
+import multiprocessing.util, subprocess
+from opentelemetry.sdk.trace import Tracer
+def changes():
+    owners = (trace, Tracer, subprocess.Popen, multiprocessing.util)
+    return [vars(owner).get(name) for owner, name in zip(
+        owners, ("set_tracer_provider", "sampler", "__init__", "spawnv_passfds"))]
+before = changes()
+{INSTRUMENT}
+TraceforkInstrumentor().uninstrument()
+assert changes() == before
+with trace.get_tracer("agent").start_as_current_span("mine"): pass
+provider.force_flush()
+"""
+    env = launched(TRACEFORK_MODE=mode, TRACEFORK_TAPE=str(tmp_path / "missing.tape"), TRACEPARENT=PARENT)
+    done = run_python(code, store=tmp_path / "store", **env)
+    assert ("exported mine" in done.stdout) == (mode == "record")
+
+
+@pytest.mark.slow
 def test_under_opentelemetry_instrument(tmp_path: Path, raw: str) -> None:
     """Under `opentelemetry-instrument` entry points turn us on; a span that comes twice is stored once."""
     script = tmp_path / "agent.py"

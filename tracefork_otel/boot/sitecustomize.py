@@ -41,8 +41,10 @@ def _absent(error):
     folder = os.path.join(store, "wal")
     if not os.path.isdir(store):
         os.makedirs(store, mode=0o700)
+        os.chmod(store, 0o700)
     if not os.path.isdir(folder):
         os.mkdir(folder, 0o700)
+        os.chmod(folder, 0o700)
     process_id = f"{os.getpid()}-{os.urandom(4).hex()}"
     parts = os.environ.get("TRACEPARENT", "").split("-")
     said = {
@@ -64,6 +66,7 @@ def _absent(error):
     }
     path = os.path.join(folder, process_id + ".absent.json")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.fchmod(descriptor, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(said, file)
 

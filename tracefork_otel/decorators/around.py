@@ -1,4 +1,4 @@
-"""What stands around each call of a decorated function, sync or async."""
+"""What stands around each call of a decorated function: sync, async, or a generator of either kind."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..session import current
+from .generators import adriven, driven
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -25,6 +26,15 @@ class Call:
 
     def returned(self, result: Any) -> None:
         """Keep what the call gave."""
+
+    def suspend(self) -> None:
+        """Make what was current before the call so again: a generator's steps each put it back."""
+
+    def yielded(self, item: Any) -> None:
+        """Keep one of the things that a generator gives; it raises nothing."""
+
+    def exhausted(self) -> None:
+        """Keep all that a generator gave; it raises nothing."""
 
     def end(self, failure: BaseException | None) -> None:
         """End the call; `failure` is what came out of it, if anything did."""
@@ -49,19 +59,49 @@ def around(function: Any, begin: Begin, *, what: str, decides: bool) -> Any:
                 else:
                     result = call.instead()
                     result = await result if inspect.iscoroutine(result) else result
-                call.returned(result)
+                _kept(call, result, what)
                 return result
 
         return asynchronous
+
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def generating(*args: Any, **kwargs: Any) -> Any:
+            steps = function(*args, **kwargs)
+            if current.session is not None:
+                steps = driven(steps, _made(begin, args, kwargs, what=what, decides=decides))
+            return (yield from steps)
+
+        return generating
+
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        def agenerating(*args: Any, **kwargs: Any) -> Any:
+            steps = function(*args, **kwargs)
+            if current.session is None:
+                return steps
+            return adriven(steps, _made(begin, args, kwargs, what=what, decides=decides))
+
+        return agenerating
 
     @functools.wraps(function)
     def synchronous(*args: Any, **kwargs: Any) -> Any:
         with _made(begin, args, kwargs, what=what, decides=decides) as call:
             result = function(*args, **kwargs) if call.instead is None else call.instead()
-            call.returned(result)
+            _kept(call, result, what)
             return result
 
     return synchronous
+
+
+def _kept(call: Call, result: Any, what: str) -> None:
+    try:
+        call.returned(result)
+    except Exception as problem:
+        if (session := current.session) is not None:
+            session.lost(f"result of {what}", problem)
 
 
 @contextmanager
@@ -84,6 +124,8 @@ def _made(
     try:
         call.enter()
         yield call
+    except GeneratorExit:  # who consumes a generator has enough of it
+        raise
     except BaseException as error:
         failure = error
         raise

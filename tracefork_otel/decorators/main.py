@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 import json
 import os
 import sys
@@ -32,22 +31,24 @@ def find(entrypoint: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., Any], arguments: Any) -> Any:
-    """Return what the function returns, awaited if it is a coroutine function."""
+    """Return what the function returns: awaited, or all that it yields."""
+    from .generators import consumed
+
     given = arguments or {}
-    result = function(*given.get("args", ()), **given.get("kwargs", {}))
-    return asyncio.run(result) if inspect.iscoroutine(result) else result
+    return consumed(function(*given.get("args", ()), **given.get("kwargs", {})), asyncio.run)
 
 
 def main(argv: list[str]) -> int:
     """Make the agent's call as one span and return its exit status; its own error goes to stderr."""
-    from ..launch import boot
+    from ..launch import boot, importing
 
     arguments = json.loads(sys.stdin.read() or "null")
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)  # an agent that asks for input gets an end of file, not our arguments
     boot("agent")
     try:
-        function = find(argv[0])
+        with importing():
+            function = find(argv[0])
     except BaseException as error:
         _show(error)
         return NOT_STARTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Drift
@@ -41,26 +42,24 @@ class OpenToolCall(Call):
         self._refused = False
         self._error: str | None = None
         """The recorded exception that it raises again."""
-        self._attributes: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": name,
             "gen_ai.tool.call.arguments": arguments,
         }
         if by_text:
-            self._attributes["tracefork.tool.by_text"] = list(by_text)
-        shown = values.cut(arguments, session.settings.event_body_limit)
-        self._shown = {**self._attributes, "gen_ai.tool.call.arguments": shown}
-        self._span, self._release = root.enter(
-            session, f"execute_tool {name}", dict(self._shown), below_root=True
-        )
-        try:
-            self._inside, self._outside = tool_calls.enter(self._span.span_id)
-        except BaseException:
-            self._release()
-            raise
+            attributes["tracefork.tool.by_text"] = list(by_text)
+        self._span, release = root.enter(session, f"execute_tool {name}", attributes, below_root=True)
+        self._set = self._span.attributes.__setitem__
+        with ExitStack() as entered:
+            entered.callback(release)
+            self._inside, outside = tool_calls.enter(self._span.span_id)
+            entered.callback(outside)
+            if session.draws is not None:
+                entered.callback(session.draws.enter_tool(name))
+            self._entered = entered.pop_all()
         if self._inside.outer is not None:
             self._set("tracefork.tool.inside", self._inside.outer.span_id)
-        self._leave = None if session.draws is None else session.draws.enter_tool(name)
 
     def enter(self) -> None:
         """Ask the tape, if there is one, what the call gets; raise Drift where it may get nothing."""
@@ -119,40 +118,24 @@ class OpenToolCall(Call):
 
     def returned(self, result: Any) -> None:
         """Put what the call gave on its span."""
-        try:
-            form, text = values.result_text(result)
-            self._set("tracefork.tool.form", form)
-            self._set("gen_ai.tool.call.result", self._session.redactor.text(text))
-        except Exception as problem:
-            self._session.lost("result of a tool", problem)
+        form, text = values.result_text(result)
+        self._set("tracefork.tool.form", form)
+        self._set("gen_ai.tool.call.result", self._session.redactor.text(text))
 
     def end(self, failure: BaseException | None) -> None:
-        """End the span: in the store with everything, elsewhere with texts as long as bodies may be."""
-        session, span = self._session, self._span
-        try:
-            if self._leave is not None:
-                self._leave()
-            self._outside()
-            self._release()
-            if failure is not None:
-                self._set("error.type", qualified(type(failure)))
-            if failure is not None and not self._refused:
-                self._set("tracefork.tool.form", "error")
-                text = self._error or session.redactor.text(values.error_text(failure))
-                self._set("tracefork.tool.error", text)
-            if self._inside.exchanges:
-                self._set("tracefork.tool.exchanges", self._inside.exchanges)
-            span.attributes.update(self._attributes if span.sdk is None else self._shown)
-            if span.sdk is not None:
-                session.whole[span.context.span_id] = self._attributes
-            spans.end(session, span, error=failure)
-        finally:
-            session.whole.pop(span.context.span_id, None)
-
-    def _set(self, name: str, value: Any) -> None:
-        self._attributes[name] = value
-        limit = self._session.settings.event_body_limit
-        self._shown[name] = values.cut(value, limit) if isinstance(value, str) else value
+        """End the call's span."""
+        session = self._session
+        self._entered.close()
+        if failure is not None:
+            self._set("error.type", qualified(type(failure)))
+        if failure is not None and not self._refused:
+            self._set("tracefork.tool.form", "error")
+            self._set(
+                "tracefork.tool.error", self._error or session.redactor.text(values.error_text(failure))
+            )
+        if self._inside.exchanges:
+            self._set("tracefork.tool.exchanges", self._inside.exchanges)
+        spans.end(session, self._span, error=failure)
 
 
 def _raise(error: BaseException) -> Any:

@@ -53,14 +53,6 @@ def result_text(result: object) -> tuple[str, str]:
         return "text", shown(result)
 
 
-def cut(text: str, limit: int) -> str:
-    """Return the text, or as much of its beginning as takes `limit` bytes."""
-    if len(text) * 4 <= limit:
-        return text
-    data = text.encode("utf-8", "replace")
-    return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
-
-
 def shown(value: object) -> str:
     """Return the value's repr without addresses of memory; its type where it has none."""
     try:

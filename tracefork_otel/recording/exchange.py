@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 from ..exchange import Headers, Outcome, RedactedRequest, Request, Response
 from ..redaction import redact
 from ..store.records import ExchangeEnded, ExchangeStarted
+from ..wire.codings import plain_request
+from ..wire.counted_paths import counted_call
 from ..wire.registry import recognise
 from .outcome import is_failure, outcome_of, qualified
 
@@ -22,6 +24,7 @@ TOLD_BY_FIELDS = frozenset(
         "tracefork.replayed",
         "tracefork.intervention",
         "tracefork.outcome",
+        "tracefork.run.id",
         "http.request.method",
         "http.response.status_code",
         "network.protocol.version",
@@ -36,6 +39,10 @@ TOLD_BY_FIELDS = frozenset(
     }
 )
 """Attributes of an exchange's span that its record has as fields."""
+
+
+UNCOMPARED = "tracefork.uncompared"
+"""Attribute of a replayed exchange: the names of replaced values that were not compared with the tape's."""
 
 
 class Book(Protocol):
@@ -54,8 +61,11 @@ class Ids(NamedTuple):
     """The ids of an exchange's span."""
 
     trace_id: str
+    """The run's."""
     span_id: str
     parent_span_id: str | None
+    span_trace_id: str | None = None
+    """The span's own, where that is another one."""
 
 
 class Ending(NamedTuple):
@@ -73,7 +83,8 @@ class Ending(NamedTuple):
 
 def named(request: Request, host: str) -> tuple[str, dict[str, Any]]:
     """Return the span name of a request to that host, and what is recognised of it as attributes."""
-    call = recognise(request.method, request.url, request.body)
+    body = plain_request(request)
+    call = recognise(request.method, request.url, body) or counted_call(request.method, request.url, body)
     if call is None:
         return f"{request.method} {host}", {}
     attributes = {"gen_ai.provider.name": call.provider, "gen_ai.operation.name": call.operation}
@@ -112,6 +123,8 @@ class OpenExchange:
     status: int | None = field(default=None, init=False)
     response_headers: Headers = field(default=(), init=False)
     http_version: str = field(default="HTTP/1.1", init=False)
+    reason_phrase: str | None = field(default=None, init=False)
+    stream_id: int | None = field(default=None, init=False)
     whole: Response | None = field(default=None, init=False)
     served_span_id: str | None = field(default=None, init=False)
     intervention: str | None = field(default=None, init=False)
@@ -135,11 +148,20 @@ class OpenExchange:
         """Whether its end was written."""
         return self._once.locked()
 
+    def drop(self) -> None:
+        """Let nothing that comes later be written down as its end."""
+        self._once.acquire(blocking=False)
+
     def belongs_to(self, phase: str, intervention: str | None) -> None:
         """Keep its part in a fork; `intervention` says what was changed, if it is the forked one."""
         self.attributes["tracefork.phase"] = phase
         if intervention is not None:
             self.attributes["tracefork.intervention"] = self.intervention = intervention
+
+    def not_compared(self, names: Sequence[str]) -> None:
+        """Keep which replaced values could not be compared with those of the request that answers it."""
+        if names:
+            self.attributes[UNCOMPARED] = list(names)
 
     def begin(self, *, seq: int, service: str, complete: bool = True) -> None:
         """Write the request down; `complete` says whether its body is known already."""
@@ -154,19 +176,33 @@ class OpenExchange:
                 request=self.request,
                 name=self.name,
                 service=service,
+                span_trace_id=ids.span_trace_id,
                 request_complete=complete,
                 replayed=self.replayed,
             )
         )
 
-    def answered(self, status: int, headers: Headers, http_version: str) -> None:
+    def answered(
+        self,
+        status: int,
+        headers: Headers,
+        http_version: str,
+        *,
+        reason_phrase: str | None = None,
+        stream_id: int | None = None,
+    ) -> None:
         """Keep the head of the response."""
+        if reason_phrase is not None:
+            self.reason_phrase = self.book.redactor.error(reason_phrase)
+        self.stream_id = stream_id
         self.status = status
         self.response_headers = headers
         self.http_version = http_version
 
     def chunk(self, data: bytes) -> None:
-        """Keep the chunk and its time of arrival."""
+        """Keep the chunk and its time of arrival, unless its end was written or never will be."""
+        if self.done:
+            return
         self.offsets.append((perf_counter_ns() - self.started) // 1000)
         self.chunks.append(data)
 
@@ -188,7 +224,7 @@ class OpenExchange:
     def _write_end(self, outcome: Outcome, error: BaseException | None, ended_ns: int) -> None:
         response, body = self._redacted(self._response())
         error_type = self.error_type or (None if error is None else qualified(type(error)))
-        message = self.error_message if error is None else str(error)
+        message = self.error_message if error is None else self.book.redactor.error(str(error))
         failed = is_failure(outcome, self.status)
         ending = Ending(outcome, response, body, error_type, message, ended_ns, failed)
         attributes = self._end_span(ending)
@@ -240,4 +276,6 @@ class OpenExchange:
             chunk_sizes=tuple(map(len, self.chunks)),
             chunk_offsets_us=tuple(self.offsets),
             http_version=self.http_version,
+            reason_phrase=self.reason_phrase,
+            stream_id=self.stream_id,
         )

@@ -6,14 +6,11 @@ The store has the bodies whole anyway; this is for backends that show a conversa
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..log import warn_once
-from ..settings import CONTENT_VARIABLE
 from ..wire.codings import decode_body
-from ..wire.genai import INPUT, OUTPUT, SYSTEM, told_of
+from ..wire.genai import INPUT, OUTPUT, SYSTEM, USAGE, told_of
 
 if TYPE_CHECKING:
     from ..exchange import Response
@@ -21,25 +18,20 @@ if TYPE_CHECKING:
 _LIMIT = 64 * 2**20
 """The largest body that is read beside the agent."""
 
-_ON = ("span_only", "span_and_event", "true")
-"""The convention's values that mean spans, and the one that instrumentations took before it had them."""
-
-
-def wanted(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the environment asks for message content on spans."""
-    return environ.get(CONTENT_VARIABLE, "").strip().lower() in _ON
-
 
 def content_attributes(
-    url: str, request: bytes, response: Response | None, *, limit: int
+    url: str, request: bytes, response: Response | None, *, limit: int, usage: bool = True
 ) -> dict[str, str | int | list[str]]:
     """Return the attributes that these bodies add to their exchange's span, none in an unknown format.
+
+    `usage` says whether the tokens are among them: below the call's own span they would be counted twice.
 
     Messages take at most about `limit` bytes together, the answer and the newest first;
     `tracefork.content.truncated` says that some were left out.
     """
     try:
-        return _attributes(url, request, response, limit)
+        found = _attributes(url, request, response, limit)
+        return {name: value for name, value in found.items() if usage or not name.startswith(USAGE)}
     except Exception as error:
         warn_once(
             "content",

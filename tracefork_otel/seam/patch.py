@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -13,8 +15,14 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
 
 from .. import private_names as names
 from ..session import current
+from ..session.housekeeping import asking
 from ..session.session import Session
-from .recording import arecord, record
+from ..session.telemetry import sender_above
+from ..wire.hosts import is_loopback
+from ..wire.registry import port_of, recognise
+from .noting import at, caller, note_once, note_skipped
+from .recording import arecord, known_body, record
+from .services import known_services
 from .streams import Tees, tees_for
 from .supported import is_supported
 
@@ -50,6 +58,32 @@ def uninstall() -> None:
             _patches.remove(patch)
 
 
+def taken_out() -> list[str]:
+    """Return the client classes in which another library put back what was there before our wrapper."""
+    return [
+        f"{patch.cls.__module__.partition('.')[0]}.{patch.cls.__name__}"
+        for patch in _patches
+        if patch.active and _leads_to(patch.original, patch.cls.__dict__.get(names.SEND))
+    ]
+
+
+def _leads_to(method: object, older: object) -> bool:
+    """Return whether the function is the older one, or was seen to be put around it."""
+    met, left = set[int](), [method]
+    while left:
+        one = left.pop()
+        if one is older:
+            return True
+        if not isinstance(one, FunctionType) or id(one) in met:
+            continue
+        met.add(id(one))
+        left += [one.__globals__.get(name) for name in one.__code__.co_names]
+        for cell in one.__closure__ or ():
+            with suppress(ValueError):  # it is empty
+                left.append(cell.cell_contents)
+    return False
+
+
 def _wrap(cls: type[Any], module: ModuleType, tees: Tees, *, is_async: bool) -> None:
     present = cls.__dict__[names.SEND]
     for patch in list(_patches):
@@ -65,13 +99,21 @@ def _wrap(cls: type[Any], module: ModuleType, tees: Tees, *, is_async: bool) -> 
 
 
 def _wrapper(patch: _Patch, module: ModuleType, tees: Tees, *, is_async: bool) -> Callable[..., Any]:
-    original = patch.original
+    original = _unbound(patch.original)
 
     def send(client: Any, request: Any) -> Any:
         session = current.session
-        if session is None or not patch.active or _suppressed():
+        if session is None or not patch.active:
             return original(client, request)
-        sender = _sender(session, is_async=is_async)
+        try:
+            sender = None if _suppressed() else _sender(session, module, request, is_async=is_async)
+        except Exception as error:
+            if session.player is not None:
+                raise  # a replay sends nothing
+            session.lost("start of an exchange", error)
+            sender = None
+        if sender is None:
+            return original(client, request)
         return sender(session, module, tees, original, client, request)
 
     async def asend(client: Any, request: Any) -> Any:
@@ -80,16 +122,115 @@ def _wrapper(patch: _Patch, module: ModuleType, tees: Tees, *, is_async: bool) -
     return asend if is_async else send
 
 
-def _sender(session: Session, *, is_async: bool) -> Callable[..., Any]:
-    """Return what records in this session, or plays."""
+def _unbound(method: Any) -> Callable[..., Any]:
+    """Return what takes the client as its first argument, whatever kind of descriptor the method is.
+
+    Called as it stands, a wrapper of wrapt (ddtrace's, New Relic's) would take the client for the request.
+    """
+    if type(method) is FunctionType:  # wrapt's would say by isinstance that they are functions
+        return method
+    return lambda client, request: method.__get__(client, type(client))(request)
+
+
+def _sender(
+    session: Session, module: ModuleType, request: Any, *, is_async: bool
+) -> Callable[..., Any] | None:
+    """Return what records in this session, or plays, or leaves the request aside.
+
+    None for what is said to a service of the run's own.
+    """
+    who = _housekeeper(session, module, request)
+    if who is not None:
+        return functools.partial(asend_aside if is_async else send_aside, who=who)
+    listener = None
+    if is_loopback(request.url.host) and (services := known_services(session)) is not None:
+        listener = services.asked(request.method, request.url, known_body(module, request)[0])
+    if listener == "own":
+        return None
     if session.player is None:
+        if session.paused is not None:
+            return amissed_while_paused if is_async else missed_while_paused
         return arecord if is_async else record
     from . import playing
 
+    if listener == "nobody" and session.player.watching:
+        return playing.arefuse if is_async else playing.refuse
     return playing.asend if is_async else playing.send
 
 
+def _housekeeper(session: Session, module: ModuleType, request: Any) -> str | None:
+    """Return who makes the request beside what the agent does, empty where the user said so; else None."""
+    url = request.url
+    if not session.housekeeping.has(url.host):
+        return None
+    who = session.housekeeping.of(url.host, url.path, port_of(url))
+    asks_model = who is not None and recognise(request.method, str(url), known_body(module, request)[0])
+    return None if asks_model else who
+
+
+@contextmanager
+def _aside(session: Session, url: Any, who: str) -> Iterator[None]:
+    """Have what connects within the block be housekeeping too; a replay says that it was asked."""
+    if session.player is not None:
+        note_skipped(session, url.host, port_of(url), who)
+    token = asking.set(who)
+    try:
+        yield
+    finally:
+        asking.reset(token)
+
+
+def send_aside(
+    session: Session,
+    module: ModuleType,
+    tees: Tees,
+    original: Callable[..., Any],
+    client: Any,
+    request: Any,
+    *,
+    who: str,
+) -> Any:
+    """Send the request as no part of what the agent does."""
+    with _aside(session, request.url, who):
+        return original(client, request)
+
+
+async def asend_aside(
+    session: Session,
+    module: ModuleType,
+    tees: Tees,
+    original: Callable[..., Any],
+    client: Any,
+    request: Any,
+    *,
+    who: str,
+) -> Any:
+    """Do what `send_aside` does, for an asynchronous client."""
+    with _aside(session, request.url, who):
+        return await original(client, request)
+
+
+def missed_while_paused(
+    session: Session, module: ModuleType, tees: Tees, original: Callable[..., Any], client: Any, request: Any
+) -> Any:
+    """Send the request unrecorded, as the agent turned the recording off, and note that there was one."""
+    host, called_at = request.url.host, caller()
+    why = (
+        f"a call of {host}{at(called_at)} was made while the recording was off, by uninstrument()"
+        f"{at(session.paused)}: it is not recorded"
+    )
+    note_once(session, "incomplete", f"{host} {called_at}", {"host": host, "why": why})
+    return original(client, request)
+
+
+async def amissed_while_paused(
+    session: Session, module: ModuleType, tees: Tees, original: Callable[..., Any], client: Any, request: Any
+) -> Any:
+    """Do what `missed_while_paused` does, for an asynchronous client."""
+    return await missed_while_paused(session, module, tees, original, client, request)
+
+
 def _suppressed() -> bool:
-    # Exporters set this around their own calls. The key for HTTP spans alone is set by SDK instrumentations
-    # around the very calls that are to be recorded, so it does not count.
-    return bool(otel_context.get_value(SUPPRESS))
+    # Exporters set this around their own calls; but so does Logfire around the very calls that are to be
+    # recorded. The key for HTTP spans alone does not count for the same reason.
+    return bool(otel_context.get_value(SUPPRESS)) and sender_above(sys._getframe(1)) is not None

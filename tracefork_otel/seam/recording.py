@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.trace import SpanKind
 
 from ..exchange import Request
 from ..recording.exchange import named
-from ..session import spans, tool_calls
-from ..session.root import parent_and_tracer
-from .exchange import SeamExchange
+from ..session import calls, spans, tool_calls
+from ..session.events import BELOW_CALL, begun_attributes
+from ..session.root import parent_and_tracer, run_of
+from .exchange import RUN_ID, SeamExchange
 from .streams import RequestTee, Tees
 
 if TYPE_CHECKING:
-    from ..play.player import Live
+    from ..play.answers import Live
     from ..session.session import Session
 
 
@@ -137,30 +139,35 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
     host = url.host
     seq = session.next_seq()
     tool_calls.count()
-    attributes: dict[str, Any] = {
-        "tracefork.exchange": True,
-        "tracefork.seq": seq,
-        "tracefork.replayed": replayed,
-        "http.request.method": value.method,
-        "url.full": value.url,
-        "server.address": host,
-    }
-    if url.port is not None:
-        attributes["server.port"] = url.port
+    attributes = begun_attributes(value, seq=seq, replayed=replayed, host=host, port=url.port)
     name, recognised = named(value, host)
     attributes |= recognised
     parent, tracer = parent_and_tracer(session)
-    span = spans.start(session, tracer, name, parent, attributes)
-    return SeamExchange(session, span, value, host=host, seq=seq, replayed=replayed)
+    run_id = run_of(session, parent)
+    if run_id is not None:
+        attributes[RUN_ID] = run_id
+    kind, above = SpanKind.INTERNAL, None
+    if recognised:
+        above = calls.span_of_call(trace.get_current_span(parent.context))
+        attributes[BELOW_CALL] = above is not None
+        if above is None:
+            kind = SpanKind.CLIENT
+    span = spans.start(session, tracer, name, parent, attributes, kind=kind)
+    return SeamExchange(
+        session, span, value, host=host, seq=seq, replayed=replayed, run_id=run_id, above=above
+    )
 
 
 def received(exchange: SeamExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:
     """Keep the response's head, and its body: now where it is `whole` already, else as it is read."""
     try:
+        reason, stream_id = map(response.extensions.get, ("reason_phrase", "stream_id"))
         exchange.answered(
             response.status_code,
             exchange.session.redactor.response_headers(response.headers.raw, exchange.replaced),
             response.http_version,
+            reason_phrase=reason.decode("latin-1") if isinstance(reason, bytes) else None,
+            stream_id=stream_id if isinstance(stream_id, int) else None,
         )
         if whole is None:
             response.stream = tee(response.stream, exchange)

@@ -26,6 +26,7 @@ def is_supported(module: ModuleType) -> bool:
     session = current.session
     if session is not None:
         session.note("incomplete", {"why": why, "client": module.__name__}, session.launch_id)
+        session.said_why = True
     return False
 
 

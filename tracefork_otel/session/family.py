@@ -19,7 +19,7 @@ def open_run(store: Path) -> tuple[int, int, int] | None:
     """
     folder = store / "wal"
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    for pid in _ancestors() if names else ():
+    for pid in ancestors() if names else ():
         root = _open_root([folder / name for name in names if name.startswith(f"{pid}-")])
         if root is not None:
             return root
@@ -47,14 +47,19 @@ def _open_root(paths: Sequence[Path]) -> tuple[int, int, int] | None:
     return int(root.trace_id, 16), int(root.span_id, 16), 1
 
 
-def _ancestors() -> Iterator[int]:
-    pid = os.getppid()
+def ancestors(of: int | None = None) -> Iterator[int]:
+    """Yield the processes above one, this one's where none is given, the nearest first."""
+    pid = os.getppid() if of is None else _parent(of)
     for _ in range(GENERATIONS):
         if pid <= 1:
             return
         yield pid
-        try:
-            # Behind the name, which may hold anything: state, parent.
-            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return  # no such folder: the direct parent has to do
+        pid = _parent(pid)
+
+
+def _parent(pid: int) -> int:
+    try:
+        # Behind the name, which may hold anything: state, parent.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0  # no such folder: the direct parent has to do

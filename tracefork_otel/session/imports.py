@@ -21,10 +21,10 @@ def when_imported(name: str, callback: Callback) -> Callable[[], None]:
 
     The hooks are wrapt's, as those of other tracers are: a finder of our own would meet theirs.
     """
-    if _is_being_imported(name):
+    if is_being_imported(name):
         with suppress(Exception):
             import_module(name)  # waits for another thread's import
-    if _is_being_imported(name):
+    if is_being_imported(name):
         LOG.warning(
             "tracefork cannot see when the import of %s ends, as it was called from within: call "
             "TraceforkInstrumentor().instrument() after that import",
@@ -50,6 +50,7 @@ def when_imported(name: str, callback: Callback) -> Callable[[], None]:
     return forget
 
 
-def _is_being_imported(name: str) -> bool:
+def is_being_imported(name: str) -> bool:
+    """Return whether an import of the module has begun, and not ended."""
     spec = getattr(sys.modules.get(name), "__spec__", None)
     return bool(getattr(spec, names.INITIALIZING, False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def open_session(
         settings = replace(settings, store=Path(store))
     if settings.mode == "off":
         return None
+    with suppress(OSError):  # of an agent whose folder is gone nothing can be kept, and nothing fails
+        settings = replace(settings, store=settings.store.absolute())  # it may change its folder
     launched = "TRACEFORK_MODE" in os.environ
     session = Session(settings, via=via, remote=remote_parent() if launched else None, sink=sink)
     session.launched = launched

@@ -1,12 +1,20 @@
-"""A span of ours while it is open."""
+"""A span of ours while it is open, and what it is a child of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
+
+
+class Parent(NamedTuple):
+    """What a new span is a child of."""
+
+    context: Context
+    span: SpanContext | None
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ..recording.process import cwd
 from ..redaction import redact
@@ -73,13 +74,13 @@ def git_commit(folder: Path) -> str | None:
 def service_name() -> str:
     """Return the service's name as OTel's own variables give it, else that of the program."""
     named = os.environ.get("OTEL_SERVICE_NAME")
-    if named:
-        return named
-    for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-        key, _, value = pair.partition("=")
-        if key.strip() == "service.name" and value.strip():
-            return value.strip()
-    return program()
+    return named or resource_attributes().get("service.name") or program()
+
+
+def resource_attributes() -> dict[str, str]:
+    """Return what OTel's own variable says of this process."""
+    pairs = (pair.partition("=") for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    return {key.strip(): unquote(value.strip()) for key, _, value in pairs if value.strip()}
 
 
 _SHAPING = (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from ..store.records import SpanRecord
-from . import current
+from ..tape import marks
+from . import current, spans
+from .calls import began, is_call
 from .events import link_record, service_of
 from .opening import open_session
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
+    from .own_span import Parent
     from .session import Session
 
 _REMEMBERED = 8192
@@ -40,15 +44,24 @@ class TraceforkSpanProcessor(SpanProcessor):
         open_session("processor", store=store)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Write down the start of a root, so that a process that is killed leaves a readable run."""
+        """Write down the start of what may begin a run: a process that is killed leaves a readable one."""
         session = current.session
         if session is None:
             return
         try:
+            began(span)
             if not is_exchange(span.attributes) and (span.parent is None or span.parent.is_remote):
                 _link_to_fork(session, span)
                 context = span.get_span_context()
-                if session.append(span_record(session, span)) and context is not None:
+                if context is None:
+                    return
+                if span.parent is None:
+                    session.roots[context.trace_id] = span
+                if is_call(span):
+                    return  # it begins no run
+                if _is_work(span):
+                    spans.opened(session, context, _while_open(span))
+                if session.append(span_record(session, span)):
                     session.told.add(context.span_id)
         except Exception as error:
             session.lost("start of a span", error)
@@ -57,7 +70,12 @@ class TraceforkSpanProcessor(SpanProcessor):
         """Write the span down; an exchange's own is left to the seam, which has the bodies."""
         session = current.session
         if session is not None:
+            context = span.get_span_context()
+            if context is not None:
+                session.work.pop(context.span_id, None)
             store_span(session, span)
+            if context is not None and span.parent is None:
+                session.roots.pop(context.trace_id, None)
 
     def shutdown(self) -> None:
         """Do nothing: spans that end later are stored as well."""
@@ -70,6 +88,27 @@ class TraceforkSpanProcessor(SpanProcessor):
         return True
 
 
+def _while_open(span: Span) -> Callable[[], Parent | None]:
+    held = weakref.ref(span)  # one that is dropped without an end is over as well
+
+    def found() -> Parent | None:
+        span = held()
+        return spans.beneath(span) if span is not None and span.is_recording() else None
+
+    return found
+
+
+def _is_work(span: Span) -> bool:
+    """Return whether the span may hold what other threads do meanwhile: no single call, not our own root."""
+    attributes = span.attributes or {}
+    operation = attributes.get("gen_ai.operation.name", "invoke_agent")
+    return (
+        span.kind not in (SpanKind.CLIENT, SpanKind.PRODUCER)
+        and operation in ("invoke_agent", "invoke_workflow")
+        and "tracefork.root" not in attributes
+    )
+
+
 def store_span(session: Session, span: ReadableSpan) -> None:
     """Store the ended span once, whether a processor or an exporter brings it."""
     try:
@@ -77,6 +116,7 @@ def store_span(session: Session, span: ReadableSpan) -> None:
         context = span.get_span_context()
         if context is None:
             return
+        session.name_run(_run_of(session, context), span.attributes, span.resource.attributes)
         if is_exchange(span.attributes):
             exchange = session.open.get(context.span_id)
             if exchange is not None:
@@ -93,6 +133,14 @@ def store_span(session: Session, span: ReadableSpan) -> None:
         session.lost("end of a span", error)
 
 
+def _run_of(session: Session, context: SpanContext) -> str:
+    """Return the run of a span that is open, or has just ended: its trace, unless that is a call's own."""
+    root = session.roots.get(context.trace_id)
+    own = session.root
+    alone = root is not None and own is not None and is_call(root)
+    return own.trace_id if alone and own is not None else f"{context.trace_id:032x}"
+
+
 def is_exchange(attributes: Mapping[str, Any] | None) -> bool:
     """Return whether these are the attributes of an exchange span of ours."""
     return bool(attributes) and "tracefork.exchange" in attributes  # pyright: ignore[reportOperatorIssue]
@@ -106,18 +154,22 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
     context = span.get_span_context()
     assert context is not None
     parent = span.parent
-    attributes: dict[str, Any] = {**(span.attributes or {}), **session.whole.pop(context.span_id, {})}
+    own = spans.whole(span)
+    attributes: dict[str, Any] = {**(span.attributes or {}), **own}
     for name in _URL_ATTRIBUTES:
         value = attributes.get(name)
         if isinstance(value, str):
             attributes[name] = session.redactor.url(value)
     attributes = session.redactor.attributes(attributes)
     root = parent is None or (session.remote is not None and parent.span_id == session.remote[1])
-    if root and not told:
+    process = root and not told and not is_call(span)
+    if process:
         attributes.update(session.run_attributes())
+    call = "tracefork.entrypoint" in own  # anybody may have put on a span what stands on ours
+    trace_id = f"{context.trace_id:032x}"
     scope = span.instrumentation_scope
     return SpanRecord(
-        trace_id=f"{context.trace_id:032x}",
+        trace_id=trace_id,
         span_id=f"{context.span_id:016x}",
         parent_span_id=None if parent is None else f"{parent.span_id:016x}",
         name=span.name,
@@ -125,10 +177,10 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
         started_ns=span.start_time or 0,
         ended_ns=span.end_time,
         status=span.status.status_code.name,
-        status_message=span.status.description,
+        status_message=spans.message(span),
         service=service_of(span) or session.service,
         scope=scope.name if scope is not None else "",
-        attributes=attributes,
+        attributes=marks.marked(trace_id, attributes, process=process, call=call),
         events=tuple(
             {
                 "name": event.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from opentelemetry import trace
 from .. import private_names as names
 from ..log import warn_once
 from ..version import __version__
-from . import current, spans
+from . import current, guarded, spans
 from .processor import TraceforkSpanProcessor
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _adopt_lock = threading.Lock()
 _adopted: list[Any] = []
 """A handful at most (one, in a program); kept alive, as not every provider can be referred to weakly."""
-_tracer: tuple[Any, trace.Tracer] | None = None
+_tracer: tuple[Any, trace.Tracer | None] | None = None
 """The last provider and its tracer: to ask for one takes longer than to write a record."""
 _given_provider: Any = None
 """The provider that `instrument(tracer_provider=…)` named."""
@@ -40,7 +41,7 @@ def given_provider() -> Any:
 
 
 def adopt(provider: Any) -> bool:
-    """Add our processor to the provider, once; return whether it takes any."""
+    """Add our processor to the provider, once; return whether it took it."""
     if any(known is provider for known in _adopted):
         return True
     add = getattr(provider, "add_span_processor", None)
@@ -48,8 +49,21 @@ def adopt(provider: Any) -> bool:
         return False
     with _adopt_lock:
         if not any(known is provider for known in _adopted):
-            add(TraceforkSpanProcessor())
+            sdk = sys.modules.get("opentelemetry.sdk.trace")
+            try:
+                if sdk is not None and isinstance(provider, sdk.TracerProvider):
+                    # A vendor's own way may take its default exporter out for the first that is added.
+                    sdk.TracerProvider.add_span_processor(provider, TraceforkSpanProcessor())
+                else:
+                    add(TraceforkSpanProcessor())
+            except Exception as error:
+                guarded.refused(provider, error)
+                return False
             _adopted.append(provider)
+            session = current.session
+            if session is not None and provider is not _stand_in:
+                # It sends its spans itself, so nobody has to do so for it.
+                session.note("provider", {"class": type(provider).__qualname__})
     return True
 
 
@@ -97,5 +111,5 @@ def tracer() -> trace.Tracer | None:
         return None
     known = _tracer
     if known is None or known[0] is not chosen:
-        known = _tracer = (chosen, chosen.get_tracer(spans.SCOPE, __version__))
+        known = _tracer = (chosen, guarded.tracer_of(chosen, spans.SCOPE, __version__))
     return known[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -12,22 +13,45 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from . import current, spans
-from .process import program
+from .calls import is_trace_of_a_call
+from .cells import open_cell
+from .process import program, resource_attributes
 from .providers import tracer
 
 if TYPE_CHECKING:
-    from .own_span import OwnSpan
+    from .own_span import OwnSpan, Parent
     from .session import Session
-    from .spans import Parent
 
 
 def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
-    """Return the parent of a new exchange (the process's root, if nothing else), and who records its span."""
+    """Return the parent of a new exchange, and who records its span.
+
+    It is the current span; where there is none (a thread, a callback), the one piece of work that is open in
+    this process; else the process's root.
+    """
     chosen = tracer()
     parent = spans.current_parent(session)
     if parent is None:
-        parent = spans.under(_root_span(session, chosen))
+        parent = spans.only_work(session) or spans.under(_root_span(session, chosen))
     return parent, chosen
+
+
+def run_of(session: Session, parent: Parent) -> str | None:
+    """Return the run that an exchange with this parent is part of; None where that is the parent's trace.
+
+    Calls that are traces of their own are parts of the run of their process.
+    """
+    if not is_trace_of_a_call(session, parent):
+        return None
+    return _root_span(session, tracer()).trace_id
+
+
+def run_now(session: Session) -> str | None:
+    """Return the run in which something happens here; None where it may be any of this process."""
+    parent = spans.current_parent(session) or spans.only_work(session)
+    if parent is not None and parent.span is not None and not is_trace_of_a_call(session, parent):
+        return f"{parent.span.trace_id:032x}"
+    return session.root.trace_id if session.root is not None else session.launch_id
 
 
 def context(session: Session) -> Any:
@@ -37,12 +61,13 @@ def context(session: Session) -> Any:
 
 def _root_span(session: Session, chosen: trace.Tracer | None) -> OwnSpan:
     span = session.root
-    if span is not None and not span.ended:
-        return span
+    if span is not None and (session.leaving or not span.ended):
+        return span  # what calls at exit is the same run, if after its root
     with session.root_lock:
         if session.root is None or session.root.ended:
             attributes: dict[str, Any] = {"process.pid": os.getpid(), "tracefork.root": True}
-            span = _started(session, chosen, program(), spans.remote_parent(session), attributes)
+            name, more = open_cell(_end_of_cell) or (program(), {})
+            span = _started(session, chosen, name, spans.remote_parent(session), {**attributes, **more})
             session.root, session.root_pid = span, os.getpid()
             # Registered after the SDK's own hook, so it runs before the provider's shutdown.
             atexit.unregister(_end_at_exit)
@@ -63,10 +88,15 @@ def enter(
         chosen = tracer()
         parent = spans.current_parent(session) or spans.remote_parent(session)
     span = _started(session, chosen, name, parent, attributes)
+    if parent.span is None or parent.span.is_remote:
+        spans.opened(session, span.context, lambda: None if span.ended else spans.under(span))
+    # The last that can fail, or what fails would leave the span current.
     if span.sdk is None:
-        return span, spans.make_current(span)
-    token = otel_context.attach(trace.set_span_in_context(span.sdk))
-    return span, lambda: otel_context.detach(token)
+        leave = spans.make_current(span)
+    else:
+        token = otel_context.attach(trace.set_span_in_context(span.sdk))
+        leave = functools.partial(otel_context.detach, token)
+    return span, leave
 
 
 def _started(
@@ -76,22 +106,30 @@ def _started(
     if span.sdk is None and (parent.span is None or parent.span.is_remote):
         # So that a process that is killed leaves a readable run.
         spans.record(session, span, is_root=True)
+        session.name_run(span.trace_id, resource_attributes())
     return span
 
 
-def end_root(session: Session, how: str) -> None:
+def end_root(session: Session, how: str, error: BaseException | None = None) -> None:
     """End the root that this process made, once; an exception that nobody caught makes it an error."""
     span = session.root
     if span is None or session.root_pid != os.getpid() or span.ended:
         return
     span.attributes["tracefork.end"] = how
     # A prompt, or a test runner, sets it for errors that end nothing.
-    uncaught = how == "atexit" and not hasattr(sys, "ps1")
-    error = getattr(sys, "last_value", None) if uncaught else None
+    if error is None and how == "atexit" and not hasattr(sys, "ps1"):
+        error = getattr(sys, "last_value", None)
     if error is not None:
         span.attributes["exception.type"] = type(error).__name__
-        span.attributes["exception.message"] = str(error)
+        span.attributes["exception.message"] = session.redactor.error(str(error))
     spans.end(session, span, error=error)
+
+
+def _end_of_cell(result: Any) -> None:
+    session = current.session
+    if session is not None:
+        session.flush()
+        end_root(session, "cell", result.error_in_exec)
 
 
 def _end_at_exit() -> None:
@@ -99,3 +137,4 @@ def _end_at_exit() -> None:
     if session is not None:
         session.flush()
         end_root(session, "atexit")
+        session.leaving = True

@@ -6,27 +6,36 @@ import itertools
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 from ..log import LOG
+from ..recording.named import Named
 from ..recording.process import new_process_id, process_started
 from ..redaction import redact
 from ..store.records import Note, ProcessStarted, Record
+from ..tape.key import own_key
+from .housekeeping import Housekeeping
 from .process import remote_parent, service_name, start_attributes, versions
 from .sealer import Sealer
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
     from ..exchange import Outcome
+    from ..play.answers import Answer
     from ..play.loading import Unplayable
     from ..play.match import Explanation
-    from ..play.player import Answer, Player
+    from ..play.player import Player
     from ..settings import Settings
-    from .own_span import OwnSpan
+    from .own_span import OwnSpan, Parent
 
 LOOKUPS = 2
 """How often the run of a parent process is looked for: at the start, and before the first root, as the parent
@@ -94,7 +103,8 @@ class Session:
         """Create a session; `remote` is (trace id, span id, flags) of the parent of this process's root."""
         self.settings = settings
         self.via = via
-        self.redactor = redact.of(settings)
+        self.redactor = redact.of(settings, key=partial(own_key, make=settings.mode == "record"))
+        self.housekeeping = Housekeeping(settings.skip_hosts)
         self.remote = remote
         self.joined = False
         """Whether `remote` is the run of a parent process, not a command of ours."""
@@ -103,6 +113,10 @@ class Session:
         """Whether the environment is ours: a `run`, a replay or a fork started this process."""
         self.capturing = False
         """Whether the HTTP clients are watched; an exporter alone only needs the store."""
+        self.services: Any = None
+        """What knows the services of the command's own processes, once asked; False where nothing does."""
+        self.paused: str | None = None
+        """Where the agent turned the recording off for a while, in a process that a command started."""
         self.player: Player | Unplayable | None = None
         self.draws: Draws | None = None
         """What the agent reads from clocks and randomness, if that is recorded or served."""
@@ -113,6 +127,18 @@ class Session:
         """The span made for exchanges without a parent; a forked child keeps its parent's."""
         self.root_pid = 0
         """The process that ends it."""
+        self.leaving = False
+        """Whether the process is at its exit, and its root has ended."""
+        self.files: Mapping[str, object] = {}
+        """What is known of the files that the agent keeps, as attributes."""
+        self.files_now: Mapping[str, object] = {}
+        """The same of those that were kept last, for a call of an agent."""
+        self.seen: object = None
+        """What they were seen to be then."""
+        self.called: deque[int] = deque(maxlen=64)
+        """The traces in which an agent was called last: what is called inside is a part of that."""
+        self.kept: ExitStack | None = None
+        """What holds them in the store."""
         self._given = sink
         self._fresh()
 
@@ -120,12 +146,19 @@ class Session:
         self.process_id = new_process_id()
         self.open: dict[int, Open] = {}
         """Open exchanges by span id."""
+        self.work: dict[int, Callable[[], Parent | None]] = {}
+        """Pieces of work that are open: spans without a parent here, by their ids; None once over."""
+        self.roots: WeakValueDictionary[int, ReadableSpan] = WeakValueDictionary()
+        """Open spans of adopted providers that have no parent, by their traces."""
+        self.names = Named()
         self.told: set[int] = set()
         """Open spans whose start record, with how the process was started, is in the WAL."""
-        self.whole: dict[int, dict[str, Any]] = {}
-        """Attributes of ending spans by span id, as the store is to have them: no provider cuts these."""
         self.abandoned: SimpleQueue[tuple[Open, int]] = SimpleQueue()
         self._seq = itertools.count()
+        self.is_idle = True
+        """Whether nothing was exchanged yet."""
+        self.said_why = False
+        """Whether the log says already why nothing may be captured."""
         self.sink: Sink | None = self._given
         """Where records go, once there was one."""
         self._sink_lock = threading.Lock()
@@ -146,13 +179,22 @@ class Session:
     def adjust(self, changes: Mapping[str, Any]) -> None:
         """Replace the given settings and keep the others."""
         self.settings = replace(self.settings, **changes)
-        self.redactor = redact.of(self.settings)
+        self.redactor = redact.of(self.settings, key=partial(own_key, make=self.settings.mode == "record"))
+        self.housekeeping = Housekeeping(self.settings.skip_hosts)
         self._extras = None
 
     @property
     def launch_id(self) -> str | None:
         """The trace of the command that started this process, or None."""
         return None if self.remote is None or self.joined else f"{self.remote[0]:032x}"
+
+    def handed_down(self) -> dict[str, str]:
+        """Return the variables by which a child records, or is played to, as this process is."""
+        ours = replace(self.settings, state=()).to_env()  # it is kept once, at the beginning
+        if self.remote is not None:
+            trace_id, span_id, flags = self.remote
+            ours["TRACEPARENT"] = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+        return ours
 
     def join(self) -> None:
         """Look for the run of the process that started this one, for the root of this one to be part of."""
@@ -168,6 +210,7 @@ class Session:
 
     def next_seq(self) -> int:
         """Return the next exchange's place in this process, 0-based."""
+        self.is_idle = False
         return next(self._seq)
 
     def append(self, record: Record) -> bool:
@@ -179,7 +222,8 @@ class Session:
             self.lost(type(record).__name__, error)
             return False
         if self._unreported:
-            self._report()
+            with suppress(Exception):
+                self._report()
         return True
 
     def _open(self) -> Sink:
@@ -216,18 +260,22 @@ class Session:
 
     def lost(self, where: str, error: BaseException) -> None:
         """Count the loss, log the first of its kind, and note it in the WAL once that can be written."""
-        kind = f"{where}: {type(error).__name__}"
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        kind = f"{where}: {getattr(cause, 'strerror', None) or type(error).__name__}"
         count = self._losses.get(kind, 0) + 1
         self._losses[kind] = count
         self._unreported += 1
         if count == 1:
-            LOG.warning(
-                "tracefork could not record (%s): %s. The application goes on; the run is marked incomplete.",
-                where,
-                error,
-            )
-            # At once: a note is small and may fit where a body did not; later not even that may.
-            self._report()
+            with suppress(Exception):  # a log handler of the application's may raise as well
+                LOG.warning(
+                    "tracefork could not record (%s): %s."
+                    " The application goes on; the run is marked incomplete.",
+                    where,
+                    error,
+                )
+            with suppress(Exception):
+                # At once: a note is small and may fit where a body did not; later not even that may.
+                self._report()
 
     def _report(self) -> None:
         pending, self._unreported = self._unreported, 0
@@ -243,6 +291,12 @@ class Session:
     def note(self, kind: str, attributes: Mapping[str, object], trace_id: str | None = None) -> None:
         """Write a note into the WAL."""
         self.append(Note(kind=kind, time_ns=time_ns(), trace_id=trace_id, attributes=attributes))
+
+    def name_run(self, run_id: str, *sources: Mapping[str, Any] | None) -> None:
+        """Write down which session and conversation the run is part of, where these attributes say so."""
+        note = self.names.note(run_id, *sources)
+        if note is not None:
+            self.append(replace(note, attributes=self.redactor.attributes(note.attributes)))
 
     def reap(self) -> None:
         """End the exchanges whose response was dropped unread, as of the time at which it was dropped."""
@@ -270,6 +324,8 @@ class Session:
         self.flush()
         if self.sealer is not None:
             self.sealer.stop()
+        if self.kept is not None:
+            self.kept.close()
         close = getattr(self.sink, "close", None)
         if close is not None:
             with suppress(Exception):
@@ -279,10 +335,11 @@ class Session:
         """Do what the first exchange would wait for: load the WAL's code, find out how we were started."""
         from ..store import wal  # noqa: F401
 
+        own_key(make=True)
         self._extras = start_attributes(self.settings.mode, self.redactor)
 
     def run_attributes(self) -> dict[str, object]:
         """Return how this process was started, for the store's record of a root span; no exporter sees it."""
         if self._extras is None:
             self._extras = start_attributes(self.settings.mode, self.redactor)
-        return {**self._extras, **versions()}
+        return {**self._extras, **self.files, **versions()}

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
-from hashlib import blake2b
+from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
 from itertools import accumulate, pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .delta import Recent
+from .hashing import Hash
+from .runs import Lists, Part
 
 # Places where the wire formats of model providers begin something that later requests repeat or drop whole.
 _STRUCTURE = re.compile(
@@ -25,6 +27,8 @@ _STRUCTURE = re.compile(
     rb'|stop_sequences|top_p|generationConfig|store|input|instructions)"'
     rb'|,\s*"(?:model|system|tools|messages|instructions)"\s*:|,\s*"input"\s*:\s*\['
 )
+_CLOSING = re.compile(rb"\]\s{0,9}\}\s{0,9}\Z")
+"""The end of a request whose messages come last: the next one has more of them before it."""
 LARGEST = 16 * 1024
 """A longer piece is cut by its content, so that a change inside it costs a part of it."""
 _SMALLEST = 1024
@@ -42,6 +46,28 @@ _REACH = 256 * 1024
 
 _Place: TypeAlias = tuple[int, int, bool, int]
 """Where a chunk goes: its conversation, the stretch of it, whether a response brought it, its line."""
+
+
+class Chunked(NamedTuple):
+    """A body that is chunks: its number among the bodies, its length, and the digest of all of it."""
+
+    number: int
+    length: int
+    sha256: bytes
+
+
+@dataclass(slots=True)
+class _Known:
+    """The body in a slot."""
+
+    number: int = -1
+    chunks: list[int] = field(default_factory=list[int])
+    edges: list[int] = field(default_factory=lambda: [0])
+    """Where each chunk begins and the last ends."""
+    line: int = 0
+    hashed: int = 0
+    """So many of its bytes went into `state`."""
+    state: Hash = field(default_factory=sha256)
 
 
 def cut(body: bytes) -> list[bytes]:
@@ -83,47 +109,64 @@ class Chunks:
         """Bytes of all chunks of a conversation."""
         self._conversations: dict[str, int] = {}
         self._recent = Recent(_SLOTS)
-        self._known: dict[int, tuple[list[int], list[int], int]] = {}
-        """Of the body in a slot: the numbers of its chunks, where each begins and the last ends, its line."""
+        self._known: dict[int, _Known] = {}
+        """By slot."""
+        self._bodies = Lists()
+        self._left: set[int] = set()
+        """Chunks that the next request did not repeat."""
         self._lines = 0
 
-    def add(self, body: bytes, conversation: str) -> list[int]:
-        """Store the body; return the numbers of its chunks in order, of which `settle` makes others."""
+    def add(self, body: bytes, conversation: str) -> Chunked:
+        """Store a body that others may repeat."""
         delta = self._recent.choose(body, conversation)
-        base, edges, line = self._known.get(delta.base, ([], [0], 0))
-        if delta.base < 0 or delta.base != delta.target:
+        base = self._known.get(delta.base) or _Known()
+        goes_on = delta.base >= 0 and delta.base == delta.target
+        if not goes_on:
             self._lines += 1
-            line = self._lines
+        line = base.line if goes_on else self._lines
         place = self._place(conversation, line, response=False)
+        edges, had = base.edges, len(base.chunks)
         kept = bisect_right(edges, delta.prefix) - 1
         # Chunks from number `rest` on lie wholly in the suffix, and not in what the prefix already took.
         rest = max(kept, bisect_left(edges, edges[-1] - delta.suffix))
+        if goes_on:
+            self._left.update(base.chunks[kept:rest])
         middle = cut(body[edges[kept] : len(body) - edges[-1] + edges[rest]])
-        new = [*(self._number(piece, place) for piece in middle), *base[rest:]]
-        numbers = base[:kept] + new
+        if rest == had and middle and (end := _CLOSING.search(middle[-1], max(len(middle[-1]) - 20, 1))):
+            middle[-1:] = middle[-1][: end.start()], middle[-1][end.start() :]
+        new = [self._number(piece, place) for piece in middle]
+        number = self._bodies.add(Part(base.number, 0, kept), new, Part(base.number, rest, had))
+        state, digest = _hashed(base, delta.prefix, body)
         if delta.target >= 0:
             self._recent.keep(delta, body, conversation)
+            new = new + base.chunks[rest:]
             sizes = map(len, map(self._data.__getitem__, new))
-            edges = [*edges[:kept], *accumulate(sizes, initial=edges[kept])]
-            self._known[delta.target] = (numbers, edges, line)
-        return numbers
+            # The lists of a body that this one takes the place of are changed, not copied.
+            chunks = base.chunks if goes_on else base.chunks[:kept]
+            edges = edges if goes_on else edges[: kept + 1]
+            chunks[kept:] = new
+            edges[kept:] = list(accumulate(sizes, initial=edges[kept]))
+            self._known[delta.target] = _Known(number, chunks, edges, line, delta.prefix, state)
+        return Chunked(number, len(body), digest)
 
-    def add_alone(self, body: bytes, conversation: str) -> list[int]:
-        """Do as `add`, for a body that nothing will repeat from its start, such as a response."""
+    def add_alone(self, body: bytes, conversation: str) -> Chunked:
+        """Store a body that nothing will repeat from its start, such as a response."""
         place = self._place(conversation, 0, response=True)
-        return [self._number(piece, place) for piece in cut(body)]
+        numbers = [self._number(piece, place) for piece in cut(body)]
+        return Chunked(self._bodies.add(numbers), len(body), sha256(body).digest())
 
-    def settle(self) -> tuple[list[bytes], list[int]]:
-        """Return the chunks in their final order, and the final number of each number that `add` gave.
+    def settle(self) -> tuple[list[bytes], list[list[int]]]:
+        """Return the chunks in their final order, and the runs of each body, by its number.
 
         What follows each other in a conversation gets numbers that do, so that a body is a few runs of
         numbers, however many conversations and responses came in between.
         """
-        order = sorted(range(len(self._data)), key=self._places.__getitem__)
+        places, left = self._places, self._left
+        order = sorted(range(len(self._data)), key=lambda number: (*places[number], number in left))
         final = [0] * len(order)
         for number, old in enumerate(order):
             final[old] = number
-        return [self._data[old] for old in order], final
+        return [self._data[old] for old in order], self._bodies.runs(final)
 
     def _place(self, conversation: str, line: int, *, response: bool) -> _Place:
         number = self._conversations.setdefault(conversation, len(self._conversations))
@@ -138,16 +181,16 @@ class Chunks:
             self._data.append(piece)
             self._places.append(place)
             self._sizes[place[0]] = self._sizes.get(place[0], 0) + len(piece)
+        self._left.discard(number)
         return number
 
 
-def runs(numbers: Iterable[int]) -> list[int]:
-    """Return the first and the last of each run of numbers that follow each other, flat."""
-    flat: list[int] = []
-    last = -2
-    for number in numbers:
-        if number - 1 != last:
-            flat += (last, number)
-        last = number
-    # Each first number came with the last of the run before it; before the first run there is none.
-    return [*flat[1:], last] if flat else flat
+def _hashed(base: _Known, prefix: int, body: bytes) -> tuple[Hash, bytes]:
+    """Return the state of a hash after the prefix that the body shares with a base, and the body's digest."""
+    content = memoryview(body)
+    known = base.hashed <= prefix
+    state = base.state.copy() if known else sha256()
+    state.update(content[base.hashed if known else 0 : prefix])
+    whole = state.copy()
+    whole.update(content[prefix:])
+    return state, whole.digest()

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Any, NamedTuple, cast
 
 from ..exchange import Request, Response
-from .columns import EXCHANGES, LONG, OBJECT, SPANS, TEXT, TEXTS, Column, Parts, Type
+from .columns import EXCHANGES, LONG, OBJECT, SPANS, TEXT, TEXTS, Column, Parts, Type, nullable
 from .delta import Delta, restore
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 
@@ -83,23 +83,19 @@ def _defaults(cls: type) -> dict[str, object]:
     }
 
 
-def _nullable(cls: type) -> set[str]:
-    return {spec.name for spec in fields(cls) if "None" in str(spec.type)}
-
-
 def _keys(cls: type, key_of: Callable[[Column], str], defaults: Mapping[str, object]) -> list[_Key]:
     """Return the keys of a header, by the columns of exchanges that it has."""
     keyed: dict[str, list[Column]] = {}
     for column in sorted(filter(key_of, EXCHANGES), key=lambda column: key_of(column).partition(".")[2]):
         keyed.setdefault(key_of(column).partition(".")[0], []).append(column)
     keys: list[_Key] = []
-    nullable = {part: _nullable(of) for part, of in (("", cls), ("request", Request), ("response", Response))}
+    may_lack = {part: nullable(of) for part, of in (("", cls), ("request", Request), ("response", Response))}
     for name, columns in keyed.items():
         # One attribute is read as its value, several as a tuple; so are their defaults.
         values = tuple(defaults.get(column.name, MISSING) for column in columns)
         read = attrgetter(*(column.path or column.name for column in columns))
         places = [
-            (part, _Field(leaf, column.type, leaf in nullable[part]))
+            (part, _Field(leaf, column.type, leaf in may_lack[part]))
             for column in columns
             for part, leaf in (column.at,)
         ]
@@ -109,11 +105,14 @@ def _keys(cls: type, key_of: Callable[[Column], str], defaults: Mapping[str, obj
 
 _ASKED_FOR = ("name", "span_status")
 """What every response has in its header, whatever its value, for earlier versions ask for it."""
-_START = _keys(ExchangeStarted, lambda column: column.start, {})
+_START = _keys(ExchangeStarted, lambda column: column.start, {"span_trace_id": None, "hidden": ()})
 _END = _keys(
     ExchangeEnded,
     lambda column: column.ends,
-    {name: value for name, value in _defaults(ExchangeEnded).items() if name not in _ASKED_FOR},
+    {
+        **{name: value for name, value in _defaults(ExchangeEnded).items() if name not in _ASKED_FOR},
+        **dict.fromkeys(("reason_phrase", "stream_id")),
+    },
 )
 _UNANSWERED = [key for key in _END if key.places[0][0] != "response"]
 """The keys of an end to which no response came."""
@@ -129,7 +128,7 @@ _TYPES: dict[str, dict[str, Type]] = {
 }
 """What their fields may hold where that is not a text."""
 _PLACES = {
-    kind: [_Field(name, _TYPES[kind].get(name, TEXT), name in _nullable(cls)) for name in _FIELDS[kind]]
+    kind: [_Field(name, _TYPES[kind].get(name, TEXT), name in nullable(cls)) for name in _FIELDS[kind]]
     for cls, kind in _KINDS.items()
 }
 
@@ -142,8 +141,10 @@ def encode(record: Record, delta: Delta) -> list[bytes]:
         body = record.request.body
         bodies.append(body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body)
         header = {"t": "request"}
-        for name, read, _, _ in _START:
-            header[name] = read(record)
+        for name, read, default, _ in _START:
+            value = read(record)
+            if value != default:
+                header[name] = value
         header["whole"] = record.request_complete
         header["body"] = (delta.base, delta.prefix, delta.suffix, len(bodies[0]), delta.target)
     elif isinstance(record, ExchangeEnded):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
-from ..exchange import Exchange, Headers, Request, Response
+from ..exchange import Body, Exchange, Headers, Response, request_of
 from .json_text import to_json
 
 FORMAT = 1
 """Of a segment; its entry in the manifest says it where it is another one."""
-FACTS_VERSION = 6
+FACTS_VERSION = 9
 """Grows when other facts are read from the same bytes: facts of other versions are read anew."""
 Parts: TypeAlias = dict[str, dict[str, Any]]
 """Fields by name: those of an exchange under "", of its request and response under `request`, `response`."""
@@ -94,6 +94,11 @@ class Type:
     def held(self, values: list[Any]) -> list[Any]:
         """Return values as a table holds them; a value that does not fit its column is dealt with here."""
         return [None if value is None else to_json(value) for value in values] if self.json else values
+
+    @property
+    def reads(self) -> bool:
+        """Whether records have a value otherwise than a table holds it."""
+        return self.json or self.restored is not _as_is
 
     def read(self, held: Any) -> Any:
         """Return the value that a table holds as records have it."""
@@ -179,6 +184,9 @@ EXCHANGES = (
     Column("method", TEXT, path="request.method", start="method", tape="placed", repeats=True),
     Column("url", TEXT, path="request.url", start="url", tape="placed", repeats=True),
     Column("request_headers", HEADERS, path="request.headers", start="headers", tape="placed"),
+    Column(
+        "hidden", TEXTS, path="request.hidden", start="hidden", tape="placed", repeats=True, optional=True
+    ),
     Column("status_code", SHORT, path="response.status", end="http.0", tape="placed", repeats=True),
     Column("http_version", TEXT, path="response.http_version", end="http.1", tape="placed", repeats=True),
     Column("response_headers", HEADERS, path="response.headers", end="http.2", tape="placed"),
@@ -201,6 +209,17 @@ EXCHANGES = (
     Column("response_parts", INTEGERS, end="", tape="placed"),
     Column("chunk_sizes", INTEGERS, path="response.chunk_sizes", end="chunks.0", tape="placed"),
     Column("chunk_offsets_us", LONGS, path="response.chunk_offsets_us", end="chunks.1", tape="placed"),
+    Column("span_trace_id", TEXT, start="own", optional=True),
+    Column(
+        "reason_phrase",
+        TEXT,
+        path="response.reason_phrase",
+        end="reason",
+        tape="placed",
+        repeats=True,
+        optional=True,
+    ),
+    Column("stream_id", LONG, path="response.stream_id", end="stream", tape="placed", optional=True),
     Column("damage", TEXT, end="", tape="never"),
 )
 BODY_COLUMNS = frozenset(
@@ -238,6 +257,9 @@ FACTS = (
     Column("output_tokens", LONG),
     Column("cached_tokens", LONG),
     Column("cost_usd", DOUBLE),
+    # Why the cost is not known, and the name of a response that other exchanges may fetch again.
+    Column("cost_reason", TEXT),
+    Column("stored_id", TEXT),
     Column("streamed", BOOLEAN),
     Column("response_text", TEXT),
     # What was asked and said, as pairs of a first and a last number; and the messages that have their numbers
@@ -255,22 +277,37 @@ TABLES: dict[str, tuple[Column, ...]] = {
 """The columns of each kind of file that a segment has."""
 
 
-def needed(table: str) -> set[str]:
-    """Return the names of the columns that a file of that kind has in every version."""
-    return {column.name for column in TABLES[table] if not column.optional}
+def nullable(cls: type) -> frozenset[str]:
+    """Return the fields of a record's class that may be None."""
+    return frozenset(spec.name for spec in fields(cls) if "None" in str(spec.type))
 
 
-def assembled(values: Mapping[str, Any], body: Callable[[str], bytes]) -> Exchange:
-    """Return the exchange of values by column, as records have them; `body` gives that of a side.
+def unlike(table: str, found: Mapping[str, object], kind_of: Callable[[Type], object]) -> str | None:
+    """Return how the columns of a file (kinds by name) are not those of its table; None if they are.
 
-    A field whose column has no value has its default.
+    `kind_of` gives the kind of a type, as whoever has read the file names kinds.
+    """
+    lacking = [one.name for one in TABLES[table] if not one.optional and one.name not in found]
+    if lacking:
+        return f"this is no {table} file of a segment, it lacks {', '.join(sorted(lacking))}"
+    for column in TABLES[table]:
+        if column.name in found and found[column.name] != kind_of(column.type):
+            return f"this is no {table} file of a segment, its {column.name} is {found[column.name]}"
+    return None
+
+
+def assembled(values: Mapping[str, Any], sent: bytes | Body, received: Callable[[], bytes]) -> Exchange:
+    """Return the exchange of values by column, as records have them, and its bodies.
+
+    That of the request may be what gives it each time it is asked for. A field whose column has no value has
+    its default.
     """
     parts: Parts = {"": {}, "request": {}, "response": {}}
     for column in PLAIN:
         if column.name in values:
             part, leaf = column.at
             parts[part][leaf] = values[column.name]
-    request = Request(body=body("request"), **parts["request"])
+    request = request_of(body=sent, **parts["request"])
     answered = values.get("status_code") is not None
-    response = Response(body=body("response"), **parts["response"]) if answered else None
+    response = Response(body=received(), **parts["response"]) if answered else None
     return Exchange(request=request, response=response, **parts[""])

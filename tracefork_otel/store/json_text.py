@@ -8,7 +8,7 @@ from typing import Any
 
 
 def to_json(value: object) -> str:
-    """Return compact JSON that any reader takes: no NaN, and no half of a surrogate pair."""
+    """Return compact JSON that any reader takes: no NaN, and U+FFFD for half of a surrogate pair."""
     if not value:
         return "{}" if isinstance(value, Mapping) else "[]"
     try:
@@ -19,7 +19,7 @@ def to_json(value: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = _encode_ascii(value)
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 
@@ -33,9 +33,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-_encode, _encode_ascii = (
-    json.JSONEncoder(
-        separators=(",", ":"), ensure_ascii=escaped, allow_nan=False, default=str, check_circular=False
-    ).encode
-    for escaped in (False, True)
-)
+_encode = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str, check_circular=False
+).encode

@@ -12,18 +12,20 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from errno import EISDIR, ELOOP
 from pathlib import Path
 from typing import Any
 
 from .. import shapes
 from ..errors import StoreError, newer_format
-from ..files import open_lock, read_whole, sync_directory, write_whole
+from ..files import check_own, open_lock, open_whole, read_whole, store_folder, sync_directory, write_whole
 from . import columns, views
 from .wal_reading import NAME
 
 FORMAT = 1
 FILE = "MANIFEST.json"
 VIEWS = "views.sql"
+LOCK = ".lock"
 _VIEW_SOURCES = ("views.sql", "blame.sql")
 """What it is made of, files of this package."""
 RECORDED = ("spans", "exchanges", "chunks")
@@ -31,6 +33,8 @@ RECORDED = ("spans", "exchanges", "chunks")
 KINDS = (*RECORDED, "facts")
 GRACE_NS = 10 * 60 * 1_000_000_000
 """So long a segment that was replaced stays on disk: a reader may know it from an older manifest."""
+_MAKING_NS = 24 * 3600 * 1_000_000_000
+"""A copy that its maker never named goes after so long: the largest merge takes minutes."""
 _MAKING_SECONDS = 60
 """A segment is named by the manifest within seconds of its files, a merged one when its facts are there."""
 TRACES = 64
@@ -70,7 +74,7 @@ class SegmentEntry:
 
     def file(self, store: Path, kind: str) -> Path:
         """Return the path of its file of a kind (`spans`, `exchanges`, `chunks`, `facts`)."""
-        return _file(store, self.id, kind)
+        return file_of(store, self.id, kind)
 
     def why_newer(self, store: Path) -> str | None:
         """Return why this version cannot read it; None if it can."""
@@ -141,17 +145,32 @@ def _parsed(path: Path, text: bytes) -> Manifest:
     )
 
 
+def strays(store: Path, current: Manifest) -> list[Path]:
+    """Return the files of segments that the manifest does not name, being written or left, whole or not."""
+    known = {entry.id for entry in current.segments} | {item.id for item in current.retired}
+    whole = (store / "segments").glob("[!.]*.parquet")
+    return [
+        *(path for path in whole if path.name.removesuffix(".parquet").rpartition(".")[0] not in known),
+        *(store / "segments").glob(".*.tmp"),
+    ]
+
+
+def names(store: Path, segment_id: str) -> bool:
+    """Return whether the manifest knows the segment, be it live or retired."""
+    current = load(store)
+    return segment_id in {item.id for item in (*current.segments, *current.retired)}
+
+
 def unnamed(store: Path, current: Manifest) -> list[str]:
     """Return the ids of segments whose files are whole and that the manifest does not name, oldest first.
 
     Those of this moment are left out where somebody may be about to name them.
     """
-    known = {entry.id for entry in current.segments} | {item.id for item in current.retired}
     found: dict[str, set[str]] = {}
     newest = 0.0
-    for path in (store / "segments").glob("[!.]*.parquet"):
+    for path in strays(store, current):
         segment_id, kind = path.name.removesuffix(".parquet").rpartition(".")[::2]
-        if segment_id in known or kind not in RECORDED:
+        if kind not in RECORDED:
             continue
         try:
             status = path.lstat()
@@ -161,7 +180,8 @@ def unnamed(store: Path, current: Manifest) -> list[str]:
             found.setdefault(segment_id, set()).add(kind)
             newest = max(newest, status.st_mtime)
     being_made = current.version > 0 or any((store / "wal").glob("*.wal"))
-    if being_made and time.time() - newest < _MAKING_SECONDS:
+    # One of tomorrow was made by a clock that has been set back.
+    if being_made and abs(time.time() - newest) < _MAKING_SECONDS:
         return []
     return sorted(segment_id for segment_id, kinds in found.items() if kinds == set(RECORDED))
 
@@ -188,18 +208,31 @@ def commit(
     add: Sequence[SegmentEntry] = (),
     remove: Collection[str] = (),
     facts: Mapping[str, tuple[int, str]] | None = None,
+    making: str | None = None,
+    at_once: bool | Collection[str] = False,
 ) -> Manifest:
     """Put the next manifest in place, on disk, with views.sql beside it, and return it.
 
-    Segments of `remove` are retired (their files go after ten minutes) and `facts` sets versions and digests
-    of facts files. Raise StoreError, and change nothing, if a segment to remove or to change is not live any
-    more.
+    Segments of `remove` are retired (their files go after ten minutes; those of `at_once`, or of all that are
+    retired, go with the next commit) and `facts` sets versions and digests of facts files. `making` is the id
+    of a copy that is about to be written: unless it is added, its files go like those of a retired one.
+    Raise StoreError, and change nothing, if a segment to remove or to change is not live any more.
     """
     store = Path(store)
     try:
-        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store_folder(store)
         with _locked(store):
-            manifest = _next(store, load(store), add, frozenset(remove), facts or {}, time.time_ns())
+            now = time.time_ns()
+            manifest = _next(store, load(store), add, frozenset(remove), facts or {}, now)
+            if making is not None:
+                left = Retired(id=making, at_ns=now + _MAKING_NS)
+                manifest = replace(manifest, retired=(*manifest.retired, left))
+            if at_once:
+                retired = tuple(
+                    replace(item, at_ns=0) if at_once is True or item.id in at_once else item
+                    for item in manifest.retired
+                )
+                manifest = replace(manifest, retired=retired)
             _refresh_views(store)
             # Last: what fails before it has changed nothing that a reader sees.
             _write(store / FILE, json.dumps(_plain(manifest), separators=(",", ":")).encode())
@@ -210,20 +243,28 @@ def commit(
         ) from error
 
 
-def discard(store: Path, entry: SegmentEntry) -> None:
+def discard(store: Path, segment_id: str) -> None:
     """Remove the files of a segment that could not be committed."""
     # It may have failed after the new manifest was in place.
-    if entry.id not in {live.id for live in load(store).segments}:
-        _remove(store, entry.id)
+    if segment_id not in {live.id for live in load(store).segments}:
+        _remove(store, segment_id)
 
 
-def _file(store: Path, segment_id: str, kind: str) -> Path:
+def file_of(store: Path, segment_id: str, kind: str) -> Path:
+    """Return the path of the file of a kind of the segment of that id."""
     return store / "segments" / f"{segment_id}.{kind}.parquet"
 
 
-def _remove(store: Path, segment_id: str) -> None:
+def _remove(store: Path, segment_id: str) -> bool:
+    """Remove the files of a segment; return whether none is left. What is no file there is not ours."""
+    gone = True
     for kind in KINDS:
-        _file(store, segment_id, kind).unlink(missing_ok=True)
+        path = file_of(store, segment_id, kind)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            gone = gone and path.is_dir()
+    return gone
 
 
 def _next(
@@ -255,6 +296,8 @@ def _next(
         for name in wals:
             (store / "wal" / name).unlink(missing_ok=True)
     kept = [entry for entry in current.segments if entry.id not in remove]
+    named = {entry.id for entry in (*kept, *added)}
+    retired = [item for item in current.retired if item.id not in named]
     for at, entry in enumerate(kept):
         if entry.id in facts:
             version, sha256 = facts[entry.id]
@@ -262,16 +305,13 @@ def _next(
     return Manifest(
         version=current.version + 1,
         segments=(*kept, *added),
-        retired=(*_sweep(store, current.retired, now), *(Retired(id=entry.id, at_ns=now) for entry in gone)),
+        retired=(*_sweep(store, retired, now), *(Retired(id=entry.id, at_ns=now) for entry in gone)),
     )
 
 
 def _sweep(store: Path, retired: Sequence[Retired], now: int) -> list[Retired]:
-    """Return those whose grace goes on, and remove the files of the others."""
-    kept = [item for item in retired if now - item.at_ns < GRACE_NS]
-    for item in set(retired).difference(kept):
-        _remove(store, item.id)
-    return kept
+    """Return those whose grace goes on, and remove the files of the others, or return them too."""
+    return [item for item in retired if now - item.at_ns < GRACE_NS or not _remove(store, item.id)]
 
 
 def _recent(segment_id: str, now: int) -> bool:
@@ -297,13 +337,34 @@ def _locked(store: Path) -> Iterator[None]:
     # A record lock, as against the flock of WALs: a child forked meanwhile by another thread does not inherit
     # it, and so cannot keep it for the rest of its life. Such locks do not part threads, hence the second
     # one.
+    for folder in ("wal", "segments"):  # whose files may go: never those of a folder elsewhere
+        check_own(store / folder)
     with _in_process:
-        fd = open_lock(store / ".lock")
+        fd = _lock_of(store / LOCK)
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
+
+
+def _lock_of(path: Path) -> int:
+    """Return the descriptor of the file that is locked; StoreError where something else is in its place."""
+    try:
+        fd = open_lock(path)
+    except OSError as error:
+        if error.errno not in (ELOOP, EISDIR):
+            raise
+        what = "a link, which is not followed" if error.errno == ELOOP else "a folder"
+    else:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        what = "no regular file"
+    raise StoreError(
+        f"{path}: this must be a file, and is {what}, so the store cannot be locked and nothing was changed: "
+        "delete it, and it is made anew"
+    )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -313,7 +374,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def digest(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
-    with path.open("rb") as file:
+    with open_whole(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -360,7 +421,7 @@ _ENTRY = shapes.record(
     {
         "wals": shapes.many(shapes.text(NAME.pattern, "the name of a log")),
         "facts": shapes.optional(_COUNT),
-        "traces": shapes.optional(shapes.many(shapes.text())),
+        "traces": shapes.optional(shapes.many(shapes.string())),
         "format": _COUNT,
         "sha256": shapes.named(shapes.text()),
     },

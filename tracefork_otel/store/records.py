@@ -67,6 +67,8 @@ class ExchangeStarted:
     request: Request
     name: str
     service: str = ""
+    span_trace_id: str | None = None
+    """The trace of its span where that is not the run's own."""
     request_complete: bool = True
     """False while a streaming request body is still unknown; `ExchangeEnded.request_body` brings it."""
     replayed: bool = False
@@ -88,7 +90,9 @@ class Note:
     """Something that a reader of the run must know: a loss, a drift, a connection round the seam."""
 
     kind: str
-    """`lost` (count, why), `leak` (host, port, caller), `drift` (reason), `incomplete` (why), `draws`, `odd`
+    """`lost` (count, why), `leak` (host, port, caller), `telemetry` (host, port, client), `drift` (reason),
+    `unseen` (client, host, port, caller, count: connections of clients that are not captured),
+    `incomplete` (why), `named` (session and conversation of a run), `provider` (class), `draws`, `odd`
     (field, first, count: values left out because their field cannot hold them)."""
     time_ns: int
     trace_id: str | None = None

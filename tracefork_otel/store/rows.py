@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from ..exchange import Exchange
-from .chunks import Chunks, runs
-from .columns import BODY_COLUMNS, EXCHANGES, PLAIN, SPANS, assembled
+from ..exchange import Exchange, Request, Response
+from .chunks import Chunked, Chunks
+from .columns import BODY_COLUMNS, EXCHANGES, PLAIN, SPANS, assembled, nullable
+from .pieces import Pieces, Stored
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, SpanRecord
 from .wal_reading import WalContents, check, exchanges_of, read_wal
 
 Columns: TypeAlias = dict[str, list[Any]]
 """Values by column, all of one length."""
 Message: TypeAlias = ExchangeStarted | ExchangeEnded
+_T = TypeVar("_T")
 Look: TypeAlias = Callable[[Message, str], None]
 """Is shown a record with its bodies, once for its `request` and once for its `response`."""
 
@@ -24,35 +27,21 @@ PROCESS_FIELDS = ("pid", "ppid", "executable", "argv", "cwd", "mode", "via")
 """What the attributes of a `process` row hold beside the process's own attributes."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBody:
-    """A body that is chunks now."""
-
-    sha256: bytes
-    length: int
-    chunks: list[int]
-
-    def columns(self, side: str, final: Sequence[int]) -> dict[str, Any]:
-        """Return what its columns hold, with chunks by their final numbers."""
-        parts = runs(map(final.__getitem__, self.chunks))
-        return {f"{side}_sha256": self.sha256, f"{side}_length": self.length, f"{side}_parts": parts}
-
-
 class Rows:
     """Collects what goes into one segment; bodies are let go as soon as they are chunks."""
 
     def __init__(self) -> None:
         self._chunks = Chunks()
-        self._exchanges: list[tuple[Exchange, StoredBody, StoredBody | None]] = []
+        self._exchanges: list[tuple[Exchange, Chunked, Chunked | None]] = []
         self._spans: list[SpanRecord] = []
 
-    def store(self, side: str, body: bytes, conversation: str) -> StoredBody:
+    def store(self, side: str, body: bytes, conversation: str) -> Chunked:
         """Store the body of a `request` or a `response`."""
         add = self._chunks.add if side == "request" else self._chunks.add_alone
-        return StoredBody(sha256(body).digest(), len(body), add(body, conversation))
+        return add(body, conversation)
 
     def exchange(
-        self, exchange: Exchange, request: StoredBody | None = None, response: StoredBody | None = None
+        self, exchange: Exchange, request: Chunked | None = None, response: Chunked | None = None
     ) -> None:
         """Add the exchange; its own bodies are stored unless stored ones come with it."""
         if request is None:
@@ -74,11 +63,11 @@ class Rows:
 
     def columns(self) -> dict[str, Columns]:
         """Return the columns of exchanges, chunks and spans, rows in order of trace and start."""
-        data, final = self._chunks.settle()
+        data, runs = self._chunks.settle()
         self._exchanges.sort(key=lambda row: (row[0].trace_id, row[0].started_ns, row[0].span_id))
         self._spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
         bodies = [
-            request.columns("request", final) | (response.columns("response", final) if response else {})
+            _told("request", request, runs) | (_told("response", response, runs) if response else {})
             for _, request, response in self._exchanges
         ]
         exchanges: Columns = {}
@@ -105,7 +94,7 @@ class Storing:
         self._rows = rows
         self._look = look
         self._contents: list[WalContents] = []
-        self._bodies: dict[tuple[str, str, str], StoredBody] = {}
+        self._bodies: dict[tuple[str, str, str], Chunked] = {}
         """By process, span id and side."""
         self._traces: dict[str, str] = {}
 
@@ -139,6 +128,12 @@ class Storing:
         return exchanges
 
 
+def _told(side: str, body: Chunked, runs: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return what the columns of a body hold."""
+    parts = runs[body.number]
+    return {f"{side}_sha256": body.sha256, f"{side}_length": body.length, f"{side}_parts": parts}
+
+
 def _is_text(piece: bytes) -> bool:
     if piece.isascii():
         return True
@@ -149,28 +144,62 @@ def _is_text(piece: bytes) -> bool:
     return True
 
 
-def exchange_of(row: Mapping[str, Any], read: Callable[[Sequence[int]], bytes], source: str) -> Exchange:
-    """Return a row's exchange, its bodies by `read` (LookupError: missing) from the file named `source`."""
+_MAY_LACK = {
+    part: nullable(of) for part, of in (("", Exchange), ("request", Request), ("response", Response))
+}
+_SPAN_MAY_LACK = nullable(SpanRecord)
+
+
+_READERS = {column.name: column.type.read for column in PLAIN if column.type.reads}
+_OPTIONAL = {column.name for column in PLAIN if column.at[1] in _MAY_LACK[column.at[0]]}
+
+
+def exchange_of(row: Mapping[str, Any], chunks: Pieces, *, late: bool) -> Exchange:
+    """Return a row's exchange, its bodies checked; with `late` the request's is read when it is asked for."""
     problems: list[str] = [row["damage"]] if row["damage"] else []
 
-    def body(side: str) -> bytes:
+    def whole(side: str, read: Callable[[], tuple[_T, bytes]], lacking: _T) -> _T:
         try:
-            found = read(row[f"{side}_parts"])
+            found, digest = read()
         except LookupError as error:
             problems.append(f"the {side} body is not whole: {error}")
-            return b""
-        if sha256(found).digest() != row[f"{side}_sha256"]:
-            problems.append(f"the {side} body does not match its sha256: {source} was changed")
+            return lacking
+        if digest != row[f"{side}_sha256"]:
+            problems.append(f"the {side} body does not match its sha256: {chunks.name} was changed")
         return found
 
-    values = {column.name: column.type.read(row[column.name]) for column in PLAIN if column.name in row}
-    exchange = assembled(values, body)
+    def sent() -> tuple[bytes | Stored, bytes]:
+        body = Stored(chunks, row["request_parts"])
+        return body if late else body(), body.digest()
+
+    def received() -> tuple[bytes, bytes]:
+        body = chunks.body(row["response_parts"])
+        return body, sha256(body).digest()
+
+    values: dict[str, Any] = {}
+    answered = row["status_code"] is not None
+    for column in PLAIN:
+        name = column.name
+        if name in row and (answered or column.at[0] != "response"):
+            held = row[name]
+            if held is not None:
+                values[name] = _READERS[name](held) if name in _READERS else held
+            elif name in _OPTIONAL:
+                values[name] = None
+            else:
+                values[name] = column.type.empty
+                problems.append(f"its {name} is missing")
+    exchange = assembled(values, whole("request", sent, b""), partial(whole, "response", received, b""))
     return replace(exchange, damage="; ".join(problems)) if problems else exchange
 
 
 def span_of(row: Mapping[str, Any]) -> SpanRecord:
     """Return the span of a row; a process and a note are told by their own functions from it."""
-    return SpanRecord(**{column.name: column.type.read(row[column.name]) for column in SPANS})
+    found = {column.name: column.type.read(row[column.name]) for column in SPANS}
+    for column in SPANS:
+        if found[column.name] is None and column.name not in _SPAN_MAY_LACK:
+            found[column.name] = column.type.empty
+    return SpanRecord(**found)
 
 
 def _process_row(process: ProcessStarted) -> SpanRecord:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from ..errors import StoreError
+from ..exchange import Exchange
+from ..files import check_own
 from . import manifest, segment, wal
 from .manifest import SegmentEntry
+from .records import Note, ProcessStarted, SpanRecord
 from .rows import Rows, Storing
 from .wal_reading import check
 
@@ -38,7 +41,16 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
         stored = [entry for entry in segments if {path.name for path in held}.intersection(entry.wals)]
         fresh = [path for path in held if not any(path.name in entry.wals for entry in stored)]
         entry = _sealed(store, fresh) if fresh else None
-        _check_whole(store, stored if entry is None else [*stored, entry])
+        made = stored if entry is None else [*stored, entry]
+        try:
+            _check_whole(store, made)
+        except StoreError:
+            live = {one.id for one in manifest.load(store).segments}
+            if live.issuperset(one.id for one in made):
+                raise
+            return None  # it was merged meanwhile: whoever seals next finds the log in the merged one
+        if entry is not None:
+            _discard_left(store, frozenset(entry.wals))
         for path in held:
             path.unlink(missing_ok=True)
     except StoreError:
@@ -69,13 +81,20 @@ def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
     storing.settle()
     if rows.empty:
         return None
-    entry = replace(segment.write_segment(store, rows), wals=tuple(path.name for path in paths))
+    entry = segment.write_segment(store, rows, wals=[path.name for path in paths])
     try:
         manifest.commit(store, add=[entry])
     except BaseException:
-        manifest.discard(store, entry)
+        manifest.discard(store, entry.id)
         raise
     return entry
+
+
+def _discard_left(store: Path, wals: frozenset[str]) -> None:
+    """Remove what a crash left of a sealing that no manifest named: its WALs are in another segment now."""
+    for path in manifest.strays(store, manifest.load(store)):
+        if path.name.endswith(".spans.parquet") and (made_of := segment.wals_of(path)) and made_of <= wals:
+            manifest.discard(store, path.name.partition(".")[0])
 
 
 def seal_dead(store: Path) -> list[str]:
@@ -125,6 +144,8 @@ def _tidy(store: Path) -> None:
     before = time.time() - _LEFT_SECONDS
     for folder in (store, store / "wal", store / "segments"):
         try:
+            if folder != store:
+                check_own(folder)
             for path in folder.glob(".*.tmp"):
                 left = path.lstat()
                 if stat.S_ISREG(left.st_mode) and left.st_mtime < before and not wal.is_live(path):
@@ -133,19 +154,67 @@ def _tidy(store: Path) -> None:
             continue
 
 
+@dataclass(frozen=True, slots=True)
+class Without:
+    """What is left out of a segment: runs, and what processes that made nothing else said of themselves."""
+
+    traces: Collection[str] = frozenset()
+    processes: Collection[str] = frozenset()
+
+    def spares(self, trace_id: str | None, process_id: str) -> bool:
+        """Return whether a record of that process, about that trace if any, stays."""
+        return trace_id not in self.traces and process_id not in self.processes
+
+
 def merge(store: Path, entries: Sequence[SegmentEntry]) -> SegmentEntry:
     """Write a new segment that holds what those hold; no manifest names it until `commit` adds it.
 
-    Damage of a body stays on its exchange. Raise StoreError if one of them cannot be read or has changed, or
-    the new one cannot be written.
+    Damage that was recorded stays on its exchange. Raise StoreError if one of them cannot be read or has
+    changed, or the new one cannot be written.
     """
+    return copied(store, _rows_of(store, entries, Without()))
+
+
+def rewritten(store: Path, entry: SegmentEntry, without: Without) -> SegmentEntry | None:
+    """Write a new segment of what the entry holds, but for what is left out; None if nothing else is there.
+
+    Raise StoreError as `merge` does.
+    """
+    rows = _rows_of(store, [entry], without)
+    return None if rows.empty else copied(store, rows)
+
+
+def copied(store: Path, rows: Rows) -> SegmentEntry:
+    """Write a new segment of what other files hold, too; no manifest names it until `commit` adds it.
+
+    Whatever ends us before that, nobody takes it for what a lost manifest named, and in time it goes.
+    """
+    manifest.commit(store, making=(segment_id := segment.new_id()))
+    return segment.write_segment(store, rows, segment_id)
+
+
+def records_but(
+    store: Path, entry: SegmentEntry, without: Without
+) -> tuple[list[Exchange], list[SpanRecord], list[ProcessStarted], list[Note]]:
+    """Return what the entry holds, but for what is left out."""
+    spans, processes, notes = segment.read_records(store, entry)
+    return (
+        [one for one in segment.read_exchanges(store, entry) if one.trace_id not in without.traces],
+        [one for one in spans if one.trace_id not in without.traces],
+        [one for one in processes if without.spares(one.launch_id, one.process_id)],
+        [one for one in notes if without.spares(one.trace_id, one.process_id)],
+    )
+
+
+def _rows_of(store: Path, entries: Sequence[SegmentEntry], without: Without) -> Rows:
     rows = Rows()
     for entry in entries:
-        for kind in ("exchanges", "spans"):
+        for kind in manifest.RECORDED:
             # With a digest of its own the new file would vouch for what somebody changed.
             if changed := entry.why_changed(store, kind):
                 raise StoreError(f"{changed}; see `doctor`")
-        for exchange in segment.read_exchanges(store, entry):
+        exchanges, spans, processes, notes = records_but(store, entry, without)
+        for exchange in exchanges:
             rows.exchange(exchange)
-        rows.others(*segment.read_records(store, entry))
-    return segment.write_segment(store, rows)
+        rows.others(spans, processes, notes)
+    return rows

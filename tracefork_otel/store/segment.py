@@ -7,19 +7,21 @@ to two seconds) where pandas is installed.
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from array import array
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import StoreError
 from ..exchange import Exchange
-from ..files import own_folder, replacing, sync_directory
-from .columns import DIGEST, TABLES, Type
+from ..files import open_whole, own_folder, replacing, sync_directory
+from . import pieces
+from .columns import DIGEST, TABLES, Type, unlike
 from .manifest import TRACE_DIGITS, TRACES, SegmentEntry, digest
 from .records import Note, ProcessStarted, SpanRecord
 from .rows import Columns, Rows, exchange_of, note_of, process_of, span_of
@@ -75,6 +77,7 @@ def _table(kind: str, columns: Columns) -> pa.Table:
     return pa.Table.from_batches(batches, schema=fields)
 
 
+_WALS = "tracefork.wals"
 _TYPE_CODES = {"int16": "h", "int32": "i", "int64": "q"}
 
 
@@ -113,11 +116,20 @@ def _bits(values: Iterable[Any]) -> bytes:
     return int(digits[::-1] or "0", 2).to_bytes((len(digits) + 7) // 8 or 1, "little")
 
 
-def write_segment(store: Path, rows: Rows) -> SegmentEntry:
-    """Write the files of a new segment whole, named by no manifest yet; raise StoreError if that fails."""
+def new_id() -> str:
+    """Return an id that no segment has; ids sort by the time at which they were made."""
+    return f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"
+
+
+def write_segment(
+    store: Path, rows: Rows, segment_id: str | None = None, *, wals: Sequence[str] = ()
+) -> SegmentEntry:
+    """Write the files of a new segment whole, named by no manifest yet; raise StoreError if that fails.
+
+    `wals` are the names of the logs whose every record is in it.
+    """
     directory = Path(store) / "segments"
-    # Ids sort by the time at which they were made.
-    segment_id = f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"
+    segment_id = segment_id or new_id()
     columns = rows.columns()
     written: list[Path] = []
     digests: dict[str, str] = {}
@@ -125,7 +137,7 @@ def write_segment(store: Path, rows: Rows) -> SegmentEntry:
         own_folder(directory)
         for kind in ("chunks", "exchanges", "spans"):
             path = directory / f"{segment_id}.{kind}.parquet"
-            digests[kind] = _write_file(path, _table(kind, columns[kind]), kind)
+            digests[kind] = _write_file(path, _table(kind, columns[kind]), kind, wals)
             written.append(path)
         sync_directory(directory)
         size = sum(path.stat().st_size for path in written)
@@ -140,7 +152,8 @@ def write_segment(store: Path, rows: Rows) -> SegmentEntry:
         [value for value in (*exchanges[name], *spans[name]) if value]
         for name in ("started_ns", "ended_ns", "trace_id")
     )
-    listed = sorted({trace_id[:TRACE_DIGITS] for trace_id in traces})
+    readable = {trace_id.encode("utf-8", "replace").decode() for trace_id in traces}  # as they were written
+    listed = sorted({trace_id[:TRACE_DIGITS] for trace_id in readable})
     return SegmentEntry(
         id=segment_id,
         exchanges=len(exchanges["span_id"]),
@@ -149,11 +162,28 @@ def write_segment(store: Path, rows: Rows) -> SegmentEntry:
         started_ns=min(started, default=0),
         ended_ns=max((*started, *ended), default=0),
         traces=tuple(listed) if len(listed) <= TRACES else None,
+        wals=tuple(wals),
         sha256=digests,
     )
 
 
-def _write_file(path: Path, table: pa.Table, kind: str) -> str:
+def wals_of(spans: Path) -> frozenset[str]:
+    """Return the logs whose records are all in the segment of that file; empty where it does not say so."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_whole(spans) as file:
+            told: dict[bytes, bytes] = pq.read_metadata(file).metadata or {}
+            found = json.loads(told.get(_WALS.encode(), b"[]"))
+    except (OSError, ValueError, RecursionError, pa.ArrowException):
+        return frozenset()
+    return (
+        frozenset(name for name in found if isinstance(name, str)) if isinstance(found, list) else frozenset()
+    )
+
+
+def _write_file(path: Path, table: pa.Table, kind: str, wals: Sequence[str]) -> str:
     """Write the file to the disk, and return its sha256."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -163,10 +193,9 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> str:
         level = _CHUNK_LEVEL if table.nbytes <= _LARGE else _LARGE_CHUNK_LEVEL
     try:
         with replacing(path) as temporary:
-            pq.write_table(
-                table,
+            with pq.ParquetWriter(
                 temporary,
-                row_group_size=ROW_GROUP[kind],
+                table.schema,
                 compression="zstd",
                 compression_level=level,
                 use_dictionary=cast("Any", [column.name for column in TABLES[kind] if column.repeats]),
@@ -175,7 +204,10 @@ def _write_file(path: Path, table: pa.Table, kind: str) -> str:
                 data_page_size=_PAGE_BYTES,
                 store_schema=False,
                 write_page_checksum=True,
-            )
+            ) as writer:
+                writer.write_table(table, row_group_size=ROW_GROUP[kind])
+                if wals:
+                    writer.add_key_value_metadata({_WALS: json.dumps(list(wals))})
             return digest(temporary)
     except pa.ArrowException as error:
         raise OSError(str(error)) from error
@@ -190,31 +222,56 @@ def _encodings(kind: str) -> dict[str, str]:
 
 
 def read_exchanges(
-    store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
+    store: Path,
+    entry: SegmentEntry,
+    *,
+    trace_ids: Collection[str] | None = None,
+    span_ids: Collection[str] | None = None,
 ) -> Iterator[Exchange]:
-    """Yield the exchanges of a segment, in order of trace and start, the bodies of one at a time.
+    """Yield the exchanges of a segment, in order of trace and start; all, or those of these traces and spans.
 
     A body that is not what was recorded leaves `damage` on its exchange, naming the file; a file that cannot
-    be read at all raises StoreError.
+    be read at all raises StoreError. Requests of long conversations are put together when they are asked for.
     """
-    rows = _read_rows(store, entry, "exchanges", trace_ids)
-    chunks = _ChunkFile(entry.file(store, "chunks"), rows)
+    rows = _read_rows(store, entry, "exchanges", trace_ids, span_ids)
+    path = entry.file(store, "exchanges")
+    with _of_records(path):
+        chunks = _chunks(entry.file(store, "chunks"), rows)
+        late = sum(row["request_length"] for row in rows) > pieces.AT_ONCE
     for row in rows:
-        yield exchange_of(row, chunks.body, chunks.name)
+        with _of_records(path):
+            exchange = exchange_of(row, chunks, late=late)
+        yield exchange
 
 
 def read_records(
     store: Path, entry: SegmentEntry, *, trace_ids: Collection[str] | None = None
 ) -> tuple[list[SpanRecord], list[ProcessStarted], list[Note]]:
     """Return what the spans file holds: spans, processes and notes."""
-    rows = [span_of(row) for row in _read_rows(store, entry, "spans", trace_ids)]
-    spans = [row for row in rows if row.kind not in ("process", "note")]
-    processes = [process_of(row) for row in rows if row.kind == "process"]
-    return spans, processes, [note_of(row) for row in rows if row.kind == "note"]
+    found = _read_rows(store, entry, "spans", trace_ids)
+    with _of_records(entry.file(store, "spans")):
+        rows = list(map(span_of, found))
+        spans = [row for row in rows if row.kind not in ("process", "note")]
+        processes = [process_of(row) for row in rows if row.kind == "process"]
+        return spans, processes, [note_of(row) for row in rows if row.kind == "note"]
+
+
+@contextmanager
+def _of_records(path: Path) -> Iterator[None]:
+    """Let values that no record has be damage of the file that they stand in."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        why = f"its rows are not those of records ({type(error).__name__}: {error})"
+        raise StoreError(f"{path}: the file of the segment cannot be read: {why}; see `doctor`") from error
 
 
 def _read_rows(
-    store: Path, entry: SegmentEntry, kind: str, trace_ids: Collection[str] | None
+    store: Path,
+    entry: SegmentEntry,
+    kind: str,
+    trace_ids: Collection[str] | None,
+    span_ids: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     import pyarrow as pa
 
@@ -224,14 +281,15 @@ def _read_rows(
     wanted = None if trace_ids is None else frozenset(trace_ids)
     rows: list[dict[str, Any]] = []
     try:
-        with _opened(path) as file:
+        with _opened(path, kind) as file:
             for group in range(file.metadata.num_row_groups):
                 if wanted is not None and not _may_hold(file.metadata.row_group(group), wanted):
                     continue
                 table = file.read_row_group(group)
-                for part in _parts(table, wanted):
-                    rows.extend(part.to_pylist())
-    except (OSError, pa.ArrowException) as error:
+                for run in _parts(table, "trace_id", wanted):
+                    for part in _parts(run, "span_id", span_ids):
+                        rows.extend(part.to_pylist())
+    except (OSError, ValueError, pa.ArrowException) as error:  # texts and bounds that are no UTF-8
         raise StoreError(f"{path}: the file of the segment cannot be read: {error}; see `doctor`") from error
     return rows
 
@@ -243,79 +301,58 @@ def _may_hold(group: Any, wanted: frozenset[str]) -> bool:
     return any(statistics.min <= trace_id <= statistics.max for trace_id in wanted)
 
 
-def _parts(table: pa.Table, wanted: frozenset[str] | None) -> Iterator[pa.Table]:
-    """Yield the runs of rows whose trace is wanted; rows of one trace stand together."""
+def _parts(table: pa.Table, column: str, wanted: Collection[str] | None) -> Iterator[pa.Table]:
+    """Yield the runs of rows that have one of these in the column; those of one trace stand together."""
     if wanted is None:
         yield table
         return
     start = -1
-    for at, trace_id in enumerate([*table.column("trace_id").to_pylist(), None]):
-        if trace_id in wanted:
+    for at, found in enumerate([*table.column(column).to_pylist(), None]):
+        if found in wanted:
             start = at if start < 0 else start
         elif start >= 0:
             yield table.slice(start, at - start)
             start = -1
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, kind: str) -> Any:
+    """Return the file, opened; OSError if its columns are not those of its kind."""
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path, page_checksum_verification=True)
+    open_whole(path).close()
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except ValueError as error:  # names of columns that are no text, and pyarrow's own errors
+        raise OSError(str(error)) from error
+    if wrong := unlike(kind, {field.name: field.type for field in file.schema_arrow}, _arrow):
+        file.close()
+        raise OSError(wrong)
+    return file
 
 
-class _ChunkFile:
-    """The chunks that some rows need, in memory."""
+def _chunks(path: Path, rows: Sequence[dict[str, Any]]) -> pieces.Pieces:
+    """Return the chunks that some rows need."""
+    import pyarrow as pa
 
-    def __init__(self, path: Path, rows: Sequence[dict[str, Any]]) -> None:
-        import pyarrow as pa
-
-        self.name = path.name
-        self._groups: dict[int, tuple[array[int], memoryview]] = {}
-        self._starts: list[int] = [0]
-        """The first chunk of each row group, and the number of all chunks."""
-        self._broken: dict[int, str] = {}
-        self._unread = ""
-        try:
-            file = _opened(path)
-        except (OSError, pa.ArrowException) as error:
-            self._unread = f"{path.name} cannot be read: {error}"
-            return
-        with file:
-            groups = range(file.metadata.num_row_groups)
-            self._starts += accumulate(file.metadata.row_group(group).num_rows for group in groups)
-            for group in sorted({group for row in rows for group, _, _ in self._pieces(_parts_of(row))}):
-                try:
-                    self._groups[group] = _joined(file.read_row_group(group, columns=["text", "data"]))
-                except (OSError, IndexError, ValueError, pa.ArrowException) as error:
-                    self._broken[group] = f"chunks {self._starts[group]} and on of {path.name}: {error}"
-
-    def body(self, parts: Sequence[int]) -> bytes:
-        """Return the body of these runs of chunks; raise LookupError saying what is missing."""
-        if self._unread:
-            raise LookupError(self._unread)
-        if parts and max(parts) >= self._starts[-1]:
-            raise LookupError(f"{self.name} holds no chunk {max(parts)}")
-        pieces: list[memoryview] = []
-        for group, first, last in self._pieces(parts):
-            if group in self._broken:
-                raise LookupError(self._broken[group])
-            edges, content = self._groups[group]
-            pieces.append(content[edges[first] : edges[last + 1]])
-        return b"".join(pieces)
-
-    def _pieces(self, parts: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-        """Yield the runs within row groups: the group, and the first and last of its chunks."""
-        for first, last in zip(parts[::2], parts[1::2], strict=True):
-            at = first
-            while at <= last and at < self._starts[-1]:
-                group = bisect_right(self._starts, at) - 1
-                end = min(last, self._starts[group + 1] - 1)
-                yield group, at - self._starts[group], end - self._starts[group]
-                at = end + 1
+    try:
+        file = _opened(path, "chunks")
+    except (OSError, pa.ArrowException) as error:
+        return pieces.Pieces(name=path.name, unread=f"{path.name} cannot be read: {error}")
+    read: dict[int, tuple[array[int], memoryview]] = {}
+    broken: dict[int, str] = {}
+    with file:
+        groups = range(file.metadata.num_row_groups)
+        starts = list(accumulate((file.metadata.row_group(group).num_rows for group in groups), initial=0))
+        for group in sorted(pieces.groups_of(starts, chain.from_iterable(map(_parts_of, rows)))):
+            try:
+                read[group] = _joined(file.read_row_group(group, columns=["text", "data"]))
+            except (OSError, IndexError, ValueError, pa.ArrowException) as error:
+                broken[group] = f"chunks {starts[group]} and on of {path.name}: {error}"
+    return pieces.Pieces(name=path.name, starts=starts, groups=read, broken=broken)
 
 
-def _parts_of(row: dict[str, Any]) -> list[int]:
-    return [*row["request_parts"], *(row["response_parts"] or ())]
+def _parts_of(row: dict[str, Any]) -> tuple[Sequence[int], Sequence[int]]:
+    return row["request_parts"], row["response_parts"] or ()
 
 
 def _joined(table: pa.Table) -> tuple[array[int], memoryview]:

@@ -7,8 +7,10 @@ holds an flock on its file: when the lock is gone, the process is, and the file 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import sys
 import threading
 import time
 import weakref
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import StoreError
-from ..files import make_new, own_folder
+from ..files import make_new, own_folder, store_folder
 from . import codec as form
 from .delta import WHOLE, Recent
 from .records import ExchangeEnded, ExchangeStarted, ProcessStarted, Record, Rotated, SpanRecord
@@ -112,12 +114,15 @@ class Wal:
     def _written(self, record: Record, recent: Recent | None) -> int:
         """Write the record to the file and return its size; where that fails the file is as it was."""
         try:
-            return self._write(self._fd, record, recent)
+            return self._write(self._fd, self._end, record, recent)
         except OSError:
-            # Without this, the next record would follow a torn one.
             if self._held() is not None:
+                # Without this, the next record would follow a torn one.
                 os.ftruncate(self._fd, self._end)
-            raise
+                raise
+        # The agent has taken the descriptor's number since it was looked at.
+        self._ready()
+        return self._write(self._fd, self._end, record, None if recent is None else self._recent)
 
     def close(self) -> None:
         """Let the lock go, so that the file can be sealed; a later append raises StoreError."""
@@ -125,6 +130,13 @@ class Wal:
             self._closed = self._closed or "the WAL is closed"
             self._close_file()
         _open_wals.discard(self)
+
+    def discard(self) -> None:
+        """Remove the files, as if nothing had been appended, and close."""
+        with self._lock:
+            for index in range(self._index + 1):  # before the lock goes: then nobody can have sealed them
+                self._path(index).unlink(missing_ok=True)
+            self.close()
 
     def set_aside(self) -> Path | None:
         """Close the file for anyone to seal and return it, if there is one; appends go on in a new one."""
@@ -222,7 +234,7 @@ class Wal:
 
     def _create(self, path: Path, recent: Recent) -> tuple[int, int]:
         """Create a file that holds the process and what is open; return its descriptor, locked, and size."""
-        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store_folder(self._store)
         own_folder(path.parent)
         # The name appears only when the lock is held: a sealer never takes a fresh file for that of a dead
         # process.
@@ -230,9 +242,9 @@ class Wal:
         fd = make_new(hidden, os.O_RDWR | os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            end = _write_all(fd, [form.MAGIC])
+            end = _write_all(fd, 0, [form.MAGIC])
             for record in (self._process, *self._open.values()):
-                end += self._write(fd, record, recent)
+                end += self._write(fd, end, record, recent)
             os.rename(hidden, path)
         except BaseException:
             os.unlink(hidden)
@@ -240,13 +252,13 @@ class Wal:
             raise
         return fd, end
 
-    def _write(self, fd: int, record: Record, recent: Recent | None) -> int:
+    def _write(self, fd: int, at: int, record: Record, recent: Recent | None) -> int:
         """Write the record, a request's body against the recent ones, and return its size."""
         if recent is None or not isinstance(record, ExchangeStarted):
-            return _write_all(fd, form.encode(record, WHOLE))
+            return _write_all(fd, at, form.encode(record, WHOLE))
         body, conversation = record.request.body, record.trace_id
         delta = recent.choose(body, conversation)
-        written = _write_all(fd, form.encode(record, delta))
+        written = _write_all(fd, at, form.encode(record, delta))
         recent.keep(delta, body, conversation)
         return written
 
@@ -284,13 +296,19 @@ class Wal:
         return old
 
 
-def _write_all(fd: int, buffers: list[bytes]) -> int:
+def _write_all(fd: int, at: int, buffers: list[bytes]) -> int:
+    """Write at the file's end, which is about `at`."""
     size = sum(map(len, buffers))
     if size > _MAX_RECORD:
         raise ValueError(f"a record of {size} bytes is more than one write takes")
-    written = os.writev(fd, buffers)
+    if sys.platform == "linux":
+        # It goes to the file's end whatever the place; what has no places (a socket or a pipe, should the
+        # agent have put one there since we looked) takes nothing.
+        written = os.pwritev(fd, buffers, at)
+    else:
+        written = os.writev(fd, buffers)
     if written != size:
-        raise OSError(f"only {written} of {size} bytes were written: is the disk full?")
+        raise OSError(errno.ENOSPC, "a part of it alone was written: is the disk full?")
     return size
 
 
@@ -352,7 +370,7 @@ def is_live(path: Path) -> bool:
     """Return whether somebody holds the lock of a WAL: its process, or who is sealing it."""
     with _fork_guard:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return False
         try:
@@ -368,7 +386,7 @@ def take(path: Path) -> int | None:
     """Return a descriptor that holds the lock of the WAL until it is let go; None if somebody else has it."""
     with _fork_guard:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         _taken.add(fd)

@@ -7,12 +7,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 from zlib import crc32
 
 from ..errors import StoreError, newer_format
-from ..exchange import Ending, Exchange
+from ..exchange import Body, Ending, Exchange, beside_body, request_of
+from ..files import open_whole
+from ..wire.registry import port_of
 from . import codec as form
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
+from .started_programs import unrecorded
 
 NAME = re.compile(r"(?P<process>[0-9A-Za-z][0-9A-Za-z_-]*)-(?P<index>\d{1,9})\.wal")
 """The name of a WAL."""
@@ -49,67 +53,96 @@ class Odd:
     count: int = 0
 
 
-Keep: TypeAlias = Callable[[ExchangeStarted | ExchangeEnded, str, bytes], bytes]
+Keep: TypeAlias = Callable[[ExchangeStarted | ExchangeEnded, str, bytes], bytes | Body]
 
 
 def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
-    """Return what a WAL holds; `keep(record, "request" | "response", body)` says what stays of each body.
+    """Return what a WAL holds; `keep(record, "request" | "response", body)` says what stays of each body:
+    bytes, or of a request that starts also what puts them together.
 
     Raise StoreError naming the file if it is no WAL.
     """
-    path = Path(path)
-    process_id, index = check(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
-    records: list[Record] = []
-    damage: list[str] = []
-    lost: dict[str, str] = {}
-    slots: dict[int, bytes] = {}
-    torn = 0
-    odd: dict[tuple[str, str], Odd] = {}
-    for at, end, header, bodies in _frames(data):
-        if header is None:
-            if end == len(data) and _is_torn(data, at):
-                torn = end - at
-                break
-            damage.append(f"{path.name}: {end - at} bytes from byte {at} on do not match their checksum")
-            slots.clear()
-            continue
-        strange: dict[str, str] = {}
-        try:
-            record, without_body = form.decode(header, bodies, slots, strange)
-        except ValueError as error:
-            damage.append(f"{path.name}: the record at byte {at} has an unknown form ({error})")
-            # What it put into a slot is not known, so no body may hang on it.
-            slots.clear()
-            continue
-        for name, shown in strange.items():
-            key = getattr(record, "trace_id", None) or "", name
-            odd.setdefault(key, Odd(shown)).count += 1
-        if without_body:
-            lost[record.span_id] = f"the request body hung on a damaged record of {path.name}"  # type: ignore[union-attr]
-        records.append(record if keep is None or without_body else _kept(record, keep))
+    wal = OpenWal(path, keep=keep)
+    records = list(wal.more())
     process = next((record for record in records if isinstance(record, ProcessStarted)), None)
     return WalContents(
-        path=path,
-        process_id=process_id,
-        index=index,
+        path=wal.path,
+        process_id=wal.process_id,
+        index=wal.index,
         process=process,
         records=records,
-        torn_bytes=torn or (len(data) if len(data) < len(form.MAGIC) else 0),
+        torn_bytes=wal.torn_bytes,
         rotated=next((record for record in reversed(records) if isinstance(record, Rotated)), None),
-        damage=tuple(damage),
-        lost_bodies=lost,
-        odd=odd,
+        damage=tuple(wal.damage),
+        lost_bodies=wal.lost_bodies,
+        odd=wal.odd,
     )
+
+
+class OpenWal:
+    """A WAL that is read on from where it was left: no record twice, whoever still writes into it."""
+
+    def __init__(self, path: Path, *, keep: Keep | None = None) -> None:
+        """`keep` is what it is to `read_wal`; raises StoreError naming the file if it is no WAL."""
+        self.path = Path(path)
+        self.process_id, self.index = check(self.path)
+        self.torn_bytes = 0
+        """Bytes after the last whole record, when it was read last."""
+        self.damage: list[str] = []
+        self.lost_bodies: dict[str, str] = {}
+        self.odd: dict[tuple[str, str], Odd] = {}
+        self._keep = keep
+        self._slots: dict[int, bytes] = {}
+        self._read = 0
+        """So many bytes of it are read."""
+
+    def more(self) -> Iterator[Record]:
+        """Yield the records that came since it was read last; what is still being written is left to then."""
+        try:
+            with open_whole(self.path) as file:
+                file.seek(self._read)
+                data = file.read()
+        except OSError as error:
+            raise StoreError(f"{self.path}: the WAL cannot be read: {error.strerror or error}") from error
+        before, name, self.torn_bytes = self._read, self.path.name, 0
+        if not before and len(data) < len(form.MAGIC):
+            self.torn_bytes = len(data)
+            return
+        for at, end, header, bodies in _frames(data, 0 if before else len(form.MAGIC)):
+            if header is None:
+                if end == len(data) and _is_torn(data, at):
+                    self.torn_bytes = end - at
+                    return
+                self.damage.append(
+                    f"{name}: {end - at} bytes from byte {before + at} on do not match their checksum"
+                )
+                self._slots.clear()
+            else:
+                yield from self._decoded(header, bodies, before + at)
+            self._read = before + end
+
+    def _decoded(self, header: bytes, bodies: memoryview, at: int) -> Iterator[Record]:
+        strange: dict[str, str] = {}
+        try:
+            record, without_body = form.decode(header, bodies, self._slots, strange)
+        except ValueError as error:
+            self.damage.append(f"{self.path.name}: the record at byte {at} has an unknown form ({error})")
+            # What it put into a slot is not known, so no body may hang on it.
+            self._slots.clear()
+            return
+        for field_name, shown in strange.items():
+            key = getattr(record, "trace_id", None) or "", field_name
+            self.odd.setdefault(key, Odd(shown)).count += 1
+        if without_body:
+            why = f"the request body hung on a damaged record of {self.path.name}"
+            self.lost_bodies[record.span_id] = why  # type: ignore[union-attr]
+        yield record if self._keep is None or without_body else _kept(record, self._keep)
 
 
 def check(path: Path) -> tuple[str, int]:
     """Return the process and the index of a WAL; raise StoreError naming the file if it is none."""
     try:
-        with open(path, "rb") as file:
+        with open_whole(path) as file:
             start = file.readline(len(form.MAGIC) + 8)
     except OSError as error:
         raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
@@ -122,9 +155,9 @@ def check(path: Path) -> tuple[str, int]:
     return name["process"], int(name["index"])
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, int, bytes | None, memoryview]]:
+def _frames(data: bytes, at: int) -> Iterator[tuple[int, int, bytes | None, memoryview]]:
     view = memoryview(data)
-    at, size = len(form.MAGIC), len(data)
+    size = len(data)
     while at < size:
         found = _record_at(view, at)
         if found is not None:
@@ -171,7 +204,7 @@ def _is_torn(data: bytes, at: int) -> bool:
 def _kept(record: Record, keep: Keep) -> Record:
     if isinstance(record, ExchangeStarted):
         body = keep(record, "request", record.request.body)
-        return replace(record, request=replace(record.request, body=body))
+        return replace(record, request=request_of(body=body, **beside_body(record.request)))
     if isinstance(record, ExchangeEnded):
         told = record
         if record.response is not None:
@@ -214,11 +247,17 @@ class _Joined:
         self._damage: dict[_Key, str] = {}
         self._spans: dict[_Key, SpanRecord] = {}
         self._processes: dict[str, ProcessStarted] = {}
+        self._heads: dict[str, ProcessStarted] = {}
+        """By process, how it describes itself, also where its first WAL is not among these."""
         self._notes: list[Note] = []
+        self._own: set[tuple[str, str]] = set()
+        """By process, the places at which the run's own processes turned out to listen."""
 
     def add(self, content: WalContents, left: Collection[str]) -> None:
         """Add the records of one WAL but those that `left` names, which another WAL tells."""
         process = content.process_id
+        if content.process is not None:
+            self._heads[process] = content.process
         for record in content.records:
             if isinstance(record, ExchangeStarted):
                 self._trace[process, record.span_id] = record.trace_id
@@ -240,6 +279,8 @@ class _Joined:
                 if content.index == 0:
                     self._processes[record.process_id] = record
             elif isinstance(record, Note):
+                if record.kind == "own":
+                    self._own.add((process, str(record.attributes.get("place"))))
                 self._notes.append(replace(record, process_id=process))
         for span_id in left:
             self._started.pop(self._last(process, span_id), None)
@@ -281,10 +322,24 @@ class _Joined:
             joined(started, self._ended.get(key), process_id=key[0], damage=self._damage.get(key))
             for key, started in self._started.items()
         ]
+        exchanges = [one for one in exchanges if not self._is_own(one)]
         exchanges.sort(key=lambda exchange: (exchange.trace_id, exchange.started_ns, exchange.span_id))
         spans = [span for key, span in self._spans.items() if key not in self._started]
         spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
-        return exchanges, spans, list(self._processes.values()), self._notes
+        processes = list(self._processes.values())
+        return exchanges, spans, processes, unrecorded(self._notes, self._heads, processes)
+
+    def _is_own(self, exchange: Exchange) -> bool:
+        """Return whether it was one with a service of the run's own that was yet to start, and no model's."""
+        if not self._own or exchange.outcome != "no_response":
+            return False
+        try:
+            url = urlsplit(exchange.request.url)
+            place = f"{url.hostname}:{port_of(url)}"
+        except ValueError:
+            return False
+        plain = exchange.name == f"{exchange.request.method} {url.hostname}"
+        return plain and (exchange.process_id, place) in self._own
 
 
 def joined(
@@ -309,6 +364,7 @@ def joined(
         started_ns=started.started_ns,
         request=request,
         service=started.service,
+        span_trace_id=started.span_trace_id,
         damage=damage,
         **{**told, "replayed": started.replayed or told.get("replayed", False)},
     )

@@ -35,6 +35,7 @@ def _accept(listener: socket.socket) -> None:
             return
 
 
+@pytest.mark.slow
 def test_live_connections_in_a_replay(listening: int, tmp_path: Path) -> None:
     """Each host and port that a replay connects to is one note with its caller; allowed hosts, telemetry and
     datagram sockets are none.
@@ -164,6 +165,36 @@ def test_each_client_is_named(client: str, mode: str, tmp_path: Path) -> None:
     if client != "aiohttp":  # it looks names up in a thread that knows nothing of its caller
         assert "agent.py:" in said
     assert len(notes) <= 2
+
+
+STARTS = {
+    "execve": "os.execve(PROGRAM, ['claude', '-p', 'hello'], dict(os.environ))",
+    "execvpe": "os.execvpe('claude', ['claude'], {'PATH': os.path.dirname(PROGRAM)})",
+    "execle": "os.execle(PROGRAM, 'claude', {})",
+    "execv": "os.execv(PROGRAM, ['claude'])",
+    "spawnve": "os.spawnve(os.P_WAIT, PROGRAM, ['claude'], {})",
+    "posix_spawn": "os.waitpid(os.posix_spawn(PROGRAM, ['claude'], {}), 0)",
+    "second": """
+try: subprocess.Popen(['claude'], executable='/nonexistent')
+except OSError: pass
+subprocess.Popen(['claude'], executable=PROGRAM).wait()
+subprocess.Popen(['claude'], executable=PROGRAM).wait()""",
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "mode"), [*((way, "record") for way in STARTS), ("execve", "replay"), ("second", "replay")]
+)
+def test_a_program_is_noted_once_however_it_is_started(way: str, mode: str, tmp_path: Path) -> None:
+    """Also where it takes the place of this process, or a start of it failed before."""
+    program = tmp_path / "claude"
+    program.symlink_to("/bin/true")
+    Tape(run_id="0" * 32, exchanges=()).dump(tmp_path / "run.tape")
+    code = f"import os, subprocess\nPROGRAM = {str(program)!r}\n{STARTS[way]}"
+    env = launched(TRACEFORK_MODE=mode, TRACEFORK_TAPE=str(tmp_path / "run.tape"))
+    run_python(code, store=tmp_path / "store", **env)
+    (note,) = read_store(tmp_path / "store").notes
+    assert (note.kind, note.attributes["host"]) == ("incomplete" if mode == "record" else "leak", "claude")
 
 
 def test_programs_of_other_kinds_are_nobody(tmp_path: Path) -> None:

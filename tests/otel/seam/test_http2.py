@@ -61,3 +61,5 @@ def test_http2_is_recorded(kind: str, capture: Capture, h2_server: str) -> None:
     assert exchange.response.body == response.content == b"first second third"
     assert exchange.response.header("x-mark") == "two"
     assert exchange.request.body == b"asked"
+    assert exchange.response.stream_id == response.extensions["stream_id"] == 1
+    assert exchange.response.reason_phrase is None

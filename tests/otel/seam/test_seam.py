@@ -6,6 +6,7 @@ import asyncio
 import gc
 import gzip
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -16,9 +17,16 @@ import httpx
 import httpx2
 import openai
 import pytest
+import wrapt
 from conftest import Capture
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recorded import fetch, read_store, run_python, stream
 from tracefork_backend.simulate import ModelServer, Reply
@@ -419,6 +427,7 @@ def test_sdk_streams_are_recorded_and_named(capture: Capture) -> None:
     assert all(exchange.response and exchange.response.body for exchange in recorded)
 
 
+@pytest.mark.slow
 def test_threads_and_tasks_keep_their_parents(capture: Capture, provider: TracerProvider, raw: str) -> None:
     """8 threads of 60 calls and 50 tasks at once: every exchange is a child of the span around its call."""
     tracer = provider.get_tracer("test")
@@ -493,6 +502,28 @@ def test_uninstrument_leaves_a_later_patch(
     assert httpx2.Client._send_single_request is before
 
 
+@pytest.mark.parametrize("module", [httpx2, httpx])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_below_a_wrapper_of_wrapt(
+    module: ModuleType, kind: str, capture: Capture, raw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that ddtrace or another APM has wrapped gets its client and its request as before."""
+    asked: list[tuple[str, str]] = []
+
+    def apm(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        asked.append((type(instance).__name__, args[0].method))
+        return wrapped(*args, **kwargs)
+
+    cls = module.Client if kind == "sync" else module.AsyncClient
+    theirs = wrapt.FunctionWrapper(cls.__dict__["_send_single_request"], apm)
+    monkeypatch.setattr(cls, "_send_single_request", theirs)
+    capture.on()
+    fetch(module, kind, "GET", f"{raw}/empty")
+    assert len(capture.read().exchanges) == 1
+    assert asked == [(cls.__name__, "GET")]
+    assert cls.__dict__["_send_single_request"] is theirs
+
+
 def test_alias_of_httpx_makes_one_exchange(tmp_path: Path, raw: str) -> None:
     """Where httpx is an alias of httpx2, a request is one exchange, whichever name it was made by."""
     code = f"""
@@ -537,16 +568,37 @@ def test_beside_the_stock_instrumentor(
     assert len(children) == (0 if when == "absent" else 1)
 
 
-def test_suppressed_calls_are_not_recorded(capture: Capture, raw: str) -> None:
-    """A telemetry exporter's own requests are none of the agent's."""
+def test_an_exporters_own_requests_are_not_recorded(capture: Capture, raw: str) -> None:
+    """What the SDK's processors send is none of the agent's, by whatever client."""
+
+    class Posting(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            fetch(httpx2, "sync", "GET", f"{raw}/empty")
+            return SpanExportResult.SUCCESS
+
+    capture.on()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(Posting()))
+    provider.get_tracer("x").start_span("exported").end()
+    fetch(httpx2, "sync", "GET", f"{raw}/status/200")
+    provider.add_span_processor(BatchSpanProcessor(Posting()))
+    provider.get_tracer("x").start_span("exported twice").end()
+    provider.shutdown()
+    assert capture.read().only().request.url.endswith("/raw/status/200")
+
+
+def test_a_vendors_suppression_hides_no_call(capture: Capture, raw: str) -> None:
+    """Instrumentations set OpenTelemetry's keys round the very calls that they trace; those are recorded."""
     from opentelemetry.instrumentation.utils import suppress_http_instrumentation, suppress_instrumentation
 
     capture.on()
     with suppress_instrumentation():
         fetch(httpx2, "sync", "GET", f"{raw}/empty")
+        fetch(httpx2, "async", "GET", f"{raw}/status/201")
     with suppress_http_instrumentation():
         fetch(httpx2, "sync", "GET", f"{raw}/status/200")
-    assert capture.read().only().request.url.endswith("/raw/status/200")
+    recorded = [exchange.request.url.partition("/raw/")[2] for exchange in capture.read().in_order()]
+    assert recorded == ["empty", "status/201", "status/200"]
 
 
 def test_nothing_of_ours_goes_over_the_wire(capture: Capture) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +44,7 @@ def told(response: Any) -> tuple[Any, ...]:
     return response.status_code, response.headers.multi_items(), response.content, response.http_version
 
 
+@pytest.mark.slow
 @BOTH
 @KINDS
 def test_responses_are_given_back(
@@ -70,6 +74,50 @@ def test_responses_are_given_back(
     assert [e.response and e.response.sha256 for e in replay] == [
         e.response and e.response.sha256 for e in recorded.in_order()
     ]
+
+
+@pytest.fixture
+def in_own_words() -> Iterator[str]:
+    """The URL of a server that says of each status what it likes."""
+    lines = {b"/404": b"404 NOT FOUND", b"/200": b"200 ", b"/429": b"429 caf\xe9 closed"}
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = listener.accept()
+                with peer:
+                    path = peer.recv(65536).split(b" ", 2)[1]
+                    peer.sendall(
+                        b"HTTP/1.1 " + lines[path] + b"\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+                    )
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@BOTH
+@KINDS
+def test_reasons_are_given_back(
+    module: ModuleType, kind: str, capture: Capture, in_own_words: str, tmp_path: Path
+) -> None:
+    """The words after a status are the server's, which an agent reads in the client's errors."""
+
+    def seen() -> list[object]:
+        answers = [fetch(module, kind, "GET", f"{in_own_words}/{status}") for status in (404, 200, 429)]
+        with pytest.raises(module.HTTPStatusError) as raised:
+            answers[0].raise_for_status()
+        return [*(one.extensions["reason_phrase"] for one in answers), str(raised.value)]
+
+    capture.on()
+    first = seen()
+    assert first[:3] == [b"NOT FOUND", b"", b"caf\xe9 closed"]
+    assert "404 NOT FOUND" in str(first[3])
+    with replaying(capture.read(), tmp_path / "r"):
+        assert seen() == first
 
 
 @BOTH

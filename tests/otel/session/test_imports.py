@@ -23,6 +23,7 @@ sys.meta_path.insert(0, Finder)
 CALL = "import httpx2\nhttpx2.get({url!r})\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "before",
     [ON, THEIRS + ON, ON + THEIRS, FINDER + ON, ON + FINDER, "import httpx2\n" + ON],
@@ -41,6 +42,7 @@ def test_a_recorded_command_meets_a_client_beside_other_hooks(raw: str, tmp_path
     assert read_store(tmp_path).only().response is not None
 
 
+@pytest.mark.slow
 def test_what_is_not_wanted_any_more_is_not_done(raw: str, tmp_path: Path) -> None:
     """A client that is imported after `uninstrument()` is left alone, until the next `instrument()`."""
     off = "TraceforkInstrumentor().uninstrument()\n"
@@ -51,6 +53,7 @@ def test_what_is_not_wanted_any_more_is_not_done(raw: str, tmp_path: Path) -> No
     assert read_store(tmp_path / "again").only().request.url.endswith("/status/200")
 
 
+@pytest.mark.slow
 def test_threads_that_import_at_the_same_time(raw: str, tmp_path: Path) -> None:
     """Each of many threads that import clients and call them at once is recorded."""
     code = f"""{ON}
@@ -75,3 +78,27 @@ def test_called_from_within_an_import_it_says_so(tmp_path: Path) -> None:
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport httpx2", store=tmp_path / "s"
     )
     assert "cannot see when the import of httpx2 ends" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "mode"),
+    [
+        ("sdk.trace", "record"),
+        ("sdk.trace", "replay"),
+        ("sdk.trace.export", "record"),
+        ("sdk.metrics", "record"),
+    ],
+)
+def test_the_sdk_may_come_first(first: str, mode: str, tmp_path: Path) -> None:
+    """A provider is adopted as well where the SDK is what imports the API, and nothing is said."""
+    code = f"""
+import opentelemetry.{first}
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+with trace.get_tracer("agent").start_as_current_span("mine"): pass
+"""
+    env = launched(TRACEFORK_MODE=mode, TRACEFORK_TAPE=str(tmp_path / "missing.tape"))
+    done = run_python(code, store=tmp_path, **env)
+    assert "could not hook" not in done.stderr
+    assert read_store(tmp_path).span("mine").ended_ns is not None

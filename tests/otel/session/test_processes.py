@@ -60,6 +60,7 @@ def script(tmp_path: Path, raw: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_under_run_every_thread_and_process_is_in_one_run(script: Path, tmp_path: Path) -> None:
     """Under `run` all nine exchanges, of five processes, are steps of one complete run, each once."""
     record(tmp_path / "store", (sys.executable, str(script)))
@@ -71,6 +72,7 @@ def test_under_run_every_thread_and_process_is_in_one_run(script: Path, tmp_path
     assert run.complete, run.incomplete_reasons
 
 
+@pytest.mark.slow
 def test_a_killed_child_leaves_a_run_that_says_so(
     raw: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +156,7 @@ def test_without_run_children_join_the_run_of_their_parent(script: Path, opened_
         assert again.matched == again.total == 5
 
 
+@pytest.mark.slow
 def test_traceparent_is_followed_without_run(raw: str, tmp_path: Path) -> None:
     """A process that is given TRACEPARENT, and has the one line, is in that trace; without it, on its own."""
     trace = "0af7651916cd43dd8448eb211c80319c"
@@ -245,3 +248,29 @@ if __name__ == "__main__":
     assert [(run.steps, run.status) for run in runs] == [(2, "error" if with_run else "killed")]
     bodies = [exchange.request.body for exchange in open_store(store).run("last").exchanges]
     assert sorted(bodies) == [b"orphan", b"parent"]
+
+
+AT_EXIT = """
+import atexit, os
+import httpx2
+from tracefork_otel import TraceforkInstrumentor
+
+def call(name):
+    httpx2.post(os.environ["AGENT_URL"] + "/echo", content=name.encode())
+
+atexit.register(call, "before us")
+TraceforkInstrumentor().instrument()
+call("main")
+atexit.register(call, "after us")
+"""
+
+
+@pytest.mark.slow
+def test_calls_at_exit_are_in_the_run(tmp_path: Path, raw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is registered before the recording or after it: one run, which ended well."""
+    monkeypatch.setenv("AGENT_URL", raw)
+    (tmp_path / "agent.py").write_text(AT_EXIT)
+    run_python([str(tmp_path / "agent.py")], store=tmp_path / "store")
+    with open_store(tmp_path / "store") as store:
+        (run,) = store.rows("select steps, status from runs")
+        assert run == {"steps": 3, "status": "ok"}

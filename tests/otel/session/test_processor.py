@@ -11,13 +11,15 @@ import httpx2
 import pytest
 from conftest import Capture
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider, sampling
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recorded import fetch, read_store, run_python, stream
 from tracefork_backend.simulate import ModelServer
 
+import tracefork_otel
 from tracefork_otel import TraceforkSpanExporter, TraceforkSpanProcessor, log
+from tracefork_otel.settings import CONTENT_VARIABLE, UNLIMITED
 from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import wal_files
@@ -60,7 +62,7 @@ def test_the_exchange_span_keeps_its_contract(
     capture: Capture, provider: TracerProvider, exported: InMemorySpanExporter
 ) -> None:
     """Name, kind, attributes and the two body events are what the design promises to other backends."""
-    capture.on(tracer_provider=provider)
+    capture.on(tracer_provider=provider, event_body_limit=UNLIMITED)
     with ModelServer() as server:
         url = f"{server.url}/raw/echo"
         fetch(httpx2, "sync", "POST", url, content="größe", headers={"content-type": "text/plain"})
@@ -97,6 +99,51 @@ def test_the_exchange_span_keeps_its_contract(
     assert (response.attributes or {})["tracefork.outcome"] == "complete"
     assert len((sse.events[1].attributes or {})["tracefork.chunk.sizes"]) == 3  # type: ignore[arg-type]
     assert len((sse.events[1].attributes or {})["tracefork.chunk.offsets_us"]) == 3  # type: ignore[arg-type]
+
+
+def test_what_the_agent_says_stays_in_the_store(
+    capture: Capture,
+    provider: TracerProvider,
+    exported: InMemorySpanExporter,
+    raw: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No exporter gets a body, an argument, a result or an error of a tool, unless content is asked for."""
+    capture.on(tracer_provider=provider)
+
+    @tracefork_otel.tool
+    def look(city: str) -> str:
+        return fetch(httpx2, "sync", "POST", f"{raw}/echo", content=f"PRIVATE body of {city}").text
+
+    @tracefork_otel.agent
+    def ask(city: str) -> str:
+        with pytest.raises(ValueError, match="PRIVATE"):
+            fail(city)
+        return look(city)
+
+    @tracefork_otel.tool
+    def fail(city: str) -> None:
+        raise ValueError(f"no PRIVATE {city}")
+
+    def told() -> list[str]:
+        ask("PRIVATE-city")
+        spans = exported.get_finished_spans()
+        exported.clear()
+        return [span.name for span in spans if "PRIVATE" in span.to_json()]
+
+    assert told() == []
+    monkeypatch.setenv(CONTENT_VARIABLE, "SPAN_ONLY")
+    assert told() == ["execute_tool fail", "execute_tool look", "invoke_agent ask"]
+    records = capture.read()
+    failed = [span.status_message for span in records.spans if span.name == "execute_tool fail"]
+    assert failed == ["ValueError: no PRIVATE PRIVATE-city"] * 2
+    kept = [span for span in records.spans if "PRIVATE" in str(span.attributes)]
+    assert len([span for span in kept if span.name == "execute_tool look"]) == 2
+    assert {span.attributes.get("tracefork.result") for span in kept} >= {"PRIVATE body of PRIVATE-city"}
+    assert {str(span.attributes.get("tracefork.arguments")) for span in kept} >= {
+        '{"args": ["PRIVATE-city"], "kwargs": {}}'
+    }
+    assert [exchange.request.body for exchange in records.exchanges] == [b"PRIVATE body of PRIVATE-city"] * 2
 
 
 def test_long_bodies_are_cut_on_the_span_alone(
@@ -202,6 +249,7 @@ def test_spans_after_shutdown_are_stored(capture: Capture, raw: str) -> None:
     assert recorded.span("late").ended_ns is not None
 
 
+@pytest.mark.slow
 def test_a_late_global_provider_is_adopted(tmp_path: Path, raw: str) -> None:
     """set_tracer_provider after the first exchange works without a warning, and its spans are stored."""
     code = f"""
@@ -228,6 +276,7 @@ httpx2.get("{raw}/status/200")
     assert recorded.span("python -c").attributes["tracefork.end"] == "atexit"
 
 
+@pytest.mark.slow
 def test_how_a_root_was_started_outlives_rotations(tmp_path: Path, raw: str) -> None:
     """A root's start alone tells it, and it is in the segment of its end, however many WALs lie between."""
     code = f"""
@@ -298,3 +347,46 @@ with provider.get_tracer("agent").start_as_current_span("outer"):
     run_python(code, store=tmp_path)
     recorded = read_store(tmp_path)
     assert recorded.span("inner").parent_span_id == recorded.span("outer").span_id
+
+
+def test_a_vendors_provider_keeps_its_exporter(
+    capture: Capture, exported: InMemorySpanExporter, raw: str
+) -> None:
+    """A subclass that takes its default processor out for the first one that is added (Phoenix) keeps it."""
+
+    class Vendors(TracerProvider):
+        default: SimpleSpanProcessor | None = None
+
+        def add_span_processor(self, span_processor: SpanProcessor) -> None:
+            if self.default is not None:
+                self.default.shutdown()
+                self.default = None
+            super().add_span_processor(span_processor)
+
+    vendors = Vendors(shutdown_on_exit=False)
+    vendors.default = SimpleSpanProcessor(exported)
+    TracerProvider.add_span_processor(vendors, vendors.default)
+    capture.on(tracer_provider=vendors)
+    with vendors.get_tracer("agent").start_as_current_span("work"):
+        fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    assert vendors.default is not None
+    assert "work" in [span.name for span in exported.get_finished_spans()]
+    assert [span.name for span in capture.read().spans] == ["work"]
+
+
+def test_a_span_that_nobody_ends_takes_no_later_call(
+    capture: Capture, provider: TracerProvider, raw: str
+) -> None:
+    """A call without a current span belongs to the open one as long as somebody holds it."""
+    capture.on(tracer_provider=provider)
+    tracer = provider.get_tracer("agent")
+    held = tracer.start_span("held")
+    fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    held.end()
+    tracer.start_span("dropped")
+    fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    records = capture.read()
+    first, second = records.in_order()
+    assert first.parent_span_id == records.span("held").span_id
+    roots = [span for span in records.spans if span.attributes.get("tracefork.root")]
+    assert second.parent_span_id in {span.span_id for span in roots}

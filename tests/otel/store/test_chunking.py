@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -10,13 +11,13 @@ from hypothesis import strategies as st
 from wal_samples import bodies
 from wal_strategies import body_bytes
 
-from tracefork_otel.store.chunks import LARGEST, Chunks, cut, runs
+from tracefork_otel.store.chunks import LARGEST, Chunked, Chunks, cut
 
 
-def settled(added: list[list[int]], chunks: Chunks) -> tuple[list[bytes], list[list[int]]]:
+def settled(added: list[Chunked], chunks: Chunks) -> tuple[list[bytes], list[list[int]]]:
     """The chunks in final order, and each body's parts."""
-    data, final = chunks.settle()
-    return data, [runs(final[number] for number in numbers) for numbers in added]
+    data, parts = chunks.settle()
+    return data, [parts[one.number] for one in added]
 
 
 def numbers_of(parts: list[int]) -> list[int]:
@@ -57,6 +58,9 @@ def test_every_body_comes_back(items: list[tuple[bytes, str, bool]]) -> None:
     added = [(chunks.add_alone if alone else chunks.add)(body, name) for body, name, alone in items]
     data, parts = settled(added, chunks)
     assert [joined(data, part) for part in parts] == [body for body, _, _ in items]
+    assert [(one.length, one.sha256) for one in added] == [
+        (len(body), sha256(body).digest()) for body, _, _ in items
+    ]
     for response in (False, True):
         used = [
             n
@@ -72,7 +76,7 @@ def test_a_conversation_costs_its_new_text(agents: int) -> None:
     """Chunks hold each text once, and a body stays a few runs, however many conversations interleave."""
     chunks = Chunks()
     conversations = [list(bodies(40, seed=seed)) for seed in range(agents)]
-    added: list[list[int]] = []
+    added: list[Chunked] = []
     asked: list[bytes] = []
     for turn in range(40):
         for name, conversation in enumerate(conversations):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,23 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
     assert target.read_bytes() == kept
 
 
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda path: path.symlink_to("elsewhere"), "a link"),
+        (lambda path: path.mkdir(), "a folder"),
+        (os.mkfifo, "no regular file"),
+    ],
+)
+def test_a_lock_that_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], None], what: str) -> None:
+    """What stands in the place of the lock is said, and what to do; it is not taken for the manifest."""
+    make(tmp_path / ".lock")
+    with pytest.raises(StoreError, match=rf"\.lock: this must be a file, and is {what}.*delete it"):
+        manifest.commit(tmp_path, add=[entry("a")])
+    assert not (tmp_path / "MANIFEST.json").exists()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_pipe_in_the_place_of_a_manifest_holds_nobody_up(tmp_path: Path) -> None:
     """Reading it would wait for a writer that never comes."""
     os.mkfifo(tmp_path / "MANIFEST.json")
@@ -197,6 +215,7 @@ for number in range(12):
 """
 
 
+@pytest.mark.slow
 def test_processes_and_threads_commit_at_once(tmp_path: Path) -> None:
     """No commit of three processes and two threads is lost, and a reader never sees half of one."""
     children = [
@@ -225,6 +244,7 @@ def test_processes_and_threads_commit_at_once(tmp_path: Path) -> None:
 
 
 # Later Pythons warn of forking with threads, which is the very case.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_forked_in_the_middle_of_a_commit_does_not_keep_the_lock(tmp_path: Path) -> None:
     """A fork while another thread commits leaves the lock to the parent; nobody waits for the child."""
@@ -268,3 +288,13 @@ def test_the_views_know_where_the_store_is(tmp_path: Path) -> None:
     views.write_text("older")
     manifest.commit(store)
     assert views.read_text() == text
+
+
+def test_a_folder_in_the_place_of_a_file_stops_no_commit(tmp_path: Path) -> None:
+    """What stands where a file of a replaced segment was is left, and the next segments are named."""
+    manifest.commit(tmp_path, add=[entry("a")])
+    (tmp_path / "segments" / "a.spans.parquet" / "x").mkdir(parents=True)
+    manifest.commit(tmp_path, remove=["a"], at_once=True)
+    found = manifest.commit(tmp_path, add=[entry("b")])
+    assert ([one.id for one in found.segments], found.retired) == (["b"], ())
+    assert (tmp_path / "segments" / "a.spans.parquet" / "x").is_dir()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -150,7 +151,7 @@ def test_what_is_not_text_becomes_text(tmp_path: Path) -> None:
     )
     entry = write_segment(tmp_path, encode([odd], [], [], []))
     (read,) = read_exchanges(tmp_path, entry)
-    assert (read.error_message, read.attributes) == ("?!", {"x": "\ud800", "nan": "nan"})
+    assert (read.error_message, read.attributes) == ("?!", {"x": "\ufffd", "nan": "nan"})
 
 
 def test_rows_and_chunks_of_several_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +192,25 @@ def test_a_wal_that_the_manifest_names_is_only_removed(tmp_path: Path) -> None:
     path.write_bytes(data)
     assert sealing.seal_dead(tmp_path) == []
     assert (manifest.load(tmp_path).segments, path.exists()) == ((entry,), False)
+
+
+def test_what_a_crash_left_before_a_manifest_named_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log is sealed again, perhaps with the next; a segment of another log stays, whoever left it."""
+    write_conversation(tmp_path, 3)
+    other = write_segment(tmp_path, encode([], [], [process()], []), wals=["1-0badcafe-0.wal"])
+    unsaid = write_segment(tmp_path, encode([], [], [process()], []))
+    with monkeypatch.context() as killed:
+        killed.setattr(manifest, "commit", Mock(side_effect=KeyboardInterrupt))
+        killed.setattr(manifest, "discard", Mock())
+        with pytest.raises(KeyboardInterrupt):
+            sealing.seal_dead(tmp_path)
+    assert len(list((tmp_path / "segments").glob("*.spans.parquet"))) == 3
+    entry = sealed(tmp_path)
+    left = {path.name.partition(".")[0] for path in (tmp_path / "segments").glob("*.parquet")}
+    assert left == {entry.id, other.id, unsaid.id}
+    assert entry.exchanges == 3
 
 
 @pytest.mark.parametrize("kind", ["spans", "exchanges", "chunks"])
@@ -312,16 +332,22 @@ def test_a_missing_or_truncated_file_is_named(tmp_path: Path, spoil: Callable[[P
 
 
 def test_segments_merge_into_one(tmp_path: Path) -> None:
-    """A merged segment holds what its parts held, shares their bodies, and keeps what is known of damage."""
+    """A merged segment holds what its parts held, shares their bodies, and keeps what is known of damage.
+
+    One whose bodies are not those of its digest is none of its parts.
+    """
     made = [
         exchange
         for seed in range(4)
         for exchange in write_conversation(tmp_path, 6, process_id=f"{seed}-a", seed=seed)
     ]
     sealing.seal_dead(tmp_path)
-    parts = manifest.load(tmp_path).segments
+    parts = [*manifest.load(tmp_path).segments]
     assert len(parts) == 4
     corrupt(parts[2].file(tmp_path, "chunks"), 300, b"\0\0\0\0")
+    with pytest.raises(StoreError, match=rf"{parts[2].id}.chunks.parquet: .* has changed"):
+        sealing.merge(tmp_path, parts)
+    parts[2] = replace(parts[2], sha256={})  # as segments of before digests are
     before = [exchange for part in parts for exchange in read_exchanges(tmp_path, part)]
     merged = sealing.merge(tmp_path, parts)
     manifest.commit(tmp_path, add=[merged], remove=[part.id for part in parts])

@@ -143,6 +143,7 @@ def test_kill_9_loses_nothing(tmp_path: Path, kills: int) -> None:
     assert {item.process_id for item in processes} >= {exchange.process_id for exchange in exchanges}
 
 
+@pytest.mark.slow
 def test_writers_a_sealer_and_a_reader_at_once(tmp_path: Path) -> None:
     """Three processes write and seal while this one seals and reads: nothing fails, is lost or doubled."""
     children = [writer(tmp_path, seed, rotate=20_000, turns=60) for seed in (1, 2, 3)]
@@ -164,6 +165,7 @@ def test_writers_a_sealer_and_a_reader_at_once(tmp_path: Path) -> None:
     assert len(stored(tmp_path)) == 180
 
 
+@pytest.mark.slow
 def test_several_sealers_seal_once(tmp_path: Path) -> None:
     """Of processes that all find the same dead WALs, each WAL is sealed by one."""
     made = [
@@ -366,6 +368,7 @@ time.sleep(60)
     assert len(manifest.load(tmp_path).segments) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forks_while_other_threads_append_and_seal(tmp_path: Path) -> None:
     """A fork at any moment leaves parent and child able to write, and no lock with the child."""

@@ -11,13 +11,14 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from growth_guard import soon
 from hypothesis import given
 from hypothesis import strategies as st
 from wal_samples import TRACE, bodies, exchange_records, joined, process
@@ -25,7 +26,7 @@ from wal_strategies import record_lists
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.exchange import Request
-from tracefork_otel.store import manifest, sealing, segment
+from tracefork_otel.store import codec, manifest, sealing, segment
 from tracefork_otel.store.codec import MAGIC
 from tracefork_otel.store.records import ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 from tracefork_otel.store.wal import Wal, is_live, wal_files
@@ -84,6 +85,7 @@ def test_a_body_is_written_as_what_is_new_in_it(tmp_path: Path) -> None:
     assert read_wal(path).records[1:] == records
 
 
+@pytest.mark.slow
 def test_a_file_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> None:
     """Every record before the cut is there, and none after it; the rest is counted as torn, not as damage."""
     records = [*conversation(3, tools=500, turn=100), Note(kind="lost", time_ns=1)]
@@ -294,19 +296,23 @@ def test_a_signal_handler_can_append(tmp_path: Path) -> None:
     records = conversation(60)
     wal = Wal(tmp_path, process())
     handled: list[Record] = []
+    going_on = [True]
 
     def handle(*_: object) -> None:
         start, end = exchange_records(1000 + len(handled), b"from the handler" * 50, b"x")
         handled.extend((start, end))
         wal.append(start)
         wal.append(end)
+        if going_on:  # set anew each time: on a busy machine handlers would nest without end
+            signal.setitimer(signal.ITIMER_REAL, 0.0002)
 
     before = signal.signal(signal.SIGALRM, handle)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
         for record in records:
             wal.append(record)
     finally:
+        going_on.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     wal.close()
@@ -415,6 +421,75 @@ def test_the_number_of_its_descriptor_may_become_the_agents(tmp_path: Path, gone
     assert exchanges_of([read_wal(wal.path)])[0] == [joined(start, end)]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the file's end cannot be named")
+def test_a_socket_may_take_the_number_in_the_middle_of_an_append(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread's `dup2` between our look at the descriptor and our write costs no byte of either."""
+    start, end = exchange_records(0, b"question", b"answer")
+    left, right = socket.socketpair()
+    wal = Wal(tmp_path, process())
+    wal.append(start)
+    number, encode = held_by(wal), codec.encode
+
+    def meanwhile(*given: Any) -> list[bytes]:
+        monkeypatch.setattr(codec, "encode", encode)
+        os.dup2(left.fileno(), number)
+        return encode(*given)
+
+    monkeypatch.setattr(codec, "encode", meanwhile)
+    wal.append(end)
+    left.sendall(b"own")
+    assert right.recv(100) == b"own"
+    wal.close()
+    os.close(number)
+    left.close()
+    right.close()
+    assert exchanges_of([read_wal(wal.path)])[0] == [joined(start, end)]
+
+
+def test_no_child_inherits_the_descriptor(tmp_path: Path) -> None:
+    """A program that is started with all descriptors left open does not have ours, nor its lock."""
+    wal = Wal(tmp_path, process())
+    wal.append(ROOT)
+    code = f"import os; os.fstat({held_by(wal)})"
+    done = subprocess.run([sys.executable, "-c", code], close_fds=False, capture_output=True, check=False)
+    assert b"Bad file descriptor" in done.stderr
+    wal.close()
+    assert not is_live(wal.path)
+
+
+@pytest.mark.slow
+def test_a_thread_may_fork_while_others_append(tmp_path: Path) -> None:
+    """A child of a thread's records into a file of its own, and holds nothing of its parent's."""
+    records = conversation(200)
+    wal = Wal(tmp_path, process())
+    codes: list[int] = []
+
+    def fork() -> None:
+        for _ in range(3):
+            child = os.fork()
+            if not child:
+                own = Wal(tmp_path, replace(process(), process_id=f"{os.getpid()}-cafecafe"))
+                own.append(ROOT)
+                own.close()
+                os._exit(0)
+            codes.append(os.waitpid(child, 0)[1])
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    for record in records:
+        wal.append(record)
+    thread.join()
+    wal.close()
+    assert codes == [0, 0, 0]
+    assert not is_live(wal.path)
+    contents = [read_wal(path) for path in wal_files(tmp_path)]
+    assert len(contents) == 4
+    assert not any(content.torn_bytes or content.damage for content in contents)
+    assert len(exchanges_of(contents)[0]) == 200
+
+
 def test_a_file_that_was_sealed_meanwhile_is_followed_by_another(tmp_path: Path) -> None:
     """Once its descriptor is closed a sealer may take the file: what comes next is in a new one."""
     wal = Wal(tmp_path, process())
@@ -466,24 +541,19 @@ def test_it_needs_the_standard_library_only() -> None:
 
 
 def test_an_append_is_cheap(tmp_path: Path) -> None:
-    """Both records of a 110 KB request of a growing conversation take well under a millisecond."""
+    """Both records of a 110 KB request of a growing conversation take a part of a millisecond."""
     records = conversation(60, tools=20_000)
     wal = Wal(tmp_path, process())
-    took: list[float] = []
     gc.disable()
     try:
-        for start, end in zip(records[::2], records[1::2], strict=True):
-            began = time.perf_counter()
-            wal.append(start)
-            wal.append(end)
-            took.append(time.perf_counter() - began)
+        with soon(0.0002 * len(records)):
+            for record in records:
+                wal.append(record)
     finally:
         gc.enable()
     wal.close()
-    late = sorted(took[-20:])
     assert isinstance(records[-2], ExchangeStarted)
     assert len(records[-2].request.body) > 100_000
-    assert late[10] < 0.0005
 
 
 def test_rotated_is_no_record_of_a_run(tmp_path: Path) -> None:
@@ -516,3 +586,45 @@ def test_a_newer_wal_is_refused_by_its_format(tmp_path: Path) -> None:
         read_wal(path)
     assert path.name in sealing.seal_dead(tmp_path)[0]
     assert (manifest.load(tmp_path).segments, path.exists()) == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "named"),
+    [
+        ({}, {}, False),
+        ({"launch_id": None}, {"launch_id": None}, False),
+        ({}, {"ppid": 1}, False),  # its parent ended before it
+        ({}, {"launch_id": "b" * 32}, True),
+        ({"launch_id": None}, {}, True),
+        ({}, {"ppid": 6}, True),
+        ({}, {"started_ns": 5}, True),
+        ({"attributes": {"host": "one"}}, {"attributes": {"host": "two"}}, True),
+        ({}, {"pid": 8}, True),
+        ({"attributes": {}}, {"attributes": {}}, False),  # a file of an older version
+    ],
+)
+def test_a_program_that_recorded_after_all(
+    parent: dict[str, Any], child: dict[str, Any], named: bool, tmp_path: Path
+) -> None:
+    """A note of a started program goes where just that process recorded, not where its number came again."""
+    own: dict[str, Any] = {"launch_id": "a" * 32, "attributes": {"host": "one"}, "ppid": 1, "started_ns": 10}
+    noted = Note(kind="incomplete", time_ns=11, attributes={"why": "not reached", "pid": 7})
+    started = process("7-0badcafe", **{**own, "pid": 7, "ppid": 5, "started_ns": 11, **child})
+    for one, record in ((process("5-0badcafe", **{**own, "pid": 5, **parent}), noted), (started, ROOT)):
+        wal = Wal(tmp_path, one)
+        wal.append(record)
+        wal.close()
+    notes = exchanges_of([read_wal(path) for path in (tmp_path / "wal").glob("*.wal")])[3]
+    assert [note.kind for note in notes] == (["incomplete"] if named else [])
+
+
+def test_a_pipe_is_no_log_that_is_waited_for(tmp_path: Path) -> None:
+    """Whether somebody holds a file is told at once, also of a pipe that nobody writes into."""
+    os.mkfifo(tmp_path / "owner")
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(30)
+    try:
+        assert not is_live(tmp_path / "owner")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -10,6 +10,11 @@ QUALIFY row_number() OVER (
         ended_ns DESC, trace_id
 ) = 1;
 
+CREATE OR REPLACE VIEW _repair_roots AS
+SELECT DISTINCT trace_id
+FROM _spans
+WHERE attributes LIKE '%"tracefork.repair.search"%';
+
 CREATE OR REPLACE VIEW _blame_rows AS
 SELECT
     _attribute(s.attributes, 'tracefork.blame.arm') AS arm,
@@ -17,11 +22,14 @@ SELECT
     _attribute(s.attributes, 'tracefork.blame.effect') AS effect,
     _attribute(s.attributes, 'tracefork.blame.set') AS joint
 FROM _spans s
-JOIN _blame_roots r ON r.trace_id = s.trace_id
+JOIN (SELECT trace_id FROM _blame_roots UNION ALL SELECT trace_id FROM _repair_roots) r ON r.trace_id = s.trace_id
 WHERE s.attributes LIKE '%"tracefork.blame.%';
 
 CREATE OR REPLACE VIEW blame_experiments AS
-SELECT x.* EXCLUDE (created_ns), _at(x.created_ns) AS created_at
+SELECT
+    x.* EXCLUDE (created_ns, unpriced, grading_unpriced, lost_usd, lost_unpriced), _at(x.created_ns) AS created_at,
+    coalesce(x.unpriced, 0) AS unpriced, coalesce(x.grading_unpriced, 0) AS grading_unpriced,
+    coalesce(x.lost_usd, 0) AS lost_usd, coalesce(x.lost_unpriced, 0) AS lost_unpriced
 FROM (
     SELECT unnest(json_transform(row, '{"experiment_id": "VARCHAR", "run_id": "VARCHAR", "tape_sha256": "VARCHAR",
         "created_ns": "BIGINT", "n_steps": "INTEGER", "parent_outcome": "BOOLEAN", "mode": "VARCHAR",
@@ -29,7 +37,8 @@ FROM (
         "multiplicity": "VARCHAR", "params_json": "VARCHAR", "budget_usd": "DOUBLE", "spent_usd": "DOUBLE",
         "forks": "INTEGER", "controls": "INTEGER", "stop_reason": "VARCHAR", "baseline_flips": "INTEGER",
         "baseline_trials": "INTEGER", "deterministic": "BOOLEAN", "top_step": "INTEGER", "message": "VARCHAR",
-        "oracle_note": "VARCHAR", "grading_usd": "DOUBLE"}'))
+        "oracle_note": "VARCHAR", "grading_usd": "DOUBLE", "unpriced": "INTEGER", "grading_unpriced": "INTEGER",
+        "lost_usd": "DOUBLE", "lost_unpriced": "INTEGER"}'))
     FROM _blame_roots
 ) x;
 
@@ -40,13 +49,16 @@ SELECT unnest(json_transform(arm, '{"experiment_id": "VARCHAR", "arm_id": "VARCH
 FROM _blame_rows WHERE arm IS NOT NULL;
 
 CREATE OR REPLACE VIEW blame_trials AS
-SELECT x.* EXCLUDE (started_ns, ended_ns), _at(x.started_ns) AS started_at, _at(x.ended_ns) AS ended_at
+SELECT
+    x.* EXCLUDE (started_ns, ended_ns, unpriced), _at(x.started_ns) AS started_at, _at(x.ended_ns) AS ended_at,
+    coalesce(x.unpriced, CAST(x.calls_live > 0 AND x.cost_usd IS NULL AS INTEGER)) AS unpriced
 FROM (
     SELECT unnest(json_transform(trial, '{"experiment_id": "VARCHAR", "trial_id": "VARCHAR", "arm_id": "VARCHAR",
         "role": "VARCHAR", "steps": ["INTEGER"], "altered": ["INTEGER"], "kept": "INTEGER", "replicate": "INTEGER",
         "phase": "VARCHAR", "seq": "INTEGER", "run_id": "VARCHAR", "status": "VARCHAR",
         "undefined_reason": "VARCHAR", "outcome": "BOOLEAN", "tail_sha256": "VARCHAR", "calls_live": "INTEGER",
-        "calls_memo": "INTEGER", "cost_usd": "DOUBLE", "started_ns": "BIGINT", "ended_ns": "BIGINT"}'))
+        "calls_memo": "INTEGER", "cost_usd": "DOUBLE", "started_ns": "BIGINT", "ended_ns": "BIGINT",
+        "unpriced": "INTEGER"}'))
     FROM _blame_rows WHERE trial IS NOT NULL
 ) x;
 
@@ -74,3 +86,19 @@ SELECT
 FROM blame_effects
 WHERE rank IS NOT NULL
 ORDER BY experiment_id, rank;
+
+-- The candidates of searches for repairs, in the order in which they were tried.
+CREATE OR REPLACE VIEW repairs AS
+SELECT x.* EXCLUDE (created_ns), _at(x.created_ns) AS created_at
+FROM (
+    SELECT unnest(json_transform(_attribute(s.attributes, 'tracefork.repair.candidate'), '{"repair_id": "VARCHAR",
+        "run_id": "VARCHAR", "rank": "INTEGER", "step": "INTEGER", "source": "VARCHAR", "verdict": "VARCHAR",
+        "reason": "VARCHAR", "change": "VARCHAR", "edit": "VARCHAR", "parts": "INTEGER", "parts_tried": "INTEGER",
+        "minimal": "BOOLEAN", "effect": "DOUBLE", "ci_low": "DOUBLE", "ci_high": "DOUBLE", "e_value": "DOUBLE",
+        "pairs": "INTEGER", "n_treatment": "INTEGER", "flips_treatment": "INTEGER", "undefined_treatment": "INTEGER",
+        "n_control": "INTEGER", "flips_control": "INTEGER", "undefined_control": "INTEGER", "forks": "INTEGER",
+        "cost_usd": "DOUBLE", "created_ns": "BIGINT"}'))
+    FROM _spans s
+    WHERE s.attributes LIKE '%"tracefork.repair.candidate"%'
+) x
+ORDER BY x.repair_id, x.rank;

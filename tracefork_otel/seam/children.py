@@ -1,0 +1,171 @@
+"""The environment of programs that this process starts: what records, or plays to, a Python is handed down.
+
+An agent may give its child an environment of its own, or change what children inherit. Whatever such a child
+says to a model would go round the recorder, and in a replay to the model itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..session import current
+from ..session.imports import when_imported
+from ..session.session import Session
+from ..undo import Undo
+from .lending import Lending
+from .noting import Started
+
+BOOT = str(Path(__file__).parent.parent / "boot")
+"""The folder whose sitecustomize starts the recording."""
+_OWN = "TRACEPARENT"
+"""What a child may have another value of, and is played to nevertheless."""
+
+
+def hand_down(undo: Undo) -> None:
+    """Have each program that this process starts find what it was given itself, until that is undone."""
+    execve = os.execve
+    undo.replace(os, "execve", _giving(execve))
+    for name in ("posix_spawn", "posix_spawnp"):
+        if hasattr(os, name):
+            undo.replace(os, name, _giving(_started(getattr(os, name))))
+    # These take this process's own environment, whatever the agent made of it.
+    undo.replace(os, "execv", _executing(os.execv, execve))
+    undo.replace(os, "system", _inheriting(os.system))
+    undo.add(when_imported("subprocess", lambda module: _on_subprocess(module, undo)))
+    undo.add(when_imported("multiprocessing.util", lambda module: _on_multiprocessing(module, undo)))
+
+
+def missing_in(session: Session, env: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the variables that a child with this environment lacks; none where it was left out on purpose.
+
+    In a recording an agent may turn it off for a child, or record it elsewhere; in a replay nobody leaves.
+    """
+    known = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
+    ours, recording = session.handed_down(), session.settings.mode == "record"
+    if recording and known.get("TRACEFORK_MODE", "record") != "record":
+        return {}
+    missing = {
+        name: value
+        for name, value in ours.items()
+        if (name not in known if recording or name == _OWN else known.get(name) != value)
+    }
+    path = [entry for entry in known.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if BOOT not in path:
+        missing["PYTHONPATH"] = os.pathsep.join([BOOT, *path])
+    return missing
+
+
+def _completed(session: Session, env: Mapping[Any, Any] | None) -> Mapping[Any, Any] | None:
+    """Return the environment with what it lacks; the same one where it lacks nothing."""
+    given: Mapping[Any, Any] = os.environ if env is None else env
+    missing = missing_in(session, given)
+    if not missing:
+        return env
+    return {**{name: value for name, value in given.items() if os.fsdecode(name) not in missing}, **missing}
+
+
+def _on_subprocess(module: ModuleType, undo: Undo) -> None:
+    original: Callable[..., None] = module.Popen.__init__
+    place = list(inspect.signature(original).parameters).index("env") - 1
+
+    @functools.wraps(original)
+    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        session = current.session
+        if session is None:
+            original(self, *args, **kwargs)
+            return
+        try:
+            if len(args) > place:
+                args = (*args[:place], _completed(session, args[place]), *args[place + 1 :])
+            else:
+                kwargs = {**kwargs, "env": _completed(session, kwargs.get("env"))}
+        except Exception as error:
+            session.lost("environment of a program", error)
+        with Started() as started:
+            original(self, *args, **kwargs)
+            started.has(self.pid)
+
+    undo.replace(module.Popen, "__init__", start)
+
+
+def _on_multiprocessing(module: ModuleType, undo: Undo) -> None:
+    undo.replace(module, "spawnv_passfds", _inheriting(module.spawnv_passfds))
+
+
+def _giving(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of `os` with its third argument, the environment, completed."""
+
+    @functools.wraps(original)
+    def start(path: Any, argv: Any, env: Any, *args: Any, **kwargs: Any) -> Any:
+        session = current.session
+        if session is None:
+            return original(path, argv, env, *args, **kwargs)
+        try:
+            env = _completed(session, env)
+        except Exception as error:
+            session.lost("environment of a program", error)
+        return original(path, argv, env, *args, **kwargs)
+
+    return start
+
+
+def _started(original: Callable[..., int]) -> Callable[..., int]:
+    """Return the function, what is noted of its program written with the process that it returns."""
+
+    @functools.wraps(original)
+    def start(*args: Any, **kwargs: Any) -> int:
+        # Only where one comes back: of an exec nothing does, so its notes are written before it.
+        with Started() as started:
+            pid = original(*args, **kwargs)
+            started.has(pid)
+        return pid
+
+    return start
+
+
+def _executing(execv: Callable[..., Any], execve: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `execv`, with this process's own environment completed."""
+
+    @functools.wraps(execv)
+    def start(path: Any, argv: Any, /) -> Any:
+        session = current.session
+        env = None
+        if session is not None:
+            try:
+                env = _completed(session, None)
+            except Exception as error:
+                session.lost("environment of a program", error)
+        return execv(path, argv) if env is None else execve(path, argv, env)
+
+    return start
+
+
+_lending = Lending()
+
+
+def _inheriting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, which takes no environment, while which runs this process's own is complete."""
+
+    @functools.wraps(original)
+    def start(*args: Any, **kwargs: Any) -> Any:
+        session = current.session
+        if session is None:
+            return original(*args, **kwargs)
+
+        def missing() -> Mapping[str, str]:
+            try:
+                return missing_in(session, os.environ)
+            except Exception as error:
+                session.lost("environment of a program", error)
+                return {}
+
+        with _lending.of(missing):
+            return original(*args, **kwargs)
+
+    return start

@@ -1,0 +1,164 @@
+"""What an agent says by clients that are not captured: noted while recording, with name and count.
+
+Nobody knows whether a model answered, so such a run is as complete as before, and says what is beside it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from types import FrameType, ModuleType
+from typing import Any, NamedTuple
+
+from ..recording.unseen import connected
+from ..session import current
+from ..session.imports import when_imported
+from ..session.session import Session
+from ..session.telemetry import sender_above
+from ..undo import Undo
+from ..wire.registry import is_model_host
+from .noting import HTTP_CLIENTS, caller, is_own_code, leaked, note_once, run_here
+
+_CAPTURED = ("anyio", "httpcore", "httpcore2", "httpx", "httpx2")
+"""Packages below which the seam stands; tasks of anyio connect for them."""
+_CHANNELS = ("insecure_channel", "secure_channel")
+
+
+class _Place(NamedTuple):
+    """Who connected where, in which process."""
+
+    process_id: str
+    client: str
+    host: str
+    port: int
+
+
+_counts: dict[_Place, int] = {}
+_told: dict[_Place, int] = {}
+_callers: dict[_Place, str] = {}
+
+
+def watch(undo: Undo) -> None:
+    """Have gRPC's channels noted too, which connect where no audit hook sees it."""
+    undo.add(when_imported("grpc", lambda module: _on_grpc(module, undo)))
+    undo.add(when_imported("grpc.aio", lambda module: _on_grpc(module, undo)))
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+
+
+def connecting(session: Session, sock: Any, address: Any, name_of: Callable[[str], str]) -> None:
+    """Note a connection that a client makes which speaks HTTP and is not captured, by the address's name."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not sock.type & socket.SOCK_STREAM:
+        return
+    client = _client(sys._getframe(1))
+    if client is None or sender_above(sys._getframe(1)) is not None:
+        return
+    host, port = str(address[0]), int(address[1])
+    _note(session, client, name_of(host), port, host)
+
+
+def summary(session: Session) -> list[str]:
+    """Return what this process said by clients that are not captured, a sentence part for each of them."""
+    return [
+        connected(place.client, place.host, place.port, _callers[place], count=count)
+        for place, count in _counts.items()
+        if place.process_id == session.process_id
+    ]
+
+
+def _note(session: Session, client: str, host: str, port: int, address: str) -> None:
+    names = (host, address)
+    if any(name in names and only in (None, port) for name, only in session.allowed):
+        return
+    if is_model_host(host) or session.housekeeping.of(host, None, port) is not None:
+        return  # of the one the run says that it is incomplete, the other is no part of it
+    if any(exchange.host in names for exchange in list(session.open.values())):
+        return  # a transport of the application's below a client that is captured
+    place = _Place(session.process_id, client, host, port)
+    _counts[place] = _counts.get(place, 0) + 1
+    if place not in _callers:
+        _callers[place] = caller() or "a place of its own"
+        _tell(session, place)
+
+
+def _tell(session: Session, place: _Place) -> None:
+    _told[place] = _counts[place]
+    said = {"client": place.client, "host": place.host, "port": place.port}
+    said |= {"caller": _callers[place], "count": _counts[place]}
+    session.note("unseen", said, run_here(session))
+
+
+def _at_exit() -> None:
+    # Each was noted at once; how often it was is known now.
+    session = current.session
+    for place, count in list(_counts.items()):
+        if session is not None and place.process_id == session.process_id and _told.get(place) != count:
+            _tell(session, place)
+    patch = sys.modules.get("tracefork_otel.seam.patch")  # it loads OpenTelemetry, and may not be needed
+    if patch is None or session is None or session.player is not None:
+        return
+    for name in patch.taken_out():
+        why = (
+            f"what records {name} was taken out of it by another library, which put back what it had found:"
+            " later calls are not recorded; call instrument() after that library's own"
+        )
+        note_once(session, "incomplete", name, {"host": name, "client": name, "why": why})
+
+
+def _client(frame: FrameType | None) -> str | None:
+    """Return the client that connects here, by the name that the agent's code called; None for any other."""
+    found: str | None = None
+    for package, file in _packages(frame):
+        if package in _CAPTURED and found is None:
+            return None
+        if package in HTTP_CLIENTS:
+            found = package
+        elif package == "aiohappyeyeballs":  # in a task of its own
+            found = "aiohttp"
+        elif found is not None and is_own_code(file):
+            break
+    return found
+
+
+def _packages(frame: FrameType | None) -> Iterator[tuple[str, str]]:
+    while frame is not None:
+        yield str(frame.f_globals.get("__name__", "")).partition(".")[0], frame.f_code.co_filename
+        frame = frame.f_back
+
+
+def _on_grpc(module: ModuleType, undo: Undo) -> None:
+    for name in _CHANNELS:
+        original = getattr(module, name, None)
+        if original is not None:
+            undo.replace(module, name, _noting(original))
+
+
+def _noting(original: Any) -> Any:
+    @wraps(original)
+    def channel(target: Any, *args: Any, **kwargs: Any) -> Any:
+        session = current.session
+        try:
+            if session is not None and sender_above(sys._getframe(1)) is None:
+                _channel(session, str(target))
+        except Exception as error:
+            assert session is not None
+            session.lost("watch of connections", error)
+        return original(target, *args, **kwargs)
+
+    return channel
+
+
+def _channel(session: Session, target: str) -> None:
+    place = target.rpartition("://")[2].rpartition("/")[2]  # `dns:///host:port`
+    if place.startswith("unix:"):
+        return
+    host, _, port = place.removeprefix("ipv4:").removeprefix("dns:").rpartition(":")
+    host, number = (host.strip("[]"), int(port)) if port.isdecimal() and host else (place, 443)
+    if session.player is not None and session.player.watching:
+        if not any(name == host and only in (None, number) for name, only in session.allowed):
+            leaked(session, host, number, "grpc", caller())
+    elif session.settings.mode == "record":
+        _note(session, "grpc", host, number, host)

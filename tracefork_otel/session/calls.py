@@ -1,0 +1,151 @@
+"""Which spans of others are one call each: below it ours adds no usage, and alone it begins no run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
+
+from ..undo import Undo
+
+if TYPE_CHECKING:
+    from .own_span import Parent
+    from .session import Session
+
+_TELLING: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+    (
+        "gen_ai.operation.name",
+        frozenset({"chat", "text_completion", "generate_content", "embeddings"}),
+        frozenset({"invoke_agent", "create_agent", "invoke_workflow"}),
+    ),
+    (
+        "openinference.span.kind",
+        frozenset({"LLM", "EMBEDDING", "RERANKER"}),
+        frozenset({"AGENT", "CHAIN", "TOOL", "RETRIEVER", "GUARDRAIL", "EVALUATOR"}),
+    ),
+    (
+        "langfuse.observation.type",
+        frozenset({"generation", "embedding"}),
+        frozenset({"agent", "chain", "span"}),
+    ),
+    ("traceloop.span.kind", frozenset[str](), frozenset({"workflow", "agent", "task", "tool"})),
+)
+"""By attribute of a convention (OpenTelemetry's, OpenInference's, Langfuse's, Traceloop's), its values for a
+call of a model, and for what holds such calls."""
+_ASKED = ("gen_ai.request.model", "llm.request.type")
+"""Attributes that a call's span alone has, where none of the above is told."""
+_MESSAGES = (
+    "gen_ai.input.messages",
+    "gen_ai.prompt",
+    "llm.input_messages",
+    "input.value",
+    "request_data",
+    "langfuse.observation.input",
+)
+_HTTP = ("http.request.method", "http.method")
+_DEPTH = 4
+"""Spans of HTTP clients between a call's span and ours: the stock instrumentation's, a vendor's."""
+
+_begun: WeakValueDictionary[int, ReadableSpan] = WeakValueDictionary()
+"""Spans of adopted providers by their id, as long as somebody holds them."""
+_dropped: WeakValueDictionary[int, trace.Span] = WeakValueDictionary()
+"""Spans of a call that a sampler dropped, by their traces, as long as somebody holds them."""
+
+
+def patch(sdk: ModuleType, undo: Undo) -> None:
+    """Have spans that begin a trace, and are dropped by a sampler, be known if they tell of a call.
+
+    They say nothing of themselves later.
+    """
+    theirs = sdk.Tracer.start_span
+
+    @functools.wraps(theirs)
+    def start_span(
+        tracer: Any,
+        name: str,
+        context: Any = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Any = None,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        span = theirs(tracer, name, context, kind, attributes, *more, **named)
+        alone = not span.is_recording() and trace.get_current_span(context) is trace.INVALID_SPAN
+        if alone and _is_call(attributes or {}, kind):
+            _dropped[span.get_span_context().trace_id] = span
+        return span
+
+    undo.replace(sdk.Tracer, "start_span", start_span)
+
+
+def is_call(span: ReadableSpan) -> bool:
+    """Return whether the span tells of one call of a model, or of anything else outside of the process."""
+    return _is_call(_attributes(span), getattr(span, "kind", None))
+
+
+def began(span: ReadableSpan) -> None:
+    """Keep the span, so that what happens below one of its children finds it."""
+    context = span.get_span_context()
+    if context is not None:
+        _begun[context.span_id] = span
+
+
+def span_of_call(current: trace.Span) -> Any:
+    """Return the current span, those of HTTP clients aside, if it is that of a call of a model, else None.
+
+    Backends add up the tokens of all such spans: of one call there must be one.
+    """
+    span: Any = current
+    for _ in range(_DEPTH):
+        attributes = _attributes(span)
+        if _of_a_model(attributes):
+            return span
+        above = getattr(span, "parent", None)
+        if above is None or not any(name in attributes for name in _HTTP):
+            return None
+        span = _begun.get(above.span_id)
+    return None
+
+
+def tells_messages(span: Any) -> bool:
+    """Return whether the span has what the model was asked, by whatever convention."""
+    return any(name.startswith(_MESSAGES) for name in _attributes(span))
+
+
+def is_trace_of_a_call(session: Session, parent: Parent) -> bool:
+    """Return whether nothing stands in the parent's trace, as far as it is of this process, but one call."""
+    if parent.span is None:
+        return False
+    if parent.span.trace_id in _dropped:
+        return True
+    root = session.roots.get(parent.span.trace_id)
+    if root is None:  # of a provider that was not adopted only the parent itself is known
+        root = trace.get_current_span(parent.context)
+    return isinstance(root, ReadableSpan) and getattr(root, "parent", root) is None and is_call(root)
+
+
+def _attributes(span: Any) -> Mapping[str, Any]:
+    # Logfire's spans are ReadableSpans by their class, and have no attributes where they do not record.
+    return getattr(span, "attributes", None) or {}
+
+
+def _is_call(attributes: Mapping[str, Any], kind: SpanKind | None) -> bool:
+    told = _of_a_model(attributes)
+    return kind is SpanKind.CLIENT if told is None else told
+
+
+def _of_a_model(attributes: Mapping[str, Any]) -> bool | None:
+    """Return whether a span of these attributes is one call of a model; None where they do not tell."""
+    for name, calls, others in _TELLING:
+        told = attributes.get(name)
+        if told in calls:
+            return True
+        if told in others:
+            return False
+    return True if any(name in attributes for name in _ASKED) else None
