@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 LIMIT = 100
 """Segments above which opening a store merges them: each costs every query three files more."""
 BOUND = 64 * 1024 * 1024
-"""Bytes of files that are merged on opening: it takes seconds then, and what is larger is worth its files."""
+"""Bytes of files that are merged into one: it takes seconds then, and what is larger is worth its files."""
 LOCK = ".compact.lock"
 
 
@@ -35,8 +36,8 @@ def compact(store: Path, *, bound: int | None = None) -> str | None:
     Return its id; None if there are not two to merge, or another process is merging. A segment that cannot
     be read is left as it is. Readers of the old ones have ten minutes to finish.
     """
-    with alone(store) as by_itself:
-        if not by_itself:
+    with alone(store) as is_alone:
+        if not is_alone:
             return None
         known = [entry for entry in manifest.load(store).segments if not entry.why_newer(store)]
         chosen = _chosen(known, bound)
@@ -47,6 +48,60 @@ def compact(store: Path, *, bound: int | None = None) -> str | None:
             if len(readable) == len(chosen):
                 raise
             return _merged(store, readable)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much there is of a store's segments and logs."""
+
+    segments: int
+    files: int
+    bytes: int
+
+
+def extent(store: Path) -> Extent:
+    """Return how much there is now, with what is left of earlier segments."""
+    sizes: list[int] = []
+    if store.exists() and not store.is_dir():
+        raise StoreError(f"{store}: this is a file; a store is a directory")
+    for file in chain.from_iterable((store / folder).glob("*") for folder in ("wal", "segments")):
+        with suppress(OSError):
+            sizes.append(file.lstat().st_size)
+    return Extent(len(manifest.load(store).segments), len(sizes), sum(sizes))
+
+
+def pack(store: Path) -> list[str]:
+    """Make as few segments as hold `BOUND` bytes each, and let the files of those that were replaced go now.
+
+    So do all that merges and removals left, unless a segment is damaged, of which they may be the last good
+    copy. Return why a segment stays as it is. StoreError where another process is merging, or nothing can be
+    written.
+    """
+    with by_itself(store):
+        left: list[str] = []
+        sound: list[SegmentEntry] = []
+        for entry in manifest.load(store).segments:
+            if why := why_spoiled(store, entry):
+                left.append(why)
+            else:
+                sound.append(entry)
+        replaced = {entry.id for group in _groups(sound) if _merged(store, group) for entry in group}
+        manifest.commit(store, at_once=replaced if left else True)
+        manifest.commit(store)  # with which the files go
+        return left
+
+
+def _groups(entries: Sequence[SegmentEntry]) -> Iterator[list[SegmentEntry]]:
+    """Yield the segments in order of time, as many together as have no more than `BOUND` bytes."""
+    group: list[SegmentEntry] = []
+    size = 0
+    for entry in sorted(entries, key=lambda entry: entry.started_ns):
+        if size + entry.bytes > BOUND:
+            yield group
+            group, size = [], 0
+        group.append(entry)
+        size += entry.bytes
+    yield group
 
 
 def drop_before(store: Path, when: datetime) -> tuple[str, ...]:
@@ -78,11 +133,13 @@ def _merged(store: Path, entries: Sequence[SegmentEntry]) -> str | None:
         return None
     merged = sealing.merge(store, entries)
     try:
+        if spoiled := why_spoiled(store, merged):
+            raise StoreError(spoiled)
         sha256 = facts.write(merged.file(store, "facts"), _facts_of(store, entries, merged))
         merged = replace(merged, facts=facts.VERSION, sha256={**merged.sha256, "facts": sha256})
         manifest.commit(store, add=[merged], remove=[entry.id for entry in entries])
     except BaseException:
-        manifest.discard(store, merged)
+        manifest.discard(store, merged.id)
         raise
     return merged.id
 
@@ -111,7 +168,7 @@ def alone(store: Path) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        raise StoreError(f"{store}: its segments cannot be merged: {error.strerror or error}") from error
+        raise StoreError(f"{store} cannot be written: {error.strerror or error}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -122,3 +179,13 @@ def alone(store: Path) -> Iterator[bool]:
         yield True
     finally:
         os.close(fd)
+
+
+@contextmanager
+def by_itself(store: Path) -> Iterator[None]:
+    """Nobody else merges in the store meanwhile; StoreError where somebody does, or there is none."""
+    with alone(store) as is_alone:
+        if not is_alone:
+            why = "its segments are being merged: try again" if store.is_dir() else "there is no store"
+            raise StoreError(f"{store}: {why}")
+        yield

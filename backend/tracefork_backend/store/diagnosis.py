@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.settings import DEFAULT_STORE
 from tracefork_otel.store import manifest, segment, wal
 from tracefork_otel.store.wal_reading import read_wal
+from tracefork_otel.wire.json_values import count
 
-from ..spelling import counted
-from . import compacting
-from .repairing import KEPT
-from .snapshot import why_spoiled
+from ..spelling import counted, run_name
+from . import facts, states
+from .absent import Absent, absent_of
+from .leftovers import FileProblem, leftovers
+from .snapshot import spoiled_files
 from .store import Store, open_store
-
-OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK})
-OWN_FOLDERS = frozenset({"wal", "segments", "blame", KEPT})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileProblem:
-    """A file that is not what it should be."""
-
-    path: str
-    what: str
-    """`unreadable` or `foreign`."""
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +31,8 @@ class WalState:
     bytes: int
     torn_bytes: int
     """Of a last write that was never acknowledged."""
+    sealed: bool = False
+    """Whether what it held is in a segment since this look at it."""
     damage: tuple[str, ...]
     """Records that were acknowledged and cannot be read any more."""
 
@@ -65,15 +56,6 @@ class NotReplayable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Absent:
-    """A Python process that was reached but could not record."""
-
-    argv: tuple[str, ...]
-    executable: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorReport:
     """Everything about a store that is not as it should be, and what was looked at to say so."""
 
@@ -90,6 +72,8 @@ class DoctorReport:
     odd: tuple[str, ...] = ()
     """Values of somebody's spans that their columns cannot hold, and that were left out."""
     damaged: tuple[DamagedBody, ...] = ()
+    killed: tuple[str, ...] = ()
+    """Runs whose process was killed, and what was open then."""
     not_replayable: tuple[NotReplayable, ...] = ()
     absent: tuple[Absent, ...] = ()
 
@@ -97,26 +81,36 @@ class DoctorReport:
     def healthy(self) -> bool:
         """Whether nothing is damaged and nothing was lost; a run killed midway is no fault of the store."""
         torn = any(one.damage for one in self.wals)
-        return not (self.files or self.losses or self.damaged or self.absent or torn)
+        files = any(one.what != "left" for one in self.files)
+        return not (files or self.losses or self.damaged or self.absent or torn)
 
     def lines(self) -> list[str]:
         """Return the report for people, the worst first."""
         found = [f"{problem.what}: {problem.why}" for problem in self.files]
-        found += [f"damaged: run {one.run_id[:8]} step {one.step}: {one.why}" for one in self.damaged]
+        found += [f"damaged: run {run_name(one.run_id)} step {one.step}: {one.why}" for one in self.damaged]
         for one in self.wals:
             found += [f"damaged: {why}" for why in one.damage]
             if one.torn_bytes:
-                found.append(f"torn: {one.name}: {one.torn_bytes} bytes of a write that was never finished")
+                found.append(
+                    f"torn: {one.name}: {one.torn_bytes} bytes of a write that was never finished: its "
+                    "process was killed, or the file was cut; what was written before it is whole"
+                )
+            if one.sealed:
+                found.append(
+                    f"sealed: {one.name}: its process has ended; all that it recorded is in a segment now"
+                )
         found += [f"lost: {loss}" for loss in self.losses]
         found += [f"odd: {one}" for one in self.odd]
         found += [f"not recorded: {' '.join(one.argv) or one.executable}: {one.why}" for one in self.absent]
+        found += [f"killed: {one}" for one in self.killed]
         for run in self.not_replayable:
-            found.append(f"not replayable: run {run.run_id[:8]} {run.name}: {'; '.join(run.reasons)}")
+            found.append(f"not replayable: run {run_name(run.run_id)} {run.name}: {'; '.join(run.reasons)}")
         live = sum(one.state == "live" for one in self.wals)
         found.append(
-            f"{self.path}: {self.runs} runs, {self.exchanges} exchanges, {self.segments} segments of "
-            f"{self.bytes} bytes, {live} processes writing{'' if self.writable else ', read-only'}: "
-            f"{'healthy' if self.healthy else 'see above'}"
+            f"{self.path}: {counted(self.runs, 'run')}, {counted(self.exchanges, 'exchange')}, "
+            f"{counted(self.segments, 'segment')} of {self.bytes} bytes, "
+            f"{live or 'no'} process{'' if live == 1 else 'es'} writing"
+            f"{'' if self.writable else ', read-only'}: {'healthy' if self.healthy else 'see above'}"
         )
         return found
 
@@ -126,8 +120,14 @@ def doctor(store: Store | str | Path = DEFAULT_STORE) -> DoctorReport:
     path = store.path if isinstance(store, Store) else Path(store).absolute()
     wals = tuple(_wal_states(path))
     opened = store if isinstance(store, Store) else open_store(path)
-    files = [_file_problem(why) for why in opened.problems]
-    files += _foreign(path)
+    unnamed = f"{path / 'segments'}: "
+    files = [
+        _file_problem(why)
+        for why in opened.problems
+        if why in opened.unsettled or not why.startswith(unnamed)  # these `leftovers` tells
+    ]
+    files += leftovers(path)
+    files += states.problems(opened)
     damaged = _damaged(opened, files)
     totals = opened.ask("totals")[0]
     entries = manifest.load(path).segments
@@ -139,12 +139,13 @@ def doctor(store: Store | str | Path = DEFAULT_STORE) -> DoctorReport:
         runs=totals["runs"],
         exchanges=totals["exchanges"],
         files=tuple(files),
-        wals=wals,
+        wals=tuple(replace(one, sealed=not (path / "wal" / one.name).exists()) for one in wals),
         losses=tuple(_losses(opened)),
         odd=tuple(_odd(opened)),
         damaged=tuple(damaged),
+        killed=tuple(_killed(opened)),
         not_replayable=tuple(_not_replayable(opened, damaged)),
-        absent=tuple(_absent(path)),
+        absent=tuple(absent_of(path)),
     )
 
 
@@ -167,36 +168,30 @@ def _wal_states(path: Path) -> Iterator[WalState]:
 
 
 def _file_problem(why: str) -> FileProblem:
-    return FileProblem(path=why.partition(": ")[0], what="unreadable", why=why)
+    # What could not be sealed for want of room is read where it is.
+    what = "left" if "could not be written" in why else "unreadable"
+    return FileProblem(path=why.partition(": ")[0], what=what, why=why)
 
 
-def _foreign(path: Path) -> Iterator[FileProblem]:
-    """Yield files that nobody of ours has put there, or that a crash left behind."""
-    listed = manifest.load(path)
-    unnamed = manifest.unnamed(path, listed)
-    ids = {entry.id for entry in listed.segments} | {item.id for item in listed.retired}
-    places = [(path, lambda file: file.name in OWN_FILES or file.match(".*.tmp"))]
-    places.append((path / "wal", lambda file: file.name.endswith((".wal", ".wal.tmp", ".absent.json"))))
-    places.append((path / "segments", lambda file: file.name.lstrip(".").partition(".")[0] in ids))
-    for folder, known in places:
-        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if known(file) or (folder == path and file.is_dir() and file.name in OWN_FOLDERS):
-                continue
-            why = f"{file}: this is no file of the store; move it out if nobody needs it here"
-            if folder.name == "segments" and file.name.endswith(".parquet"):
-                why = f"{file}: no manifest names this segment"
-                if file.name.partition(".")[0] in unnamed:
-                    why += "; `doctor --repair` takes in what it holds"
-            yield FileProblem(path=str(file), what="foreign", why=why)
+def _killed(opened: Store) -> Iterator[str]:
+    for row in opened.ask("recorded_runs"):
+        if row["status"] == "killed":
+            steps = ", ".join(map(str, opened.open_steps(row["run_id"])))
+            what = "its process was killed" + (f" while step {steps} was open" if steps else "")
+            who = f"run {run_name(row['run_id'])} {row['name'] or ''}".rstrip()
+            yield f"{who}: {what}; what had ended is whole, and is replayed as far as it goes"
 
 
 def _damaged(opened: Store, files: list[FileProblem]) -> list[DamagedBody]:
     """Return exchanges whose bytes are not what was recorded; add files found unreadable to `files`."""
     found: dict[str, str] = {}
     for entry in opened.entries:
-        spoiled = why_spoiled(opened.path, entry)
+        spoiled = spoiled_files(opened.path, entry)
         if spoiled:
-            files.append(_file_problem(spoiled))
+            named = {one.path for one in files}
+            files += (one for one in map(_file_problem, spoiled.values()) if one.path not in named)
+        elif facts.changed(opened.path, [entry.id]):
+            files += map(_file_problem, facts.ensure(opened.path, [entry.id]))
         try:
             for exchange in segment.read_exchanges(opened.path, entry):
                 if exchange.damage:
@@ -223,9 +218,10 @@ def _losses(opened: Store) -> Iterator[str]:
 def _odd(opened: Store) -> Iterator[str]:
     for row in opened.ask("odd_notes"):
         told = json.loads(row["attributes"])
-        where = f"run {row['trace_id'][:8]}" if row["trace_id"] else f"process {row['process_id']}"
-        count = counted(int(told["count"]), "value")
-        yield f"{where}: {count} of {told['field']} left out, for its column cannot hold {told['first']}"
+        where = f"run {run_name(row['trace_id'])}" if row["trace_id"] else f"process {row['process_id']}"
+        values = counted(count(told.get("count")) or 1, "value")
+        what = f"its column cannot hold {told.get('first')}"
+        yield f"{where}: {values} of {told.get('field')} left out, for {what}"
 
 
 def _not_replayable(opened: Store, damaged: list[DamagedBody]) -> Iterator[NotReplayable]:
@@ -234,24 +230,7 @@ def _not_replayable(opened: Store, damaged: list[DamagedBody]) -> Iterator[NotRe
         broken.setdefault(one.run_id, []).append(f"step {one.step} is damaged")
     for row in opened.ask("recorded_runs"):
         reasons = broken.get(row["run_id"], [])
-        if row["status"] == "running":
-            reasons.append("it still goes on")
         if row["entrypoint"] is None and row["command"] is None:
             reasons.append("how it was started was not recorded: give --agent")
         if reasons:
             yield NotReplayable(run_id=row["run_id"], name=row["name"] or "", reasons=tuple(reasons))
-
-
-def _absent(path: Path) -> Iterator[Absent]:
-    for file in sorted((path / "wal").glob("*.absent.json")):
-        try:
-            told = json.loads(file.read_bytes())
-            yield Absent(
-                argv=tuple(map(str, told.get("argv", ()))),
-                executable=str(told.get("executable", "")),
-                why=str(
-                    told.get("attributes", {}).get("why") or told.get("why") or "tracefork_otel is missing"
-                ),
-            )
-        except (OSError, ValueError, AttributeError):
-            continue

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tracefork_otel.files import open_whole
 from tracefork_otel.store import manifest
 from tracefork_otel.store.manifest import SegmentEntry
+
+PARQUET = b"PAR1"
+"""How every Parquet file begins and ends."""
 
 
 class Digests:
@@ -39,3 +44,16 @@ class Digests:
         if changed is None:
             self._sound.add(key)
         return changed
+
+
+def not_parquet(path: Path) -> str | None:
+    """Return how a file shows that it is no whole Parquet file; None where it may be one."""
+    try:
+        with open_whole(path) as file:
+            head = file.read(len(PARQUET))
+            file.seek(-len(PARQUET), os.SEEK_END)
+            if head == PARQUET and file.read() == PARQUET:
+                return None
+    except OSError as error:
+        return f"{path}: the file of a segment cannot be read: {error.strerror or error}"
+    return f"{path}: the file of a segment is truncated or is not Parquet"

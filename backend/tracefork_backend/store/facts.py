@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from itertools import groupby
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from itertools import accumulate, chain, groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from tracefork_otel.errors import StoreError
-from tracefork_otel.exchange import Exchange
-from tracefork_otel.files import replacing
+from tracefork_otel.exchange import Exchange, Request, beside_body, held
+from tracefork_otel.files import check_own, replacing
 from tracefork_otel.store import columns, manifest, segment
 from tracefork_otel.store.columns import FACTS_VERSION as VERSION
 from tracefork_otel.store.manifest import SegmentEntry
-from tracefork_otel.wire.facts import facts_of, recorded_body
-from tracefork_otel.wire.growing import Growing
+from tracefork_otel.store.runs import Lists, Part
+from tracefork_otel.wire.codings import decode_body, plain_request
+from tracefork_otel.wire.counted import paid_of
+from tracefork_otel.wire.growing import Growing, Grown
+
+from .digests import not_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,29 +30,59 @@ if TYPE_CHECKING:
     from tracefork_otel.wire.messages import Facts, Message
 
 Row: TypeAlias = dict[str, Any]
+_USUAL = 32
+"""Times as long as a compressed body its text may be."""
+_SPARE = 64 * 1024 * 1024
+"""Bytes that texts of one segment may be longer together: those of bombs would take all memory."""
+
+
+class _Told(NamedTuple):
+    """A request whose messages have numbers."""
+
+    trace_id: str
+    numbers: int
+    """Which list of them is its own."""
+    system: int
+    """So many of them are system."""
+    ends: list[int]
+    """How many of the others it has after none of its turns, after the first one, and so on."""
 
 
 class Reader:
-    """Reads exchanges into rows; a message that was in an earlier row of the same run stands there alone."""
+    """Reads exchanges into rows; a message that a run has often is kept once, and each row has its number."""
 
     def __init__(self) -> None:
-        self._requests = Growing()
-        self._numbers: dict[tuple[str | None, ...], int] = {}
+        self._requests: Growing[_Told] = Growing()
+        self._known: dict[tuple[str | None, ...], int] = {}
         self._messages: list[tuple[str, Row]] = []
         """What has a number, each with its run."""
+        self._asked: set[int] = set()
+        """Numbers of what stands in a request."""
+        self._lists = Lists()
+        self._spare = _SPARE
 
     def row(self, exchange: Exchange) -> Row | None:
         """Return the row of the exchange, None where no provider is known and the body reads as it is."""
-        response, found = exchange.response, facts_of(exchange)
-        encoding = response.header("content-encoding") if response else None
-        body = recorded_body(response) if response and encoding else None
-        text = _decoded_text(body) if encoding else None
+        request, response = held(exchange.request), exchange.response
+        text = None
+        if (coding := request.header("content-encoding")) and self._plain(request.body, coding) is None:
+            request = Request(body=b"", **beside_body(request))
+        if response and (coding := response.header("content-encoding")):
+            plain = self._plain(response.body, coding)
+            if plain is None:
+                response = replace(response, body=b"")
+            else:
+                text = _decoded_text(plain)
+        exchange = replace(exchange, request=request, response=response)
+        found = paid_of(exchange)
         if found is None and text is None:
             return None
         row: Row = {"trace_id": exchange.trace_id, "span_id": exchange.span_id, "response_text": text}
         if found is None:
-            return row | self._said(exchange.trace_id, ())
-        asked = self._requests.messages(found.form, exchange.request.body)
+            return row
+        from .prices import exchange_price
+
+        price = exchange_price(exchange, found)
         return row | {
             "provider": found.provider,
             "operation": found.operation,
@@ -57,51 +92,84 @@ class Reader:
             "input_tokens": found.input_tokens,
             "output_tokens": found.output_tokens,
             "cached_tokens": found.cached_tokens,
-            "cost_usd": _cost(exchange, found),
+            "cost_usd": price.usd,
+            "cost_reason": price.reason,
+            "stored_id": found.stored_id,
             "streamed": found.streamed,
-            **self._said(exchange.trace_id, (*asked, *found.reply)),
+            **({"list": self._list(exchange, found)} if found.form else {}),
         }
 
-    def _said(self, trace_id: str, messages: Iterable[Message]) -> Row:
-        """Return the columns that tell the messages: by numbers, and what has none yet in full."""
-        numbers, known, first, pairs = self._numbers, self._messages, len(self._messages), list[int]()
-        for one in messages:
-            number = numbers.setdefault((trace_id, one.role, one.kind, one.name, one.content), len(known))
-            if number == len(known):
-                said = {"role": one.role, "kind": one.kind, "name": one.name, "content": one.content}
-                known.append((trace_id, said))
-            if pairs and pairs[-1] == number - 1:
-                pairs[-1] = number
+    def _plain(self, coded: bytes, encoding: str) -> bytes | None:
+        """Return the body with its codings undone, None where that cannot be done, and for a bomb."""
+        usual = _USUAL * len(coded)
+        body = decode_body(coded, encoding, limit=usual + self._spare)
+        if body is None:
+            return None
+        over = max(len(body) - usual, 0)
+        if over >= self._spare:  # no more of it was looked at
+            return None
+        self._spare -= over
+        return body
+
+    def _list(self, exchange: Exchange, found: Facts) -> int:
+        """Return which list has the numbers of what was asked and of what was said."""
+        trace_id = exchange.trace_id
+
+        def told(grown: Grown[_Told]) -> _Told:
+            before, system = grown.before, self._numbered(trace_id, grown.system)
+            if before is None or before.trace_id != trace_id:
+                before = _Told(trace_id, self._lists.add(), 0, [0])
+                kept = 0
             else:
-                pairs += (number, number)
-        return {"messages": pairs, "first_no": first, "said": [said for _, said in known[first:]]}
+                kept = grown.kept
+            turns = [self._numbered(trace_id, turn) for turn in grown.turns[kept:]]
+            repeated = Part(before.numbers, before.system, before.system + before.ends[kept])
+            ends = before.ends[: kept + 1]
+            ends.extend(accumulate(map(len, turns), initial=ends.pop()))
+            self._asked.update(system, *turns)
+            numbers = self._lists.add(system, repeated, list(chain.from_iterable(turns)))
+            return _Told(trace_id, numbers, len(system), ends)
+
+        asked = self._requests.read(found.form, plain_request(exchange.request), told)
+        reply = self._numbered(trace_id, found.reply)
+        if asked is None:
+            return self._lists.add(reply)
+        return self._lists.add(Part(asked.numbers, 0, asked.system + asked.ends[-1]), reply)
+
+    def _numbered(self, trace_id: str, messages: Iterable[Message]) -> list[int]:
+        found: list[int] = []
+        for one in messages:
+            key = (trace_id, one.role, one.kind, one.name, one.content)
+            number = self._known.setdefault(key, len(self._messages))
+            if number == len(self._messages):
+                said = {"role": one.role, "kind": one.kind, "name": one.name, "content": one.content}
+                self._messages.append((trace_id, said))
+            found.append(number)
+        return found
 
     def table(self, rows: Iterable[Row]) -> pa.Table:
-        """Return some of the rows as a table that has all messages: those that told them may be left out."""
-        told: list[Row] = []
-        for trace_id, messages in groupby(enumerate(self._messages), lambda one: one[1][0]):
-            numbered = list(messages)
-            said = [one for _, (_, one) in numbered]
-            told.append({"trace_id": trace_id, "messages": [], "first_no": numbered[0][0], "said": said})
-        return table_of([*({**row, "said": []} for row in rows), *told])
+        """Return some of the rows as a table, with all messages: rows left out may have told them."""
+        traces = [trace_id for trace_id, _ in self._messages]
+        # What requests have goes before replies that none repeats: so each row has few runs of numbers.
+        order = sorted(range(len(traces)), key=lambda number: (traces[number], number not in self._asked))
+        final = [0] * len(order)
+        for place, number in enumerate(order):
+            final[number] = place
+        runs = self._lists.runs(final)
+        empty: Row = {"messages": [], "first_no": 0, "said": []}
+        told = [{**row, **empty, "messages": runs[row["list"]] if "list" in row else []} for row in rows]
+        for trace_id, numbers in groupby(order, traces.__getitem__):
+            said = list(numbers)
+            messages = [self._messages[number][1] for number in said]
+            told.append({**empty, "trace_id": trace_id, "first_no": final[said[0]], "said": messages})
+        return table_of(sorted(told, key=itemgetter("trace_id")))
 
 
-def _decoded_text(body: bytes | None) -> str | None:
-    if body is None:
-        return None
+def _decoded_text(body: bytes) -> str | None:
     try:
         return body.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _cost(exchange: Exchange, found: Facts) -> float | None:
-    # What a tape answered cost nothing; where the usage never came (an error, a cut), nothing is known.
-    if exchange.replayed:
-        return 0.0
-    from .prices import cost_of
-
-    return cost_of(found, asked_tokens=None, at=datetime.fromtimestamp(exchange.started_ns / 1e9, UTC))
 
 
 def table_of(rows: Iterable[Row]) -> pa.Table:
@@ -123,8 +191,14 @@ def table_of(rows: Iterable[Row]) -> pa.Table:
 
 def compute(store: Path, entry: SegmentEntry) -> pa.Table:
     """Return the facts of a segment, read from its bodies; raise StoreError if it cannot be read."""
-    rows = map(Reader().row, segment.read_exchanges(store, entry))
-    return table_of(row for row in rows if row is not None)
+    return of_exchanges(segment.read_exchanges(store, entry))
+
+
+def of_exchanges(exchanges: Iterable[Exchange]) -> pa.Table:
+    """Return the facts of these exchanges."""
+    reader = Reader()
+    rows = map(reader.row, exchanges)
+    return reader.table([row for row in rows if row is not None])
 
 
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
@@ -154,6 +228,7 @@ def write(path: Path, table: pa.Table) -> str:
     import pyarrow.parquet as pq
 
     try:
+        check_own(path.parent)
         with replacing(path) as temporary:
             pq.write_table(
                 table,
@@ -174,11 +249,26 @@ def are_known(entry: SegmentEntry) -> bool:
     return entry.facts == VERSION
 
 
-def ensure(store: Path) -> list[str]:
-    """Give every segment that can be read facts of this version, if not a later one; return what failed."""
+def are_whole(store: Path, entry: SegmentEntry) -> bool:
+    """Return whether the segment's facts are those of this version, in a file that may be read."""
+    return are_known(entry) and not_parquet(entry.file(store, "facts")) is None
+
+
+def changed(store: Path, ids: Collection[str]) -> set[str]:
+    """Return which of these segments have facts that are not as they were written."""
+    named = [entry for entry in manifest.load(store).segments if entry.id in ids] if ids else []
+    return {entry.id for entry in named if are_known(entry) and entry.why_changed(store, "facts")}
+
+
+def ensure(store: Path, unfit: Collection[str] = ()) -> list[str]:
+    """Give every segment that can be read facts of this version, if not a later one; return what failed.
+
+    Those that are `unfit`, or whose file is gone or cut, get them anew: all that they say is in the bodies.
+    """
     problems: list[str] = []
     for entry in manifest.load(store).segments:
-        if (entry.facts is not None and entry.facts >= VERSION) or entry.format > columns.FORMAT:
+        later = entry.facts is not None and entry.facts > VERSION
+        if later or entry.format > columns.FORMAT or (are_whole(store, entry) and entry.id not in unfit):
             continue
         try:
             sha256 = write(entry.file(store, "facts"), compute(store, entry))
@@ -189,5 +279,6 @@ def ensure(store: Path) -> list[str]:
             manifest.commit(store, facts={entry.id: (VERSION, sha256)})
         except StoreError:
             # Compaction replaced the segment meanwhile, and took care of the facts.
-            continue
+            if not manifest.names(store, entry.id):
+                entry.file(store, "facts").unlink(missing_ok=True)
     return problems

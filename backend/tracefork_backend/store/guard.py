@@ -27,10 +27,23 @@ TABLE_FUNCTIONS = frozenset(
     )
 )
 """Table functions that read neither files nor text that is SQL itself."""
-_EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([^)]*\))?", re.IGNORECASE)
+FUNCTIONS = frozenset(("current_setting", "getenv", "nextval", "setval", "which_secret", "write_log"))
+"""Functions that tell or change what is not the store's."""
+_OF_DUCKDB = re.compile(r"duckdb_|pragma_|pg_settings$")
+"""Views of DuckDB's own, which are as their table functions are."""
+_GAP = r"(?:\s|--[^\n\r]*[\n\r]|/\*(?:(?!/\*|\*/).)*\*/)"
+"""Space, or a comment, but none that holds another: where that ends only the parser knows."""
+_EXPLAIN = re.compile(
+    rf"{_GAP}*explain\b"
+    rf"(?:{_GAP}*analy[sz]e\b)?"
+    rf"(?:{_GAP}*\({_GAP}*(?:analy[sz]e|format)\b(?:\w|,|'\w*'|{_GAP})*\))?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What stands before a query that is explained; no character is read in another way than by DuckDB."""
 _FILE_LIKE = re.compile(r"[./\\:*]")
 """A table name with one of these would be opened as a file where no table has it."""
 
+ONLY_VIEWS = "a query reads the store's views and nothing else"
 ONE_SELECT = "write one SELECT (or EXPLAIN, DESCRIBE, SUMMARIZE) over the views"
 
 
@@ -64,12 +77,19 @@ def _check_node(node: dict[str, Any]) -> None:
         function = node.get("function") or {}
         name = str(function.get("function_name", "")).lower()
         if name not in TABLE_FUNCTIONS:
-            raise UsageError(f"{name}() is refused: a query reads the store's views and nothing else")
+            raise UsageError(f"{name}() is refused: {ONLY_VIEWS}")
     if kind == "BASE_TABLE":
         path = (node.get("qualified_name") or {}).get("path") or [node.get("table_name", "")]
         named = next((str(part) for part in path if _FILE_LIKE.search(str(part))), None)
         if named is not None:
             raise UsageError(f"{named!r} is refused: a query reads the store's views and no files")
+        last = str(path[-1]).lower()
+        if _OF_DUCKDB.match(last) and last not in TABLE_FUNCTIONS:
+            raise UsageError(f"{last} is refused: {ONLY_VIEWS}")
+    if kind == "FUNCTION":
+        name = str(node.get("function_name", "")).lower()
+        if name in FUNCTIONS:
+            raise UsageError(f"{name}() is refused: {ONLY_VIEWS}")
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
@@ -84,6 +104,6 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(item)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return what a library says, on one line and without DuckDB's pointer into the query."""
     return " ".join(str(error).partition("\n\n")[0].split())

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import StoreError
-from tracefork_otel.exchange import Exchange
+from tracefork_otel.exchange import Body, Exchange
 from tracefork_otel.store import segment, wal
+from tracefork_otel.store.held import Held
 from tracefork_otel.store.records import ExchangeStarted
 from tracefork_otel.store.rows import Message, Rows, Storing
 from tracefork_otel.store.wal_reading import WalContents, exchanges_of, joined, read_wal
@@ -74,20 +75,26 @@ def read(wals: Sequence[Path], known: Known) -> Live:
     )
 
 
-def exchanges(wals: Sequence[Path], trace_id: str) -> list[Exchange]:
-    """Return the exchanges of a trace with their bodies; other bodies are not kept."""
+def exchanges(wals: Sequence[Path], trace_id: str, span_id: str | None = None) -> list[Exchange]:
+    """Return the exchanges of a trace, or the one of a span, with their bodies; other bodies are not kept."""
     found: list[Exchange] = []
+    held = Held()
     for _, files in groupby(wals, wal.process_of):
         others: set[str] = set()
 
-        def keep(record: Message, side: str, body: bytes, others: set[str] = others) -> bytes:
+        def keep(record: Message, side: str, body: bytes, others: set[str] = others) -> bytes | Body:
             if isinstance(record, ExchangeStarted):
-                (others.discard if record.trace_id == trace_id else others.add)(record.span_id)
+                wanted = record.trace_id == trace_id and span_id in (None, record.span_id)
+                (others.discard if wanted else others.add)(record.span_id)
             # An end can stand before its start.
-            return b"" if record.span_id in others else body
+            return b"" if record.span_id in others else held.keep(record, side, body)
 
         contents = _readable(list(files), partial(read_wal, keep=keep), [])
-        found += [exchange for exchange in exchanges_of(contents)[0] if exchange.trace_id == trace_id]
+        found += [
+            exchange
+            for exchange in exchanges_of(contents)[0]
+            if exchange.trace_id == trace_id and span_id in (None, exchange.span_id)
+        ]
     return found
 
 

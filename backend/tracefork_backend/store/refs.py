@@ -8,7 +8,7 @@ from tracefork_otel.errors import UsageError
 
 MIN_PREFIX = 6
 """Fewer digits than this name no run: they would name another one tomorrow."""
-_LAST = re.compile(r"last(?:~(\d+))?")
+_LAST = re.compile(r"last(?:~(\d{1,9}))?")
 _PREFIX = re.compile(r"[0-9a-f]{1,32}")
 
 
@@ -17,7 +17,7 @@ def parse_ref(ref: str) -> tuple[str, int | None]:
     name, at, step = ref.rpartition("@")
     if not at:
         return ref, None
-    if not name or not step.isdecimal():
+    if not name or not step.isdecimal() or len(step) > 9:
         raise UsageError(f"{ref!r} names no step: write RUN@STEP with a number, such as last@3")
     return name, int(step)
 

@@ -2,88 +2,126 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from tracefork_otel.errors import StoreError
-from tracefork_otel.exchange import Exchange
 from tracefork_otel.files import own_folder
 from tracefork_otel.store import manifest, sealing, segment
-from tracefork_otel.store.manifest import SegmentEntry
 from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.store.rows import Rows
 
 from ..spelling import counted
-from . import compacting
+from . import compacting, healing
+from .keeping import KEPT, KeptEntry, Key, bare, kept_ids, key_of
 from .snapshot import why_spoiled
 
-KEPT = "kept"
-"""The folder of a store with files whose recordings were taken in: nothing in it is ever deleted."""
-_Record: TypeAlias = Exchange | SpanRecord | ProcessStarted | Note
-_Key: TypeAlias = tuple[object, ...]
 _One = TypeVar("_One", SpanRecord, ProcessStarted, Note)
 
 
-def repair(store: Path) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair came to."""
+
+    done: bool
+    """Whether something was done; else it stays as it was."""
+    text: str
+
+
+def repair(store: Path) -> list[Repaired]:
     """Let the manifest name every recording that the store's segments hold, each once.
 
-    Return what was done, a line each. Nothing is deleted: a manifest that cannot be read, and files whose
-    recordings are elsewhere now, are in the folder `kept`; files that cannot be read stay where they are.
-    StoreError where a newer version wrote the manifest, it cannot be opened, or segments are being merged.
+    A damaged segment is made anew of what is intact in it and in copies, where there is something to gain.
+    Return what was done and what stays, one by one. Nothing is deleted: a manifest that cannot be read, and
+    files whose recordings are elsewhere now, are in the folder `kept`; files that cannot be read stay where
+    they are. StoreError where a newer version wrote the manifest, it cannot be opened, or segments are being
+    merged.
     """
     store = Path(store)
-    with compacting.alone(store) as alone:
-        if not alone:
-            raise StoreError(f"{store}: there is no store, or its segments are being merged: try again")
-        done: list[str] = []
+    with compacting.by_itself(store):
+        done: list[Repaired] = []
         if manifest.is_damaged(store):
             name = f"{manifest.FILE}.{time.time_ns()}"
             _keep(store, {manifest.FILE: name})
-            done.append(f"the manifest, which could not be read, is {store / KEPT / name} now")
-        done += sealing.seal_dead(store)
-        left = manifest.unnamed(store, manifest.load(store))
-        known = _known(store) if left else set[_Key]()
-        for segment_id in left:
+            said = f"the manifest, which could not be read, is {store / KEPT / name} now"
+            done.append(Repaired(True, said))
+        done += (Repaired(False, why) for why in sealing.seal_dead(store))
+        damaged, holding = healing.hurt(store)
+        left = manifest.unnamed(store, listed := manifest.load(store))
+        # What took their place may be lost since; those of runs that were removed go at once.
+        replaced = [item.id for item in listed.retired if item.at_ns and _is_whole(store, item.id)]
+        for copy in _copies(store, left, replaced) if damaged else ():
+            healing.collect(damaged, copy, holding)
+        for one in damaged:
             try:
-                done.append(_taken_in(store, segment_id, known))
+                if said := healing.heal(store, one):
+                    done.append(Repaired(True, said))
+            except (StoreError, OSError) as error:
+                holding.difference_update(one.found)
+                done.append(Repaired(False, f"segment {one.entry.id} stays as it is: {error}"))
+        for segment_id in (*left, *replaced):
+            try:
+                if segment_id in replaced and not _misses(store, segment_id, holding):
+                    continue
+                done.append(Repaired(True, _taken_in(store, segment_id, holding)))
             except (StoreError, OSError, KeyError, TypeError, ValueError) as error:
-                done.append(
-                    f"segment {segment_id} stays as it is: {error}; restore it, or move it out of the store"
-                )
+                why = f"segment {segment_id} stays as it is: {error}; restore it, or move it out of the store"
+                done.append(Repaired(False, why))
     return done
 
 
-def _known(store: Path) -> set[_Key]:
-    """Return what the segments hold that the manifest names, as far as they can be read."""
-    known: set[_Key] = set()
-    for entry in manifest.load(store).segments:
-        try:
-            known.update(map(_key, segment.read_exchanges(store, entry)))
-            for kind in segment.read_records(store, entry):
-                known.update(map(_key, kind))
-        except StoreError:
-            continue
-    return known
+def _copies(store: Path, left: Sequence[str], replaced: Sequence[str]) -> Iterator[healing.Sound]:
+    """Yield what is sound in segments that no manifest names, and in those that are kept."""
+    entries = [bare(segment_id) for segment_id in (*left, *replaced)]
+    with contextlib.suppress(OSError):
+        entries += [bare(segment_id, KeptEntry) for segment_id in kept_ids(store)]
+    for entry in entries:
+        with contextlib.suppress(StoreError):
+            yield healing.sound(store, entry)
 
 
-def _taken_in(store: Path, segment_id: str, known: set[_Key]) -> str:
+def _is_whole(store: Path, segment_id: str) -> bool:
+    return all(bare(segment_id).file(store, kind).is_file() for kind in manifest.RECORDED)
+
+
+def _misses(store: Path, segment_id: str, known: set[Key]) -> bool:
+    """Return whether a segment that was replaced holds what no other does."""
+    try:
+        return held_alone(store, segment_id, known) > 0
+    except StoreError:
+        return False  # it was replaced because it could not be read
+
+
+def held_alone(store: Path, segment_id: str, known: set[Key]) -> int:
+    """Return how many records of a segment that no manifest names are not known from others."""
+    found, count = bare(segment_id), 0
+    if found.file(store, "exchanges").exists():
+        count += sum(key_of(exchange) not in known for exchange in segment.read_exchanges(store, found))
+    if found.file(store, "spans").exists():
+        count += sum(key_of(one) not in known for kind in segment.read_records(store, found) for one in kind)
+    return count
+
+
+def _taken_in(store: Path, segment_id: str, known: set[Key]) -> str:
     """Return what became of the segment's recordings; those not `known` are in a new one, and known now."""
-    found = SegmentEntry(id=segment_id, exchanges=0, spans=0, bytes=0, started_ns=0, ended_ns=0)
+    found = bare(segment_id)
     if why := why_spoiled(store, found):
         raise StoreError(why)
-    rows, new, taken = Rows(), set[_Key](), 0
+    rows, new, taken = Rows(), set[Key](), 0
     for exchange in segment.read_exchanges(store, found):
-        if _key(exchange) not in known:
+        if key_of(exchange) not in known:
             rows.exchange(exchange)
-            new.add(_key(exchange))
+            new.add(key_of(exchange))
             taken += 1
     spans, processes, notes = segment.read_records(store, found)
     rows.others(_without(known, spans), _without(known, processes), _without(known, notes))
     for kind in (spans, processes, notes):
-        new.update(map(_key, kind))
+        new.update(map(key_of, kind))
     name = f"segment {segment_id}, which no manifest named"
     files = {
         f"segments/{segment_id}.{kind}.parquet": f"{segment_id}.{kind}.parquet" for kind in manifest.KINDS
@@ -91,19 +129,19 @@ def _taken_in(store: Path, segment_id: str, known: set[_Key]) -> str:
     if rows.empty:
         _keep(store, files)
         return f"{name}: all that it holds is in other segments; its files are in {store / KEPT} now"
-    entry = segment.write_segment(store, rows)
+    entry = sealing.copied(store, rows)
     try:
         manifest.commit(store, add=[entry])
     except BaseException:
-        manifest.discard(store, entry)
+        manifest.discard(store, entry.id)
         raise
     known |= new
     _keep(store, files)
     return f"{name}: {counted(taken, 'exchange')} taken in; its files are in {store / KEPT} now"
 
 
-def _without(known: set[_Key], records: list[_One]) -> list[_One]:
-    return [record for record in records if _key(record) not in known]
+def _without(known: set[Key], records: list[_One]) -> list[_One]:
+    return [record for record in records if key_of(record) not in known]
 
 
 def _keep(store: Path, files: dict[str, str]) -> None:
@@ -112,12 +150,3 @@ def _keep(store: Path, files: dict[str, str]) -> None:
     for path, name in files.items():
         if (store / path).exists():
             os.rename(store / path, store / KEPT / name)
-
-
-def _key(record: _Record) -> _Key:
-    if isinstance(record, ProcessStarted):
-        return (record.process_id,)
-    if isinstance(record, Note):
-        told = json.dumps(record.attributes, sort_keys=True, default=str)
-        return record.process_id, record.kind, record.time_ns, record.trace_id, told
-    return record.process_id, record.trace_id, record.span_id

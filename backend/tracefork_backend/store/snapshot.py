@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import duckdb
 
 from tracefork_otel.errors import StoreError
-from tracefork_otel.store import manifest, wal
-from tracefork_otel.store.columns import needed
+from tracefork_otel.store import manifest, segment, wal
+from tracefork_otel.store.columns import unlike
 from tracefork_otel.store.manifest import SegmentEntry
 
-from . import facts
+from . import facts, limits
 from . import live as live_tables
+from .defining import Views
+from .digests import not_parquet
 from .guard import first_line
 from .live import Live
-from .statements import statement, views
+from .statements import before_views, statement
 
-PARQUET = b"PAR1"
-"""How every Parquet file begins and ends."""
 ATTEMPTS = 20
 """Readings of a store whose WALs are sealed at that very moment, before giving up."""
+_LACKS = (
+    "its exchanges are shown without the names, starts, tools and notes of their runs; put the file back, or "
+    "go on without it: tracefork-otel doctor --repair"
+)
+_SMALL_BYTES = 1_000_000
+"""Of files of a kind that are read once and not by each question: one about runs reads the files' columns
+twenty times while it is planned, and takes 120 ms of a processor so, 35 ms where they are tables."""
 State: TypeAlias = tuple[Any, ...]
 """Equal for two moments between which nothing was written, sealed or ended."""
 
@@ -34,22 +42,33 @@ class Snapshot:
     """One state of the store, and a database with its views."""
 
     state: State
+    version: int
+    """Of the manifest."""
     entries: tuple[SegmentEntry, ...]
     """The segments that can be read."""
     unread: tuple[SegmentEntry, ...]
     """Those that cannot."""
+    unnamed: tuple[str, ...]
+    """Segments that the manifest does not name."""
     live: Live
     problems: tuple[str, ...]
     """Files that cannot be read, named, and why."""
     database: duckdb.DuckDBPyConnection
+    views: Views
     scans: Mapping[str, str]
+    twice: frozenset[str]
+    """Trace and span of calls that are told by another span too (view `_told_below`)."""
+    beside: frozenset[str]
+    """Process and trace of what is kept beside a run: somebody else said it (view `_beside`)."""
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection of its own to the views, in a read-only transaction."""
+    def cursor(self, query: str) -> duckdb.DuckDBPyConnection:
+        """Return a connection of its own to the views that the query names, in a read-only transaction."""
+        self.views.define(query)
         # A result owns its connection until it is read to the end, so each query gets its own. The views read
         # the names of the files from variables, which belong to a connection.
         cursor = self.database.cursor()
         cursor.execute(statement("set_scans"), {"scans": self.scans})
+        cursor.execute(statement("set_beside"), {"beside": sorted(self.beside)})
         cursor.execute(statement("read_only"))
         return cursor
 
@@ -69,25 +88,34 @@ def state_of(store: Path) -> State:
     return (tuple(files), status.st_mtime_ns, status.st_ino, status.st_size)
 
 
-def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> Snapshot:
-    """Return the store as it is now, without the segments that are `spoiled` (why, by id)."""
+def take(
+    store: Path,
+    known: live_tables.Known,
+    memory: str,
+    spoiled: Mapping[str, Mapping[str, str]],
+    unfit: Collection[str],
+) -> Snapshot:
+    """Return the store as it is now, without the files that are `spoiled` (why, by segment and kind).
+
+    A segment of which only the spans are spoiled shows its exchanges.
+
+    The facts of those that are `unfit` are computed anew. Queries hold no more than that much `memory`.
+    """
     state = state_of(store)
     listed, live = _consistent(store, known)
-    database = duckdb.connect(
-        config={
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "python_enable_replacements": "false",
-            "allow_community_extensions": "false",
-            "allow_persistent_secrets": "false",
-            # Nothing is spilled: the default would write into the current directory.
-            "temp_directory": "",
-        }
+    database = limits.connect(
+        memory,
+        autoinstall_known_extensions="false",
+        autoload_known_extensions="false",
+        python_enable_replacements="false",
+        allow_community_extensions="false",
+        allow_persistent_secrets="false",
+        # Nothing is spilled: the default would write into the current directory.
+        temp_directory="",
     )
     database.execute(statement("settings"))
-    sound = [entry for entry in listed.segments if entry.id not in spoiled]
-    entries, problems = _readable(database, store, sound)
-    problems += (spoiled[entry.id] for entry in listed.segments if entry.id in spoiled)
+    fit = [replace(entry, facts=None) if entry.id in unfit else entry for entry in listed.segments]
+    entries, spanless, problems = _readable(database, store, fit, spoiled)
     if left := manifest.unnamed(store, listed):
         lacks = "the manifest is lost or older than they are" if listed.version else "the manifest is lost"
         problems.append(
@@ -95,21 +123,30 @@ def take(store: Path, known: live_tables.Known, spoiled: Mapping[str, str]) -> S
             "`tracefork-otel doctor --repair` takes them in"
         )
     database.execute(statement("set_store"), {"store": str(store)})
-    database.execute(
-        statement("set_segments"), {"segments": [{"id": e.id, "facts": e.facts} for e in entries]}
-    )
-    database.execute(views())
+    shown = [{"id": e.id, "facts": e.facts, "spanless": e.id in spanless} for e in entries]
+    database.execute(statement("set_segments"), {"segments": shown})
+    database.execute(before_views())
     _fill(database, store, entries, live)
     ((scans,),) = database.execute(statement("get_scans")).fetchall()
+    views = Views(database, held=_small(store, entries))
+    beside, twice = _from_others(database, views)
+    if beside:
+        database.execute(statement("set_beside"), {"beside": sorted(beside)})
+        _read_anew(database, store, entries, live, beside)
     _fence(database, store, entries)
     return Snapshot(
         state=state,
+        version=listed.version,
         entries=tuple(entries),
-        unread=tuple(entry for entry in listed.segments if entry not in entries),
+        unread=tuple(entry for entry in listed.segments if entry.id not in {one.id for one in entries}),
+        unnamed=tuple(left),
         live=live,
         problems=(*live.problems, *problems),
         database=database,
+        views=views,
         scans=scans,
+        beside=beside,
+        twice=twice,
     )
 
 
@@ -148,6 +185,59 @@ def _fill(
         database.execute(statement("fill_processes"), {"processes": list(live.processes)})
 
 
+def _small(store: Path, entries: Sequence[SegmentEntry]) -> frozenset[str]:
+    """Return the views over files that are so small that they are better read once."""
+    views = {"_all_exchanges": "exchanges", "_spans": "spans", "_facts": "facts"}
+    sizes = dict.fromkeys(views, 0)
+    for view, kind in views.items():
+        for entry in entries:
+            if kind in _kinds(entry):
+                with contextlib.suppress(OSError):  # the question that needs the file says so
+                    sizes[view] += entry.file(store, kind).stat().st_size
+    return frozenset(view for view, size in sizes.items() if size <= _SMALL_BYTES)
+
+
+def _from_others(database: duckdb.DuckDBPyConnection, views: Views) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the process and trace of what is kept beside a run, and trace and span of what is told twice."""
+
+    def asked(name: str) -> frozenset[str]:
+        views.define(statement(name))
+        return frozenset(found for (found,) in database.execute(statement(name)).fetchall())
+
+    try:
+        # Most stores have no senders, and this is a quarter of the work.
+        if not asked("has_senders"):
+            return frozenset(), frozenset()
+        views.define(statement("fill_twice"))
+        database.execute(statement("fill_twice"))
+        return asked("get_beside"), asked("get_twice")
+    except duckdb.Error as error:
+        if limits.is_memory(error):
+            raise
+        return frozenset(), frozenset()  # a damaged segment is named by the question that needs it
+
+
+def _read_anew(
+    database: duckdb.DuckDBPyConnection,
+    store: Path,
+    entries: Sequence[SegmentEntry],
+    live: Live,
+    beside: frozenset[str],
+) -> None:
+    """Read the facts of runs from their own exchanges, where others said something of the same traces."""
+    shared = {writer.partition(" ")[2] for writer in beside}
+    found = [one for trace_id in shared for one in live_tables.exchanges(live.wals, trace_id)]
+    for entry in entries:
+        if any(entry.may_hold(trace_id) for trace_id in shared):
+            with contextlib.suppress(StoreError):  # it is named when the run is read
+                found += segment.read_exchanges(store, entry, trace_ids=shared)
+    own = [one for one in found if f"{one.process_id} {one.trace_id}" not in beside]
+    database.register("arriving", facts.of_exchanges(own))
+    database.execute(statement("forget_facts"), {"trace_ids": sorted(shared)})
+    database.execute(statement("fill").replace("{table}", "facts"), {"origin": "shared"})
+    database.unregister("arriving")
+
+
 def _fence(database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[SegmentEntry]) -> None:
     """Let the database open no file but those of the segments, and no setting be changed."""
     # DuckDB takes no parameters in SET, so the list is quoted here.
@@ -158,72 +248,89 @@ def _fence(database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[S
 
 
 def _readable(
-    database: duckdb.DuckDBPyConnection, store: Path, entries: Sequence[SegmentEntry]
-) -> tuple[list[SegmentEntry], list[str]]:
-    """Return the segments whose files are there and have our columns, and what is wrong with the others."""
-    problems: list[str] = []
-    whole: list[SegmentEntry] = []
+    database: duckdb.DuckDBPyConnection,
+    store: Path,
+    entries: Sequence[SegmentEntry],
+    spoiled: Mapping[str, Mapping[str, str]],
+) -> tuple[list[SegmentEntry], set[str], list[str]]:
+    """Return the segments that are shown, those of them without their spans, and what is wrong with any.
+
+    What is shown is there and has our columns. One whose facts cannot be read is as one that has none: they
+    are computed anew.
+    """
+    wrong: dict[str, dict[str, str]] = {}
     for entry in entries:
-        newer = entry.why_newer(store)
-        found = [newer] if newer else [_not_parquet(entry.file(store, kind)) for kind in _kinds(entry)]
-        wrong = list(filter(None, found))
-        problems += wrong
-        if not wrong:
-            whole.append(entry)
-    bad = _unlike(database, [(kind, entry.file(store, kind)) for entry in whole for kind in _kinds(entry)])
-    problems += bad.values()
-    return [e for e in whole if not any(e.file(store, kind) in bad for kind in _kinds(e))], problems
+        if newer := entry.why_newer(store):
+            wrong[entry.id] = {"format": newer}
+            continue
+        found = {kind: not_parquet(entry.file(store, kind)) for kind in manifest.RECORDED}
+        wrong[entry.id] = {kind: why for kind, why in found.items() if why} | dict(spoiled.get(entry.id, {}))
+    whole = [
+        entry if facts.are_whole(store, entry) else replace(entry, facts=None)
+        for entry in entries
+        if wrong[entry.id].keys() <= {"spans"}
+    ]
+    files = [(kind, entry) for entry in whole for kind in _kinds(entry) if kind not in wrong[entry.id]]
+    bad = _unlike(database, [(kind, entry.file(store, kind)) for kind, entry in files])
+    without = {entry.id for entry in whole if bad.pop(entry.file(store, "facts"), None)}
+    for kind, entry in files:
+        if (why := bad.get(entry.file(store, kind))) is not None:
+            wrong[entry.id][kind] = why
+    shown = [entry for entry in whole if wrong[entry.id].keys() <= {"spans"}]
+    spanless = {entry.id for entry in shown if wrong[entry.id]}
+    problems = [
+        f"{why}; {_LACKS}" if segment_id in spanless else why
+        for segment_id, whys in wrong.items()
+        for why in whys.values()
+    ]
+    return [replace(e, facts=None) if e.id in without else e for e in shown], spanless, problems
 
 
 def _kinds(entry: SegmentEntry) -> tuple[str, ...]:
     return manifest.KINDS if facts.are_known(entry) else manifest.RECORDED
 
 
-def _not_parquet(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(PARQUET))
-            file.seek(-len(PARQUET), os.SEEK_END)
-            if head == PARQUET and file.read() == PARQUET:
-                return None
-    except OSError as error:
-        return f"{path}: the file of a segment cannot be read: {error.strerror or error}"
-    return f"{path}: the file of a segment is truncated or is not Parquet"
-
-
 def _unlike(database: duckdb.DuckDBPyConnection, files: Sequence[tuple[str, Path]]) -> dict[Path, str]:
-    """Return files without the columns that their kind has, and why."""
+    """Return files whose columns are not those of their kind, and why."""
     if not files:
         return {}
     query = statement("columns_of_files")
     try:
         found = database.execute(query, {"files": [str(path) for _, path in files]}).fetchall()
     except duckdb.Error as error:
+        if limits.is_memory(error):
+            raise
         if len(files) == 1:
             return {files[0][1]: f"{files[0][1]}: the file of a segment cannot be read: {first_line(error)}"}
         half = len(files) // 2
         return _unlike(database, files[:half]) | _unlike(database, files[half:])
-    columns = {name: set(names) for name, names in found}
-    bad: dict[Path, str] = {}
-    for kind, path in files:
-        lacking = needed(kind) - columns.get(str(path), set())
-        if lacking:
-            bad[path] = f"{path}: this is no {kind} file of a segment, it lacks {', '.join(sorted(lacking))}"
-    return bad
+    columns = {name: dict(zip(names, types, strict=True)) for name, names, types in found}
+    whys = {path: unlike(kind, columns.get(str(path), {}), lambda type: type.sql) for kind, path in files}
+    return {path: f"{path}: {why}" for path, why in whys.items() if why is not None}
 
 
 def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
-    """Return which file of the segment is not as it was written, and how it shows; None if none is."""
+    """Return which recorded file of the segment is not as it was written, and how; None if none is."""
+    return next(_spoiled(store, entry), (None, None))[1]
+
+
+def spoiled_files(store: Path, entry: SegmentEntry) -> dict[str, str]:
+    """Return which recorded files of the segment are not as they were written, by kind, and how."""
+    return dict(_spoiled(store, entry))
+
+
+def _spoiled(store: Path, entry: SegmentEntry) -> Iterator[tuple[str, str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if newer := entry.why_newer(store):
-        return newer
-    for kind in _kinds(entry):
+        yield "format", newer
+        return
+    for kind in manifest.RECORDED:
         path = entry.file(store, kind)
         if kind in entry.sha256:
             if changed := entry.why_changed(store, kind):
-                return changed
+                yield kind, changed
             continue
         try:
             # Each reader sees what the other overlooks: pyarrow the checksums of pages, DuckDB their headers.
@@ -232,5 +339,6 @@ def why_spoiled(store: Path, entry: SegmentEntry) -> str | None:
                     file.read_row_group(group)
             duckdb.connect().execute(statement("read_all"), {"file": str(path)}).fetchall()
         except (OSError, ValueError, pa.ArrowException, duckdb.Error) as error:
-            return f"{path}: the file of a segment is damaged: {first_line(error)}"
-    return None
+            if limits.is_memory(error):
+                raise
+            yield kind, f"{path}: the file of a segment is damaged: {first_line(error)}"

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import filterfalse
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -15,16 +16,20 @@ from typing import Any, Literal, TypeAlias
 from tracefork_otel.errors import StoreError, UnknownRun, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.settings import DEFAULT_STORE
-from tracefork_otel.store import manifest, segment
+from tracefork_otel.store import manifest, segment, wal
 from tracefork_otel.store.records import Note, SpanRecord
 from tracefork_otel.store.rows import note_of, span_of
+from tracefork_otel.tape import marks
 from tracefork_otel.tape.start import HowStarted, argv_of, how_started
 
-from . import compacting, live
+from ..spelling import digits_of, run_name, use_digits
+from . import compacting, limits, live
 from .database import Database, is_store
 from .digests import Digests
+from .forked import Forked
 from .refs import MIN_PREFIX, back_of, prefix_of
 from .snapshot import Snapshot
+from .unseen import unseen
 
 Kind: TypeAlias = Literal["record", "replay", "fork", "trial"]
 NEAR = 5
@@ -47,13 +52,19 @@ class Run:
     output_tokens: int | None
     cost_usd: float | None
     status: str
-    """`running`, `killed`, `error` or `ok`."""
+    """`running`, `killed`, `part`, `error` or `ok`."""
     outcome: bool | None
     parent_run_id: str | None
     fork_step: int | None
     experiment_id: str | None
     entrypoint: str | None
     command: tuple[str, ...] | None
+    session_id: str | None
+    """`session.id`, of a span or its resource."""
+    conversation_id: str | None
+    """`gen_ai.conversation.id`, likewise."""
+    unpriced: int
+    """So many calls have no price that is known: the cost is without them."""
     store: Store
 
     @classmethod
@@ -72,6 +83,11 @@ class Run:
         """What the run's processes noted: losses, drifts, connections round the seam."""
         return self.store.notes(self.run_id)
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What its processes said by clients that are not captured, a line each."""
+        return unseen(self.notes)
+
     @cached_property
     def launch_id(self) -> str | None:
         """The trace id of the command that started the run's processes, which may be the run's own."""
@@ -80,7 +96,12 @@ class Run:
     @cached_property
     def start(self) -> HowStarted:
         """How to start the agent again, as far as the recording says."""
-        return how_started(self.store.start_attributes(self.run_id, self.launch_id))
+        return self.beginning[0]
+
+    @cached_property
+    def beginning(self) -> tuple[HowStarted, bool]:
+        """The start, and whether this machine's own recorder vouches for it."""
+        return self.store.beginning(self.run_id, self.launch_id)
 
     @cached_property
     def incomplete_reasons(self) -> tuple[str, ...]:
@@ -111,9 +132,16 @@ class Run:
 class Store(Database):
     """The runs of a directory; every question sees what was written up to it, by whichever process."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, memory: str = limits.MEMORY) -> None:
+        super().__init__(path, memory=memory)
         self._digests = Digests()
+        self._told_apart: tuple[Snapshot, int] | None = None
+        """A snapshot, and how many digits tell its runs apart."""
+
+    def close(self) -> None:
+        """Let the database go; a later question opens it again."""
+        super().close()
+        self._told_apart = None
 
     def __enter__(self) -> Store:
         return self
@@ -123,8 +151,16 @@ class Store(Database):
     ) -> None:
         self.close()
 
+    def tell_apart(self) -> None:
+        """Have the runs of this store printed with as many digits of their ids as tell them apart."""
+        current = self.current()
+        if self._told_apart is None or self._told_apart[0] is not current:
+            self._told_apart = current, digits_of(row["trace_id"] for row in self.ask("run_ids"))
+        use_digits(self._told_apart[1])
+
     def run(self, ref: str) -> Run:
         """Return the run of that name: `last`, `last~2`, a unique prefix of its id; raise UnknownRun."""
+        self.tell_apart()
         back, prefix = back_of(ref), prefix_of(ref)
         if back is not None:
             found = self.ask("run_back", back=back)
@@ -134,6 +170,10 @@ class Store(Database):
             return Run.of_row(found[0], self)
         if prefix is None or len(prefix) < MIN_PREFIX:
             how = f"write last, last~2, or at least {MIN_PREFIX} digits of a run id"
+            if Path(ref).is_file():
+                how = f"it is a file; a tape is read into the store by `tracefork-otel tape import {ref}`"
+            elif Path(ref).name != ref or Path(ref).suffix:
+                how = f"there is no such file; of a run in the store {how}"
             raise UnknownRun(f"{ref!r} names no run: {how}{self._near(ref)}")
         found = self.ask("run_by_prefix", prefix=prefix)
         if not found:
@@ -142,6 +182,9 @@ class Store(Database):
             )
             if changed:
                 raise StoreError(f"no run {ref!r} can be read: {changed}; see `tracefork-otel doctor`")
+            for idle in self.ask("forks_without_calls", prefix=prefix):
+                if forked := Forked.of(json.loads(idle["attributes"])):
+                    raise UnknownRun(f"{ref!r} {forked.without_calls}")
             raise UnknownRun(f"no run {ref!r} in {self.path}{self._near(prefix)}")
         if len(found) > 1:
             raise UnknownRun(f"{ref!r} is more than one run: {_listed(found)}; write more digits")
@@ -151,16 +194,25 @@ class Store(Database):
         """Raise StoreError where a segment that cannot be read may hold a run later than the one found."""
         current = self.current()
         started_ns = int(found["started_at"].replace(tzinfo=UTC).timestamp() * 1e9)
-        for entry in current.unread:
-            if entry.ended_ns > started_ns:
-                why = next((one for one in current.problems if entry.id in one), f"segment {entry.id}")
-                raise StoreError(
-                    f"{ref!r} may be a run that cannot be read ({why}): name the run that you mean, such as "
-                    f"{found['run_id'][:8]}, or see `tracefork-otel doctor`"
-                )
+        problems = (*self.unsettled, *current.problems)
+        hidden = [entry.id for entry in current.unread if entry.ended_ns > started_ns]
+        # An id begins with the moment at which the segment was made, in milliseconds.
+        hidden += [one for one in current.unnamed if _made_ns(one) > started_ns]
+        hidden += [
+            path.name
+            for path in wal.wal_files(self.path)
+            if path.stat().st_mtime_ns > started_ns and any(str(path) in one for one in problems)
+        ]
+        if hidden:
+            why = next((one for one in problems if hidden[0] in one), hidden[0])
+            raise StoreError(
+                f"{ref!r} may be a run that cannot be read ({why}): name the run that you mean, such as "
+                f"{run_name(found['run_id'])}, or see `tracefork-otel doctor`"
+            )
 
     def runs(self, kind: Kind | None = None, *, limit: int = 1000) -> list[Run]:
         """Return the newest runs, of one kind or of all, newest first."""
+        self.tell_apart()
         found = self.ask("runs_of_kind", kind=kind, limit=limit) if kind else self.ask("runs", limit=limit)
         return [Run.of_row(row, self) for row in found]
 
@@ -174,18 +226,31 @@ class Store(Database):
 
     def exchanges(self, run_id: str) -> tuple[Exchange, ...]:
         """Return the exchanges of a run in step order, their digests checked."""
-        try:
-            return self._exchanges(self.current(), run_id)
-        except StoreError:
-            # A segment was merged into another one after the snapshot was taken: its rows are elsewhere now.
-            return self._exchanges(self.current(anew=True), run_id)
+        return self._exchanges(run_id, None)
 
-    def _exchanges(self, snapshot: Snapshot, run_id: str) -> tuple[Exchange, ...]:
-        found = live.exchanges(snapshot.live.wals, run_id)
-        for entry in snapshot.entries:
-            if entry.may_hold(run_id):
-                found += segment.read_exchanges(self.path, entry, trace_ids={run_id})
-        return tuple(sorted(found, key=lambda exchange: (exchange.started_ns, exchange.span_id)))
+    def all_exchanges(self, run_id: str) -> tuple[Exchange, ...]:
+        """Return the exchanges of a run, and behind them those of its trace that are no step of it."""
+        return self._exchanges(run_id, None, steps_alone=False)
+
+    def exchange(self, run_id: str, span_id: str) -> Exchange:
+        """Return the exchange of that span, its digests checked; no other body is read."""
+        found = self._exchanges(run_id, span_id)
+        if not found:
+            raise UnknownRun(f"no exchange {span_id} of run {run_id} in {self.path}")
+        return found[0]
+
+    def _exchanges(
+        self, run_id: str, span_id: str | None, *, steps_alone: bool = True
+    ) -> tuple[Exchange, ...]:
+        used = self.current()
+        try:
+            found = _read(used, self.path, run_id, span_id, steps_alone=steps_alone)
+            if not any(exchange.damage for exchange in found) or self.current() is used:
+                return found
+        except StoreError:
+            pass
+        # A segment was merged into another one after the snapshot was taken: its rows are elsewhere now.
+        return _read(self.current(anew=True), self.path, run_id, span_id, steps_alone=steps_alone)
 
     def why_changed(self, run_ids: Collection[str]) -> str | None:
         """Return which file of these runs is not as it was written, and how it shows; None if none is."""
@@ -199,6 +264,11 @@ class Store(Database):
     def notes(self, run_id: str) -> tuple[Note, ...]:
         """Return the notes on a run and on the processes that made it."""
         return tuple(note_of(span_of(row)) for row in self.ask("notes_of_run", run_id=run_id))
+
+    def beside(self, run_id: str) -> tuple[int, int]:
+        """Return how many calls and spans of a run's trace others sent, which are no part of the run."""
+        ((calls, spans),) = (row.values() for row in self.ask("beside_run", run_id=run_id))
+        return calls, spans
 
     def open_steps(self, run_id: str) -> tuple[int, ...]:
         """Return the steps of a run that have not ended, or never will as their process was killed."""
@@ -225,15 +295,34 @@ class Store(Database):
         """Return the ids of all runs that this run's processes made, in order of their start."""
         return tuple(row["trace_id"] for row in self.ask("runs_beside", run_id=run_id))
 
+    def not_imported(self, ids: Collection[str]) -> tuple[str, ...]:
+        """Return those of the trace ids of which the store has something that no import brought."""
+        return tuple(row["trace_id"] for row in self.ask("not_imported", ids=list(ids)))
+
+    def came_in(self, run_ids: Collection[str]) -> bool:
+        """Return whether a call of these runs came by OTLP: nobody here knows whether a model said so."""
+        return self._value("came_in", run_ids=list(run_ids))
+
     def start_attributes(self, run_id: str, launch_id: str | None) -> dict[str, Any]:
         """Return the attributes that say how a run began; the run's own root goes before its launch's."""
-        merged: dict[str, Any] = {}
-        for trace_id in dict.fromkeys(filter(None, (run_id, launch_id))):
-            for row in self.ask("heads_of_run", run_id=trace_id):
-                for name, value in json.loads(row["attributes"]).items():
-                    if value is not None:
-                        merged.setdefault(name, value)
-        return merged
+        return self._told(run_id, launch_id)[0]
+
+    def beginning(self, run_id: str, launch_id: str | None) -> tuple[HowStarted, bool]:
+        """Return how a run began, and whether this machine's own recorder vouches for what would be run."""
+        told, marked = self._told(run_id, launch_id)
+        return how_started(told), marked
+
+    def _told(self, run_id: str, launch_id: str | None) -> tuple[dict[str, Any], bool]:
+        return marks.beginning(
+            (trace_id, json.loads(row["attributes"]))
+            for trace_id in dict.fromkeys(filter(None, (run_id, launch_id)))
+            for row in self.ask("heads_of_run", run_id=trace_id)
+        )
+
+    def forked(self, run_id: str) -> Forked | None:
+        """Return what the root of a fork or a trial says of it, None of any other run."""
+        told = (Forked.of(json.loads(row["attributes"])) for row in self.ask("heads_of_run", run_id=run_id))
+        return next(filter(None, told), None)
 
     def root_of(self, run_id: str) -> str | None:
         """Return the id of the span above all others of a run, or None if none was recorded."""
@@ -245,11 +334,19 @@ class Store(Database):
         return self.current().entries
 
     def compact(self) -> str | None:
-        """Make all segments one; return its id, None if there were not two or another process is merging."""
-        return compacting.compact(self.path)
+        """Make all segments one; return its id, None if there were not two or another process is merging.
+
+        Files of segments that were replaced before are gone ten minutes after that.
+        """
+        merged = compacting.compact(self.path)
+        if manifest.load(self.path).retired:
+            manifest.commit(self.path)
+        return merged
 
     def _near(self, ref: str) -> str:
         runs = self.ask("runs", limit=1000)
+        if not runs and self.problems:
+            return f": {self.problems[0]}; see `tracefork-otel doctor`"
         if not runs:
             return "; it has no runs yet: record one with `tracefork-otel run -- python agent.py`"
         ids = [row["run_id"] for row in runs]
@@ -262,14 +359,43 @@ class Store(Database):
         return value
 
 
+def _read(
+    snapshot: Snapshot, path: Path, run_id: str, span_id: str | None, *, steps_alone: bool
+) -> tuple[Exchange, ...]:
+    found = live.exchanges(snapshot.live.wals, run_id, span_id)
+    span_ids = None if span_id is None else {span_id}
+    for entry in snapshot.entries:
+        if entry.may_hold(run_id):
+            found += segment.read_exchanges(path, entry, trace_ids={run_id}, span_ids=span_ids)
+
+    def is_step(one: Exchange) -> bool:
+        return (
+            f"{one.process_id} {one.trace_id}" not in snapshot.beside
+            and f"{one.trace_id} {one.span_id}" not in snapshot.twice
+        )
+
+    steps = sorted(filter(is_step, found), key=_in_order)
+    return (*steps, *(() if steps_alone else sorted(filterfalse(is_step, found), key=_in_order)))
+
+
+def _in_order(exchange: Exchange) -> tuple[int, str]:
+    return exchange.started_ns, exchange.span_id
+
+
+def _made_ns(segment_id: str) -> int:
+    made_ms = segment_id.partition("-")[0]
+    return int(made_ms) * 1_000_000 if made_ms.isdecimal() else 0
+
+
 def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{row['run_id'][:12]} ({row['name']})" for row in rows[:NEAR])
+    return ", ".join(f"{run_name(row['run_id'])} ({row['name']})" for row in rows[:NEAR])
 
 
-def open_store(path: str | Path = DEFAULT_STORE) -> Store:
+def open_store(path: str | Path = DEFAULT_STORE, *, memory: str = limits.MEMORY) -> Store:
     """Return the store in that directory; one that does not exist is a store without runs, and is not made.
 
-    What dead processes left is sealed unless the directory is read-only. Raise StoreError if it is no store.
+    What dead processes left is sealed unless the directory is read-only. Queries hold no more than that much
+    `memory` at once (`4GB`, `25%`). Raise StoreError if it is no store.
     """
     if str(path).startswith(("s3://", "gs://", "http://", "https://")):
         raise UsageError(f"{path}: only local directories can be opened as a store")
@@ -277,7 +403,7 @@ def open_store(path: str | Path = DEFAULT_STORE) -> Store:
     if directory.exists() and not directory.is_dir():
         raise StoreError(f"{directory}: this is a file; a store is a directory")
     manifest.load(directory)
-    store = Store(directory)
+    store = Store(directory, memory=memory)
     if is_store(directory):
         store.current()
     return store

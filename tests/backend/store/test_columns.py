@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from tracefork_backend.store import open_store
 from wal_samples import process
@@ -95,6 +96,7 @@ def test_what_is_live_reads_as_what_is_sealed(records: list[Record]) -> None:
         assert list(store.glob("segments/*")) or not records
 
 
+@pytest.mark.slow
 def test_a_field_is_a_field_and_a_line(tmp_path: Path) -> None:
     """What is added to the dataclass and to the table goes into WALs, segments, SQL and tapes."""
     package = Path(tracefork_otel.__file__).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,12 +10,19 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from stored import START, Recorder, answered, asked, record, trace
-from tracefork_backend.store import Store, compact, compacting, drop_before, open_store
+from tracefork_backend import cli
+from tracefork_backend.cli import output as cli_output
+from tracefork_backend.store import Store, compact, compacting, drop_before, facts, open_store, snapshot
+from tracefork_backend.store.compacting import pack
+from tracefork_backend.store.removing import planned, remove
 
-from tracefork_otel.store import manifest, sealing
+from tracefork_otel.errors import StoreError
+from tracefork_otel.store import manifest, sealing, segment
 
 EVERYTHING = (
     "FROM exchanges ORDER BY run_id, step",
@@ -42,6 +50,7 @@ def seal_apart(store: Path, runs: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_merging_changes_nothing_that_is_read(tmp_path: Path) -> None:
     """After all segments became one, every view has the rows that it had, and digests still match."""
     seal_apart(tmp_path, 3)
@@ -73,6 +82,82 @@ def test_a_reader_of_the_old_segments_reads_on(tmp_path: Path) -> None:
     assert len(relation.fetchall()) == 6
 
 
+@pytest.mark.parametrize("at", ["opening", "asking", "reading"])
+def test_what_is_read_while_its_files_go_is_read_again(
+    tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader whose files were replaced and deleted under its hands gives the whole answer."""
+    run_id = seal_apart(tmp_path, 3)[1]
+    open_store(tmp_path).close()
+    holder, name = {
+        "opening": (snapshot, "_readable"),
+        "asking": (snapshot.Snapshot, "cursor"),
+        "reading": (segment, "_chunks"),
+    }[at]
+    original, packed = getattr(holder, name), []
+
+    def reading(*given: object) -> object:
+        made = original(*given) if at == "asking" else None
+        if not packed:
+            packed.append(1)
+            assert pack(tmp_path) == []
+        return made or original(*given)
+
+    with open_store(tmp_path) as store:
+        if at == "opening":
+            store.close()
+        monkeypatch.setattr(holder, name, reading)
+        assert [one["n"] for one in store.rows("SELECT count(*) AS n FROM bodies")] == [6]
+        assert [exchange.damage for exchange in store.exchanges(run_id)] == [None, None]
+        assert store.problems == ()
+    assert packed
+
+
+@pytest.mark.slow
+def test_the_command_says_what_there_was_and_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What merges and removals left is gone, a damaged segment stays by name, and twice is as once."""
+    seal_apart(tmp_path, 4)
+    with open_store(tmp_path) as store:
+        store.compact()
+        seal_apart(tmp_path, 2)
+        before = everything(store)
+    where = ["--store", str(tmp_path)]
+    assert cli._run(["compact", *where, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    files = [path.stat().st_size for folder in ("wal", "segments") for path in (tmp_path / folder).iterdir()]
+    assert told["after"] == {"segments": 1, "files": 4, "bytes": sum(files)}
+    assert len(files) == 4
+    assert told["before"]["segments"] == 3
+    assert told["before"]["files"] > 9
+    assert everything(open_store(tmp_path)) == before
+    seal_apart(tmp_path, 2)
+    chunks = manifest.load(tmp_path).segments[1].file(tmp_path, "chunks")
+    chunks.write_bytes(chunks.read_bytes()[:-9])
+    assert cli._run(["compact", *where, "--json"]) == cli_output.FINDING
+    assert str(chunks) in json.loads(capsys.readouterr().out)["left"][0]
+    assert cli._run(["compact", *where]) == cli_output.FINDING
+    out, err = capsys.readouterr()
+    assert f"left as it is: {chunks}" in err
+    assert "2 segments" in out
+    assert cli._run(["compact", "--store", str(tmp_path / "none")]) == cli.USAGE
+    assert "there is no store" in capsys.readouterr().err
+    for verb in ["compact"], ["doctor"], ["doctor", "--repair"], ["rm", "last"], ["ls"]:
+        assert cli._run([*verb, "--store", str(chunks)]) == cli.USAGE
+        assert str(chunks) in capsys.readouterr().err
+
+
+def test_compact_makes_no_segment_larger_than_is_merged_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segments of one time go together, as many as stay within the bound."""
+    seal_apart(tmp_path, 5)
+    sizes = [entry.bytes for entry in manifest.load(tmp_path).segments]
+    monkeypatch.setattr(compacting, "BOUND", max(sizes) * 2 + 10)
+    assert pack(tmp_path) == []
+    assert [entry.exchanges for entry in manifest.load(tmp_path).segments] == [2, 4, 4]
+
+
+@pytest.mark.slow
 def test_opening_merges_what_has_become_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store with more segments than the limit has fewer after it was opened; large ones are left."""
     seal_apart(tmp_path, 5)
@@ -90,12 +175,13 @@ def test_opening_merges_what_has_become_too_many(tmp_path: Path, monkeypatch: py
     assert sorted(entry.exchanges for entry in manifest.load(tmp_path).segments) == [10, 30]
 
 
-def test_a_segment_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["exchanges", "chunks"])
+def test_a_segment_that_cannot_be_read_is_left_out(tmp_path: Path, kind: str) -> None:
     """A merge leaves a corrupt segment where it is and merges the others."""
     seal_apart(tmp_path, 3)
     open_store(tmp_path).close()
     broken = manifest.load(tmp_path).segments[1]
-    path = broken.file(tmp_path, "exchanges")
+    path = broken.file(tmp_path, kind)
     path.write_bytes(path.read_bytes()[:-20])
     assert compact(tmp_path)
     assert broken.id in {entry.id for entry in manifest.load(tmp_path).segments}
@@ -104,6 +190,7 @@ def test_a_segment_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
         assert any(str(path) in problem for problem in store.problems)
 
 
+@pytest.mark.slow
 def test_old_segments_are_dropped_whole(tmp_path: Path) -> None:
     """Dropping what ended before a time leaves the rest, and the dropped runs do not come back."""
     now = datetime.now(UTC)
@@ -135,15 +222,16 @@ for piece in range(pieces):
     recorder.close()
 """
 COMPACTOR = """
-import sys, time
+import random, sys, time
 from pathlib import Path
 from tracefork_backend.store import compact
+from tracefork_backend.store.compacting import pack
 from tracefork_otel.store import sealing
 store = Path(sys.argv[1])
 print("ready", flush=True)
 while True:
     sealing.seal_dead(store)
-    compact(store)
+    random.choice((compact, pack))(store)
     time.sleep(0.005)
 """
 
@@ -176,6 +264,7 @@ def check_whole(store: Path, runs: list[str]) -> None:
             assert [exchange.damage for exchange in exchanges] == [None] * len(names)
 
 
+@pytest.mark.slow
 def test_three_writers_a_merger_and_a_reader_at_once(tmp_path: Path) -> None:
     """While three processes write and one merges, no reading fails, repeats a row or loses one."""
     runs = [trace() for _ in range(3)]
@@ -209,6 +298,7 @@ def test_three_writers_a_merger_and_a_reader_at_once(tmp_path: Path) -> None:
     check_whole(tmp_path, runs)
 
 
+@pytest.mark.slow
 def test_a_merger_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     """Mergers killed -9 while they merge leave a store in which everything is there once."""
     runs = [trace()]
@@ -255,3 +345,118 @@ def test_two_mergers_do_not_merge_the_same(tmp_path: Path) -> None:
         assert alone
         assert compact(tmp_path) is None
     assert compact(tmp_path) is not None
+
+
+def merged_and_spoiled(store: Path) -> tuple[str, str]:
+    """A run whose merged segment is spoiled and whose replaced ones are still there, and another run."""
+    run_id, _ = seal_apart(store, 2)
+    with open_store(store) as opened:
+        opened.compact()
+        (merged,) = manifest.load(store).segments
+        other = seal_apart(store, 1)[0]
+        opened.runs()
+    flip(merged.file(store, "chunks"))
+    return run_id, other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["compact", "compact more", "rm"])
+def test_the_last_good_copy_stays(tmp_path: Path, what: str) -> None:
+    """While a segment is damaged, nothing of what it was merged from goes before its time."""
+    run_id, other = merged_and_spoiled(tmp_path)
+    if what == "rm":
+        with open_store(tmp_path) as store:
+            assert remove(store, planned(store, [other]))
+        assert on_disk(tmp_path, other) == []
+    else:
+        if what == "compact more":
+            seal_apart(tmp_path, 1)
+            open_store(tmp_path).close()
+        assert len(pack(tmp_path)) == 1
+        assert len(manifest.load(tmp_path).segments) == 2
+        # What was merged at that very moment has no more files than it needs.
+        assert len(on_disk(tmp_path, other)) == 1
+    copies = [item.id for item in manifest.load(tmp_path).retired]
+    held = [tmp_path / "segments" / f"{one}.exchanges.parquet" for one in copies]
+    assert any(run_id in str(pq.read_table(file).to_pydict()) for file in held if file.exists())
+
+
+@pytest.mark.slow
+def test_a_removed_run_is_in_no_replaced_segment(tmp_path: Path) -> None:
+    """What a merge has just left of it goes with it; what it left of others alone stays for its time."""
+    first, second = seal_apart(tmp_path, 2)
+    with open_store(tmp_path) as store:
+        store.compact()
+        remove(store, planned(store, [first]))
+    assert on_disk(tmp_path, first) == []
+    assert len(on_disk(tmp_path, second)) > 1
+
+
+def test_a_merged_segment_is_read_before_others_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that does not give back what was written loses nothing."""
+    runs = seal_apart(tmp_path, 2)
+    merge = sealing.merge
+
+    def spoils(*given: Any) -> manifest.SegmentEntry:
+        entry = merge(*given)
+        flip(entry.file(tmp_path, "chunks"))
+        return entry
+
+    open_store(tmp_path).close()
+    monkeypatch.setattr(sealing, "merge", spoils)
+    with pytest.raises(StoreError, match="has changed since it was written"):
+        pack(tmp_path)
+    with open_store(tmp_path) as store:
+        assert {run.run_id for run in store.runs()} == set(runs)
+        assert store.problems == ()
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle of the file is another one."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def on_disk(store: Path, run_id: str) -> list[str]:
+    """The segments whose exchanges or spans are of the run."""
+    files = [*(store / "segments").glob("*.exchanges.parquet"), *(store / "segments").glob("*.spans.parquet")]
+    return sorted(
+        {file.name.split(".")[0] for file in files if run_id in str(pq.read_table(file).to_pydict())}
+    )
+
+
+def test_facts_of_what_goes_meanwhile_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that works them out while others merge leaves no file that nobody names."""
+    seal_apart(tmp_path, 2)
+    compute, packed = facts.compute, []
+
+    def meanwhile(store: Path, entry: manifest.SegmentEntry) -> Any:
+        found = compute(store, entry)
+        if not packed:
+            packed.append(entry.id)
+            assert pack(store) == []
+        return found
+
+    monkeypatch.setattr(facts, "compute", meanwhile)
+    facts.ensure(tmp_path)
+    assert packed
+    assert manifest.strays(tmp_path, manifest.load(tmp_path)) == []
+
+
+@pytest.mark.slow
+def test_facts_alone_are_in_no_removals_way(tmp_path: Path) -> None:
+    """They go, for they quote runs; those beside a segment that no manifest names stay."""
+    first, second = seal_apart(tmp_path, 2)
+    with open_store(tmp_path) as store:
+        store.runs()
+        (entry, _) = manifest.load(tmp_path).segments
+        lone = tmp_path / "segments" / "0000000000001-abcdef.facts.parquet"
+        lone.write_bytes(entry.file(tmp_path, "facts").read_bytes())
+        assert remove(store, planned(store, [first]))
+        assert not lone.exists()
+        for kind in "facts", "chunks":
+            lone.with_name(f"0000000000001-abcdef.{kind}.parquet").write_bytes(b"")
+        with pytest.raises(StoreError, match="nothing was removed"):
+            remove(store, planned(store, [second]))
+        assert lone.exists()

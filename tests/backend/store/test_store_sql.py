@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+import duckdb
 import pytest
 from stored import record
-from tracefork_backend.store import Store, open_store
+from tracefork_backend import cli
+from tracefork_backend.store import Store, limits, open_store
+from tracefork_backend.store.defining import Views
+from tracefork_backend.store.statements import views
 
-from tracefork_otel.errors import UsageError
+from tracefork_otel.errors import StoreError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,11 @@ ATTACKS = [
     "EXPLAIN ANALYZE INSERT INTO _live_processes VALUES ('x')",
     "EXPLAIN ANALYZE COPY runs TO '{tmp}/out.csv'",
     "EXPLAIN (ANALYZE) DELETE FROM _live_spans",
+    "EXPLAIN (ANALYZE /* ) SELECT 1 -- */ ) DELETE FROM _live_spans",
+    "EXPLAIN (ANALYZE -- ) SELECT 1\n) DELETE FROM _live_spans",
+    "/* */ DELETE FROM _live_spans; /* */ EXPLAIN SELECT 1",
+    "EXPLAIN /* /* */ ANALYZE SELECT 1 */ DELETE FROM _live_spans",
+    "EXPLAIN (ANALYZE) (DELETE FROM _live_spans)",
     "SELECT 1; SELECT 2",
     "SELECT 1; DROP VIEW runs",
     "BEGIN",
@@ -98,6 +108,31 @@ ATTACKS = [
     "SELECT * FROM duckdb_secrets()",
     "SELECT * FROM duckdb_settings()",
     "SELECT * FROM duckdb_extensions()",
+    "FROM pg_settings",
+    "SELECT setting FROM pg_catalog.PG_SETTINGS",
+    "DESCRIBE pg_settings",
+    "SELECT current_setting('memory_limit')",
+    "SELECT Main.Current_Setting('threads') FROM runs",
+    "SELECT list_transform(['threads'], lambda s: current_setting('threads'))",
+    "FROM runs SELECT max(steps) FILTER (current_setting('threads') > 1)",
+    "SELECT write_log('x')",
+    "FROM duckdb_logs",
+    "FROM system.main.duckdb_databases",
+    "FROM pragma_database_list",
+    "FROM duckdb_memory()",
+    "FROM duckdb_live_query_metrics()",
+    "FROM enable_logging('QueryLog')",
+    "FROM add_grammar_extension('x')",
+    "FROM create_external_resource('x')",
+    "FROM parquet_full_metadata('{segment}')",
+    "FROM read_single_parquet_file('{segment}')",
+    "FROM histogram('{segment}', steps)",
+    "VALUES ((SELECT count(*) FROM glob('/etc/*')))",
+    "SELECT * FROM runs, LATERAL (FROM read_text(command))",
+    "SELECT * FROM runs ORDER BY (SELECT 1 FROM glob('*'))",
+    "WITH RECURSIVE a USING KEY (k) AS (SELECT 1 k UNION (FROM glob('*'))) FROM a",
+    "FROM runs SELECT [x for x in (SELECT list(file) FROM glob('*'))]",
+    "SELECT * REPLACE ((SELECT 1 FROM glob('*')) AS steps) FROM runs",
     "SELECT * FROM frame",
     "",
     ";",
@@ -105,6 +140,7 @@ ATTACKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_whatever_is_no_reading_of_the_views_is_refused(store: Store, tmp_path: Path, attack: str) -> None:
     """SQL that writes, reads files, loads or sets anything raises UsageError, and nothing has happened."""
@@ -135,6 +171,12 @@ def test_whatever_is_no_reading_of_the_views_is_refused(store: Store, tmp_path: 
         "SHOW TABLES",
         "EXPLAIN SELECT * FROM runs",
         "explain analyze select * from messages",
+        "EXPLAIN (SELECT steps FROM runs)",
+        "explain ((select 1) union all (from range(2)))",
+        "explain/**/analyze select 1",
+        "/* why */ explain -- this\n analyse select 1",
+        "EXPLAIN (ANALYZE, FORMAT json) FROM runs",
+        "explain analyze(format /* as */ 'json') (select 1)",
         "SELECT column_name FROM information_schema.columns WHERE table_name = 'messages'",
         "PIVOT exchanges ON outcome IN ('complete') USING count(*)",
         "VALUES (1), (2)",
@@ -175,3 +217,120 @@ def test_now_is_utc(store: Store) -> None:
         "SELECT count(*) AS n FROM runs WHERE abs(epoch(now()::TIMESTAMP - started_at)) < 3600"
     )
     assert row["n"] == 2
+
+
+ENDLESS = (
+    "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
+    "SELECT count(*) FROM exchanges, range(10000000000) a(n) WHERE n % 7 = step",
+    "SELECT max(md5(content || n)) FROM messages, range(10000000000) a(n)",
+)
+
+
+@pytest.mark.parametrize("query", ENDLESS)
+def test_a_query_ends_when_its_time_is_over(store: Store, query: str) -> None:
+    """It says how long it had, and the store answers the next one."""
+    with pytest.raises(UsageError, match=r"took longer than 0\.3 s.*--timeout"):
+        store.answer(query, seconds=0.3)
+    assert store.answer("SELECT count(*) AS n FROM runs", seconds=60).rows == [(2,)]
+
+
+LARGE = (
+    "SELECT count(*) FROM (SELECT DISTINCT n, md5(n::VARCHAR) FROM range(20000000) a(n))",
+    "SELECT len(list(n)) FROM range(100000000) a(n)",
+    "SELECT len(string_agg(repeat('x', 1000), '')) FROM range(1000000)",
+    "FROM range(30000000) a(n) ORDER BY md5(n::VARCHAR) LIMIT 1 OFFSET 20000000",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("query", LARGE)
+def test_a_query_has_so_much_memory(store: Store, query: str) -> None:
+    """Needing more, it says so in plain English, and the store answers the next one."""
+    with open_store(store.path, memory="70MB") as small:
+        with pytest.raises(UsageError, match=r"needs more than 70MB of memory.*--memory SIZE$"):
+            small.rows(query)
+        assert small.rows("SELECT count(*) AS n FROM messages m JOIN runs USING (run_id)")[0]["n"] == 24
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "",
+        "2",
+        "GB",
+        "-1GB",
+        "none",
+        "1e9B",
+        "10MB",
+        "0%",
+        "101%",
+        "2GB; DROP",
+        "99999999999TB",
+        "9" * 400 + "KiB",
+    ],
+)
+def test_what_is_no_size_of_memory_is_refused(store: Store, size: str) -> None:
+    """In words that say how to write one."""
+    with pytest.raises(UsageError, match="memory"):
+        open_store(store.path, memory=size)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e10, -1.0])
+def test_what_is_no_time_is_refused(store: Store, seconds: float) -> None:
+    """No timer waits for so long."""
+    with pytest.raises(UsageError, match="is no time for a query"):
+        store.answer("FROM runs", seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "given", [("--timeout", "inf"), ("--timeout", "1e10"), ("--memory", "99999999999TB")]
+)
+def test_the_command_names_what_is_no_bound(
+    store: Store, given: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends with status 2, and says what would be one."""
+    assert cli._run(["sql", "FROM runs", "--store", str(store.path), *given]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_share_of_a_small_machine_is_enough_to_open_a_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share that is less than a store needs is as much as it needs."""
+    monkeypatch.setattr(limits, "LEAST_MB", 3_000_000)  # no machine's share
+    with open_store(store.path, memory="1%") as small:
+        setting = small.current().database.execute("SELECT current_setting('memory_limit')").fetchall()
+    assert setting == [("2.7 TiB",)]
+
+
+@pytest.mark.slow
+def test_too_little_memory_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot be opened for want of memory says so, and names no file as damaged."""
+    monkeypatch.setattr(limits, "LEAST_MB", 1)
+    met: set[str] = set()
+    for size in (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20):
+        with suppress(StoreError), open_store(store.path, memory=f"{size}MB") as small:
+            met.update(small.problems)
+    assert not met
+    with pytest.raises(StoreError, match="needs more than 1MB of memory"):
+        open_store(store.path, memory="1MB")
+
+
+@pytest.mark.parametrize(
+    "query", ["DESCRIBE", "desc", "FROM (DESCRIBE)", "/* all */ Desc;", "SELECT name FROM (-- all\nDESC)"]
+)
+def test_every_view_is_described(store: Store, query: str) -> None:
+    """Whoever asks which tables there are is told of all views, whatever was asked before."""
+    with open_store(store.path) as opened:
+        answer = opened.answer(query)
+        names = {row[answer.columns.index("name")] for row in answer.rows}
+    assert set(views()) <= names
+
+
+def test_a_view_that_could_not_be_defined_is_tried_again() -> None:
+    """It is missing until it was defined."""
+    made = Views(duckdb.connect())  # which has none of the tables that views read
+    first = next(iter(views()))
+    for _ in range(2):
+        with pytest.raises(duckdb.Error):
+            made.define(f"FROM {first}")

@@ -18,6 +18,7 @@ from conversations import NAMES, dumped, request_messages, sample
 from conversations import answered as answered_by
 from stored import START, Recorder, answered, asked, record, trace
 from tracefork_backend.store import compact, open_store
+from tracefork_backend.store.outgoing import spans_of
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.store import manifest, sealing
@@ -26,18 +27,20 @@ from tracefork_otel.wire.facts import facts_of
 
 COLUMNS = {
     "runs": "run_id name service kind started_at duration_ms steps input_tokens output_tokens cost_usd status"
-    " outcome complete parent_run_id fork_step experiment_id entrypoint command",
+    " outcome complete parent_run_id fork_step experiment_id entrypoint command"
+    " session_id conversation_id unpriced",
     "exchanges": "run_id step span_id parent_span_id started_at duration_ms ttfb_ms method url provider"
     " operation model status_code outcome streamed input_tokens output_tokens cached_tokens cost_usd"
-    " request_length request_sha256 response_length response_sha256 replayed intervention",
+    " request_length request_sha256 response_length response_sha256 replayed intervention trace_id"
+    " cost_reason",
     "bodies": "run_id step request response request_bytes response_bytes",
     "messages": "run_id step position role kind name content",
     "tools": "run_id span_id step_before name arguments result error duration_ms replayed",
     "draws": "run_id position source site value",
     "spans": "trace_id span_id parent_span_id name kind started_at ended_at status service scope attributes"
     " events links",
-    "forks": "run_id parent_run_id step intervention tail outcome reconverged_at calls_replayed calls_live"
-    " calls_memo cost_usd created_at",
+    "forks": "run_id parent_run_id step intervention tail scope held_in held_of outcome reconverged_at"
+    " calls_replayed calls_live calls_memo cost_usd created_at unpriced",
 }
 CHAT = "https://api.openai.com/v1/chat/completions"
 RESPONSES = "https://api.openai.com/v1/responses"
@@ -58,6 +61,7 @@ def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, An
     return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["empty", "without facts", "sealed", "compacted"])
 def test_every_view_has_its_columns_in_order(tmp_path: Path, state: str) -> None:
     """A plain DuckDB gets the views of the contract from a store in any state."""
@@ -85,6 +89,7 @@ def test_every_view_has_its_columns_in_order(tmp_path: Path, state: str) -> None
         assert len(rows(connection, "FROM messages")) == 2 * (2 + 4 + 6)
 
 
+@pytest.mark.slow
 def test_views_are_the_same_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Nothing but duckdb is imported to read a store, even at a path with a quote in it."""
     store = tmp_path / "it's here"
@@ -119,6 +124,7 @@ def test_times_are_utc_and_durations_milliseconds(tmp_path: Path) -> None:
     assert (span["ended_at"] - span["started_at"]).total_seconds() == 0.25
 
 
+@pytest.mark.slow
 def test_bodies_are_byte_exact_and_readable_where_they_are_text(tmp_path: Path) -> None:
     """Bytes are those of the wire; text is decoded where encoded, and NULL where it is none."""
     said = answered("höhe 🏔")
@@ -222,6 +228,7 @@ def test_a_tool_stands_after_the_step_that_called_it(tmp_path: Path) -> None:
     assert found[1]["duration_ms"] == 60_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("root", "status"),
     [
@@ -272,6 +279,7 @@ def said_by(exchanges: Iterable[Exchange]) -> list[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["live", "read-only", "sealed", "in parts", "compacted"])
 def test_messages_are_those_that_the_wire_forms_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
@@ -310,6 +318,7 @@ def test_messages_are_those_that_the_wire_forms_read(
     recorder.close()
 
 
+@pytest.mark.slow
 def test_facts_of_another_version_are_left_to_the_next_command(tmp_path: Path) -> None:
     """A plain DuckDB reads exchanges without facts that this version did not write."""
     record(tmp_path)
@@ -385,3 +394,30 @@ def test_bodies_on_bedrock_are_read_by_the_path(tmp_path: Path) -> None:
     assert [(row["step"], row["role"], row["kind"], row["content"]) for row in found] == [
         row for step in range(4) for row in ((step, "user", "text", "Hi"), (step, "assistant", "text", "Ho"))
     ]
+
+
+CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind"),
+    [
+        ({**CALL, "tracefork.below_call": False}, "CLIENT"),
+        ({**CALL, "tracefork.below_call": True}, "INTERNAL"),
+        (CALL, "INTERNAL"),
+        ({}, "INTERNAL"),
+        ({"a": "gen_ai.operation.name", "b": '"gen_ai.operation.name": '}, "INTERNAL"),
+        ({**CALL, "a": '{"tracefork.below_call":false}'}, "INTERNAL"),
+    ],
+)
+def test_the_kind_of_an_exchanges_span(tmp_path: Path, attributes: dict[str, object], kind: str) -> None:
+    """It is CLIENT where it is its call's only one, as the recorder told; so it is sent, too."""
+    run_id, recorder = trace(), Recorder(tmp_path)
+    span_id = recorder.exchange(run_id, attributes=attributes)
+    kinds = "SELECT kind FROM spans WHERE span_id = $span"
+    with open_store(tmp_path) as store:
+        assert [row["kind"] for row in store.rows(kinds, {"span": span_id})] == [kind]
+    recorder.close()
+    with open_store(tmp_path) as store:
+        assert [row["kind"] for row in store.rows(kinds, {"span": span_id})] == [kind]
+        assert [span.kind for span in spans_of(store.run(run_id))] == [kind]
