@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import Any, Literal, TypeAlias, get_args
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.tape.tape import Tape
+from tracefork_otel.wire.codings import plain_request
 from tracefork_otel.wire.facts import facts_of
 from tracefork_otel.wire.json_values import loads, mapping
 from tracefork_otel.wire.replies import tool_results
 
 from ..rerun import edits
 from ..rerun.edits import Edit
+from ..rerun.edits.files import read_edits
+from ..rerun.edits.tool_result import LastResult
 
 FaultClass: TypeAlias = Literal[
     "corrupted_tool_output",
@@ -90,27 +92,8 @@ def function(path: str) -> Change:
 
 def repair(file: str | Path) -> Change:
     """Return the answers of a JSON file, {"STEP": "text" or {"tool_input": …}}, in place of the steps'."""
-    path = Path(file)
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"--repair: cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise UsageError(f"--repair: {path} is not JSON ({error})") from None
-    if not isinstance(found, dict) or not found or not all(str(key).isdigit() for key in found):
-        raise UsageError(
-            f'--repair: {path} must be like {{"3": "the better answer", "4": {{"tool_input": …}}}}'
-        )
-    answers = {int(key): _answer(value, path) for key, value in found.items()}
+    answers = read_edits(file, "--repair")
     return Change(name="repair", make=lambda tape, step: answers.get(step), repair=True)
-
-
-def _answer(value: object, path: Path) -> Edit:
-    if isinstance(value, str):
-        return edits.text(value)
-    if isinstance(value, Mapping) and "tool_input" in value:
-        return edits.tool_input(value["tool_input"], tool=value.get("tool"))
-    raise UsageError(f'--repair: {path}: {value!r} is neither a text nor {{"tool_input": …}}')
 
 
 def from_flags(given: Mapping[str, Any]) -> Change:
@@ -118,7 +101,11 @@ def from_flags(given: Mapping[str, Any]) -> Change:
     if len(given) > 1:
         names = ", ".join(f"--{name}" for name in _BY_FLAG)
         raise UsageError(f"one experiment tries one kind of change: choose one of {names}")
-    return next((_BY_FLAG[name](value) for name, value in given.items()), resample())
+    for name, value in given.items():
+        if name not in _BY_FLAG:
+            raise UsageError(f"--{name} is no change that is known here")
+        return _BY_FLAG[name](value)
+    return resample()
 
 
 def fault(name: str) -> Change:
@@ -132,13 +119,10 @@ def fault(name: str) -> Change:
 
 
 def _tool_result(text: str) -> Maker:
-    """Return what makes the last result of a tool in the request read like this."""
+    """Return what makes the last result of a tool in the request read like this, wherever it is repeated."""
 
     def make(tape: Tape, step: int) -> Edit | None:
-        found = tool_results(tape.exchanges[step].request)
-        if not found:
-            return None
-        return edits.request(set={found[-1].path: found[-1].saying(text, text)})
+        return LastResult(text) if tool_results(tape.exchanges[step].request) else None
 
     return make
 
@@ -149,7 +133,7 @@ def _wrong_prompt(tape: Tape, step: int) -> Edit | None:
 
 def _dropped(tape: Tape, step: int) -> Edit | None:
     """Return the request without its last turn that may go: an answer together with what it led to."""
-    body = mapping(loads(tape.exchanges[step].request.body))
+    body = mapping(loads(plain_request(tape.exchanges[step].request)))
     name = next((name for name in _TURNS if isinstance(body.get(name), list)), "")
     turns = [mapping(turn) for turn in body.get(name, ())]
     answered = [
@@ -167,12 +151,12 @@ def _poisoned(tape: Tape, step: int) -> Edit | None:
     facts = facts_of(tape.exchanges[step])
     call = next((one for one in facts.reply if one.kind == "tool_use"), None) if facts else None
     arguments = mapping(loads(call.content)) if call else {}
-    if not arguments:
+    if call is None or not arguments:
         return None
     name = next((key for key, value in arguments.items() if isinstance(value, str)), next(iter(arguments)))
     value = arguments[name]
     arguments[name] = f"{_POISON}-{value}" if isinstance(value, str) else None
-    return edits.tool_input(arguments)
+    return edits.tool_input(arguments, tool=f"{call.name}#1")  # of several in the answer the first
 
 
 _FAULTS: Mapping[str, Maker] = {
@@ -195,7 +179,11 @@ _BY_FLAG: Mapping[str, Callable[[Any], Change]] = {
 
 
 def bound(change: Change, tape: Tape) -> tuple[dict[int, Intervention], dict[int, str]]:
-    """Return the intervention at each step that the change fits, and for each other step why it does not."""
+    """Return the intervention at each step that the change fits, and for each other step why it does not.
+
+    What is changed in requests holds at the step alone: in the later ones it would blame an innocent step for
+    what it changes in others. Another result of a tool holds onward, as a result that the step got does.
+    """
     fits: dict[int, Intervention] = {}
     why: dict[int, str] = {}
     for step in range(tape.steps):
@@ -204,7 +192,7 @@ def bound(change: Change, tape: Tape) -> tuple[dict[int, Intervention], dict[int
             if edit is None:
                 why[step] = f"there is nothing for {change.name} to change"
                 continue
-            fits[step] = edit.bind(tape, step)
+            fits[step] = edit.at_one_step().bind(tape, step)
         except UsageError as error:
             why[step] = str(error)
     return fits, why

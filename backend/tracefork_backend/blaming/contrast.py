@@ -24,11 +24,12 @@ class Contrast:
     interval hold whatever made trials undefined.
     """
 
-    __slots__ = ("blocks", "control", "high", "low", "test", "treatment")
+    __slots__ = ("blocks", "control", "high", "low", "paired", "test", "treatment")
 
-    def __init__(self, treatment: Arm, control: Arm) -> None:
+    def __init__(self, treatment: Arm, control: Arm, *, paired: float = PAIRED_SHARE) -> None:
         self.treatment = treatment
         self.control = control
+        self.paired = paired
         self.blocks = 0
         self.test = TwoByTwo()
         self.low = PairedDifferences()
@@ -104,10 +105,10 @@ class Contrast:
         return self.treatment.shared or self.control.shared
 
     def _joined(self, independent: float) -> float:
-        paired = self.low.log_e(0.0) + math.log(PAIRED_SHARE)
+        paired = self.low.log_e(0.0) + math.log(self.paired)
         if self.shared:
             return paired
-        independent += math.log(1 - PAIRED_SHARE)
+        independent += math.log(1 - self.paired)
         most = max(paired, independent)
         return most + math.log(math.exp(paired - most) + math.exp(independent - most))
 

@@ -55,5 +55,10 @@ def remeasure(state: State, trials: int) -> Task[None]:
 
 def set_rates(state: State) -> None:
     """Set what screening takes for noise and for a cause by the baseline measured so far."""
-    state.low = min(max(0.12, state.baseline_rate + _MARGIN), 0.63)
-    state.high = max(0.5, min(state.low + _GAP, 0.9))
+    state.low, state.high = levels(state.baseline_rate)
+
+
+def levels(baseline: float) -> tuple[float, float]:
+    """Return the rates of flips that screening takes for noise and for a cause, by that of re-runs."""
+    low = min(max(0.12, baseline + _MARGIN), 0.63)
+    return low, max(0.5, min(low + _GAP, 0.9))

@@ -4,40 +4,56 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tracefork_otel.errors import StoreError, UsageError
+from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
+from tracefork_otel.settings import Timing
+from tracefork_otel.tape.digest import digest_like
 from tracefork_otel.tape.tape import Tape
 
-from ..grading.graded import graded_run
-from ..grading.judge import Judge
-from ..grading.oracle import Oracle, grade, name_of
+from ..grading.oracle import Oracle
 from ..rerun import edits
-from ..rerun.budget import WORST, Budget, after, again
+from ..rerun.budget import Budget, Grading
 from ..rerun.edits import Edit, checked
-from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned
+from ..rerun.estimate import Estimate as Estimated
+from ..rerun.estimate import after, again, total
+from ..rerun.estimate import estimate as priced
+from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Forker, Planned
 from ..rerun.reconstruct import reconstruct
-from ..spelling import counted, money
+from ..spelling import counted, money, run_name
 from ..store import Run
+from ..store.prices import NONE_GIVEN, Given, rates_given
 from . import changes, forecast
+from .attempts import attempts_of
+from .beforehand import admitted, check_kept, check_money, header_of, unchanged
 from .changes import Change
 from .findings import Findings
 from .forecast import Estimate
-from .journal import Journal, limits_of, path_of, read, record_of
+from .journal import Journal, as_read, limits_of, path_of, read
 from .modes import mode_named
-from .plan import Coupling, ModeName, Plan
+from .plan import SEARCH, Coupling, ModeName, Plan
 from .result import BlameResult, step_shown
+from .running import Running
 from .search import Search
 from .trials import TrialRequest
 from .writing import write_back
 
-_FIXED = ("run_id", "tape_sha256", "parent_outcome", "change", "oracle", "coupling", "mode", "alpha", "k")
+_FIXED = (
+    "run_id",
+    "tape_sha256",
+    "parent_outcome",
+    "change",
+    "oracle",
+    "coupling",
+    "mode",
+    "alpha",
+    "k",
+    "attempts",
+)
 """What an experiment is gone on with as it was begun."""
 
 
@@ -52,6 +68,9 @@ class Progress:
     findings: Findings
 
 
+_BEFORE: Mapping[str, Any] = {"coupling": "fresh", "attempts": [], "search": SEARCH, "every": False}
+"""What held before it was kept."""
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -59,26 +78,40 @@ OnProgress = Callable[[Progress], None]
 class _Prepared:
     plan: Plan
     fits: Mapping[int, Intervention]
-    unpriced: tuple[str, ...]
+    estimates: tuple[Estimated, ...]
+    """What each fork takes that changes nothing, and each that changes one step."""
 
 
-def prepare(tape: Tape, change: Change, *, parent_failed: bool = True, **settings: Any) -> _Prepared:
+def prepare(
+    tape: Tape,
+    change: Change,
+    *,
+    parent_failed: bool = True,
+    prices: Given = NONE_GIVEN,
+    **settings: Any,
+) -> _Prepared:
     """Return the plan of an experiment with this change, priced, and the edit of each step that it fits.
 
     Raises UsageError if there is nothing to compare, or if the change fits no step.
     """
     if tape.steps < 2:
         raise UsageError(
-            f"run {tape.run_id[:8]} has {tape.steps} step{'' if tape.steps == 1 else 's'}, the last is its "
-            "output: blame needs at least two"
+            f"run {run_name(tape.run_id)} has {tape.steps} step{'' if tape.steps == 1 else 's'}, the last is "
+            "its output: blame needs at least two"
         )
     fits, why = changes.bound(change, tape)
+    attempts = attempts_of(tape)
     if not fits:
         first = min(why)
-        raise UsageError(f"{change.name} fits no step of run {tape.run_id[:8]}: step {first}: {why[first]}")
-    whole = again([tape.exchanges[0], *after(tape, 0)])
-    rest = [again(after(tape, step)) for step in range(tape.steps)]
-    costs = (whole.cost_usd, *(one.cost_usd for one in rest))
+        raise UsageError(
+            f"{change.name} fits no step of run {run_name(tape.run_id)}: step {first}: {why[first]}"
+        )
+    whole = again([tape.exchanges[0], *after(tape, 0)], given=prices)
+    controls = [whole, *(again(after(tape, step), given=prices) for step in range(tape.steps))]
+    changed = {step: priced(tape, fit, prices) for step, fit in fits.items()}
+    costs = tuple(
+        max(control.cost_usd, changed.get(kept, control).cost_usd) for kept, control in enumerate(controls)
+    )
     plan = Plan(
         steps=tape.steps,
         natural=change.natural,
@@ -86,12 +119,13 @@ def prepare(tape: Tape, change: Change, *, parent_failed: bool = True, **setting
         parent_failed=parent_failed,
         output=tape.steps - 1 if change.rewrites else None,
         blocked=frozenset(why),
+        attempts=attempts,
         costs=costs if any(costs) else (),
         **settings,
     )
     if not mode_named(plan.mode).places(plan):
         raise UsageError(f"{change.name} fits only the last step, whose text is the outcome: choose another")
-    return _Prepared(plan=plan, fits=fits, unpriced=whole.unknown)
+    return _Prepared(plan=plan, fits=fits, estimates=(*controls, *changed.values()))
 
 
 def estimate(
@@ -101,7 +135,8 @@ def estimate(
     tape = reconstruct(run.store, run) if isinstance(run, Run) else run
     prepared = prepare(tape, change or changes.resample(), **settings)
     Budget(budget_usd)
-    return forecast.estimate(prepared.plan, budget=budget_usd)
+    unknown = total((one, 1) for one in prepared.estimates).unknown
+    return replace(forecast.estimate(prepared.plan, budget=budget_usd), unknown=unknown)
 
 
 def blame(
@@ -115,39 +150,48 @@ def blame(
     k: int = 10,
     alpha: float = 0.05,
     max_trials: int | None = None,
+    every: bool = False,
     agent: Agent | None = None,
     timeout: float | None = DEFAULT_TIMEOUT,
     match: MatchMode = "exact",
     ignore: Sequence[str] = (),
     allow_hosts: Sequence[str] = (),
+    skip_hosts: Sequence[str] = (),
+    timing: Timing = "none",
     resume: str | None = None,
     settings: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
     coupling: Coupling = "fresh",
+    trust: bool = False,
+    price: Sequence[str] = (),
+    on_bound: Callable[[str], None] | None = None,
 ) -> BlameResult:
     """Find which steps of the run move its outcome, by forks that the oracle grades; keep it in its store.
 
     Without a change the steps' own responses are drawn anew. `resume` goes on with an experiment by its id,
     whose trials are not run again, within the limits it had where none are given; `settings` is kept with
     it. Coupling `recorded` holds the recorded answers to requests that a fork makes as the run did: another
-    question, whose control never flips. Raises UsageError if the run cannot be graded or the budget not be
-    held, Drift or AgentFailed if the run does not replay.
+    question, whose control never flips. Value mode goes on for `every` step that may be certified, not only
+    for large drops, and past 300 forks where `max_trials` is more. `trust` says what it says to `replay`;
+    `price` has `MODEL=IN/OUT`, what models cost for a million tokens, and `on_bound` is told how far the
+    budget can be passed, before anything is paid. Raises UsageError if the run cannot be graded or the
+    budget not be held, Drift or AgentFailed if the run does not replay.
     """
+    known = ""
     if resume:
-        kept = limits_of(read(path_of(run.store.path, resume))[0])
+        begun, _, _ = read(path_of(run.store.path, resume))
+        known, kept = begun["tape_sha256"], limits_of(begun)
         budget_usd = kept["budget_usd"] if budget_usd is None else budget_usd
         max_trials = kept["max_trials"] if max_trials is None else max_trials
-    if budget_usd is not None and budget_usd <= 0:
-        raise UsageError(f"a budget of ${budget_usd:g} pays for no fork: give dollars, such as 2.00")
-    store = run.store
-    if not store.writable:
-        raise StoreError(f"{store.path} cannot be written, so no experiment can be kept in it")
+    check_kept(run, budget_usd, "experiment")
+    budget, store = Budget(budget_usd), run.store
     if not isinstance(change, Change):
         change = changes.resample() if change is None else changes.of_edit(checked(change))
     if coupling == "recorded" and mode_named(mode).settled(natural=change.natural).redraws:
         raise UsageError(
             "value mode draws the whole rest anew, so it has no coupling `recorded`: take intervene or fixed"
         )
+    prices = rates_given(price)
     experiment_id = resume or secrets.token_hex(8)
     with Forker(
         run,
@@ -157,233 +201,125 @@ def blame(
         match=match,
         ignore=ignore,
         allow_hosts=allow_hosts,
+        skip_hosts=skip_hosts,
+        timing=timing,
+        trust=trust,
+        prices=prices,
         experiment_id=experiment_id,
     ) as forker:
         tape = forker.tape
-        prepared = prepare(tape, change, mode=mode, k=k, alpha=alpha, max_trials=max_trials)
-        if prepared.unpriced and budget_usd is not None:
-            names = ", ".join(prepared.unpriced)
-            raise UsageError(f"the price of {names} is not known, so --budget cannot be held: leave it out")
-        parent = _admitted(forker, run, oracle)
+        prepared = prepare(
+            tape, change, mode=mode, k=k, alpha=alpha, max_trials=max_trials, every=every, prices=prices
+        )
+        check_money(forker, oracle, prepared.estimates, prices, budget_usd=budget_usd, on_bound=on_bound)
+        parent = admitted(forker, run, oracle)
         plan = dataclasses.replace(prepared.plan, parent_failed=not parent)
-        header = {
-            "run_id": run.run_id,
-            "tape_sha256": tape.digest,
-            "parent_outcome": parent,
-            "change": change.name,
-            "oracle": name_of(oracle),
-            "budget_usd": budget_usd,
-            "created_ns": time.time_ns(),
-            "coupling": coupling,
-            "plan": dataclasses.asdict(plan),
-            "settings": dict(settings or {}),
-        }
+        header = header_of(
+            run,
+            plan,
+            tape_sha256=digest_like(known, tape.exchanges) or tape.digest,
+            parent=parent,
+            change=change.name,
+            oracle=oracle,
+            budget_usd=budget_usd,
+            coupling=coupling,
+            settings=settings,
+        )
         journal = Journal(store.path, experiment_id, None if resume else header)
         try:
-            experiment = _Experiment(
+            search = Search(plan)
+            tail: Tail = "recorded" if journal.header.get("coupling") == "recorded" else "live"
+            forks = _Forks(tape=tape, plan=plan, fits=prepared.fits, tail=tail)
+            running = Running(
                 forker=forker,
                 journal=journal,
-                search=Search(plan),
-                plan=plan,
-                fits=prepared.fits,
+                search=search,
+                planned=forks.planned,
                 oracle=oracle,
                 parent=parent,
-                budget=Budget(budget_usd),
+                budget=budget,
+                prices=prices,
+                call_usd=max(one.call_usd for one in prepared.estimates),
+                grading=Grading(budget, oracle),
             )
             if resume:
-                experiment.go_on(header)
-            experiment.run(on_progress)
+                _go_on(running, header)
+            running.grading.begin()
+            told = None if on_progress is None else lambda: on_progress(_progress(search, running))
+            running.run(told)
         finally:
             journal.close()
-    found = experiment.search.verdict()
+    found = search.verdict()
     result = BlameResult(
         experiment_id=experiment_id,
         run_id=run.run_id,
         findings=found,
         trials=tuple(journal.trials),
         plan=plan,
-        header={**journal.header, "budget_usd": budget_usd, **_grading(oracle)},
-        problem=experiment.commonest_problem,
+        header={**journal.header, "budget_usd": budget_usd, **running.beside()},
+        problem=running.commonest_problem,
         steps=tuple(step_shown(exchange) for exchange in tape.exchanges),
     )
     write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
     return result
 
 
-def _admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
-    """Return the recorded run's outcome, after it replayed whole, without a live call that the tape has."""
-    outcome = grade(oracle, graded_run(run))
-    last = forker.tape.steps - 1
-    unchanged = Planned(change=edits.noop().bind(forker.tape, last))
-    (fork,) = forker.forks([unchanged], oracle=oracle, settle=False)
-    if not fork.gradable:
-        fork.raise_for_problem()
-    # The recorded run's standard output is not kept, so its replay is what trials are like.
-    outcome = fork.outcome if fork.outcome is not None else outcome
-    if outcome is None:
-        raise UsageError(
-            f"the outcome of run {run.run_id[:8]} cannot be graded: {name_of(oracle)} says neither success "
-            "nor failure of it, so no fork can be told to differ; give another oracle"
-        )
-    return outcome
-
-
-def _grading(oracle: Oracle) -> dict[str, Any]:
-    """Return what is known of the oracle's errors and price, if it is a judge."""
-    if not isinstance(oracle, Judge):
-        return {}
-    return {"oracle_note": oracle.note, "grading_usd": oracle.cost_usd}
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Experiment:
-    """The search and the forks that it asks for, as the gate of its forker."""
+class _Forks:
+    """The forks of an experiment on the steps of a tape."""
 
-    forker: Forker
-    journal: Journal
-    search: Search
+    tape: Tape
     plan: Plan
     fits: Mapping[int, Intervention]
-    oracle: Oracle
-    parent: bool
-    budget: Budget
-    _batch: list[TrialRequest] = field(default_factory=list[TrialRequest])
-    _ended: dict[str, TrialRequest] = field(default_factory=dict[str, TrialRequest])
-    """Trials that are not graded yet, by their runs."""
-    _reserved: dict[int, float] = field(default_factory=dict[int, float])
-    _refused: bool = False
-    _problems: Counter[str] = field(default_factory=Counter[str])
+    tail: Tail
 
-    @property
-    def commonest_problem(self) -> str | None:
-        """What most often kept forks from being graded."""
-        return next((text for text, _ in self._problems.most_common(1)), None)
-
-    def go_on(self, header: Mapping[str, Any]) -> None:
-        """Tell the search the trials of its journal, and the budget what they cost.
-
-        Raises UsageError if it is not the same experiment any more, or one that may take less than it took.
-        """
-        known, trials = self.journal.header, self.journal.trials
-        was, now = ({**one, **one["plan"]} for one in (known, header))
-        for name in _FIXED:
-            if was.get(name, "fresh") != now[name]:
-                raise UsageError(
-                    f"the experiment cannot be gone on with: its {name} was {was.get(name)!r}, "
-                    f"now it is {now[name]!r}"
-                )
-        spent = sum(one.cost_usd or 0.0 for one in trials) + self._lost()
-        for name, flag, used, told in (
-            ("budget_usd", "--budget", spent, f"{money(spent)} is spent"),
-            ("max_trials", "--max-trials", len(trials), f"{counted(len(trials), 'fork')} were made"),
-        ):
-            if now[name] is not None and now[name] != was[name] and now[name] < used:
-                raise UsageError(f"{flag} {now[name]:g} is less than the experiment took: {told} already")
-        self.journal.limit(now["budget_usd"], now["max_trials"])
-        self.search.replay({one.trial_id: one.seen for one in trials})
-        self._remember()
-        self.budget.reserve(0.0)
-        self.budget.settle(0.0, spent)
-
-    def _remember(self) -> None:
-        """Let new trials share with those of before what models answered to these."""
-        store = self.forker.store
-        assert store is not None
-        for seq, one in enumerate(trials := sorted(self.journal.trials, key=lambda one: one.started_ns)):
-            shares = self.search.shares(one.arm_id, one.replicate)
-            if shares is not None and one.calls_live:
-                self.forker.remember(shares, seq - len(trials), store.exchanges(one.run_id))
-
-    def _lost(self) -> float:
-        """Return what trials cost that ran when the experiment was killed: paid for, though not known."""
-        store = self.forker.store
-        assert store is not None
-        ran = store.ask("trials_that_ran", id=self.journal.experiment_id)
-        known = {one.run_id for one in self.journal.trials}
-        return sum(row["cost_usd"] or 0.0 for row in ran if row["run_id"] not in known)
-
-    def run(self, on_progress: OnProgress | None) -> None:
-        """Run the search to its end, or its budget's."""
-        while not self.search.done:
-            self._batch = list(self.search.next_batch())
-            if not self._batch:
-                raise StoreError("the journal lacks trials that the search waits for: start a new experiment")
-
-            def done(fork: Fork) -> None:
-                self._take(self._ended.pop(fork.run_id), fork)
-                if on_progress is not None:
-                    on_progress(self.progress())
-
-            self.forker.forks(
-                [self._planned(request) for request in self._batch],
-                oracle=self.oracle,
-                on_done=done,
-                gate=self,
-                settle=False,
-            )
-            if self._refused and not self.search.done:
-                self.search.stop("budget")
-
-    def progress(self) -> Progress:
-        """Return the experiment as it stands."""
-        return Progress(
-            phase=self.search.phase,
-            forks=len(self.journal.trials),
-            spent_usd=self.budget.spent_usd,
-            reserved_usd=self.budget.reserved_usd,
-            findings=self.search.verdict(),
-        )
-
-    def _planned(self, request: TrialRequest) -> Planned:
+    def planned(self, request: TrialRequest) -> Planned:
         """Return the fork that keeps so many responses and changes those steps."""
         kept, altered = request.kept, request.altered
         if altered and altered[0] == kept:
             first, rest = self.fits[kept], altered[1:]
-        elif kept == 0:
-            first, rest = edits.resample().bind(self.forker.tape, 0), altered
         else:
-            first, rest = edits.noop().bind(self.forker.tape, kept - 1), altered
-        tail: Tail = "recorded" if self.journal.header.get("coupling") == "recorded" else "live"
-        return Planned(
-            change=replace(edits.together(first, [self.fits[step] for step in rest]), tail=tail),
-            replicate=request.shares,
-        )
+            first, rest = unchanged(self.tape, kept), altered
+        change = edits.together(first, [self._later(step, first) for step in rest])
+        return Planned(change=replace(change, tail=self.tail), replicate=request.shares)
 
-    def admit(self, at: int) -> bool:
-        """Set the worst that the trial may cost aside; return whether it starts."""
-        request = self._batch[at]
-        worst = self.plan.cost(request.kept) * WORST if self.plan.costs else 0.0
-        if self._refused or not self.budget.reserve(worst, wait=True):
-            self._refused = True
-            return False
-        self._reserved[at] = worst
-        return True
+    def _later(self, step: int, first: Intervention) -> Intervention:
+        """Return the change of a step in the tail of another's, at the place that its call has there."""
+        change = self.fits[step]
+        return replace(change, step=self.plan.place(change.step, after=first.step))
 
-    def ended(self, at: int, fork: Fork) -> None:
-        """Book what the trial did cost."""
-        self._ended[fork.run_id] = self._batch[at]
-        self.budget.settle(self._reserved.pop(at), fork.cost_usd)
 
-    def _take(self, request: TrialRequest, fork: Fork) -> None:
-        """Keep the trial in the journal, then tell the search."""
-        problem = None if fork.problem is None else fork.problem.kind
-        if fork.outcome is None:
-            self._problems[str(fork.problem or "the oracle could not tell")] += 1
-        now = time.time_ns()
-        trial = record_of(
-            request,
-            outcome=fork.outcome,
-            parent=self.parent,
-            why=problem,
-            seq=len(self.journal.trials),
-            run_id=fork.run_id,
-            tail_sha256=fork.answers_sha256,
-            calls_live=fork.calls_live,
-            calls_memo=fork.calls_memo,
-            cost_usd=fork.cost_usd,
-            started_ns=now - int(fork.seconds * 1e9),
-            ended_ns=now,
-        )
-        self.journal.append(trial)
-        flipped, tail, shared = trial.seen
-        self.search.observe(request.trial_id, flipped, tail=tail, shared=shared)
+def _go_on(running: Running, header: Mapping[str, Any]) -> None:
+    """Tell the search the trials of its journal, and the budget what they cost.
+
+    Raises UsageError if it is not the same experiment any more, or one that may take less than it took.
+    """
+    known, trials = running.journal.header, running.journal.trials
+    was, now = ({**_BEFORE, **one, **one["plan"]} for one in (known, as_read(header)))
+    for name in _FIXED:
+        if was[name] != now[name]:
+            raise UsageError(
+                f"the experiment cannot be gone on with: its {name} was {was.get(name)!r}, "
+                f"now it is {now[name]!r}"
+            )
+    spent = running.book()
+    for name, flag, used, told in (
+        ("budget_usd", "--budget", spent, f"{money(spent)} is spent"),
+        ("max_trials", "--max-trials", len(trials), f"{counted(len(trials), 'fork')} were made"),
+    ):
+        if now[name] is not None and now[name] != was[name] and now[name] < used:
+            raise UsageError(f"{flag} {now[name]:g} is less than the experiment took: {told} already")
+    running.journal.limit(now["budget_usd"], now["max_trials"])
+    running.search.replay({one.trial_id: one.seen for one in trials})
+    running.remember()
+
+
+def _progress(search: Search, running: Running) -> Progress:
+    """Return the experiment as it stands."""
+    return Progress(
+        phase=search.phase,
+        forks=len(running.journal.trials),
+        spent_usd=running.budget.spent_usd,
+        reserved_usd=running.budget.reserved_usd,
+        findings=search.verdict(),
+    )

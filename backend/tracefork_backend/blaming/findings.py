@@ -86,6 +86,19 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """What a model of the curve says where no step is certified: a chance, no proof."""
+
+    first: int
+    last: int
+    """The likeliest stretch of steps, if there is one drop."""
+    loss: float
+    """How likely some measured stretch of steps loses 0.25 or more."""
+    forks: int | None
+    """About how many more would certify a step; None where none is to be expected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """The answer, whenever it is asked for; an experiment that was cut short has one too."""
 
@@ -97,6 +110,7 @@ class Findings:
     """Steps that have something to say, the most to blame first."""
     sets: tuple[SetFinding, ...] = ()
     drops: tuple[Drop, ...] = ()
+    guess: Guess | None = None
     baseline_flips: int = 0
     baseline_trials: int = 0
     """The first control arm: unchanged re-runs, those that could be graded."""

@@ -34,6 +34,8 @@ class Estimate:
     null_forks_mean: float
     """Forks where no step has an effect."""
     null_cost_mean: float
+    unknown: tuple[str, ...] = ()
+    """Why prices of calls are not known, which no cost has in it."""
 
 
 def estimate(

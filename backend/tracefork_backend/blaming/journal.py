@@ -13,15 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracefork_otel import shapes
 from tracefork_otel.errors import StoreError, UsageError
-from tracefork_otel.files import make_new, own_folder
+from tracefork_otel.files import make_new, own_folder, read_whole
+from tracefork_otel.tape.marks import is_mark, mark_of
 
+from ..rerun.trust import TRUST, NotTrusted, trusted
+from ..spelling import shown
+from .shapes import FORMATTED, HEADER, LIMITS, LISTED, SETTINGS, TRIAL
 from .trials import Trial, TrialRequest
 
 _FORMAT = "tracefork blame journal"
 _VERSION = 2
 _FOLDER = "blame"
-_ENDING = ".journal.jsonl"
+_MARK = "blame"
+_BLAME = "journal"
+REPAIR = "repair"
+"""What the journal of a search for repairs is called; blame's own does not go on with it."""
+_ENDING = ".{kind}.jsonl"
 
 # What is written outlives the process, killed or not. Only a power cut takes what was not synced: no more
 # than this many seconds of trials, which then are run again.
@@ -46,11 +55,22 @@ class TrialRecord(Trial):
     ended_ns: int
     calls_memo: int = 0
     """Calls that were answered as an earlier trial of the replicate was."""
+    grading_usd: float | None = None
+    """What its grading cost; None where an older version did not say."""
+    booked_usd: float | None = None
+    """What it counts with in the budget, which is more than it cost where calls of it have no price."""
+    unpriced: int | None = None
+    """So many of its live calls have no price; None where an older version did not say."""
 
     @property
     def flipped(self) -> bool | None:
         """Whether the run came out otherwise than the recorded one; None if nobody can say."""
         return None if self.status == "undefined" else self.status == "flip"
+
+    def counts_usd(self, worst_usd: float) -> float:
+        """Return what it counts with in a budget, its grading at that worst where it is not told."""
+        booked = (self.cost_usd or 0.0) if self.booked_usd is None else self.booked_usd
+        return booked + (worst_usd if self.grading_usd is None else self.grading_usd)
 
     @property
     def seen(self) -> tuple[bool | None, str, bool]:
@@ -71,10 +91,17 @@ def record_of(
 class Journal:
     """An experiment's file, held by one process at a time."""
 
-    def __init__(self, store: Path, experiment_id: str, header: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        store: Path,
+        experiment_id: str,
+        header: Mapping[str, Any] | None = None,
+        *,
+        kind: str = _BLAME,
+    ) -> None:
         """With a header it is a new file; without, the one that is there is gone on with."""
         self.experiment_id = experiment_id
-        self.path = path_of(store, experiment_id)
+        self.path = path_of(store, experiment_id, kind)
         self.trials: list[TrialRecord] = []
         self._synced = -_SYNC_S
         try:
@@ -96,7 +123,14 @@ class Journal:
             os.lseek(self._file, length, os.SEEK_SET)
         else:
             self.header = dict(header)
-            self._line({"format": f"{_FORMAT} {_VERSION}", "experiment_id": experiment_id, **header})
+            mark = mark_of(_MARK, experiment_id, _what_runs(header), make=True)
+            told = {"format": f"{_FORMAT} {_VERSION}", "experiment_id": experiment_id, **header}
+            try:
+                self._line({**told, "mark": mark} if mark else told)
+            except StoreError:
+                self.path.unlink()  # no experiment has begun
+                os.close(self._file)
+                raise
 
     def limit(self, budget_usd: float | None, max_trials: int | None) -> None:
         """Keep other limits than the experiment had so far."""
@@ -112,11 +146,15 @@ class Journal:
 
     def _line(self, value: Mapping[str, Any]) -> None:
         line = json.dumps(value, ensure_ascii=False, default=_listed).encode() + b"\n"
+        whole = os.lseek(self._file, 0, os.SEEK_CUR)
         try:
             while line:
                 line = line[os.write(self._file, line) :]
             self._sync()
         except OSError as error:
+            with contextlib.suppress(OSError):  # what follows must not stand behind half a line
+                os.ftruncate(self._file, whole)
+                os.lseek(self._file, whole, os.SEEK_SET)
             raise StoreError(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
     def _sync(self, *, at_once: bool = False) -> None:
@@ -142,28 +180,71 @@ def _listed(value: object) -> object:
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord], int]:
     """Return the header, the trials, and how many bytes of the file are whole lines."""
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     whole = data[: data.rfind(b"\n") + 1]
     try:
-        first, *lines = (json.loads(line) for line in whole.splitlines())
+        first, *lines = map(shapes.parsed, whole.splitlines())
         header = _header(first, path)
         trials: list[TrialRecord] = []
         for line in lines:
-            if "limits" in line:
-                header = _limited(header, line["limits"])
+            if limits := LIMITS(line):
+                header = _limited(header, limits["limits"])
             else:
-                told = {**line, "steps": tuple(line["steps"]), "altered": tuple(line["altered"])}
-                trials.append(TrialRecord(**told))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                trials.append(TrialRecord(**TRIAL(line)))
+    except ValueError as error:
         raise StoreError(f"{path}: is no journal of an experiment, or a damaged one ({error})") from error
     return header, trials, len(whole)
+
+
+def check_from_here(header: Mapping[str, Any], settings: Mapping[str, Any], *, trust: bool) -> None:
+    """Raise NotTrusted, which shows them, if the functions that the settings name may not be run.
+
+    A journal names functions to be imported, as a run does: it is believed where this user's key marked it.
+    """
+    experiment_id = header["experiment_id"]
+    ours = is_mark(header.get("mark"), _MARK, experiment_id, _what_runs(header))
+    if ours or trusted(trust=trust):
+        return
+    what = {"agent": settings["how"].get("agent"), **settings["oracle"], **settings["change"]}
+    lines = [f"  {shown(name):<12} {shown(str(value))}" for name, value in what.items() if value is not None]
+    raise NotTrusted(
+        "\n".join(
+            [
+                f"experiment {shown(experiment_id)} was not begun by you on this machine, or was changed, "
+                "so it does not go on:",
+                *lines,
+                f"go on with it by --trust ({TRUST}=1)",
+            ]
+        )
+    )
+
+
+def as_read(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the header as its file gives it back."""
+    return json.loads(json.dumps(header, default=_listed))
+
+
+def _what_runs(header: Mapping[str, Any]) -> object:
+    """Return what of the header says what is run, as its file gives it back."""
+    read_back = as_read(header)
+    return [read_back["run_id"], read_back["settings"]]
 
 
 def limits_of(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return the limits of an experiment, None for what is not limited."""
     return {"budget_usd": header["budget_usd"], "max_trials": header["plan"]["max_trials"]}
+
+
+def settings_of(header: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return what the command asked for that began the experiment; UsageError if no command did."""
+    if "oracle" not in header["settings"]:
+        raise UsageError(f"experiment {header['experiment_id']} was begun from Python: resume it there")
+    try:
+        return SETTINGS(header["settings"])
+    except ValueError as error:
+        raise StoreError(f"{path}: what was asked for cannot be read ({error})") from error
 
 
 def _limited(header: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,17 +253,18 @@ def _limited(header: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, 
     return {**header, "budget_usd": limits["budget_usd"], "plan": plan}
 
 
-def _header(first: dict[str, Any], path: Path) -> dict[str, Any]:
+def _header(first: object, path: Path) -> dict[str, Any]:
     """Return the header as this version has it; raises ValueError if it is none."""
-    name, _, version = str(first.pop("format")).rpartition(" ")
-    if name != _FORMAT or not version.isdigit():
+    name, _, version = FORMATTED(first)["format"].rpartition(" ")
+    if name != _FORMAT or not version.isascii() or not version.isdigit() or len(version) > 9:
         raise ValueError("another format")
     if int(version) > _VERSION:
         raise UsageError(
             f"{path}: its format, {_FORMAT} {version}, is newer than {_VERSION}, the newest that is read "
             "here: upgrade tracefork-otel"
         )
-    return {**first, "settings": _named(first["settings"])} if version == "1" else first
+    header = HEADER(first)
+    return {**header, "settings": _named(header["settings"])} if version == "1" else header
 
 
 # The flags of format 1 in their places.
@@ -195,10 +277,10 @@ def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of format 1, where flags were known by their places, with their names."""
     if "oracle" not in settings:
         return dict(settings)
-    *oracle, judge = settings["oracle"]
+    *oracle, judge = LISTED(settings["oracle"])
     given = {
-        "oracle": zip(_ORACLE_1 + _JUDGE_1, (*oracle, *judge), strict=True),
-        "change": zip(_CHANGE_1, settings["change"], strict=True),
+        "oracle": zip(_ORACLE_1 + _JUDGE_1, (*oracle, *LISTED(judge)), strict=True),
+        "change": zip(_CHANGE_1, LISTED(settings.get("change")), strict=True),
     }
     return {
         **settings,
@@ -206,15 +288,21 @@ def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def path_of(store: Path, experiment_id: str) -> Path:
+def path_of(store: Path, experiment_id: str, kind: str = _BLAME) -> Path:
     """Return where the journal of an experiment is."""
-    return store / _FOLDER / f"{experiment_id}{_ENDING}"
+    return store / _FOLDER / f"{experiment_id}{_ENDING.format(kind=kind)}"
 
 
 def find(store: Path, prefix: str) -> str:
     """Return the one experiment whose id begins so, `last` the newest; raise UsageError if there is none."""
-    found = sorted((store / _FOLDER).glob(f"*{_ENDING}"), key=lambda path: path.stat().st_mtime_ns)
-    return the_one([path.name.removesuffix(_ENDING) for path in found], prefix, "experiment")
+    return the_one(experiments(store), prefix, "experiment")
+
+
+def experiments(store: Path) -> list[str]:
+    """Return the ids of the experiments that have a journal, finished or not; the newest is the last."""
+    ending = _ENDING.format(kind=_BLAME)
+    found = sorted((store / _FOLDER).glob(f"*{ending}"), key=lambda path: path.lstat().st_mtime_ns)
+    return [path.name.removesuffix(ending) for path in found]
 
 
 def the_one(ids: Sequence[str], prefix: str, kind: str) -> str:

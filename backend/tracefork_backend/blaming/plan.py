@@ -13,6 +13,10 @@ Coupling: TypeAlias = Literal["fresh", "recorded"]
 """What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
 
 
+SEARCH = 2
+"""The search of value mode that is built here; an experiment of an earlier one is read as it was written."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The settings of one search; the same plan and the same outcomes always give the same findings."""
@@ -28,15 +32,21 @@ class Plan:
     """The step whose text is graded, which an intervention would only rewrite; None: no such step."""
     blocked: frozenset[int] = frozenset()
     """Steps at which the intervention cannot be made."""
+    attempts: tuple[tuple[int, int], ...] = ()
+    """(Attempt, answer) of calls that were refused and made again: each is one step with its answer."""
     costs: tuple[float, ...] = ()
     """Price of a fork by how many responses it keeps, 0 to `steps`; left out, one for each live call."""
     alpha: float = 0.05
     """The chance of blaming an innocent step that is put up with."""
     max_trials: int | None = None
+    every: bool = False
+    """Whether value mode goes on for smaller drops after it has certified one."""
     k: int = 10
     """Forks per step in `fixed` mode."""
     deterministic: Literal["auto", "never"] = "auto"
     """Whether one fork may stand for all: when unchanged re-runs were byte-identical, or never."""
+    search: int = SEARCH
+    """Which search decides what is asked for."""
     repair: bool = False
     """The intervention mends a step instead of breaking it: of steps to mend together each is a cause."""
 
@@ -59,7 +69,22 @@ class Plan:
     @property
     def tested(self) -> tuple[int, ...]:
         """The steps at which the intervention is tried."""
-        return tuple(i for i in range(self.steps) if i != self.output and i not in self.blocked)
+        return tuple(i for i in self.whole if i != self.output and i not in self.blocked)
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The steps that are one by themselves: all but refused attempts."""
+        refused = self.answers
+        return tuple(i for i in range(self.steps) if i not in refused)
+
+    @property
+    def answers(self) -> dict[int, int]:
+        """The step with which each refused attempt is one."""
+        return dict(self.attempts)
+
+    def place(self, step: int, *, after: int) -> int:
+        """Return where a call stands in a fork that goes on live after a step: nothing is refused there."""
+        return step - sum(after < attempt < step for attempt, _ in self.attempts)
 
     def cost(self, kept: int) -> float:
         """Return the price of one fork that keeps so many recorded responses."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,13 +63,28 @@ class BlameResult:
 
     @property
     def cost_usd(self) -> float:
-        """What all trials cost, as far as prices are known."""
-        return sum(one.cost_usd or 0.0 for one in self.trials)
+        """What all trials cost, as far as prices are known, with those that were lost when it was killed."""
+        lost: float = self.header.get("lost_usd") or 0.0
+        return sum(one.cost_usd or 0.0 for one in self.trials) + lost
+
+    @property
+    def unpriced(self) -> int:
+        """How many live calls of all trials, lost ones too, have no price."""
+        lost: int = self.header.get("lost_unpriced") or 0
+        return unpriced(self.trials) + lost
 
     @property
     def top(self) -> int | None:
         """The step most to blame, certified or not; None if nothing stands out."""
         return self.findings.top
+
+
+def unpriced(trials: Iterable[TrialRecord]) -> int:
+    """Return how many live calls of the trials have no price: of a trial that does not say, one or none."""
+    return sum(
+        (one.calls_live > 0 and one.cost_usd is None) if one.unpriced is None else one.unpriced
+        for one in trials
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +105,9 @@ def tables_of(result: BlameResult) -> Tables:
     """Return the tables of a result in hand."""
     row = experiment_row(result)
     created = _EPOCH + timedelta(microseconds=row.pop("created_ns") // 1000)
-    unpriced = sum(one.calls_live > 0 and one.cost_usd is None for one in result.trials)
+    lacking = sum(unpriced([one]) > 0 for one in result.trials)
     return Tables(
-        experiment={**row, "created_at": created, "unpriced_forks": unpriced},
+        experiment={**row, "created_at": created, "unpriced_forks": lacking},
         effects=effect_rows(result),
         sets=set_rows(result),
     )
@@ -114,11 +129,15 @@ def experiment_row(result: BlameResult) -> dict[str, Any]:
         "oracle_name": header["oracle"],
         "oracle_note": header.get("oracle_note"),
         "grading_usd": header.get("grading_usd"),
+        "grading_unpriced": header.get("grading_unpriced", 0),
+        "lost_usd": header.get("lost_usd", 0.0),
+        "lost_unpriced": header.get("lost_unpriced", 0),
         "alpha": result.plan.alpha,
         "multiplicity": "ebh",
         "params_json": json.dumps(dataclasses.asdict(result.plan), default=sorted),
         "budget_usd": header["budget_usd"],
         "spent_usd": result.cost_usd,
+        "unpriced": result.unpriced,
         "forks": len(result.trials),
         "controls": found.controls,
         "stop_reason": found.stop_reason,
@@ -162,11 +181,11 @@ def set_rows(result: BlameResult) -> list[dict[str, Any]]:
     ]
 
 
-def arm_row(result: BlameResult, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+def arm_row(experiment_id: str, trials: Sequence[TrialRecord]) -> dict[str, Any]:
     """Return the arm of these trials as a row of `blame_arms`."""
     first = trials[0]
     return {
-        "experiment_id": result.experiment_id,
+        "experiment_id": experiment_id,
         "arm_id": first.arm_id,
         "role": first.role,
         "start_step": first.kept,

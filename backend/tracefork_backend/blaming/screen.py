@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from ..statistics import Sprt
 from .controls import remeasure
@@ -28,8 +29,16 @@ _SUSPICIOUS = 4
 _RECHECK_TRIALS = 8
 
 
+class Levels(Protocol):
+    """What a search takes for noise and for a cause."""
+
+    low: float
+    high: float
+    deterministic: bool
+
+
 def screen_arm(
-    state: State,
+    state: Levels,
     arm: Arm,
     *,
     false_positive: float = _FALSE_POSITIVE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Role = Literal["treatment", "control", "group", "conditional", "value"]
-Phase = Literal["control", "screen", "confirm", "interact", "conditional", "value", "fixed"]
+Phase = Literal["control", "screen", "confirm", "interact", "conditional", "value", "fixed", "repair"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +152,17 @@ class Ledger:
             altered=steps,
             kept=steps[0],
             scope=use if scope is None else scope,
+        )
+
+    def trying(self, name: str, step: int, *, changed: bool, kept: int) -> Arm:
+        """Return the arm of that name, in which the step is changed as the name says, or kept."""
+        return self._arm(
+            name,
+            "treatment" if changed else "control",
+            steps=(step,),
+            altered=(step,) if changed else (),
+            kept=kept,
+            scope=name,
         )
 
     def without(self, steps: tuple[int, ...], dropped: int, *, use: str) -> Arm:

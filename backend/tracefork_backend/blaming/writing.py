@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracefork_otel.tape.tape import Tape
@@ -58,7 +58,7 @@ def write_back(
             ended_ns=max(ends),
             links=[] if root_of_parent is None else [link(result.run_id, root_of_parent, "parent")],
         )
-        _write_arms(spans, root, roots, result)
+        write_arms(spans, root, roots, result.experiment_id, result.trials)
         for name, rows in (("effect", effect_rows(result)), ("set", set_rows(result))):
             for one in rows:
                 spans.span(
@@ -77,35 +77,43 @@ def _json(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
-def _write_arms(spans: WriteBack, root: SpanRef, roots: Mapping[str, str], result: BlameResult) -> None:
+def write_arms(
+    spans: WriteBack,
+    root: SpanRef,
+    roots: Mapping[str, str],
+    experiment_id: str,
+    made: Sequence[TrialRecord],
+) -> None:
+    """Write these trials below the experiment's root, those of one arm together, each linked to its fork."""
     arms: dict[str, list[TrialRecord]] = {}
-    for trial in result.trials:
+    for trial in made:
         arms.setdefault(trial.arm_id, []).append(trial)
     for arm_id, trials in arms.items():
         arm = spans.span(
             name=f"arm {arm_id}",
             attributes={
-                "tracefork.experiment.id": result.experiment_id,
-                "tracefork.blame.arm": _json(arm_row(result, trials)),
+                "tracefork.experiment.id": experiment_id,
+                "tracefork.blame.arm": _json(arm_row(experiment_id, trials)),
             },
             started_ns=min(one.started_ns for one in trials),
             ended_ns=max(one.ended_ns for one in trials),
             parent=root,
         )
         for trial in trials:
-            told = {"experiment_id": result.experiment_id, **dataclasses.asdict(trial)}
+            told = {"experiment_id": experiment_id, **dataclasses.asdict(trial)}
             spans.span(
                 name=f"trial {trial.trial_id} {trial.status}",
                 attributes={"tracefork.blame.trial": _json(told)},
                 started_ns=trial.started_ns,
                 ended_ns=trial.ended_ns,
                 parent=arm,
-                links=_links(roots, [trial]),
+                links=trial_links(roots, [trial]),
             )
 
 
-def _links(roots: Mapping[str, str], trials: list[TrialRecord]) -> list[dict[str, object]]:
-    return [link(one.run_id, roots[one.run_id], "fork") for one in trials if one.run_id in roots]
+def trial_links(roots: Mapping[str, str], trials: Sequence[TrialRecord]) -> list[dict[str, object]]:
+    """Return links to the forks that these trials are, as far as a person opens them."""
+    return [link(one.run_id, roots[one.run_id], "fork") for one in trials[:_LINKS] if one.run_id in roots]
 
 
 def _note(
@@ -117,12 +125,12 @@ def _note(
     root: SpanRef,
 ) -> None:
     """Say at the step's exchange what was found of it; the root cause is an error in words."""
-    flipped = [one for one in result.trials if one.status == "flip" and effect.step in one.steps][:_LINKS]
+    flipped = [one for one in result.trials if one.status == "flip" and effect.step in one.steps]
     shown = {f"tracefork.blame.{name}": value for name, value in finite(dataclasses.asdict(effect)).items()}
     spans.note(
         exchange=tape.exchanges[effect.step],
         name=BLAME_NOTE.format(verdict=effect.verdict),
-        links=[link(root.trace_id, root.span_id, "fork"), *_links(roots, flipped)],
+        links=[link(root.trace_id, root.span_id, "fork"), *trial_links(roots, flipped)],
         attributes={
             **shown,
             "tracefork.experiment.id": result.experiment_id,
@@ -132,6 +140,7 @@ def _note(
             "tracefork.blame.perturbation": result.header["change"],
             "tracefork.blame.forks": len(result.trials),
             "tracefork.blame.cost_usd": result.cost_usd,
+            "tracefork.blame.unpriced": result.unpriced,
         },
         status="ERROR" if effect.is_root else "UNSET",
         message=f"lost here: {result.findings.message}" if effect.is_root else None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..flag import Flag
-from .graded import Graded
+from .graded import Graded, How
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class ExitCode:
 
     success: int
     name: str
+    how: ClassVar = How(output=False)
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> ExitCode:

@@ -11,7 +11,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.wire.paths import PathTokens, format_path, parse_path
 
 from ..flag import Flag, assignment
-from .graded import Graded
+from .graded import Graded, How
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class Field:
     path: PathTokens
     value: object
     name: str
+    how: ClassVar = How(parts=True)
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> Field:
@@ -31,7 +32,7 @@ class Field:
 
     def __call__(self, graded: Graded) -> bool | None:
         """Grade a run."""
-        ok, found = _json_of(graded)
+        ok, found = json_of(graded)
         if not ok:
             return None
         for token in self.path:
@@ -59,11 +60,13 @@ def field(path: str, value: object) -> Field:
     )
 
 
-def _json_of(graded: Graded) -> tuple[bool, Any]:
+def json_of(graded: Graded) -> tuple[bool, Any]:
+    """Return whether what is graded is JSON, as a whole or in its last line, and what that says."""
     if graded.output is not None and not isinstance(graded.output, str):
         return True, graded.output
     text = graded.text.strip()
-    for part in dict.fromkeys((text, text.rpartition("\n")[2])):
+    last = text.rpartition("\n")[2]
+    for part in (last,) if graded.left_out else dict.fromkeys((text, last)):
         try:
             return True, json.loads(part)
         except (ValueError, RecursionError):

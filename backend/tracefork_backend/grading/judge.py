@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from tracefork_otel.errors import UsageError
 
 from ..flag import Flag, text_value
-from .graded import Graded
+from .graded import Graded, How
+from .paid_model import PaidModel, ends_of
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
-    from anthropic.types import Message
+
+    from ..store.prices import Given
 
 Answer = Literal["success", "failure", "abstain"]
 
 JUDGE_MODEL = "claude-haiku-4-5"
 """Grading is short and frequent: the cheapest model that follows a rubric."""
 _MOST_GRADED = 24_000
-"""Characters shown to the judge, half from each end; a paid context is not filled with a run's logs."""
+"""Characters shown to the judge, half from each end."""
 _MOST_TOKENS = 16
 """The answer is one letter; whoever says more did not follow the question."""
 _LETTER = re.compile(r"\(?([ABC])\)?\.?")
@@ -100,6 +102,9 @@ class Judge:
         Flag("judge_rates", "How often it is right, to be shown: `0.95,0.9`.", "SENS,SPEC", alone=_ALONE),
     )
 
+    how: ClassVar = How(parts=True, limited=True)
+    """It reads the ends of long outputs, and its client gives up by itself."""
+
     def __init__(
         self,
         rubric: str,
@@ -107,21 +112,22 @@ class Judge:
         model: str = JUDGE_MODEL,
         client: Anthropic | None = None,
         error_rates: ErrorRates | None = None,
+        prices: Given | None = None,
     ) -> None:
+        """`prices` are those that stand before the price list's, as `rates_given` makes them."""
         if not rubric.strip():
             raise UsageError("a judge needs a rubric: say in a sentence or two when a run has succeeded")
         self.rubric = rubric.strip()
-        self.model = model
         self.error_rates = error_rates
-        self.calls = 0
-        """Questions that were answered, two for each ending."""
-        self.unpriced = 0
-        """Answers whose price is not known."""
         self.disagreements = 0
         """Endings on which the two answers contradicted each other."""
-        self._client = client
-        self._cold = True
-        self._spent = 0.0
+        self._paid = PaidModel(
+            model,
+            role="the judge",
+            otherwise="set ANTHROPIC_API_KEY, or grade by --success-re",
+            client=client,
+            prices=prices,
+        )
         self._known: dict[str, bool | None] = {}
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
@@ -142,9 +148,38 @@ class Judge:
         return f"judge {self.model}"
 
     @property
+    def model(self) -> str:
+        """The model that judges."""
+        return self._paid.model
+
+    @property
+    def calls(self) -> int:
+        """Questions that were answered, two for each ending."""
+        return self._paid.calls
+
+    @property
+    def unpriced(self) -> int:
+        """Answers whose price is not known."""
+        return self._paid.unpriced
+
+    @property
     def cost_usd(self) -> float | None:
         """What all questions cost so far; None if no price of any is known."""
-        return None if self.unpriced and not self._spent else self._spent
+        return self._paid.cost_usd
+
+    @property
+    def worst_usd(self) -> float:
+        """What grading one run costs at most; 0 where the price of the model is not known."""
+        return 2 * self._paid.worst_usd(len(self.rubric) + len(_SYSTEM) + _MOST_GRADED, _MOST_TOKENS)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Why its price is not known; empty where it is."""
+        return self._paid.unknown
+
+    def priced(self, prices: Given) -> None:
+        """Let these prices stand before those it has."""
+        self._paid.priced(prices)
 
     @property
     def note(self) -> str:
@@ -172,76 +207,14 @@ class Judge:
             return self._known[shown]
 
     def _ask(self, shown: str, order: tuple[Answer, Answer, Answer]) -> Answer:
-        import anthropic
-
         asked = question(self.rubric, shown, order)
-        try:
-            try:
-                message = self._create(asked)
-            except anthropic.BadRequestError as error:
-                # Some models take no temperature, and say so.
-                if not self._cold or "temperature" not in str(error):
-                    raise
-                self._cold = False
-                message = self._create(asked)
-        except (anthropic.AnthropicError, TypeError) as error:
-            # The SDK raises TypeError where it finds no credentials.
-            why = str(error).partition("\n")[0]
-            raise UsageError(
-                f"the judge {self.model} cannot be asked: {why}; "
-                "set ANTHROPIC_API_KEY, or grade by --success-re"
-            ) from error
-        self._count(message)
-        said = "".join(block.text for block in message.content if block.type == "text")
-        return parse(said, order)
-
-    def _create(self, asked: str) -> Message:
-        return self._connected().messages.create(
-            model=self.model,
-            max_tokens=_MOST_TOKENS,
-            system=_SYSTEM,
-            messages=[{"role": "user", "content": asked}],
-            # Not an argument of every SDK version.
-            extra_body={"temperature": 0} if self._cold else None,
-        )
-
-    def _connected(self) -> Anthropic:
-        import anthropic
-
-        with self._lock:
-            if self._client is None:
-                self._client = anthropic.Anthropic()
-            return self._client
-
-    def _count(self, message: Message) -> None:
-        # Here, not above: flags are read without the store.
-        from ..store.prices import cost_usd
-
-        usage = message.usage
-        cached = usage.cache_read_input_tokens or 0
-        written = usage.cache_creation_input_tokens or 0
-        price = cost_usd(
-            "anthropic",
-            message.model or self.model,
-            input_tokens=usage.input_tokens + cached + written,
-            output_tokens=usage.output_tokens,
-            cached_tokens=cached,
-            cache_write_tokens=written,
-            at=None,
-        )
-        with self._lock:
-            self.calls += 1
-            self.unpriced += price is None
-            self._spent += price or 0.0
+        return parse(self._paid.ask(_SYSTEM, asked, max_tokens=_MOST_TOKENS, temperature=0), order)
 
 
 def material(graded: Graded) -> str:
     """Return what the judge is shown of a run, as JSON: nothing in it can pass for the question itself."""
-    text = graded.text
-    if len(text) > _MOST_GRADED:
-        half = _MOST_GRADED // 2
-        text = f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
-    return json.dumps({"output": text, "exit_status": graded.exit_status}, ensure_ascii=False)
+    shown = {"output": ends_of(graded.text, _MOST_GRADED), "exit_status": graded.exit_status}
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def question(rubric: str, shown: str, order: tuple[Answer, Answer, Answer]) -> str:

@@ -7,7 +7,7 @@ experiment keeps them too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracefork_otel.errors import UsageError
 
@@ -15,9 +15,14 @@ from ..flag import Flag
 from .exit_code import ExitCode
 from .field import Field
 from .function import Function
+from .graded import graded_run
 from .judge import Judge
+from .offers import offers
 from .oracle import Oracle
 from .regex import Regex
+
+if TYPE_CHECKING:
+    from ..store import Run
 
 KINDS = (Regex, Field, ExitCode, Function, Judge)
 FLAGS: tuple[Flag, ...] = tuple(flag for kind in KINDS for flag in kind.flags)
@@ -39,12 +44,13 @@ def from_flags(given: Mapping[str, Any]) -> Oracle | None:
     return asked[0].asked(given) if asked else None
 
 
-def asked_for(given: Mapping[str, Any]) -> Oracle:
-    """Return the same where there has to be one."""
+def asked_for(given: Mapping[str, Any], run: Run | None = None) -> Oracle:
+    """Return the same where there has to be one; what is missing is offered by what a run put out."""
     found = from_flags(given)
     if found is None:
         *ways, last = _ways()
-        raise UsageError(f"say what a success is: {', '.join(ways)} or {last}")
+        more = "" if run is None else f"; for this run {' or '.join(offers(graded_run(run)))} may do"
+        raise UsageError(f"say what a success is: {', '.join(ways)} or {last}{more}")
     return found
 
 

@@ -11,31 +11,47 @@ from typing import TypeAlias
 
 from tracefork_otel.errors import UsageError
 
-from .graded import Graded
+from ..spelling import run_name
+from .bounded import Endless, bounded
+from .graded import Graded, How
 
 Oracle: TypeAlias = Callable[[Graded], bool | None]
+LIMIT_S = 600.0
+"""Seconds that an oracle may take of one run: a test suite may be one, one that waits for ever is none."""
 
 
-def grade(oracle: Oracle, graded: Graded) -> bool | None:
+def grade(oracle: Oracle, graded: Graded, *, limit_s: float | None = LIMIT_S) -> bool | None:
     """Return the run's outcome: True, False, or None if it has a problem or the oracle cannot tell.
 
-    Raises UsageError naming the oracle if it raises, or answers with anything else.
+    Of a run whose output is not known, or not all of it, only those are asked that can tell by what there is.
+    Raises UsageError naming the oracle if it raises, does not end in time, or answers with anything else.
     """
     if graded.problem is not None:
         return None
+    how = getattr(oracle, "how", None)
+    how = how if isinstance(how, How) else How()
+    if how.output and (graded.unseen or (graded.left_out and not how.parts)):
+        return None
+    name, run = name_of(oracle), run_name(graded.run_id)
     try:
-        answer: object = oracle(graded)
+        answer: object = oracle(graded) if how.limited else bounded(lambda: oracle(graded), limit_s)
     except UsageError:
         raise
+    except Endless:
+        limit_s = getattr(oracle, "limit_s", limit_s)
+        raise UsageError(
+            f"the oracle {name} did not end within {limit_s:g} s on run {run}: a pattern that repeats what "
+            "repeats, like (a+)+, can take for ever; give another, or a function more time by --timeout"
+        ) from None
     except Exception as error:
         raise UsageError(
-            f"the oracle {name_of(oracle)} failed on run {graded.run_id[:8]}: "
+            f"the oracle {name} failed on run {run}: "
             f"{type(error).__name__}: {error}; let it answer None where it cannot tell"
         ) from error
     if answer is None or isinstance(answer, bool):
         return answer
     raise UsageError(
-        f"the oracle {name_of(oracle)} answered {answer!r} on run {graded.run_id[:8]}: "
+        f"the oracle {name} answered {answer!r} on run {run}: "
         "it has to answer True (success), False (failure) or None (cannot tell)"
     )
 

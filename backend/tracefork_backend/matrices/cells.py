@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..rerun.budget import Estimate, total
+from ..rerun.estimate import Estimate, total
+from ..spelling import at_least, counted, money
 from ..statistics import wilson
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class Matrix:
     oracle: str | None = None
     """The name of what grades the trials."""
     budget_usd: float | None = None
+    booked_usd: float = 0.0
+    """What counts as spent of the budget: calls without a price at what was set aside, and grading, too."""
     exhausted: bool = False
     """Whether trials were left out because the budget had no room for them."""
 
@@ -153,17 +156,20 @@ class Matrix:
 
     def summary(self) -> str:
         """Return one line: trials, cost, and what kept others from being made."""
-        parts = [f"{len(self.forks)} of {self.wanted} forks", f"${self.cost_usd:.4f}"]
+        parts = [f"{len(self.forks)} of {self.wanted} forks", at_least(self.cost_usd, self.unpriced)]
         if self.budget_usd is not None:
-            parts[-1] += f" of ${self.budget_usd:.2f}"
+            parts[-1] += f" of {money(self.budget_usd)}"
         if self.unpriced:
-            parts.append(f"{self.unpriced} live calls of unknown price")
+            held = "" if self.budget_usd is None else f", with which {money(self.booked_usd)} counts as spent"
+            parts.append(f"{counted(self.unpriced, 'call')} without a price{held}")
         if self.oracle is not None:
             passed, failed = (sum(getattr(c, name) for c in self.cells) for name in ("passed", "failed"))
-            parts.append(f"{passed} passed, {failed} failed, {len(self.forks) - passed - failed} undefined")
+            rest = len(self.forks) - passed - failed
+            counts = ((passed, "success"), (failed, "failure"), (rest, "not graded"))
+            parts.append(", ".join(f"{count} {word}" for count, word in counts if count))
         if self.exhausted:
             parts.append("stopped at the budget")
-        return " · ".join(parts)
+        return " · ".join(filter(None, parts))
 
 
 def names_of(edits: Sequence[Edit]) -> list[str]:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from tracefork_otel.errors import UsageError
+from tracefork_otel.errors import AgentFailed, TapeError, UsageError
 from tracefork_otel.play.intervention import Tail
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
+from tracefork_otel.settings import Timing
 from tracefork_otel.tape.tape import Tape
 
 from ..grading.graded import graded_run
+from ..grading.judge import Judge
 from ..grading.oracle import Oracle, grade, name_of
-from ..rerun.budget import Budget, estimate
+from ..rerun.budget import Budget, Grading, Purse
 from ..rerun.edits import Edit, checked
+from ..rerun.estimate import check_priced, estimate
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned, check_jobs
 from ..rerun.reconstruct import reconstruct
+from ..rerun.replaying import replay
+from ..rerun.spending import HasRoom
+from ..rerun.trust import permitted
+from ..spelling import money
 from ..store import Run, Store
+from ..store.prices import NONE_GIVEN, Given
 from .cells import Cell, Matrix, names_of
 
 __all__ = ["Cell", "Matrix", "OnChange", "matrix", "plan"]
@@ -38,11 +47,30 @@ def plan(
     oracle: Oracle | None = None,
     budget_usd: float | None = None,
     agent: Agent | None = None,
+    prices: Given = NONE_GIVEN,
 ) -> Matrix:
     """Return the matrix before anything runs: what each cell is likely to take, and which cannot be.
 
     Raises UsageError if no cell can be, or if the oracle fails on a recorded run.
     """
+    return _planned(
+        runs_at, edits, times, tail, oracle, budget_usd, agent, prices, look=lambda run, tape: None
+    )
+
+
+def _planned(
+    runs_at: RunsAt,
+    edits: Sequence[Edit],
+    times: int,
+    tail: Tail,
+    oracle: Oracle | None,
+    budget_usd: float | None,
+    agent: Agent | None,
+    prices: Given,
+    *,
+    look: Callable[[Run | Tape, Tape], object],
+) -> Matrix:
+    """Return the plan; each run's tape is looked at before anything is asked of it."""
     if times < 1:
         raise UsageError(f"times={times}: ask for at least one fork")
     if not runs_at or not edits:
@@ -51,13 +79,16 @@ def plan(
     cells: list[Cell] = []
     for run, step in runs_at:
         tape = reconstruct(run.store, run, command=agent is None) if isinstance(run, Run) else run
-        # Asked before anything is spent: the oracle may be broken.
-        outcome = None if oracle is None else grade(oracle, graded_run(run))
+        look(run, tape)
+        # Asked before anything is spent: the oracle may be broken. A judge is asked within the budget.
+        outcome = None
+        if oracle is not None and not isinstance(oracle, Judge):
+            outcome = grade(oracle, graded_run(run))
         for edit, name in zip(edits, names, strict=True):
             change = expected = why = None
             try:
                 change = edit.bind(tape, step, tail=tail)
-                expected = estimate(tape, change)
+                expected = estimate(tape, change, prices)
             except UsageError as error:
                 why = str(error)
             cells.append(
@@ -96,17 +127,37 @@ def matrix(
     match: MatchMode = "exact",
     ignore: Sequence[str] = (),
     allow_hosts: Sequence[str] = (),
+    skip_hosts: Sequence[str] = (),
+    timing: Timing = "none",
     tools: ToolsMode | None = None,
+    trust: bool = False,
+    go_on: bool = False,
+    prices: Given = NONE_GIVEN,
     on_change: OnChange | None = None,
+    on_planned: OnChange | None = None,
+    parents: bool = True,
 ) -> Matrix:
     """Fork each run at its step by each edit, so many times, and show `on_change` the matrix as it grows.
 
-    No trial starts that the budget has no room for: it ends with what was found so far. Runs are forked in
-    their order, as many at a time as there are jobs. Raises UsageError as `plan` does, before anything runs.
+    No trial starts that the budget has no room for: it ends with what was found so far. A trial that takes
+    more than was set aside for it is ended at its next call. Where a price is not known and there is a
+    budget, nothing is run: `prices` says what a model costs. Runs are forked in their order, as many at a
+    time as there are jobs. How a recorded run ended is found out too, by a replay where its output was not
+    kept, unless `parents` is False. Raises UsageError as `plan` does, and where the start of one of them is
+    not trusted, before anything runs.
     """
     check_jobs(jobs)
-    planned = plan(runs_at, edits, times=times, tail=tail, oracle=oracle, budget_usd=budget_usd, agent=agent)
-    board = _Board(planned, on_change)
+
+    def look(run: Run | Tape, tape: Tape) -> None:
+        permitted(tape, agent=agent, trust=trust, portable=isinstance(run, Tape))
+
+    planned = _planned(runs_at, edits, times, tail, oracle, budget_usd, agent, prices, look=look)
+    if isinstance(oracle, Judge):
+        oracle.priced(prices)
+    check_priced((cell.estimate for cell in planned.cells if cell.estimate is not None), budget_usd, oracle)
+    if on_planned is not None:
+        on_planned(planned)
+    board = _Board(planned, on_change, oracle)
     groups: list[_Group] = []
     for n, (run, _) in enumerate(runs_at):
         places = range(n * len(edits), (n + 1) * len(edits))
@@ -115,19 +166,27 @@ def matrix(
     # One function cannot be called for two runs at once: it is served from one tape at a time.
     width = 1 if callable(agent) else min(len(groups), jobs)
 
+    how: dict[str, Any] = {
+        "agent": agent,
+        "timeout": timeout,
+        "store": store,
+        "match": match,
+        "ignore": ignore,
+        "allow_hosts": allow_hosts,
+        "skip_hosts": skip_hosts,
+        "timing": timing,
+        "tools": tools,
+        "trust": trust,
+        "go_on": go_on,
+    }
+
     def run_group(group: _Group) -> None:
-        with Forker(
-            group.run,
-            agent=agent,
-            jobs=max(1, jobs // width),
-            timeout=timeout,
-            store=store,
-            match=match,
-            ignore=ignore,
-            allow_hosts=allow_hosts,
-            tools=tools,
-            warm=len(group.cells) * times > 1,
-        ) as forker:
+        if oracle is not None and parents and group.parent_outcome is None:
+            with board.grading_one() as has_room:
+                if has_room:
+                    group.is_known(_recorded_outcome(group.run, oracle, how))
+        warm = len(group.cells) * times > 1
+        with Forker(group.run, jobs=max(1, jobs // width), warm=warm, prices=prices, **how) as forker:
             group.make(forker, oracle)
 
     if width == 1:
@@ -147,12 +206,28 @@ def matrix(
     return board.now()
 
 
+def _recorded_outcome(run: Run | Tape, oracle: Oracle, how: Mapping[str, Any]) -> bool | None:
+    """Return the outcome of a recorded run, by a replay where its output was not kept; None if that fails.
+
+    Forks are graded by what their agents put out, and so has to be what they are compared with.
+    """
+    graded = graded_run(run)
+    if not graded.partial:
+        return grade(oracle, graded)
+    try:
+        return replay(run, oracle=oracle, **how).outcome
+    except (AgentFailed, TapeError):
+        return None
+
+
 class _Board:
     """The matrix while its trials run, shared by all threads."""
 
-    def __init__(self, planned: Matrix, on_change: OnChange | None) -> None:
+    def __init__(self, planned: Matrix, on_change: OnChange | None, oracle: Oracle | None) -> None:
         self._planned = planned
         self.budget = Budget(planned.budget_usd)
+        self.grading = Grading(self.budget, oracle)
+        self.grading.begin()
         self._on_change = on_change
         self._lock = threading.RLock()
         self.cells = list(planned.cells)
@@ -162,10 +237,26 @@ class _Board:
     def add(self, at: int, fork: Fork) -> None:
         """Add the fork to the cell's trials."""
         with self._lock:
+            self.grading.graded()
             cell = self.cells[at]
             self.cells[at] = replace(cell, forks=(*cell.forks, fork))
             if self._on_change is not None:
                 self._on_change(self.now())
+
+    @contextlib.contextmanager
+    def grading_one(self) -> Iterator[bool]:
+        """Set aside, within the block, what grading a run costs at most; give whether there is room."""
+        worst = self.grading.worst_usd
+        if worst and not self.budget.reserve(worst, wait=True):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            if worst:
+                with self._lock:
+                    self.budget.settle(worst, worst)
+                    self.grading.graded()
 
     def lacks(self, at: int, why: str) -> None:
         """Note why the cell has fewer trials than wanted."""
@@ -175,7 +266,12 @@ class _Board:
     def now(self) -> Matrix:
         """Return the matrix as it stands."""
         with self._lock:
-            return replace(self._planned, cells=tuple(self.cells), exhausted=self.budget.exhausted)
+            return replace(
+                self._planned,
+                cells=tuple(self.cells),
+                exhausted=self.budget.exhausted,
+                booked_usd=self.budget.spent_usd,
+            )
 
     def enter(self, forker: Forker) -> None:
         """Take in a forker, which is stopped with the others."""
@@ -202,9 +298,19 @@ class _Group:
         self.cells = cells
         self._places: list[int] = []
         """The cell of each planned fork: all of them once, then again, so that a budget ends them alike."""
-        self._reserved: dict[int, float] = {}
+        self._purses: dict[int, Purse] = {}
         self._admitted: list[int] = []
         self._dearest: dict[int, float] = {}
+
+    @property
+    def parent_outcome(self) -> bool | None:
+        """What the oracle says of the run as it was recorded, as far as that is known."""
+        return self.board.cells[self.cells[0]].parent_outcome
+
+    def is_known(self, outcome: bool | None) -> None:
+        """Note how the recorded run ended."""
+        for at in self.cells:
+            self.board.cells[at] = replace(self.board.cells[at], parent_outcome=outcome)
 
     def make(self, forker: Forker, oracle: Oracle | None) -> None:
         """Make the trials of all cells, as far as the budget goes."""
@@ -227,23 +333,31 @@ class _Group:
         board, place = self.board, self._places[at]
         expected = board.cells[place].estimate
         assert expected is not None
-        if expected.unknown and board.budget.limit_usd is not None:
-            names = ", ".join(expected.unknown)
-            board.lacks(place, f"the price of {names} is not known, so the budget cannot hold it")
-            return False
         # What a trial of this cell did cost may be more than what was thought to be the worst.
         worst = max(expected.worst_usd, self._dearest.get(place, 0.0))
-        if not board.budget.reserve(worst, wait=True):
+        grading = board.grading.worst_usd
+        if not board.budget.reserve(worst + grading, wait=True):
             left = max(0.0, (board.budget.limit_usd or 0.0) - board.budget.spent_usd)
-            board.lacks(place, f"the budget ended: ${left:.4f} left, a fork may take ${worst:.4f}")
+            most = money(worst + grading) + (f", {money(grading)} of it its judge" if grading else "")
+            # Where nothing was spent yet, nothing ended: it never sufficed for one.
+            ended = "the budget ended" if board.budget.spent_usd else "the budget is too small"
+            board.lacks(place, f"{ended}: {money(left)} left, a fork may take {most}")
             return False
-        self._reserved[at] = worst
+        self._purses[at] = Purse(board.budget, worst, expected.call_usd, grading_usd=grading)
         self._admitted.append(place)
         return True
+
+    def watching(self, at: int) -> HasRoom | None:
+        """Return what ends the trial, where there is a budget."""
+        return None if self.board.budget.limit_usd is None else self._purses[at].has_room
 
     def ended(self, at: int, fork: Fork) -> None:
         """Book what the trial did cost."""
         place = self._places[at]
         if fork.cost_usd is not None:
             self._dearest[place] = max(self._dearest.get(place, 0.0), fork.cost_usd)
-        self.board.budget.settle(self._reserved.pop(at), fork.cost_usd)
+        self._purses.pop(at).settle(fork.cost_usd, fork.unpriced)
+
+    def failed(self, at: int) -> None:
+        """Book what was set aside: others may wait for it."""
+        self._purses.pop(at).failed()

@@ -26,9 +26,11 @@ def playing(
     with tempfile.TemporaryDirectory(prefix="tracefork-proxy-") as folder:
         path = Path(folder) / "run.tape.jsonl"
         tape.dump(path)
-        kept = as_recorded(settings, tape.start).redact_rules
+        kept = as_recorded(settings, tape.start)
         # What was redacted in the recording has to be redacted to match.
-        played = replace(settings, mode="replay", tape=path, redact_rules=kept or settings.redact_rules)
+        rules = kept.redact_rules or settings.redact_rules
+        bodies = settings.redact_bodies if kept.redact_bodies is None else kept.redact_bodies
+        played = replace(settings, mode="replay", tape=path, redact_rules=rules, redact_bodies=bodies)
         about: dict[str, object] = {"tracefork.parent.run_id": tape.run_id}
         if change is not None:
             file = Path(folder) / "intervention.json"
@@ -39,4 +41,6 @@ def playing(
                 "tracefork.fork.intervention": change.label,
                 "tracefork.fork.tail": change.tail,
             }
+            if change.scope is not None:
+                about["tracefork.fork.scope"] = change.scope
         yield played, about

@@ -1,123 +1,20 @@
-"""What live calls will cost, estimated from the tape, and a limit that trials reserve from beforehand."""
+"""A limit in dollars that trials reserve from beforehand, and what is set aside for each while it runs."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.wire.facts import facts, facts_of
-from tracefork_otel.wire.json_edits import apply_edits
-from tracefork_otel.wire.messages import Facts
 
-from ..spelling import counted
-from .edits import KINDS
-from .records import is_error
+from .spending import Spending
 
 if TYPE_CHECKING:
-    from tracefork_otel.exchange import Exchange
-    from tracefork_otel.play.intervention import Intervention
-    from tracefork_otel.tape.tape import Tape
-
-WORST = 2.0
-"""What is reserved for a trial, as a multiple of its estimate: a tail may be longer than its parent's."""
+    from ..grading.oracle import Oracle
 
 _ROUNDING = 1e-9
 """Dollars by which sums of floats may be off."""
-_BYTES_PER_TOKEN = 4
-"""A usual ratio for text, where the wire did not tell the tokens."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What one trial is likely to take: the live calls that its parent made from there on."""
-
-    calls: int
-    cost_usd: float
-    """The price of those calls whose price is known."""
-    unknown: tuple[str, ...] = ()
-    """The models whose price is not."""
-
-    @property
-    def worst_usd(self) -> float:
-        """What is reserved for the trial."""
-        return self.cost_usd * WORST
-
-    def __str__(self) -> str:
-        more = f" and what {', '.join(self.unknown)} costs, whose price is not known" if self.unknown else ""
-        return f"{counted(self.calls, 'live call')}, ${self.cost_usd:.4f}{more}"
-
-
-def estimate(tape: Tape, change: Intervention) -> Estimate:
-    """Return what a fork with this change is likely to take, by what the tape's own calls took.
-
-    Of a `recorded` tail it says the most: answers from memory are not foreseen, unless nothing is changed.
-    """
-    same = not (change.goes_live or KINDS[change.kind].edited)
-    follows = change.tail == "live" or (change.tail == "recorded" and not same)
-    later = list(after(tape, change.step)) if follows else []
-    if not change.goes_live:
-        return again(later)
-    forked = tape.exchanges[change.step]
-    return again([forked, *later], first_model=_other_model(forked, change))
-
-
-def again(calls: Iterable[Exchange], *, first_model: str | None = None) -> Estimate:
-    """Return what it takes to make these calls again, the first of them perhaps for another model."""
-    count, total, unknown = 0, 0.0, dict[str, None]()
-    for count, exchange in enumerate(calls, 1):
-        model = first_model if count == 1 else None
-        found = facts_of(exchange)
-        if found is None or (found.input_tokens is None and is_error(exchange)):
-            continue  # no provider charges for an error
-        cost = _price(exchange, found, model)
-        if cost is None:
-            unknown.setdefault(str(model or found.model or found.provider))
-        else:
-            total += cost
-    return Estimate(calls=count, cost_usd=total, unknown=tuple(unknown))
-
-
-def after(tape: Tape, step: int) -> Iterator[Exchange]:
-    """Return the exchanges that can depend on a step's answer: those that began once it was there."""
-    forked = tape.exchanges[step]
-    ended = forked.ended_ns if forked.ended_ns is not None else forked.started_ns
-    return (
-        exchange for exchange in tape.exchanges if exchange is not forked and exchange.started_ns >= ended
-    )
-
-
-def cost_of(exchange: Exchange) -> float | None:
-    """Return what the exchange cost: nothing if a tape answered it, None where nobody knows."""
-    if exchange.replayed:
-        return 0.0
-    found = facts_of(exchange)
-    return None if found is None or found.input_tokens is None else _price(exchange, found, None)
-
-
-def _other_model(exchange: Exchange, change: Intervention) -> str | None:
-    """Return the model that the changed request asks for, None where it is the recorded one's."""
-    asked = exchange.request
-    path = urlsplit(asked.url).path if change.path is None else change.path
-    url = urlsplit(asked.url)._replace(path=path).geturl()
-    recorded, changed = (
-        facts(asked.method, where, request=body, response=None, content_type=None)
-        for where, body in ((asked.url, asked.body), (url, apply_edits(asked.body, list(change.edits))))
-    )
-    if recorded is None or changed is None or changed.model == recorded.model:
-        return None
-    return changed.model
-
-
-def _price(exchange: Exchange, found: Facts, model: str | None) -> float | None:
-    from ..store.prices import cost_of
-
-    asked = len(exchange.request.body) // _BYTES_PER_TOKEN
-    return cost_of(found, models=[model] if model else None, asked_tokens=asked, at=None)
 
 
 class Budget:
@@ -132,7 +29,7 @@ class Budget:
         self.reserved_usd = 0.0
         """What is set aside for trials that run."""
         self.exhausted = False
-        """Whether a trial was refused."""
+        """Whether a trial was refused, or ended."""
         self._settled = threading.Condition()
         self._closed = False
         self._running = 0
@@ -155,9 +52,10 @@ class Budget:
             return True
 
     def _fits(self, usd: float) -> bool:
-        if self.limit_usd is None or usd <= 0:
-            return True
-        return self.spent_usd + self.reserved_usd + usd <= self.limit_usd + _ROUNDING
+        # What is thought to cost nothing may turn out otherwise: nothing starts once the limit is passed.
+        return self.limit_usd is None or (
+            self.spent_usd + self.reserved_usd + max(0.0, usd) <= self.limit_usd + _ROUNDING
+        )
 
     def settle(self, reserved_usd: float, spent_usd: float | None) -> None:
         """Free what was reserved, and book what the trial cost; None if nobody knows."""
@@ -167,6 +65,23 @@ class Budget:
             self.spent_usd += spent_usd or 0.0
             self._settled.notify_all()
 
+    def more(self, usd: float, *, at_least: float = 0.0) -> float:
+        """Return how much more is set aside for a trial that runs: so much, or, without room, the least."""
+        with self._settled:
+            given = usd if self._fits(usd) else at_least
+            self.reserved_usd += given
+            return given
+
+    def ends(self) -> None:
+        """Take in that a trial is ended, as there is no room for its next call."""
+        with self._settled:
+            self.exhausted = True
+
+    def spend(self, usd: float) -> None:
+        """Book what no trial was: a judge's question."""
+        with self._settled:
+            self.spent_usd += usd
+
     def close(self) -> None:
         """Set nothing more aside, and let nobody wait for it."""
         with self._settled:
@@ -174,11 +89,77 @@ class Budget:
             self._settled.notify_all()
 
 
-def total(estimates: Iterable[tuple[Estimate, int]]) -> Estimate:
-    """Return what so many trials of each are likely to take together."""
-    calls, cost, unknown = 0, 0.0, dict[str, None]()
-    for trial, times in estimates:
-        calls += trial.calls * times
-        cost += trial.cost_usd * times
-        unknown |= dict.fromkeys(trial.unknown)
-    return Estimate(calls=calls, cost_usd=cost, unknown=tuple(unknown))
+class Grading:
+    """What an oracle costs that asks a model: set aside at its worst, and put right once it has graded."""
+
+    def __init__(self, budget: Budget, oracle: Oracle | None) -> None:
+        self._budget = budget
+        self._oracle = oracle
+        self.worst_usd: float = getattr(oracle, "worst_usd", 0.0)
+        """What grading one run costs at most."""
+        self._booked = 0.0
+
+    def begin(self) -> None:
+        """Book what was graded so far."""
+        self._booked = self._told()
+        self._budget.spend(self._booked)
+
+    def graded(self) -> float:
+        """Put right what was booked for a run that is graded now, and return what grading it cost."""
+        told = self._told()
+        cost, self._booked = told - self._booked, told
+        self._budget.spend(cost - self.worst_usd)
+        return cost
+
+    def _told(self) -> float:
+        return getattr(self._oracle, "cost_usd", None) or 0.0
+
+
+class Purse:
+    """What is set aside for one trial: it grows as its calls are paid for, as long as there is room."""
+
+    def __init__(
+        self, budget: Budget, reserved_usd: float, call_usd: float, *, grading_usd: float = 0.0
+    ) -> None:
+        """`reserved_usd` is reserved already, and what grading takes beside it.
+
+        `call_usd` is kept aside for each call that runs, and more once one has cost more.
+        """
+        self._grading = grading_usd
+        self._budget = budget
+        self._reserved = reserved_usd
+        self._call = call_usd
+
+    def has_room(self, spent: Spending) -> bool:
+        """Return whether a trial may go on that spent so much: its calls have room, or it makes none.
+
+        So an agent that has only its end before it is let be, and what is spent beyond the budget is what
+        those calls take that had begun. One that ended without a price is taken to cost what one is kept for.
+        """
+        self._call = max(self._call, spent.dearest_usd)
+        usd = spent.usd + spent.unpriced * self._call
+        lacking = usd + max(1, spent.running) * self._call - self._reserved
+        if lacking <= _ROUNDING:
+            return True
+        given = self._budget.more(lacking, at_least=max(0.0, usd - self._reserved))
+        self._reserved += given
+        goes_on = given >= lacking or not spent.running
+        if not goes_on:
+            self._budget.ends()
+        return goes_on
+
+    def settle(self, spent_usd: float | None, unpriced: int = 0) -> float:
+        """Free what is left; book what the trial cost (None: nobody knows), and its grading at its worst.
+
+        Where so many of its calls are `unpriced`, no less than all that was set aside is booked, and for each
+        what the dearest one took. Return what was booked for the trial itself.
+        """
+        spent = spent_usd or 0.0
+        if unpriced:
+            spent = max(spent + unpriced * self._call, self._reserved)
+        self._budget.settle(self._reserved + self._grading, spent + self._grading)
+        return spent
+
+    def failed(self) -> None:
+        """Book all that was set aside for the trial, of which nobody knows what it cost, but no grading."""
+        self._budget.settle(self._reserved + self._grading, self._reserved)

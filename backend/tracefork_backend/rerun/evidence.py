@@ -13,11 +13,13 @@ from typing import Any
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.tools import ToolsMode, Why, mode_of
+from tracefork_otel.recording.exchange import UNCOMPARED
 from tracefork_otel.redaction.redact import ATTRIBUTE, WITHHELD
 from tracefork_otel.tape.reads import ToolCall
 from tracefork_otel.tape.tape import Tape
 
 from ..store.drawn import SAID, UNKEPT, Remark, remarks, values
+from .extent import was_left
 from .records import DriftReport, Records
 from .tool_spans import tool_spans
 
@@ -85,8 +87,13 @@ class Exchanges(Evidence):
             during = next(
                 (one.name for one in tools if one.started_ns <= exchange.started_ns <= one.ended_ns), None
             )
+            fewer = (
+                "a process was still at work when the recording's command ended, and was not in time here"
+                if was_left(self._tape, exchange.started_ns)
+                else "the agent makes fewer calls"
+            )
             why = (
-                "the agent makes fewer calls"
+                fewer
                 if during is None
                 else f"it was made during a call of the tool {during}, whose result was served: let it run, "
                 "with --tools live"
@@ -100,9 +107,15 @@ class Exchanges(Evidence):
             )
 
     def remarks(self, records: Records) -> Iterator[str]:
-        """Yield why the recording itself is not whole."""
+        """Yield why the recording itself is not whole, and what of its requests was not compared."""
+        names = Counter(name for one in records.exchanges for name in uncompared(one))
+        if names:
+            why = "redaction replaced it, and no digest by this machine's key is on both sides"
+            yield f"not compared: {_named(names)} ({why})"
         for note in self._tape.notes:
             yield f"the recording is incomplete: {note.attributes.get('why', note.kind)}"
+        if self._tape.left_ns is not None:
+            yield "a process was still at work when the recording's command ended: the replay waited for it"
 
 
 class Tools(Evidence):
@@ -249,6 +262,12 @@ class Redaction(Evidence):
             else "the same rules were applied to the requests before they were compared"
         )
         yield f"redacted: {how} ({line})"
+
+
+def uncompared(exchange: Exchange) -> tuple[str, ...]:
+    """Return the names of replaced values that were not compared with the tape's."""
+    told = exchange.attributes.get(UNCOMPARED)
+    return tuple(map(str, told)) if isinstance(told, list | tuple) else ()
 
 
 def _replaced(exchange: Exchange) -> Mapping[str, Mapping[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,22 +14,30 @@ from typing import Literal, Protocol, TypeAlias, TypedDict, Unpack, overload
 
 from tracefork_otel.errors import StoreError, UsageError
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.files import own_folder, store_folder
+from tracefork_otel.log import LOG
 from tracefork_otel.play.intervention import Intervention, Tail
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.play.tools import ToolsMode
-from tracefork_otel.settings import Settings
+from tracefork_otel.settings import Timing
 from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle, grade
+from ..spelling import run_name
 from ..store import Run, Store, open_store
-from ..writeback.spans import RootSpan
+from ..store.prices import NONE_GIVEN, Given, prices_told
+from ..writeback.names import PROBLEM, PROBLEM_TEXT
+from ..writeback.spans import RootSpan, SpanRef
 from .accounting import Account
 from .edits import Edit, checked
 from .memory import Memories
 from .problems import first_problem
 from .result import Fork
+from .said import Said
+from .spending import HasRoom
 from .stage import Stage
 from .starting import Agent, playable
+from .told_changes import told_changes
 from .workspace import TrialSpace
 
 __all__ = ["Agent", "Fork", "Forker", "Gate", "OnDone", "Planned", "fork"]
@@ -53,7 +62,12 @@ class Options(TypedDict, total=False):
     match: MatchMode
     ignore: Sequence[str]
     allow_hosts: Sequence[str]
+    skip_hosts: Sequence[str]
+    timing: Timing
     tools: ToolsMode | None
+    trust: bool
+    go_on: bool
+    prices: Given
 
 
 @overload
@@ -78,14 +92,19 @@ def fork(
     match: MatchMode = "exact",
     ignore: Sequence[str] = (),
     allow_hosts: Sequence[str] = (),
+    skip_hosts: Sequence[str] = (),
+    timing: Timing = "none",
     tools: ToolsMode | None = None,
+    trust: bool = False,
+    go_on: bool = False,
+    prices: Given = NONE_GIVEN,
 ) -> Fork | list[Fork]:
     """Return the fork of a run that is changed by this edit at this step; a list of them if `times` is not 1.
 
-    `on_done` is given each fork as it ends; `timeout` holds for agents in processes of their own; `tools`
-    says what calls of `@tool` functions get, as it does to `replay`. What goes wrong with an agent is the
-    fork's `problem`, not an exception. Raises UsageError if the edit does not fit the step or nothing says
-    how to start the agent, StoreError if the forks cannot be kept.
+    `on_done` is given each fork as it ends; `timeout` holds for agents in processes of their own; `tools`,
+    `trust` and `go_on` say what they say to `replay`, `prices` what models cost. What goes wrong with an
+    agent is the fork's `problem`, not an exception. Raises UsageError if the edit does not fit the step, or
+    nothing that is trusted says how to start the agent, StoreError if the forks cannot be kept.
     """
     if times < 1:
         raise UsageError(f"times={times}: ask for at least one fork")
@@ -99,7 +118,12 @@ def fork(
         match=match,
         ignore=ignore,
         allow_hosts=allow_hosts,
+        skip_hosts=skip_hosts,
+        timing=timing,
         tools=tools,
+        trust=trust,
+        go_on=go_on,
+        prices=prices,
         warm=times > 1,
     ) as forker:
         planned = Planned(change=edit.bind(forker.tape, at, tail=tail))
@@ -124,8 +148,16 @@ class Gate(Protocol):
         """Return whether the fork planned at that place starts; it may wait until others have ended."""
         ...
 
+    def watching(self, at: int) -> HasRoom | None:
+        """Return what tells by what it spent whether the fork planned there may go on; None: it may."""
+        ...
+
     def ended(self, at: int, fork: Fork) -> None:
         """Take in a fork that is not graded yet, in the thread that ran its agent to its end."""
+        ...
+
+    def failed(self, at: int) -> None:
+        """Take in that the fork planned there came to no end: it was admitted, and something was raised."""
         ...
 
 
@@ -152,38 +184,58 @@ class Forker:
         match: MatchMode = "exact",
         ignore: Sequence[str] = (),
         allow_hosts: Sequence[str] = (),
+        skip_hosts: Sequence[str] = (),
+        timing: Timing = "none",
         tools: ToolsMode | None = None,
+        trust: bool = False,
+        go_on: bool = False,
+        prices: Given = NONE_GIVEN,
         experiment_id: str | None = None,
         warm: bool = True,
     ) -> None:
         """Raises UsageError if nothing says how to start the agent, StoreError if forks cannot be kept.
 
-        `tools` says what calls of `@tool` functions get, as it does to `replay`. `warm` lets an agent
+        `tools`, `trust` and `go_on` say what they say to `replay`. `warm` lets an agent
         function be forked from a process that imported it once. Trials of an experiment leave no notes in
         the parent's trace: it writes its own.
         """
         check_jobs(jobs)
         how = playable(
-            Settings(
-                mode="fork", match=match, ignore=tuple(ignore), allow_hosts=tuple(allow_hosts), tools=tools
-            )
+            "fork",
+            match=match,
+            ignore=ignore,
+            timing=timing,
+            allow_hosts=allow_hosts,
+            skip_hosts=skip_hosts,
+            tools=tools,
         )
         self.store = source.store if store is None and isinstance(source, Run) else store
         self._timeout = timeout
         self._experiment_id = experiment_id
         self._made = 0
+        self._said: set[str] = set()
         self.roots: dict[str, str] = {}
         """The root span of each fork made so far, by its run."""
-        self._stage = Stage(source, how, agent=agent, store=self._directory(), warm=warm)
+        self._at_work: dict[str, RootSpan] = {}
+        self._stage = Stage(
+            source,
+            how,
+            agent=agent,
+            store=self._directory(),
+            trust=trust,
+            warm=warm,
+            go_on=go_on,
+            given=prices,
+        )
+        self._prices = prices
         self.tape = self._stage.tape
-        self._jobs = jobs if self._stage.way.concurrent else 1
+        self.jobs = jobs if self._stage.way.concurrent else 1
+        """How many agents run at a time, at most."""
         self._parent_is_here = self.store is not None and self.store.has_run(self.tape.run_id)
         self.root_of_parent = (
             self.store.root_of(self.tape.run_id) if self.store and self._parent_is_here else None
         )
-        self._memories = Memories(
-            self._stage.workspace.folder, lag=self._jobs, match=match, ignore=how.ignore
-        )
+        self._memories = Memories(self._stage.workspace.folder, lag=self.jobs, match=match, ignore=how.ignore)
 
     def _directory(self) -> Path | None:
         """Return the directory in which forks are kept, made if need be; None if they are not kept."""
@@ -195,8 +247,8 @@ class Forker:
                 raise StoreError(
                     f"{store.path} cannot be written, so no fork can be kept in it; name another store"
                 )
-            store.path.mkdir(mode=0o700, parents=True)
-            (store.path / "wal").mkdir(mode=0o700)  # an empty folder is no store
+            store_folder(store.path)
+            own_folder(store.path / "wal")  # an empty folder is no store
             self.store = store = open_store(store.path)
         return store.path
 
@@ -206,7 +258,20 @@ class Forker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, KeyboardInterrupt) and self._experiment_id is None:
+            self._interrupted(error)
         self._stage.__exit__(kind, error, trace)
+
+    def _interrupted(self, error: KeyboardInterrupt) -> None:
+        """Say in each fork that was at work, and with the error, that it is kept as far as it went."""
+        why = "it was interrupted before it was done"
+        told = {PROBLEM: "stopped", PROBLEM_TEXT: why}
+        for root in self._at_work.values():
+            with suppress(StoreError):  # that it was interrupted is what is to be seen
+                root.end(status="ERROR", message=f"KeyboardInterrupt: {why}", attributes=told)
+                if self.store is not None:
+                    name = run_name(root.trace_id)
+                    error.add_note(f"fork {name} is kept as far as it went: tracefork-otel show {name}")
 
     def fork(self, at: int, edit: Edit, *, tail: Tail = "live", oracle: Oracle | None = None) -> Fork:
         """Return the one fork of this edit at this step."""
@@ -251,18 +316,18 @@ class Forker:
         """Yield the forks as they end, each with its place among those asked for."""
         # Roots are opened, and the gate is asked, when an agent is about to start: what waits is not running.
         rest = ((at, one) for at, one in enumerate(planned) if gate is None or gate.admit(at))
-        jobs = min(self._jobs, len(planned))
+        jobs = min(self.jobs, len(planned))
         if jobs <= 1:
             for at, one in rest:
-                attempt = self._begun(at, one)
-                yield at, self._graded(attempt, self._ran(attempt, gate), oracle)
+                attempt = self._begun(at, one, gate)
+                yield at, self._graded(attempt, *self._ran(attempt, gate), oracle)
             return
-        waiting: dict[Future[Fork], _Attempt] = {}
+        waiting: dict[Future[tuple[Fork, Said]], _Attempt] = {}
         with ThreadPoolExecutor(jobs, thread_name_prefix="tracefork-fork") as executor:
 
             def start(count: int) -> None:
                 for at, one in islice(rest, count):
-                    attempt = self._begun(at, one)
+                    attempt = self._begun(at, one, gate)
                     waiting[executor.submit(self._ran, attempt, gate)] = attempt
 
             try:
@@ -270,26 +335,36 @@ class Forker:
                 while waiting:
                     future = next(as_completed(waiting))
                     attempt = waiting.pop(future)
-                    fork = future.result()
+                    ran = future.result()
                     start(1)
-                    yield attempt.at, self._graded(attempt, fork, oracle)
+                    yield attempt.at, self._graded(attempt, *ran, oracle)
             except BaseException:
                 self._stage.stopper.stop()
                 raise
 
-    def _begun(self, at: int, planned: Planned) -> _Attempt:
-        """Open the fork's root and write its files."""
-        change = planned.change
+    def _begun(self, at: int, planned: Planned, gate: Gate | None) -> _Attempt:
+        """Open the fork's root and write its files; what raises is told to the gate, which others wait at."""
+        try:
+            return self._opened(at, planned)
+        except BaseException:
+            if gate is not None:
+                gate.failed(at)
+            raise
+
+    def _opened(self, at: int, planned: Planned) -> _Attempt:
+        change, told = told_changes(self.tape, planned.change, self._stage.redactor)
+        forked = self.tape.exchanges[change.step]
         root = self._stage.spans.open_fork(
             change,
             name=name_of(self.tape),
             parent_run_id=self.tape.run_id,
             parent_root_span_id=self.root_of_parent,
-            forked_span_id=self.tape.exchanges[change.step].span_id,
+            forked=SpanRef(trace_id=forked.told_in, span_id=forked.span_id),
             experiment_id=self._experiment_id,
-            attributes=self._stage.start_attributes(),
+            attributes={**self._stage.start_attributes(), **told},
         )
         self.roots[root.trace_id] = root.span_id
+        self._at_work[root.trace_id] = root
         change = replace(change, fork_id=root.trace_id, experiment_id=self._experiment_id)
         number, self._made = self._made, self._made + 1
         space = self._stage.workspace.trial(change)
@@ -297,16 +372,30 @@ class Forker:
             self._memories.begin(planned.replicate, number, space.intervention)
         return _Attempt(at, number, change, planned.replicate, root, space)
 
-    def _ran(self, attempt: _Attempt, gate: Gate | None) -> Fork:
-        """Run the agent to its end and return the fork, not yet graded; from any number of threads."""
+    def _ran(self, attempt: _Attempt, gate: Gate | None) -> tuple[Fork, Said]:
+        """Run the agent to its end and return the fork, not yet graded, and its output; from any thread."""
         change, replicate = attempt.change, attempt.replicate
         try:
-            ended, records = self._stage.run(attempt.space, attempt.root, timeout=self._timeout)
+            has_room = None if gate is None else gate.watching(attempt.at)
+            ended, records = self._stage.run(
+                attempt.space, attempt.root, timeout=self._timeout, has_room=has_room
+            )
             if replicate is not None:
                 self._memories.add(replicate, attempt.number, records.exchanges)
+            if self._experiment_id is None:
+                self._stage.spans.forward(records.spans, records.exchanges)
+            if self._experiment_id is not None:
+                self._say_once(records.written())
             account = Account(
-                self.tape, change, attempt.space, records=records, ended=ended, how=self._stage.how
+                self.tape,
+                change,
+                attempt.space,
+                records=records,
+                ended=ended,
+                how=self._stage.how,
+                given=self._prices,
             )
+            said = Said(ended=ended, records=records, space=attempt.space)
             fork = Fork(
                 run_id=attempt.root.trace_id,
                 parent_run_id=self.tape.run_id,
@@ -318,30 +407,56 @@ class Forker:
                 store=self.store,
                 problem=first_problem(account),
                 **account.fields(),
+                **said.fields(),
             )
+        except BaseException:
+            if gate is not None:
+                gate.failed(attempt.at)
+            raise
         finally:
             if replicate is not None:
                 self._memories.ended(replicate, attempt.number)
         if gate is not None:
             gate.ended(attempt.at, fork)
-        return fork
+        return fork, said
 
-    def _graded(self, attempt: _Attempt, fork: Fork, oracle: Oracle | None) -> Fork:
+    def _say_once(self, lines: Iterable[str]) -> None:
+        """Log what trials have to say, of which none is shown by itself."""
+        for line in lines:
+            if line not in self._said:
+                self._said.add(line)
+                LOG.warning("tracefork: in trials, %s", line)
+
+    def _graded(self, attempt: _Attempt, fork: Fork, said: Said, oracle: Oracle | None) -> Fork:
         """Return the fork with its outcome, which its root says too; note it in its parent's trace."""
         problem = fork.problem
-        told = {"tracefork.fork.cost_usd": fork.cost_usd, "tracefork.fork.problem": problem and problem.kind}
+        told = {
+            "tracefork.fork.cost_usd": fork.cost_usd,
+            "tracefork.fork.unpriced": fork.unpriced,
+            PROBLEM: problem and problem.kind,
+        }
         try:
             if oracle is not None and fork.gradable:
-                fork = replace(fork, outcome=grade(oracle, fork.graded()))
+                graded = fork.graded(said.graded())
+                fork = replace(fork, outcome=grade(oracle, graded, limit_s=self._timeout))
+                if fork.outcome is None and graded.left_out:
+                    why = f"not graded: {graded.left_out} bytes in the middle of its output are not kept"
+                    fork = replace(fork, notes=(*fork.notes, why))
         finally:
+            said.close()
+            self._at_work.pop(attempt.root.trace_id, None)
             attempt.root.end(
                 outcome=fork.outcome,
                 attributes={
                     **told,
+                    **said.attributes(self._stage.redactor),
+                    "tracefork.fork.prices": " ".join(prices_told(self._prices)) or None,
                     "tracefork.exit_status": fork.exit_status,
+                    "tracefork.fork.held_in": None if fork.scope is None else fork.held_in,
+                    "tracefork.fork.held_of": None if fork.scope is None else fork.held_of,
                     "tracefork.fork.forked_at": fork.forked_at,
                     "tracefork.fork.reconverged_at": fork.reconverged_at,
-                    "tracefork.fork.problem.text": problem and problem.text,
+                    PROBLEM_TEXT: problem and problem.text,
                 },
                 status="ERROR" if problem else "UNSET",
                 message=problem and problem.text,

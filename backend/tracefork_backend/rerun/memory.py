@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.play import memory
-from tracefork_otel.play.match import MatchMode, fingerprint
+from tracefork_otel.play.match import MatchMode, identity
 from tracefork_otel.play.memory import Remembered
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.facts import facts_of
@@ -70,7 +70,7 @@ class Memories:
             whole = exchange.outcome == "complete" and not is_error(exchange)
             if phase_of(exchange) not in ("tail", "memo") or not whole:
                 continue
-            request = fingerprint(exchange.request, match=self._match, ignore=self._ignore)
+            request = identity(exchange.request, match=self._match, ignore=self._ignore)
             if went_live(exchange) and facts_of(exchange) is not None:
                 trial.answers.append((request, times[request], Remembered(request, path, len(own))))
                 own.append(exchange)

@@ -40,9 +40,13 @@ def _leaked(account: Account) -> Problem | None:
         return None
     first = leaks[0]
     more = f" and {len(leaks) - 1} more" if len(leaks) > 1 else ""
+    if first.port is None:
+        return Problem("leak", f"{first.text}{more}")
+    offline = account.change.tail == "offline"
+    when = "though the tail is offline," if offline else f"before step {account.change.step}"
     return Problem(
         "leak",
-        f"before step {account.change.step} the agent connected to {first.host}:{first.port}{more} "
+        f"{when} the agent connected to {first.host}:{first.port}{more} "
         f"round the tape (by {first.caller}); if that is meant: --allow-host {first.host}",
     )
 
@@ -56,6 +60,8 @@ def _not_applied(account: Account) -> Problem | None:
 
 def _timed_out(account: Account) -> Problem | None:
     ended = account.ended
+    if ended.no_room is not None:
+        return Problem("budget", f"{ended.name}: {ended.no_room}; raise --budget to let it end")
     if ended.stopped:
         return Problem("stopped", f"{ended.name} was ended before it was done")
     if ended.timed_out is None:
@@ -111,7 +117,8 @@ def _live_call(account: Account) -> Problem | None:
             why = f"{exchange.error_type}: {exchange.error_message}".rstrip(": ")
             return Problem(
                 "live_call",
-                f"{where} got no answer ({why}): is the network there? The tail offline needs none",
+                f"{where} got no answer ({why}): is the network there? The tail offline needs none"
+                f"{_moved(account, exchange.request.url)}",
             )
         response = exchange.response
         # Any call but a model's may be meant to end so.
@@ -119,6 +126,24 @@ def _live_call(account: Account) -> Problem | None:
             mend = _mend(account, response.status)
             return Problem("live_call", f"{where} was answered with status {response.status}{mend}")
     return None
+
+
+def _moved(account: Account, url: str) -> str:
+    """Say how to go to another address, where the recording's environment has the one that was asked."""
+    parts = urlsplit(url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    for name, value in account.tape.start.environment.items():
+        recorded, here = urlsplit(value), urlsplit(os.environ.get(name, ""))
+        if (recorded.scheme, recorded.netloc) != (parts.scheme, parts.netloc):
+            continue
+        there = f"{here.scheme}://{here.netloc}"
+        known = here.netloc and there != origin
+        has = f", and this shell has {there}" if known else ""
+        return (
+            f". The address is {name} as it was recorded{has}; where it moved, set "
+            f"TRACEFORK_MOVED={origin}={there if known else 'NEW'}"
+        )
+    return ""
 
 
 def _mend(account: Account, status: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,19 @@ from pathlib import Path
 from tracefork_otel.errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.redaction.redact import WITHHELD
+from tracefork_otel.session.housekeeping import Housekeeping
 from tracefork_otel.store.records import Note
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
+from tracefork_otel.tape.marks import mark_of_tape
 from tracefork_otel.tape.reads import Draw
-from tracefork_otel.tape.start import HowStarted, how_started
+from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.tape.tape import Tape
+from tracefork_otel.wire.registry import recognise
 
+from ..spelling import run_name
 from ..store import Run, Store
 from ..store.drawn import draws_of, of_one_call, shortfalls
+from .extent import how_far
 from .tool_spans import calls_of
 
 _KEPT_NOTES = ("lost", "incomplete")
@@ -29,18 +33,16 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
     Where no command of ours started its process, `command` says that the process's own is repeated, all runs
     of which are then on the tape; without it an agent that the caller names makes this run alone.
     Raises TruncatedBody naming the step whose bytes are not whole, StoreError naming a file that has changed
-    since it was written, and UsageError while the run goes on.
+    since it was written, and UsageError while the run goes on and none of its calls has ended. The calls that
+    are open then are not on the tape, which says that it is a part.
     """
-    run_ids = (run.run_id,)
-    start = run.start
+    start, marked = run.beginning
     launched = run.launch_id is not None and _of_launch(store, run.launch_id)
+    run_ids = (run.run_id, *repeated_with(store, run, command=command))
     if launched:
-        start = launched
-        run_ids = tuple(dict.fromkeys((run.run_id, *store.runs_of_launch(str(run.launch_id)))))
+        start, marked = launched
     elif start.entrypoint:
         start = _by_entrypoint(start, run)
-    elif start.command and command:
-        run_ids = tuple(dict.fromkeys((run.run_id, *store.runs_beside(run.run_id))))
     exchanges: list[Exchange] = []
     notes: list[Note] = []
     drawn: list[Note] = []
@@ -51,14 +53,24 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
                 drawn.append(note)
             elif note.kind in _KEPT_NOTES and note not in notes:
                 notes.append(note)
+    cut_short, left_ns = how_far(store, run_ids, run.launch_id if launched else None, start)
+    if cut_short == "running":
+        ended = [exchange for exchange in exchanges if exchange.outcome != "in_flight"]
+        if exchanges and not ended:
+            raise UsageError(
+                f"run {run_name(run.run_id)} still goes on, and none of its calls has ended: wait"
+            )
+        exchanges = ended
     whole = tuple(_whole(exchanges, run))
     # The bodies are those that were sent, but which of them, and what was started, other files say.
     if changed := store.why_changed((*run_ids, *filter(None, (run.launch_id,)))):
-        raise StoreError(f"run {run.run_id[:8]} cannot be replayed: {changed}; see `tracefork-otel doctor`")
+        raise StoreError(
+            f"run {run_name(run.run_id)} cannot be replayed: {changed}; see `tracefork-otel doctor`"
+        )
     if launched:  # also what a process drew that exchanged nothing itself
         drawn += store.draws_of_launch(str(run.launch_id))
     whole_process = launched or not start.entrypoint
-    return Tape(
+    tape = Tape(
         run_id=run.run_id,
         name=run.name,
         exchanges=whole,
@@ -66,7 +78,36 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
         notes=(*notes, *shortfalls(drawn)),
         tools=calls_of(store.tools_of(run_ids, run.launch_id if launched else None)),
         draws=draws_of(drawn) if whole_process else tuple(of_one_call(_of_call(drawn, run))),
+        cut_short=cut_short,
+        left_ns=left_ns,
     )
+    return replace(tape, mark=mark_of_tape(tape)) if marked and not store.came_in(run_ids) else tape
+
+
+def repeated_with(store: Store, run: Run, *, command: bool = True) -> tuple[str, ...]:
+    """Return the ids of the other runs on the run's tape, in which their steps follow its own in order."""
+    start, _ = run.beginning
+    others: tuple[str, ...] = ()
+    if run.launch_id is not None and _of_launch(store, run.launch_id):
+        others = store.runs_of_launch(run.launch_id)
+    elif start.command and not start.entrypoint and command:
+        others = store.runs_beside(run.run_id)
+    return tuple(run_id for run_id in dict.fromkeys(others) if run_id != run.run_id)
+
+
+def without_housekeeping(tape: Tape, skip_hosts: Iterable[str]) -> Tape:
+    """Return the tape without exchanges that a recording of today leaves out."""
+    housekeeping = Housekeeping(skip_hosts)
+
+    def is_work(exchange: Exchange) -> bool:
+        request = exchange.request
+        return (
+            housekeeping.of_url(request.url) is None
+            or recognise(request.method, request.url, request.body) is not None
+        )
+
+    kept = tuple(filter(is_work, tape.exchanges))
+    return tape if len(kept) == tape.steps else replace(tape, exchanges=kept)
 
 
 def _of_call(notes: Iterable[Note], run: Run) -> Iterable[Draw]:
@@ -78,32 +119,27 @@ def _of_call(notes: Iterable[Note], run: Run) -> Iterable[Draw]:
         yield from (draw for draw in draws_of([note]) if inside or ":<module>" in draw.site)
 
 
-def _of_launch(store: Store, launch_id: str) -> HowStarted | None:
-    """Return how the command started, if the span that says so is there."""
-    start = how_started(store.start_attributes(launch_id, None))
-    return start if start.command else None
+def _of_launch(store: Store, launch_id: str) -> tuple[HowStarted, bool] | None:
+    """Return how the command started, and whether that is marked, if the span that says so is there."""
+    start, marked = store.beginning(launch_id, None)
+    return (start, marked) if start.command else None
 
 
 def _by_entrypoint(start: HowStarted, run: Run) -> HowStarted:
     """Return the start of a run that is one call of an agent function: a replay makes that call, no more."""
-    environment = with_script_folder(start).environment
     status = {"ok": 0, "error": 1}.get(run.status)
-    return replace(start, command=None, environment=environment, exit_status=status)
+    return replace(start, command=None, script=script_folder(start), exit_status=status)
 
 
-def with_script_folder(start: HowStarted) -> HowStarted:
-    """Return the start with its script's folder on PYTHONPATH, where alone the agent's module may be."""
+def script_folder(start: HowStarted) -> str | None:
+    """Return the folder of the script that was started, in which alone the agent's module may be."""
     script = next((word for word in (start.command or ())[1:] if word.endswith(".py")), None)
-    if script is None:
-        return start
-    folder = str((Path(start.cwd or ".") / script).parent)
-    path = os.pathsep.join(filter(None, (folder, start.environment.get("PYTHONPATH"))))
-    return replace(start, environment={**start.environment, "PYTHONPATH": path})
+    return start.script if script is None else str(Path(script).parent)
 
 
 def _check_received(exchange: Exchange, step: int, run: Run) -> None:
     """Raise UsageError or TruncatedBody where what came by OTLP is not enough to play it back."""
-    where = f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.name})"
+    where = f"run {run_name(run.run_id)} cannot be replayed: step {step} ({exchange.name})"
     if exchange.attributes.get(FIDELITY) == "messages":
         raise UsageError(
             f"{where} came as messages on a span (fidelity = messages), not as bytes; it can be read and "
@@ -124,12 +160,10 @@ def _whole(exchanges: Iterable[Exchange], run: Run) -> Iterable[Exchange]:
     for step, exchange in enumerate(exchanges):
         if exchange.damage:
             raise TruncatedBody(
-                f"run {run.run_id[:8]} cannot be replayed: step {step} ({exchange.request.method} "
+                f"run {run_name(run.run_id)} cannot be replayed: step {step} ({exchange.request.method} "
                 f"{exchange.request.url}): {exchange.damage}; see `tracefork-otel doctor`"
             )
         _check_received(exchange, step, run)
-        if exchange.outcome == "in_flight" and run.status == "running":
-            raise UsageError(f"run {run.run_id[:8]} still goes on: step {step} is open; wait until it ended")
         response = exchange.response
         if response is not None and response.body and not response.chunk_sizes:
             # It came without its cuts (by OTLP): it is played back in one piece, and the tape says so.

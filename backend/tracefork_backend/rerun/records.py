@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.play.claims import Claims, result_of
 from tracefork_otel.play.match import Cause, Explanation
+from tracefork_otel.store.held import Held
 from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.store.wal import wal_files
 from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
+from ..spelling import shown
+from ..store.absent import Absent, absent_of
+
 REFUSED = "tracefork_otel.Drift"
 """The error type of a request that was refused here."""
 _DRIFT = "tracefork.drift"
+_MORE = re.compile(r"\(?\s*(?:for|see) (?:more|further|help)|\(?\s*https?://\S+$|\^+$", re.I)
+"""What libraries put below an error's own words."""
 _ERROR = 400
+_LISTED = 3
 """The first status that means an error."""
 
 
@@ -52,11 +62,20 @@ class DriftReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """A connection that went round the seam."""
+    """A connection that went round the seam, or a program that may have made some."""
 
     host: str
     port: int | None
+    """None where `host` is a program, which ran out of reach."""
     caller: str
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        meant = f"if that is meant: --allow-host {quote(self.host)}"
+        if self.port is None:
+            return f"{self.caller}: what it asks is not served from the tape; {meant}"
+        return f"{self.host}:{self.port} by {self.caller}: not served from the tape; {meant}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +87,20 @@ class Records:
     spans: Sequence[SpanRecord]
     processes: Sequence[ProcessStarted]
     notes: Sequence[Note]
+    absent: Sequence[Absent] = ()
+    """Pythons that were reached, and have not what records and plays."""
+    changed: Sequence[str] = ()
+    """Files of the user's that have a copy here, and were changed meanwhile nevertheless."""
 
     @classmethod
-    def read(cls, store: Path) -> Records:
-        """Return what the WALs of this store hold."""
-        exchanges, spans, processes, notes = exchanges_of([read_wal(path) for path in wal_files(store)])
+    def read(cls, store: Path, *, allowed: Sequence[str] = ()) -> Records:
+        """Return what the WALs of this store hold; programs that are `allowed` may run unseen."""
+        held = Held()
+        contents = [read_wal(path, keep=held.keep) for path in wal_files(store)]
+        exchanges, spans, processes, notes = exchanges_of(contents)
         exchanges.sort(key=lambda one: (one.started_ns, one.span_id))
-        return cls(exchanges=exchanges, spans=spans, processes=processes, notes=notes)
+        absent = [one for one in absent_of(store) if one.program not in allowed]
+        return cls(exchanges=exchanges, spans=spans, processes=processes, notes=notes, absent=absent)
 
     def refused(self) -> list[Exchange | SpanRecord]:
         """Return the requests, and calls of tools, that were refused, the first one first."""
@@ -89,14 +115,67 @@ class Records:
         return tuple(found.values())
 
     def leaks(self) -> tuple[Leak, ...]:
-        """Return the connections that went round the seam, each once."""
+        """Return the connections and programs that went round the seam, each once."""
         found: dict[Leak, None] = {}
         for note in self.notes:
             if note.kind == "leak":
                 port = note.attributes.get("port")
                 host, caller = (str(note.attributes.get(name, "?")) for name in ("host", "caller"))
                 found.setdefault(Leak(host=host, port=port if isinstance(port, int) else None, caller=caller))
+        for one in self.absent:
+            found.setdefault(Leak(host=one.program, port=None, caller=f"the program {one.what}"))
         return tuple(found)
+
+    def telemetry(self) -> tuple[str, ...]:
+        """Return who sent telemetry to whom, which is no part of the run, each once."""
+        found: dict[str, None] = {}
+        for note in self.notes:
+            if note.kind == "telemetry":
+                client, host, port = (note.attributes.get(name, "?") for name in ("client", "host", "port"))
+                what = f"telemetry of {client} to {host}:{port}" if client else f"{host}:{port} (--skip-host)"
+                found[f"{what} is no part of the run"] = None
+        return tuple(found)
+
+    def at_import(self) -> tuple[str, ...]:
+        """Return what is said of calls that the agent's module made while it was imported."""
+        found = (str(note.attributes.get("why")) for note in self.notes if note.kind == "import")
+        return tuple(dict.fromkeys(found))
+
+    def written(self) -> tuple[str, ...]:
+        """Say what the agent wrote to outside of its copies, and what it had copies of that was not kept."""
+        said: list[str] = []
+        if paths := [shown(path) for path in self.changed]:
+            said.append(
+                f"{_listed(paths)} changed while the agent ran on a copy: a program or library that opens "
+                "files by itself did so, or somebody else; name a kept file to a program by an argument of "
+                "its own, or start it in a folder that is kept (docs/state.md)"
+            )
+        if paths := self._paths("database"):
+            said.append(
+                f"the agent worked on a copy of {_listed(paths)} as it is now, and left the original alone: "
+                f"where it goes on from what is there, record it with {_flags(paths)}"
+            )
+        as_they_are = dict(self._told("as it is"))
+        for path, why in as_they_are.items():
+            said.append(f"the agent worked on the database {path} itself, not on a copy: {why}")
+        if paths := [path for path in self._paths("written") if path not in as_they_are]:
+            said.append(
+                f"the agent opened {_listed(paths)} for writing, and not in a copy: where it goes on from "
+                f"what is there, record it with {_flags(paths)}"
+            )
+        for path in self._paths("cache"):
+            said.append(
+                f"the cache at {path} was another one here, empty at first: if it answered in the recording, "
+                f"record with --state {quote(path)}"
+            )
+        return tuple(said)
+
+    def _paths(self, kind: str) -> list[str]:
+        return list(dict.fromkeys(path for path, _ in self._told(kind)))
+
+    def _told(self, kind: str) -> list[tuple[str, str]]:
+        found = (note.attributes for note in self.notes if note.kind == kind)
+        return [(shown(str(one.get("path", "?"))), shown(str(one.get("why", "")))) for one in found]
 
     def losses(self) -> tuple[str, ...]:
         """Return why something is not recorded, once for each note of a loss."""
@@ -104,9 +183,30 @@ class Records:
 
     def result(self) -> object:
         """Return what the agent function returned, from the first span of one that says so."""
-        found = [span for span in self.spans if "tracefork.result" in span.attributes]
-        first = min(found, key=lambda span: span.started_ns, default=None)
+        first = self._returned()
         return None if first is None else first.attributes["tracefork.result"]
+
+    def whole_result(self, claims: Claims) -> tuple[object, int]:
+        """Return the same, all of it where that stands beside, and how many bytes of it are left out."""
+        first = self._returned()
+        if first is None:
+            return None, 0
+        left_out = int(str(first.attributes.get("tracefork.result.left_out", 0)))
+        whole = claims.said(result_of(first.span_id)) if left_out else ""
+        return (whole, 0) if whole else (first.attributes["tracefork.result"], left_out)
+
+    def _returned(self) -> SpanRecord | None:
+        found = [span for span in self.spans if "tracefork.result" in span.attributes]
+        return min(found, key=lambda span: span.started_ns, default=None)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    return ", ".join(paths[:_LISTED]) + more
+
+
+def _flags(paths: Sequence[str]) -> str:
+    return " ".join(f"--state {quote(path)}" for path in paths[:_LISTED])
 
 
 def _explanation(refused: Exchange | SpanRecord) -> Explanation:
@@ -129,5 +229,6 @@ def went_live(exchange: Exchange) -> bool:
 
 
 def last_line(text: str) -> str:
-    """Return the last line that says something: of a traceback, the error."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    """Return the last line that says something: of a traceback the error, not where more of it is told."""
+    lines = [line.strip() for line in reversed(text.splitlines()) if line.strip()]
+    return next((line for line in lines if not _MORE.match(line)), next(iter(lines), ""))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tracefork_otel.errors import AgentFailed, Drift, StoreError, UsageError
 from tracefork_otel.play.intervention import Kind, Tail
+from tracefork_otel.play.onward import Scope
 
 from ..grading.graded import Graded
+from ..spelling import counted, run_name
 from .records import DriftReport, Leak
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ ProblemKind: TypeAlias = Literal[
     "live_call",  # a live call got no answer, or an error of the provider's
     "offline",  # the tail may not go live, and made a request that the parent had not made
     "timeout",  # it did not end in time
+    "budget",  # it was ended at its next call, for which the budget had no room
     "stopped",  # it was ended from here before it was done
     "crash",  # it ended by an exception or a signal, as the parent did not
     "exit_status",  # it ended with another status than the parent
@@ -57,6 +61,14 @@ class Fork:
     intervention: str
     """What was changed, as tables and spans show it: `text`, `request model=…`, `fault 529`."""
     tail: Tail
+    scope: Scope | None = None
+    """How far the change was to hold; None where there is no choice."""
+    held_in: int = 0
+    """The requests from the change on in which it holds whole."""
+    held_of: int = 0
+    """The requests from the change on that it could hold in."""
+    held_partly: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What holds in how many others, where only a part of it has a place there."""
     trial: int = 0
     """Its number among the forks of one call."""
     outcome: bool | None = None
@@ -66,7 +78,7 @@ class Fork:
     forked_at: int | None = None
     """The fork's own step that was changed; None if the agent never came to it."""
     reconverged_at: int | None = None
-    """The fork's first own step after the change that repeats a request of the parent's rest."""
+    """The fork's first own step after the change from which on all its requests are the parent's."""
     calls_replayed: int = 0
     """Calls answered from the tape before the change, or beside it."""
     calls_live: int = 0
@@ -84,6 +96,8 @@ class Fork:
     stdout: str = ""
     stderr: str = ""
     """The beginning and the end of both, if the agent had a process of its own; else of its error."""
+    left_out: int = 0
+    """How many bytes of the middle of `output` are not in it."""
     last_text: str | None = None
     """The text of the last model answer."""
     answers_sha256: str = ""
@@ -104,6 +118,17 @@ class Fork:
     """Where it is kept; None if nowhere."""
 
     @property
+    def held(self) -> str | None:
+        """How far the change holds, in words; None where there is no choice."""
+        if self.scope is None:
+            return None
+        lacking = self.held_of - self.held_in - sum(self.held_partly.values())
+        more = [f"in {count} only {label}" for label, count in self.held_partly.items()]
+        if lacking and self.scope == "onward":
+            more.append(f"{lacking} {'has' if lacking == 1 else 'have'} no place for it")
+        return "; ".join([f"held in {self.held_in} of {counted(self.held_of, 'request')}", *more])
+
+    @property
     def output(self) -> object:
         """What is graded: the agent function's return value, else the command's standard output."""
         return self.stdout if self.result is None else self.result
@@ -113,23 +138,29 @@ class Fork:
         """Whether an oracle can say how it ended: the agent ran to its end, changed as asked."""
         return self.problem is None or self.problem.kind in GRADED
 
-    def graded(self) -> Graded:
-        """Return what an oracle is shown; a fork that is not what was asked for has a problem instead."""
+    def graded(self, said: Mapping[str, Any] | None = None) -> Graded:
+        """Return what an oracle is shown; a fork that is not what was asked for has a problem instead.
+
+        `said` is its output as whole as it is known while the fork is made; else it is what is kept here.
+        """
+        kept = {"output": self.output, "stdout": self.stdout, "left_out": self.left_out}
+        shown: Mapping[str, Any] = kept if said is None else said
         return Graded(
             run_id=self.run_id,
-            output=self.output,
             exit_status=self.exit_status,
             last_text=self.last_text or "",
-            stdout=self.stdout,
             stderr=self.stderr,
             problem=None if self.gradable else str(self.problem),
+            **shown,
         )
 
     @property
     def run(self) -> Run:
         """The fork as a run of its store; raises UsageError if it is not kept."""
         if self.store is None:
-            raise UsageError(f"fork {self.run_id[:8]} is not kept in a store: name one, store=open_store(…)")
+            raise UsageError(
+                f"fork {run_name(self.run_id)} is not kept in a store: name one, store=open_store(…)"
+            )
         return self.store.run(self.run_id)
 
     def raise_for_problem(self) -> Fork:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+from tracefork_otel.errors import UsageError
+from tracefork_otel.redaction import redact
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.tape import Tape
 
+from ..agents.environment import as_recorded
 from ..agents.supervise import Stopper
+from ..network.agents import recorded_routes
+from ..spelling import run_name
 from ..store import Run
+from ..store.prices import NONE_GIVEN, Given
 from ..writeback.spans import RootSpan, WriteBack
-from .reconstruct import reconstruct
+from .reconstruct import reconstruct, without_housekeeping
 from .records import Records
+from .spending import HasRoom
 from .starting import Agent, Ended, InPlace, InProcesses, Way
+from .state import GivenState
+from .trust import permitted
+from .watch import OnDrift
 from .workspace import TrialSpace, Workspace
 
 
@@ -28,26 +40,47 @@ class Stage:
         *,
         agent: Agent | None,
         store: Path | None,
+        trust: bool = False,
         warm: bool = False,
+        go_on: bool = False,
+        on_drift: OnDrift | None = None,
+        given: Given = NONE_GIVEN,
     ) -> None:
         """`store` is where what runs is kept, None if nowhere; `warm` lets functions be imported once.
 
-        Raises UsageError if nothing says how to start the agent, StoreError if nothing can be kept.
+        An agent that only tries again what its tape does not answer is ended, unless it may `go_on`.
+
+        Raises UsageError if nothing says how to start the agent, or something that is not trusted does (see
+        `trust.permitted`), StoreError if nothing can be kept.
         """
         portable = isinstance(source, Tape)
         self.how = how
-        self.tape = reconstruct(source.store, source, command=agent is None) if not portable else source
+        tape = reconstruct(source.store, source, command=agent is None) if not portable else source
+        self.tape = permitted(tape, agent=agent, trust=trust, portable=portable)
+        if lost := self.tape.start.changes_lost:
+            done = "replayed" if how.mode == "replay" else "forked"
+            raise UsageError(f"run {run_name(tape.run_id)} is a fork that cannot be {done}: {lost}")
+        # The proxy knows no housekeeping: what it recorded is asked of it again.
+        if how.mode == "replay" and not recorded_routes(self.tape.start):
+            self.tape = without_housekeeping(self.tape, as_recorded(how, self.tape.start).skip_hosts)
+        if self.tape.cut_short is not None:
+            on_drift = None  # what goes beyond the end of a recording is none
         self.way: Way = (
-            InPlace(agent, self.tape, how)
+            InPlace(agent, self.tape, how, on_drift=on_drift)
             if callable(agent)
-            else InProcesses(agent, self.tape, how, portable=portable)
+            else InProcesses(
+                agent, self.tape, how, portable=portable, go_on=go_on, on_drift=on_drift, given=given
+            )
         )
         self.stopper = Stopper()
         with contextlib.ExitStack() as stack:
+            held = stack.enter_context(contextlib.ExitStack())
             self.workspace = stack.enter_context(contextlib.closing(Workspace(store, self.tape)))
             self.spans = stack.enter_context(WriteBack(store))
             stack.callback(self.way.close)
-            if warm and isinstance(self.way, InProcesses):
+            self._state = GivenState(source, self.tape, self.way, self.workspace, held)
+            # What a process that is shared has open, or has read, would be the same files for all.
+            if warm and isinstance(self.way, InProcesses) and not self._state.kept:
                 self.way.warm_up(self.workspace, draws=bool(self.tape.draws))
             self._ending = stack.pop_all()
 
@@ -60,10 +93,31 @@ class Stage:
         self.stopper.stop()
         self._ending.__exit__(kind, error, trace)
 
-    def run(self, space: TrialSpace, root: RootSpan, *, timeout: float | None) -> tuple[Ended, Records]:
-        """Return how the agent ended and what it recorded below this root; from any number of threads."""
-        ended = self.way.run(space, root, timeout, self.stopper)
-        return ended, Records.read(space.store)
+    def run(
+        self,
+        space: TrialSpace,
+        root: RootSpan,
+        *,
+        timeout: float | None,
+        has_room: HasRoom | None = None,
+    ) -> tuple[Ended, Records]:
+        """Return how the agent ended and what it recorded below this root; from any number of threads.
+
+        An agent in processes of its own is ended once what it spent leaves it no more room.
+        """
+        with self._state.given(space) as originals:
+            ended = self.way.run(space, root, timeout, self.stopper, has_room)
+            changed = originals.changed()
+        return ended, replace(self.records(space), changed=changed)
+
+    @cached_property
+    def redactor(self) -> redact.Redactor:
+        """What takes secrets out of what the agent prints, by the rules of its recording."""
+        return redact.of(as_recorded(self.how, self.tape.start))
+
+    def records(self, space: TrialSpace) -> Records:
+        """Return what was recorded there so far."""
+        return Records.read(space.store, allowed=self.how.allow_hosts)
 
     def start_attributes(self) -> dict[str, object]:
         """Return what a root says of how its agent is started, so that the run can be run again itself."""

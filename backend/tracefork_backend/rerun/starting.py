@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from tracefork_otel.decorators.main import NOT_STARTED
 from tracefork_otel.errors import AgentFailed, UsageError
-from tracefork_otel.play.match import parse_paths
-from tracefork_otel.play.tools import TOOLS_MODES
-from tracefork_otel.settings import Settings
-from tracefork_otel.tape.start import CALLED, HowStarted
+from tracefork_otel.play.match import MatchMode, parse_paths
+from tracefork_otel.play.tools import TOOLS_MODES, ToolsMode
+from tracefork_otel.settings import Mode, Settings, Timing
+from tracefork_otel.tape.start import given_input
 from tracefork_otel.tape.tape import Tape
 
-from ..agents.environment import as_recorded, executable, given_back, traced, unstartable, working_directory
+from ..agents.environment import (
+    as_recorded,
+    executable,
+    given_back,
+    is_of_notebook,
+    made_in_notebook,
+    path_left_out,
+    traced,
+    unstartable,
+    working_directory,
+)
 from ..agents.in_place import call, playing
+from ..agents.output import Output
 from ..agents.pool import Refused, WarmPool
-from ..agents.reach import reached, why_nothing
+from ..agents.reach import reached, unwritable, why_nothing
 from ..agents.supervise import Finished, Stopper, run_command
 from ..network.agents import behind_proxy, recorded_routes
+from ..spelling import run_name, shown
+from ..store.prices import NONE_GIVEN, Given
 from ..writeback.spans import RootSpan
-from .reconstruct import with_script_folder
+from .extent import lingering
+from .reconstruct import script_folder
+from .spending import HasRoom, MoneyWatch
+from .watch import DriftWatch, OnDrift
 from .workspace import TrialSpace, Workspace
 
 Agent: TypeAlias = str | Callable[..., Any]
@@ -36,18 +55,50 @@ _ERROR_LENGTH = 4000
 """The agent's own error is shown whole up to this length, its end if it is longer."""
 
 
-def playable(settings: Settings) -> Settings:
-    """Return the settings; UsageError where no tape can be played so."""
+_LIMIT, _MOVED = "TRACEFORK_STATE_LIMIT", "TRACEFORK_MOVED"
+
+
+def playable(
+    mode: Mode,
+    *,
+    match: MatchMode,
+    ignore: Sequence[str],
+    timing: Timing,
+    allow_hosts: Sequence[str],
+    skip_hosts: Sequence[str],
+    tools: ToolsMode | None,
+) -> Settings:
+    """Return the settings by which a tape is played; UsageError where none can be played so."""
+    handed = Settings.from_env({name: os.environ.get(name, "") for name in (_LIMIT, _MOVED)})
+    settings = Settings(
+        mode=mode,
+        match=match,
+        ignore=tuple(ignore),
+        timing=timing,
+        allow_hosts=tuple(allow_hosts),
+        skip_hosts=tuple(skip_hosts),
+        tools=tools,
+        # What is handed down of the caller's own settings: how much its disk may hold, and what moved where.
+        state_limit=handed.state_limit,
+        moved=handed.moved if mode == "fork" else (),
+    )
     parse_paths(settings.ignore)
-    if settings.tools is not None and settings.tools not in TOOLS_MODES:
+    if tools is not None and tools not in TOOLS_MODES:
         *modes, last = TOOLS_MODES
-        raise UsageError(f"tools={settings.tools!r}: use {', '.join(modes)} or {last}")
+        raise UsageError(f"tools={tools!r}: use {', '.join(modes)} or {last}")
     return settings
 
 
 def _in_space(settings: Settings, space: TrialSpace) -> Settings:
     """Return the settings that play this space's files, and record into its store."""
-    return replace(settings, store=space.store, tape=space.tape, intervention=space.intervention, seal=False)
+    return replace(
+        settings,
+        store=space.store,
+        tape=space.tape,
+        intervention=space.intervention,
+        private=space.private,
+        seal=False,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +111,8 @@ class Ended:
     """The agent, as a person calls it."""
     stdout: str = ""
     stderr: str = ""
+    output: Output | None = None
+    """All of its standard output, as far as it was kept."""
     result: object = None
     seconds: float = 0.0
     in_place: bool = False
@@ -68,7 +121,21 @@ class Ended:
     """Whether it was ended from here."""
     not_started: str | None = None
     """Why the agent was never at work."""
+    given_up: str | None = None
+    """Why it was ended from here: it only tried again what its tape does not answer."""
+    no_room: str | None = None
+    """Why it was ended from here: the budget had no room for its next call."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def too_long(self) -> str | None:
+        """Say that it did not end in time, if it did not."""
+        if self.timed_out is None:
+            return None
+        return (
+            f"{self.name} did not end within {self.timed_out:g} s and was ended; raise --timeout if it "
+            "needs longer"
+        )
 
 
 class InPlace:
@@ -76,16 +143,32 @@ class InPlace:
 
     concurrent = False
 
-    def __init__(self, function: Callable[..., Any], tape: Tape, how: Settings) -> None:
+    @property
+    def folder(self) -> Path:
+        """Where the agent is started."""
+        return Path.cwd()
+
+    def __init__(
+        self, function: Callable[..., Any], tape: Tape, how: Settings, *, on_drift: OnDrift | None = None
+    ) -> None:
+        self._on_drift = on_drift
         self._function = function
         self._arguments = tape.start.arguments
         self._how = as_recorded(how, tape.start)
 
-    def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
+    def run(
+        self,
+        space: TrialSpace,
+        root: RootSpan,
+        timeout: float | None,
+        stopper: Stopper,
+        has_room: HasRoom | None = None,
+    ) -> Ended:
         """Call the function; what it raises is data here."""
         started = time.monotonic()
         status, error, result = 0, "", None
-        with playing(_in_space(self._how, space), root.trace_id, root.span_id):
+        watch = DriftWatch(space.claims, on_drift=self._on_drift)
+        with watch, playing(_in_space(self._how, space), root.trace_id, root.span_id):
             try:
                 result = call(self._function, self._arguments)
             except Exception:
@@ -108,30 +191,62 @@ class InProcesses:
 
     concurrent = True
 
-    def __init__(self, agent: str | None, tape: Tape, how: Settings, *, portable: bool) -> None:
+    def __init__(
+        self,
+        agent: str | None,
+        tape: Tape,
+        how: Settings,
+        *,
+        portable: bool,
+        go_on: bool = False,
+        on_drift: OnDrift | None = None,
+        given: Given = NONE_GIVEN,
+    ) -> None:
+        self._go_on = go_on
+        self._given = given
+        self._on_drift = on_drift
         start = tape.start
-        entrypoint = agent if agent is not None else _called(start)
+        entrypoint = agent if agent is not None else start.calls
         self._stdin: bytes | None = None
+        if agent is None and is_of_notebook(entrypoint, start.command):
+            raise made_in_notebook(tape.run_id)
         if entrypoint is not None:
             if ":" not in entrypoint:
                 raise UsageError(f"the agent {entrypoint!r} names no function: write it like pkg.mod:fn")
+            if agent is None and start.arguments is None and start.arguments_lost:
+                done = "replayed" if how.mode == "replay" else "forked"
+                raise UsageError(
+                    f"run {run_name(tape.run_id)} cannot be {done}: it is a call of {shown(entrypoint)}, and "
+                    f"{start.arguments_lost}; name a function that makes it, and needs none: "
+                    "--agent pkg.mod:fn"
+                )
             self._argv: tuple[str, ...] = (sys.executable, "-m", "tracefork_otel.decorators.main", entrypoint)
             self._stdin = json.dumps(start.arguments).encode()
-            start = with_script_folder(start)
+            start = replace(start, script=script_folder(start))
         elif start.command:
             self._argv = executable(start.command)
+            if start.stdin_lost:
+                done = "replayed" if how.mode == "replay" else "forked"
+                raise UsageError(f"run {run_name(tape.run_id)} cannot be {done}: {start.stdin_lost}")
+            self._stdin = None if start.stdin is None else given_input(start.stdin)
         else:
             raise unstartable(tape.run_id, how.mode)
         self._entrypoint = entrypoint
-        self._name = entrypoint or " ".join(self._argv)
+        self._name = shown(entrypoint or " ".join(self._argv))
         self._service = next((one.service for one in tape.exchanges), tape.name)
         self._arguments = start.arguments
         self._how = as_recorded(how, start)
-        self._cwd = working_directory(start, portable=portable)
-        self._base = given_back(start, os.environ)
+        self.folder = working_directory(start, portable=portable)
+        """Where the agent is started."""
+        self._base = given_back(start, os.environ, self.folder)
         self._notes: tuple[str, ...] = ()
         self._pool: WarmPool | None = None
         self._routes = recorded_routes(start)
+        self._linger = lingering(tape)
+        # One thread may go beyond the end of a recording that was cut short before another is there.
+        self._steps = tape.steps if tape.cut_short is not None else 0
+        left = path_left_out(start, os.environ)
+        self._hint = f"; no recording sets PYTHONPATH, set it as it was: {shown(left)}" if left else ""
 
     def warm_up(self, workspace: Workspace, *, draws: bool) -> None:
         """Let a process import an agent function once; each run is then forked from it."""
@@ -141,7 +256,7 @@ class InProcesses:
             self._pool = WarmPool(
                 self._entrypoint,
                 env=self._base,
-                cwd=self._cwd,
+                cwd=self.folder,
                 tape=workspace.tape,
                 settings=self._how,
                 draws=draws,
@@ -149,31 +264,60 @@ class InProcesses:
         except Refused as why:
             self._refuse(why)
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether its runs are forked from a process that imported the agent."""
+        return self._pool is not None
+
     def _refuse(self, why: Refused) -> None:
         self._pool = None
         self._notes = (f"each fork started its agent anew: {why}",)
 
-    def run(self, space: TrialSpace, root: RootSpan, timeout: float | None, stopper: Stopper) -> Ended:
+    def run(
+        self,
+        space: TrialSpace,
+        root: RootSpan,
+        timeout: float | None,
+        stopper: Stopper,
+        has_room: HasRoom | None = None,
+    ) -> Ended:
         """Run the agent to its end, after which nothing of its process tree is left."""
         settings, launch = _in_space(self._how, space), (root.trace_id, root.span_id)
         env = traced(self._base, settings, launch=launch)
+        own = Stopper()
+        end = None if self._go_on else own.stop
+        watch = DriftWatch(space.claims, on_drift=self._on_drift, end=end, steps=self._steps)
+        # It may go on with its calls until it is gone, so it gets no time to end by itself.
+        at_once = partial(own.stop, at_once=True)
+        money = None if has_room is None else MoneyWatch(space.store, has_room, self._given, at_once)
         try:
-            with behind_proxy(self._routes, settings, launch=launch, name=self._service) as behind:
-                finished = self._finished({**env, **behind.environment}, timeout, stopper)
+            with (
+                money or contextlib.nullcontext(),
+                behind_proxy(self._routes, settings, launch=launch, name=self._service) as behind,
+                stopper.over(own),
+                watch,
+            ):
+                finished = self._finished({**env, **behind.environment}, timeout, own)
         except AgentFailed as error:
             return Ended(exit_status=None, name=self._name, not_started=str(error))
+        ended = finished.reason == "stopped" and not stopper.stopped
+        gave_up = ended and watch.ended is not None
+        spent = money.ended if ended and money is not None else None
         why: str | None = None
         if finished.reason == "exit":
             why = self._why_not_at_work(finished, space, root)
         return Ended(
-            exit_status=finished.exit_status,
+            exit_status=None if gave_up else finished.exit_status,
             name=self._name,
             stdout=finished.stdout,
             stderr=finished.stderr,
+            output=finished.output,
             seconds=finished.seconds,
             timed_out=timeout if finished.reason == "timeout" else None,
-            stopped=finished.reason == "stopped",
+            stopped=finished.reason == "stopped" and not gave_up and spent is None,
+            no_room=spent,
             not_started=why,
+            given_up=watch.ended if gave_up else None,
             notes=self._notes,
         )
 
@@ -185,32 +329,30 @@ class InProcesses:
             except Refused as why:
                 self._refuse(why)
         return run_command(
-            self._argv, env=env, cwd=self._cwd, timeout=timeout, stdin=self._stdin, stopper=stopper
+            self._argv,
+            env=env,
+            cwd=self.folder,
+            timeout=timeout,
+            stdin=self._stdin,
+            stopper=stopper,
+            linger=self._linger,
         )
 
     def _why_not_at_work(self, finished: Finished, space: TrialSpace, root: RootSpan) -> str | None:
         status, said = finished.exit_status, own_words(finished.stderr)
         if status == NOT_STARTED and self._argv[1:2] == ("-m",):
-            return f"the agent {self._name} cannot be imported{said}"
+            return f"the agent {self._name} cannot be imported{self._hint}{said}"
         if any((space.store / "wal").glob("*.wal")):
             return None
         if status:
-            return f"{self._name} ended with status {status}{said}"
-        why = why_nothing(self._argv, *reached(space.store, root.trace_id))
+            return f"{self._name} ended with status {status}{self._hint}{said}"
+        why = unwritable(space.store) or why_nothing(self._argv, *reached(space.store, root.trace_id))
         return f"{self._name} ran outside of the {self._how.mode}: {why}"
 
     def close(self) -> None:
         """End the warm process, if there is one."""
         if self._pool is not None:
             self._pool.close()
-
-
-def _called(start: HowStarted) -> str | None:
-    """Return the function that is called at this start, also where our own command called it."""
-    command: tuple[str, ...] = start.command or ()
-    if len(command) > 3 and command[1] == "-m" and command[2] in CALLED:
-        return command[3]
-    return None if command else start.entrypoint
 
 
 Way: TypeAlias = InPlace | InProcesses

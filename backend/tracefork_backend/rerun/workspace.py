@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracefork_otel.errors import StoreError
-from tracefork_otel.files import own_folder
+from tracefork_otel.files import check_own, make_new, own_folder
 from tracefork_otel.play.claims import Claims, claims_beside
 from tracefork_otel.play.intervention import Intervention
 from tracefork_otel.store import sealing
@@ -44,6 +44,11 @@ class TrialSpace:
         return self.folder / "store"
 
     @property
+    def private(self) -> Path:
+        """The folder of the agent's copies of its files."""
+        return self.folder / "private"
+
+    @property
     def claims(self) -> Claims:
         """What its processes claimed."""
         return claims_beside(self.intervention or self.tape)
@@ -54,39 +59,47 @@ class Workspace:
 
     def __init__(self, store: Path | None, tape: Tape) -> None:
         """`store` is where runs are kept; None if they are not. Raises StoreError if they cannot be."""
-        self._kept_in = store
+        self.kept_in = store
         if store is not None:
             adopt_left(store)
         try:
             self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=store))
+            self.folder.chmod(0o700)  # whatever the umask is
         except OSError as error:
             raise StoreError(
                 f"{store}: no run can be kept here ({error.strerror}); name another store"
             ) from error
-        hidden = self.folder / f".{_OWNER}"
-        self._lock = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        os.rename(hidden, self.folder / _OWNER)  # now others can see that it is ours
         self.tape = self.folder / "run.tape.jsonl"
-        tape.dump(self.tape)
         self._next = 0
+        with contextlib.ExitStack() as undone:
+            undone.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            hidden = self.folder / f".{_OWNER}"
+            try:
+                self._lock = make_new(hidden, os.O_RDWR)
+            except OSError as error:
+                raise StoreError(f"{hidden}: no run can be kept here ({error.strerror})") from error
+            undone.callback(os.close, self._lock)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            os.rename(hidden, self.folder / _OWNER)  # now others can see that it is ours
+            tape.dump(self.tape)
+            undone.pop_all()
 
     def trial(self, intervention: Intervention | None = None) -> TrialSpace:
         """Return files for one fork, its intervention written, or for the one replay; from one thread."""
         folder = self.folder / str(self._next)
         self._next += 1
-        folder.mkdir(0o700)
+        own_folder(folder)
         file = None if intervention is None else folder / "intervention.json"
         beside = file or self.tape
-        beside.with_name(beside.name + ".claims").mkdir(0o700)
+        own_folder(beside.with_name(beside.name + ".claims"))
         if intervention is not None and file is not None:
             intervention.dump(file)
         return TrialSpace(folder, self.tape, file)
 
     def settle(self) -> None:
         """Seal what was recorded so far into the store, in one segment."""
-        if self._kept_in is not None:
-            _keep(self._kept_in, self.folder)
+        if self.kept_in is not None:
+            _keep(self.kept_in, self.folder)
 
     def close(self) -> None:
         """Seal everything into the store and remove the folder."""
@@ -99,10 +112,17 @@ class Workspace:
 
 def adopt_left(store: Path) -> None:
     """Take what directors that were killed left behind into the store."""
-    for folder in (*store.glob(f"{_PREFIX}*"), *store.glob(f"{_BEFORE}*")):
-        with contextlib.suppress(OSError), _unowned(folder):
-            _keep(store, folder)
-            shutil.rmtree(folder)
+    for folder in folders(store):
+        with contextlib.suppress(OSError):
+            check_own(folder)
+            with _unowned(folder):
+                _keep(store, folder)
+                shutil.rmtree(folder)
+
+
+def folders(store: Path) -> list[Path]:
+    """Return the folders of directors in the store, at work or killed: each holds the tape of a run."""
+    return [*store.glob(f"{_PREFIX}*"), *store.glob(f"{_BEFORE}*")]
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ def test_a_noisy_baseline_costs_more() -> None:
     assert noisy.chance < calm.chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["intervene", "value", "auto"])
 def test_every_mode_has_an_estimate(mode: str) -> None:
     """Forks and money are estimated in each mode, with what a run without any cause would take."""

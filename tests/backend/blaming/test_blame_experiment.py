@@ -81,6 +81,7 @@ def recorded(capture: Capture, server: ModelServer) -> Iterator[Callable[..., Ru
 BAD = changes.ablate("bad")
 
 
+@pytest.mark.slow
 def test_the_planted_step_of_a_deterministic_agent_is_certified_and_kept(
     recorded: Callable[..., Run],
 ) -> None:
@@ -108,6 +109,7 @@ def test_the_planted_step_of_a_deterministic_agent_is_certified_and_kept(
     assert verify(store, "last") == (result.experiment_id, [])
 
 
+@pytest.mark.slow
 def test_two_steps_that_flip_only_together_are_named(recorded: Callable[..., Run]) -> None:
     """Forks that change several calls find the pair, and neither member alone."""
     run = recorded(5, cause=(1, 3))
@@ -117,6 +119,7 @@ def test_two_steps_that_flip_only_together_are_named(recorded: Callable[..., Run
     assert not any(len(one.altered) == 1 and one.status == "flip" for one in result.trials)
 
 
+@pytest.mark.slow
 def test_a_noisy_agent_with_a_cause_is_certified_by_intervals(recorded: Callable[..., Run]) -> None:
     """Where a tenth of all re-runs flip, the planted step is still told from the noise."""
     run = recorded(4, cause=(1,), noise=0.1, seed=3)
@@ -129,6 +132,7 @@ def test_a_noisy_agent_with_a_cause_is_certified_by_intervals(recorded: Callable
     assert verify(open_store(run.store.path), "last")[1] == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_experiment_goes_on_without_paying_twice(
     recorded: Callable[..., Run], server: ModelServer
 ) -> None:
@@ -159,6 +163,7 @@ def test_an_interrupted_experiment_goes_on_without_paying_twice(
         tf.blame(run, oracle=GRADED, change=changes.noop(), agent=ask, resume=experiment_id)
 
 
+@pytest.mark.slow
 def test_an_experiment_goes_on_with_other_limits_and_keeps_them(recorded: Callable[..., Run]) -> None:
     """More forks are made, none twice, and the numbers follow from them; no limit goes below what it took."""
     run = recorded(4, cause=(1,))
@@ -205,7 +210,15 @@ def test_a_journal_of_the_first_format_is_read_by_names(tmp_path: Path) -> None:
         "jobs": 1,
     }
     path = tmp_path / "old.jsonl"
-    header = {"format": "tracefork blame journal 1", "run_id": "a" * 32, "settings": settings}
+    header = {
+        "format": "tracefork blame journal 1",
+        **dict.fromkeys(("experiment_id", "run_id", "tape_sha256", "change", "oracle"), "a" * 32),
+        "parent_outcome": False,
+        "budget_usd": None,
+        "created_ns": 1,
+        "plan": {"steps": 4, "max_trials": None},
+        "settings": settings,
+    }
     path.write_text(json.dumps(header) + "\n")
     assert journal.read(path)[0]["settings"] == {
         "oracle": {"success_re": "BOOKED"},
@@ -234,16 +247,22 @@ def test_what_is_no_journal_that_can_be_read_is_named(tmp_path: Path, first: str
         journal.read(path)
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_lost_with_its_process_counts_as_spent(recorded: Callable[..., Run]) -> None:
-    """A fork that is in the store but not in the journal is run again, and the budget knows of both."""
+    """A fork that is in the store but not in the journal is run again, and the budget knows of both.
+
+    It is counted by the price that was given, which the store does not know.
+    """
     run = recorded(4, cause=(1,))
+    how: dict[str, Any] = {"oracle": GRADED, "change": BAD, "mode": "intervene", "agent": ask}
+    how["price"] = [f"{MODEL}=70/70"]
 
     def interrupt(progress: Progress) -> None:
         if progress.forks == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask, on_progress=interrupt)
+        tf.blame(run, **how, on_progress=interrupt)
     experiment_id = journal.find(run.store.path, "last")
     path = run.store.path / "blame" / f"{experiment_id}.journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -252,18 +271,21 @@ def test_a_trial_that_was_lost_with_its_process_counts_as_spent(recorded: Callab
     run = open_store(run.store.path).run(run.run_id)
     result = tf.blame(
         run,
-        oracle=GRADED,
-        change=BAD,
-        mode="intervene",
-        agent=ask,
+        **how,
         resume=experiment_id,
         on_progress=lambda progress: spent.append(progress.spent_usd),
     )
     lost = sum(one.cost_usd or 0.0 for one in journal.read(path)[1][:1])
     assert lost > 0
-    assert spent[-1] == pytest.approx(result.cost_usd + lost)
+    assert spent[-1] == pytest.approx(result.cost_usd)
+    assert result.header["lost_usd"] == pytest.approx(lost)
+    with open_store(run.store.path) as store:
+        assert verify(store, "last")[1] == []
+        (row,) = store.rows("SELECT spent_usd, lost_usd, lost_unpriced FROM blame_experiments")
+    assert row == {"spent_usd": result.cost_usd, "lost_usd": result.header["lost_usd"], "lost_unpriced": 0}
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_search_with_an_answer(recorded: Callable[..., Run]) -> None:
     """No trial starts beyond the budget; what was found so far is said and kept."""
     run = recorded(5, cause=(2,))
@@ -274,6 +296,7 @@ def test_a_budget_ends_the_search_with_an_answer(recorded: Callable[..., Run]) -
     assert verify(open_store(run.store.path), "last")[1] == []
 
 
+@pytest.mark.slow
 def test_verify_names_a_number_that_does_not_follow(recorded: Callable[..., Run]) -> None:
     """An effect that was tampered with is found by computing it from the trials."""
     run = recorded(4, cause=(1,))
@@ -287,6 +310,7 @@ def test_verify_names_a_number_that_does_not_follow(recorded: Callable[..., Run]
     assert "step 1 flips_treatment: stored 9" in "\n".join(found)
 
 
+@pytest.mark.slow
 def test_an_experiment_with_no_change_never_blames(recorded: Callable[..., Run]) -> None:
     """The recorded responses served again are nobody's fault, however noisy the agent."""
     run = recorded(4, cause=(1,), noise=0.2, seed=5)
@@ -298,10 +322,13 @@ def _oracle_error(graded: tf.Graded) -> bool:
     raise ValueError("no idea")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
         ({"budget_usd": 0.0}, "pays for no fork"),
+        ({"budget_usd": float("nan")}, "a budget of nan is none"),
+        ({"budget_usd": float("inf")}, "a budget of inf is none"),
         ({"oracle": tf.regex(success="NEVER", failure="EVER AND EVER")}, "cannot be graded"),
         ({"oracle": _oracle_error}, "no idea"),
         ({"change": Change(name="none", make=lambda tape, step: None)}, "fits no step"),
@@ -318,6 +345,7 @@ def test_bad_input_is_refused_and_leaves_no_experiment(
     with pytest.raises(UsageError, match=says):
         tf.blame(run, **{**given, **wanted})  # type: ignore[arg-type]
     assert open_store(run.store.path).rows("select * from blame_experiments") == []
+    assert list((run.store.path / "blame").glob("*")) == []
 
 
 def test_a_run_of_one_step_has_nothing_to_blame(recorded: Callable[..., Run]) -> None:
@@ -326,6 +354,7 @@ def test_a_run_of_one_step_has_nothing_to_blame(recorded: Callable[..., Run]) ->
         tf.blame(recorded(1), oracle=GRADED, change=BAD, agent=ask)
 
 
+@pytest.mark.slow
 def test_without_a_network_nothing_is_certified(capture: Capture) -> None:
     """Forks that nobody answers are undefined, and the commonest reason is kept for the person."""
     with ModelServer(WORLD) as gone:
@@ -347,6 +376,7 @@ def test_an_agent_that_does_not_replay_is_not_admitted(recorded: Callable[..., R
         tf.blame(run, oracle=GRADED, change=BAD, agent=lambda url, steps: ask(url, 1) and ask(url, steps))
 
 
+@pytest.mark.slow
 def test_an_estimate_runs_nothing(recorded: Callable[..., Run], server: ModelServer) -> None:
     """Forks, dollars and the chance of a verdict, and no request."""
     run = recorded(5)

@@ -41,6 +41,7 @@ def recorded(capture: Capture, server: ModelServer, tmp_path: Path) -> Callable[
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", changes.FAULT_CLASSES)
 def test_each_fault_finds_the_step_that_it_harms(recorded: Callable[[int, int], Run], name: str) -> None:
     """Of four steps the planted one is the root, and no other is certified."""

@@ -78,6 +78,7 @@ def said(run: Run, run_id: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_trials_of_a_replicate_share_answers_and_no_others_do(run: Run, server: ModelServer) -> None:
     """Equal requests are asked once in a replicate, free the second time, and anew in each other one."""
     result = tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=2, agent=ask)
@@ -124,6 +125,7 @@ def _tail(exchange: tracefork_otel.exchange.Exchange) -> tracefork_otel.exchange
     return dataclasses.replace(exchange, attributes={**exchange.attributes, "tracefork.phase": "tail"})
 
 
+@pytest.mark.slow
 def test_an_interrupted_experiment_remembers_what_it_was_answered(run: Run, server: ModelServer) -> None:
     """Trials after an interrupt share answers with those of before, and the experiment recomputes exactly."""
 
@@ -142,6 +144,7 @@ def test_an_interrupted_experiment_remembers_what_it_was_answered(run: Run, serv
     assert verify(open_store(run.store.path), "last")[1] == []
 
 
+@pytest.mark.slow
 def test_recorded_coupling_holds_what_the_run_was_answered(run: Run, server: ModelServer) -> None:
     """Where every request but the last repeats the run's, only that is asked, and the experiment says so."""
     result = tf.blame(run, oracle=GRADED, change=BAD, mode="fixed", k=1, agent=ask, coupling="recorded")

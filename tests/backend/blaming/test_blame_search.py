@@ -10,7 +10,7 @@ import pytest
 from tracefork_backend.blaming.contrast import PAIRED_SHARE
 from tracefork_backend.blaming.drive import run
 from tracefork_backend.blaming.findings import Findings
-from tracefork_backend.blaming.plan import Plan
+from tracefork_backend.blaming.plan import ModeName, Plan
 from tracefork_backend.blaming.search import Search
 from tracefork_backend.blaming.trials import TrialRequest
 from tracefork_backend.statistics import PairedDifferences, TwoByTwo
@@ -269,6 +269,43 @@ def test_nothing_gradable_is_no_verdict(limit: dict[str, float], trials: int) ->
     assert spent.findings.certified == ()
     assert spent.trials == trials
     assert "oracle" in spent.findings.message
+
+
+@pytest.mark.parametrize("mode", ["fixed", "value", "auto"])
+def test_nothing_gradable_is_no_verdict_in_any_mode(mode: ModeName) -> None:
+    """However the steps are compared."""
+    for natural in (False, True):
+        plan = Plan(steps=3, mode=mode, natural=natural, k=2)
+        assert run(Search(plan), lambda request: None).findings.stop_reason == "aborted"
+
+
+def test_a_refused_attempt_is_one_step_with_its_answer() -> None:
+    """It is tried in no mode and certified by none: what it stands for is the answer's, wherever that is."""
+    attempts = ((2, 4), (3, 4), (5, 6))
+    asked: set[int] = set()
+
+    def changed(request: TrialRequest) -> bool:
+        asked.update(request.altered)
+        return 4 in request.altered or 2 in request.altered
+
+    found = run(Search(passing(8, attempts=attempts)), changed, tail="same").findings
+    assert (found.certified, asked & {2, 3, 5}) == ((4,), set())
+    assert (found.effects[3].verdict, found.effects[3].reason) == (
+        "not_intervenable",
+        "a refused attempt at what step 4 is the answer to: one step with it",
+    )
+    rng = random.Random(5)
+    plan = Plan(steps=8, mode="value", attempts=attempts)
+    found = run(Search(plan), lambda request: request.kept <= 4 and rng.random() < 0.8).findings
+    assert found.certified == (4,)
+    assert {found.effects[step].verdict for step in (2, 3, 5)} == {"not_intervenable"}
+    plan = Plan(steps=8, mode="fixed", natural=True, k=3, attempts=attempts)
+    found = run(Search(plan), lambda request: True).findings
+    assert [one.n_treatment for one in found.effects] == [3, 3, 0, 0, 3, 0, 3, 3]
+    assert [plan.place(step, after=1) for step in (4, 6, 7)] == [2, 3, 4]
+    everywhere = Plan(steps=3, mode="value", attempts=((0, 2), (1, 2)))
+    rng = random.Random(1)
+    assert run(Search(everywhere), lambda request: rng.random() < 0.5).findings.certified == ()
 
 
 def test_a_constant_oracle_blames_nobody() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracefork_backend.blaming.bisection import Grid, locate
+from tracefork_backend.blaming import bisection, curve
+from tracefork_backend.blaming.bisection import locate
+from tracefork_backend.blaming.curve import Curve, Knot
 from tracefork_backend.blaming.drive import run
 from tracefork_backend.blaming.plan import Plan
 from tracefork_backend.blaming.search import Search
@@ -147,14 +152,13 @@ def test_a_run_of_one_step_is_redrawn_whole() -> None:
     st.dictionaries(st.integers(-1, 38), st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=10),
 )
 def test_the_place_is_that_of_the_plain_posterior(steps: int, drawn: dict[int, tuple[int, int]]) -> None:
-    """Working by segments gives the posterior that working by steps gives, and a probe inside the span."""
+    """Working by segments gives the posterior that working by steps gives."""
     counts = sorted((prefix, s, f) for prefix, (s, f) in drawn.items() if prefix <= steps - 2 and s + f)
-    grid = Grid.whole()
-    place = locate(grid, counts, first=0, last=steps - 1, excluded=set())
+    place = locate(counts, steps=steps)
     plain = []
     for step in range(steps):
         rows = []
-        for high, no_high, low, no_low in grid.pairs:
+        for high, no_high, low, no_low in bisection._PAIRS:
             rows.append(
                 sum(
                     s * high + f * no_high if prefix < step else s * low + f * no_low
@@ -165,4 +169,130 @@ def test_the_place_is_that_of_the_plain_posterior(steps: int, drawn: dict[int, t
     total = math.fsum(plain)
     assert place.chance == pytest.approx(max(plain) / total, rel=1e-6)
     assert plain[place.step] == pytest.approx(max(plain), rel=1e-6)
-    assert -1 <= place.probe <= max(-1, steps - 2)
+    assert plain[place.last] == pytest.approx(plain[place.step], rel=1e-6)
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 3), st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=2
+    ),
+    st.tuples(st.integers(0, 9), st.integers(0, 9)),
+)
+@settings(max_examples=12, deadline=None)
+def test_the_curve_is_that_of_all_paths(drawn: dict[int, tuple[int, int]], first: tuple[int, int]) -> None:
+    """Forward and backward give what a sum over every path of levels gives, the chance of a loss too."""
+    knots = [Knot(-1, *first), *(Knot(place, *drawn[place]) for place in sorted(drawn))]
+    steps = 4
+    levels, prior = curve._LEVELS, curve._PRIOR
+    whole: list[dict[tuple[int, int], float]] = [{} for _ in knots[1:]]
+    total = lost = 0.0
+    for changes in curve._CHANGES:
+        change = min(curve._MOST_CHANGE, changes / steps)
+        for path in itertools.product(range(len(levels)), repeat=len(knots)):
+            # The chance of each way to get from level to level: it stayed, or it was drawn anew.
+            weight = prior[path[0]]
+            chances: list[tuple[float, float]] = []
+            for before, after, x, y in zip(knots, knots[1:], path, path[1:], strict=False):
+                stay = (1 - change) ** (after.place - before.place)
+                chances.append((stay * (x == y), (1 - stay) * prior[y]))
+            for knot, level in zip(knots, path, strict=True):
+                weight *= levels[level] ** knot.flips * (1 - levels[level]) ** knot.others
+            whole_path = weight * math.prod(a + b for a, b in chances)
+            total += whole_path
+            falls = any(levels[x] - levels[y] >= curve.LOSS for x, y in itertools.pairwise(path))
+            lost += whole_path * falls
+            for index, (x, y) in enumerate(itertools.pairwise(path)):
+                rest = math.prod(a + b for at, (a, b) in enumerate(chances) if at != index)
+                whole[index][x, y] = whole[index].get((x, y), 0.0) + weight * rest * chances[index][1]
+    found = Curve.of(knots, steps=steps)
+    assert found.loss == pytest.approx(lost / total, rel=1e-6, abs=1e-9)
+    for gap, masses in zip(found.gaps, whole, strict=True):
+        for (x, y), mass in masses.items():
+            got = sum(left[x] * right[y] for left, right in gap.parts)
+            assert got == pytest.approx(mass / total, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "curve_", [(0.27, 0.17, 0.20, 0.0, 0.0), (0.5,) * 7 + (0.1,) * 6], ids=["clerk", "middle"]
+)
+def test_no_prefix_takes_all_forks(curve_: tuple[float, ...]) -> None:
+    """A search ends within 340 forks, and never draws one prefix on and on while its neighbours starve."""
+    for seed in range(8):
+        rng = random.Random(seed)
+        search = Search(Plan(steps=len(curve_) - 1, mode="value", deterministic="never"))
+        spent = run(search, lambda request, rng=rng: rng.random() < curve_[request.kept])
+        assert spent.trials <= 340
+        drawn = [len(arm.outcomes) for arm in search._state.ledger.arms.values()]
+        assert max(drawn) <= 60 or sorted(drawn)[-2] >= 12
+
+
+def test_outcomes_in_any_order_ask_for_the_same_forks() -> None:
+    """The search waits for all that it asked for, so its course does not depend on what ends first."""
+    courses = []
+    for backwards in (False, True):
+        search = Search(Plan(steps=8, mode="value", deterministic="never"))
+        asked: list[list[str]] = []
+        while batch := list(search.next_batch()):
+            asked.append(sorted(request.trial_id for request in batch))
+            for request in reversed(batch) if backwards else batch:
+                draw = random.Random(request.trial_id).random()
+                search.observe(request.trial_id, draw < (0.5 if request.kept < 5 else 0.0))
+        courses.append(asked)
+    assert courses[0] == courses[1]
+
+
+def test_what_is_not_certified_is_told_as_a_chance() -> None:
+    """A slope that no step explains ends with where it is likeliest and the model's chance of a loss."""
+    rng = random.Random(3)
+    slope = [0.5 - 0.05 * kept for kept in range(10)] + [0.0]
+    search = Search(Plan(steps=10, mode="value", deterministic="never", max_trials=60))
+    found = run(search, lambda request: rng.random() < slope[request.kept]).findings
+    assert found.certified == ()
+    assert found.guess is not None
+    assert "by the model the chance" in found.message
+
+
+def test_a_search_at_its_end_goes_on_where_more_forks_are_allowed() -> None:
+    """Its trials are told again, and what it asks for then comes after them."""
+    curve_ = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
+    for seed in range(40):
+        rng = random.Random(seed)
+        told: dict[str, tuple[bool | None, str, bool]] = {}
+
+        def drawn(request: TrialRequest, rng: random.Random = rng, told: Any = told) -> bool:
+            flipped = rng.random() < curve_[request.kept]
+            told[request.trial_id] = (flipped, "", False)
+            return flipped
+
+        plan = Plan(steps=6, mode="value", deterministic="never")
+        ended = run(Search(plan), drawn)
+        if ended.trials < 300 or ended.findings.certified:
+            continue
+        assert "more forks may certify one: blame resume last --max-trials" in ended.findings.message
+        more = Search(replace(plan, max_trials=900))
+        assert more.replay(told) == ended.trials
+        assert not more.done
+        assert run(more, drawn).trials > 0
+        return
+    raise AssertionError("no search came to its end with nothing certified")
+
+
+def test_all_goes_on_after_a_certificate() -> None:
+    """With `every` a search looks for smaller drops, too."""
+    curve_ = (0.95,) * 4 + (0.15,) * 4 + (0.0,) * 2
+    counts = []
+    for every in (False, True):
+        forks = 0
+        for seed in range(5):
+            rng = random.Random(seed)
+            plan = Plan(steps=9, mode="value", deterministic="never", every=every)
+            forks += run(Search(plan), lambda request, rng=rng: rng.random() < curve_[request.kept]).trials
+        counts.append(forks)
+    assert counts[1] > counts[0]
+
+
+def test_two_forks_tell_nothing_of_any_step() -> None:
+    """A search that a budget ended at once screens no step out."""
+    search = Search(Plan(steps=4, mode="value", max_trials=2))
+    found = run(search, lambda request: False).findings
+    assert {effect.verdict for effect in found.effects} == {"untested"}

@@ -13,7 +13,9 @@ from anthropic import Anthropic
 from tracefork_backend.grading.graded import Graded
 from tracefork_backend.grading.judge import ErrorRates, Judge, parse
 from tracefork_backend.grading.oracle import grade, name_of
+from tracefork_backend.rerun.estimate import check_priced
 from tracefork_backend.simulate import Call, ModelServer, Reply
+from tracefork_backend.store.prices import rates_given
 
 from tracefork_otel.errors import UsageError
 
@@ -154,6 +156,20 @@ def test_an_unknown_price_is_said_to_be_unknown(judging: Judging) -> None:
     assert judge(ended("BOOKED")) is True
     assert judge.cost_usd is None
     assert judge.unpriced == 2
+
+
+def test_a_budget_asks_for_the_price_of_a_judge(judging: Judging) -> None:
+    """What it costs is not known before it is told, and then set aside and counted by what was told."""
+    judge = judging(model="nobody-knows-this")
+    with pytest.raises(UsageError, match="price of nobody-knows-this is not known, so --budget"):
+        check_priced([], 1.0, judge)
+    check_priced([], None, judge)
+    judge.priced(rates_given(["nobody-knows-this=10/50"]))
+    check_priced([], 1.0, judge)
+    assert judge.worst_usd > 0.4
+    assert judge(ended("BOOKED")) is True
+    assert 0 < (judge.cost_usd or 0.0) < judge.worst_usd
+    assert judge.unpriced == 0
 
 
 def test_a_judge_without_a_key_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,8 +162,8 @@ def test_bad_paths_and_empty_oracles() -> None:
         regex()
 
 
-def test_a_recorded_run_is_graded_by_its_last_response(tmp_path: Path) -> None:
-    """Standard output is not kept, so the last model call's text stands for it; its exit status is known."""
+def test_of_a_run_whose_output_nobody_kept_only_its_status_can_be_graded(tmp_path: Path) -> None:
+    """Its forks are graded by what they print: the last model call's text says nothing of how it compares."""
     run_id = trace()
     recorder = Recorder(tmp_path)
     recorder.root(run_id, attributes={"tracefork.command": json.dumps(["agent"]), "tracefork.exit_status": 3})
@@ -167,7 +173,110 @@ def test_a_recorded_run_is_graded_by_its_last_response(tmp_path: Path) -> None:
     recorder.close()
     shown = graded_run(open_store(tmp_path).run(run_id))
     assert (shown.output, shown.exit_status, shown.last_text) == (None, 3, "BOOKED it")
-    assert grade(regex("BOOKED", "ERROR"), shown) is True
+    assert (shown.text, shown.unseen) == ("BOOKED it", True)
+    assert grade(regex("BOOKED", "ERROR"), shown) is None
+    assert grade(lambda graded: "BOOKED" in str(graded.output), shown) is None
+    assert grade(exit_code(3), shown) is True
+
+
+def test_a_recorded_output_is_graded_as_far_as_it_is_kept(tmp_path: Path) -> None:
+    """What is found near its ends is found; what is not may be in between, so that nobody can tell."""
+    told = {"tracefork.output": "began ... left out ... BOOKED", "tracefork.output.left_out": 7}
+    shown = graded_run(open_store(tmp_path).run(record(tmp_path, attributes=told)))
+    assert (shown.output, shown.left_out, shown.unseen) == (told["tracefork.output"], 7, False)
+    assert grade(regex("BOOKED"), shown) is True
+    assert grade(regex(failure="BOOKED"), shown) is False
+    assert grade(regex("LOST"), shown) is None
+    assert grade(regex("BOOKED", "LOST"), shown) is None
+    assert grade(lambda graded: "LOST" in graded.text, shown) is None
+    assert grade(tf.field("status", 1), graded('{"a": [1\n... \n{"status": 1}', left_out=9)) is True
+
+
+CUT = "began\n... 7 bytes left out ...\nBOOKED\nended"
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+@pytest.mark.parametrize(
+    ("pattern", "output", "found"),
+    [
+        (r"\A(?!.*ERROR)", CUT, None),
+        (r"(?s)\A(?!.*ERROR)", CUT, None),
+        (r"(?<!NOT )BOOKED", CUT, None),
+        (r"(?s)began.*ended", CUT, None),  # over what was left out
+        (r"(?s)\A[^E]*\Z", CUT, None),
+        (r"left out", CUT, None),
+        (r"(?m)^BOOKED$", CUT, None),  # its line may begin before
+        (r"ended$", CUT, True),
+        (r"\Abeg", CUT, True),
+        (r"OOKED", CUT, True),
+        (r"\A[^E]*\Z", "[1, 2]", None),  # of a generator's items none says where some are missing
+        (r"1, 2", "[1, 2]", True),
+    ],
+)
+def test_a_pattern_tells_of_a_cut_output_what_holds_of_the_whole(
+    pattern: str, output: str, found: bool | None, in_a_thread: bool
+) -> None:
+    """Absence and what goes over the cut cannot be told; an output that is whole is graded by both."""
+    with ThreadPoolExecutor(1) as executor:
+        ask = (lambda call: executor.submit(call).result()) if in_a_thread else (lambda call: call())
+        assert ask(lambda: grade(regex(pattern), graded(output, left_out=7))) is found
+        lost = None if found is None else not found
+        assert ask(lambda: grade(regex(failure=pattern), graded(output, left_out=7))) is lost
+    assert grade(regex(r"\A(?!.*ERROR)"), graded(output)) is True
+
+
+def _for_ever(shown: Graded) -> bool:
+    while True:
+        pass
+
+
+def _asleep(shown: Graded) -> bool:
+    time.sleep(10_000)
+    return True
+
+
+def _held(shown: Graded) -> bool:
+    return re.search("(a+)+$", "a" * 60 + "b") is not None
+
+
+@pytest.mark.parametrize("oracle", [_for_ever, _asleep, _held])
+def test_a_function_that_does_not_end_is_named(oracle: Callable[[Graded], bool]) -> None:
+    """After its time nobody waits for it any more, and the alarm that ended it is gone."""
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    with pytest.raises(UsageError, match=rf"{oracle.__name__} did not end within 0.2 s on run 4bf92f35"):
+        grade(oracle, graded("x"), limit_s=0.2)
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0) == before
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_a_pattern_that_does_not_end_is_named(in_a_thread: bool) -> None:
+    """Also off the main thread, where nothing can end a search: it is made in another process there."""
+    endless = replace(regex("(a+)+$", "lost"), limit_s=0.5)
+    shown = graded("a" * 60 + "b")
+    with ThreadPoolExecutor(1) as executor:
+        ask = (lambda call: executor.submit(call).result()) if in_a_thread else (lambda call: call())
+        with pytest.raises(UsageError, match=r"regex success=/\(a\+\)\+\$/ .* did not end within 0.5 s"):
+            ask(lambda: grade(endless, shown))
+        assert ask(lambda: grade(regex("b$", "é"), shown)) is True
+
+
+def test_a_function_off_the_main_thread_is_left_behind() -> None:
+    """It cannot be ended there, but nobody waits for it."""
+    with ThreadPoolExecutor(1) as executor:
+        asleep = executor.submit(lambda: grade(_slow, graded("x"), limit_s=0.1))
+        with pytest.raises(UsageError, match="_slow did not end within"):
+            asleep.result()
+        _LET_GO.set()
+        with pytest.raises(UsageError, match="ZeroDivisionError"):
+            executor.submit(lambda: grade(lambda one: bool(1 / 0), graded("x"))).result()
+        assert executor.submit(lambda: grade(lambda one: True, graded("x"))).result() is True
+
+
+_LET_GO = threading.Event()
+
+
+def _slow(shown: Graded) -> bool:
+    return _LET_GO.wait(100)
 
 
 def test_a_recorded_return_value_is_graded_first(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from tracefork_backend.matrices.matrix import Matrix, plan
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
-from tracefork_backend.store import Run, Store, open_store
+from tracefork_backend.spelling import money
+from tracefork_backend.store import Run, Store, open_store, prices
 
 import tracefork_otel
 from tracefork_otel import UsageError
@@ -90,6 +91,7 @@ def desk(capture: Capture, server: ModelServer) -> Desk:
 BOOKED = tf.regex(success="BOOKED", failure="ERROR")
 
 
+@pytest.mark.slow
 def test_every_cell_has_its_trials_rate_and_cost(desk: Desk) -> None:
     """Two runs by two variants, twice each: outcomes, Wilson's interval and cost, and the same in SQL."""
     short, long = desk.record(2, 3)
@@ -120,8 +122,8 @@ def test_every_cell_has_its_trials_rate_and_cost(desk: Desk) -> None:
     assert interval is not None
     assert interval[0] == pytest.approx(0.342, abs=1e-3)
     assert interval[1] == 1.0
-    # The edited call itself, and one of the agent's own model after it; or only the latter.
-    assert made.cells[0].cost_usd == pytest.approx(2 * (PRICE + 0.001))
+    # The edited call itself and the one after it, for the other model; or only the latter, for its own.
+    assert made.cells[0].cost_usd == pytest.approx(2 * (0.001 + 0.001))
     assert made.cells[1].cost_usd == pytest.approx(2 * PRICE)
     assert [cell.parent_outcome for cell in made.cells] == [True] * 4
     rows = desk.store.rows(
@@ -131,6 +133,7 @@ def test_every_cell_has_its_trials_rate_and_cost(desk: Desk) -> None:
     assert sum(row["outcome"] for row in rows) == 4
 
 
+@pytest.mark.slow
 def test_a_fork_is_compared_by_itself(desk: Desk) -> None:
     """`tf.diff` takes the fork as it was returned, beside its parent or beside another fork."""
     (run,) = desk.record(3)
@@ -142,6 +145,7 @@ def test_a_fork_is_compared_by_itself(desk: Desk) -> None:
     assert not tf.diff(one, other).differs
 
 
+@pytest.mark.slow
 def test_a_run_without_the_step_is_a_cell_that_says_so(desk: Desk) -> None:
     """It has no trials and a reason; the other runs are forked all the same."""
     short, long = desk.record(1, 3)
@@ -155,6 +159,7 @@ def test_a_run_without_the_step_is_a_cell_that_says_so(desk: Desk) -> None:
         tf.matrix([(short, 2)], [tf.noop()], agent=talk)
 
 
+@pytest.mark.slow
 def test_the_estimate_is_what_it_then_costs(desk: Desk) -> None:
     """Before anything runs the plan says calls and dollars, and a run of the same length takes just that."""
     (run,) = desk.record(3)
@@ -166,6 +171,7 @@ def test_the_estimate_is_what_it_then_costs(desk: Desk) -> None:
     assert len(made.forks) == 3
 
 
+@pytest.mark.slow
 def test_the_budget_is_a_hard_stop_with_what_was_found(desk: Desk) -> None:
     """No trial starts that may not fit; those that were made stand, spread over the cells."""
     (run,) = desk.record(2)
@@ -180,6 +186,7 @@ def test_the_budget_is_a_hard_stop_with_what_was_found(desk: Desk) -> None:
     assert made.cells[0].passed == 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_dearer_than_thought_raises_what_is_set_aside(
     desk: Desk, server: ModelServer
 ) -> None:
@@ -196,15 +203,52 @@ def test_a_trial_that_is_dearer_than_thought_raises_what_is_set_aside(
     assert made.exhausted
 
 
-def test_an_unknown_price_is_said_and_kept_from_a_budget(desk: Desk) -> None:
-    """Without a budget its calls are counted as unknown; with one that variant does not start."""
+@pytest.mark.slow
+def test_a_budget_holds_where_no_call_is_counted(capture: Capture, server: ModelServer) -> None:
+    """A stream that tells no tokens is estimated by its letters, and takes what was set aside for it."""
+
+    def uncounted(url: str) -> str:
+        body = {"model": "gpt-4", "stream": True, "messages": [{"role": "user", "content": "book " * 800}]}
+        with httpx2.Client() as client:
+            return client.post(f"{url}/v1/chat/completions", json=body).text
+
+    capture.on()
+    tracefork_otel.agent(uncounted)(server.url)
+    capture.off()
+    run = open_store(capture.store).run("last")
+    one = plan([(run, 0)], [tf.resample()]).estimate
+    assert one.cost_usd > 0.03
+    made = tf.matrix([(run, 0)], [tf.resample()], times=9, agent=uncounted, budget_usd=2.5 * one.worst_usd)
+    assert (len(made.forks), made.unpriced, made.exhausted) == (2, 2, True)
+    assert made.booked_usd == pytest.approx(2 * one.worst_usd)
+    assert f"2 calls without a price, with which {money(made.booked_usd)} counts as" in made.summary()
+
+
+@pytest.mark.slow
+def test_an_unknown_price_stops_a_budget_with_a_question(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a budget its calls are counted as unknown; with one it asks, and `prices` answers."""
     (run,) = desk.record(1)
     edits = [tf.request(model="my-own-model"), tf.resample()]
-    held = tf.matrix([(run, 0)], edits, agent=talk, budget_usd=1.0)
-    assert [len(cell.forks) for cell in held.cells] == [0, 1]
-    assert "price of my-own-model is not known" in str(held.cells[0].why)
+    local = tf.matrix([(run, 0)], edits, agent=talk, budget_usd=1.0)
+    assert [cell.cost_usd for cell in local.cells] == [
+        0.0,
+        pytest.approx(PRICE),
+    ]  # on this machine it is free
+    monkeypatch.setattr(prices, "is_loopback", lambda name: False)
+    with pytest.raises(UsageError, match=r"price of my-own-model is not known.*--price MODEL=IN/OUT"):
+        tf.matrix([(run, 0)], edits, agent=talk, budget_usd=1.0)
+    told = prices.rates_given(["my-own-model=1/2"])
+    held = tf.matrix([(run, 0)], edits, agent=talk, budget_usd=1.0, prices=told)
+    assert [cell.cost_usd for cell in held.cells] == [pytest.approx(0.001), pytest.approx(PRICE)]
     free = tf.matrix([(run, 0)], edits[:1], agent=talk)
-    assert (len(free.forks), free.estimate.unknown) == (1, ("my-own-model",))
+    assert (len(free.forks), free.unpriced) == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["m", "m=", "m=1", "=1/2", "m=a/b", "m=-1/2", "m=1/inf", "m=nan/1"])
+def test_a_price_that_is_none_is_refused(text: str) -> None:
+    """It says what one looks like."""
+    with pytest.raises(UsageError, match=r"no price: write MODEL=IN/OUT"):
+        prices.rates_given([text])
 
 
 def test_variants_of_one_kind_are_told_apart(desk: Desk) -> None:
@@ -219,6 +263,7 @@ def test_variants_of_one_kind_are_told_apart(desk: Desk) -> None:
     assert names[2].endswith("#3")
 
 
+@pytest.mark.slow
 def test_problems_are_counted_and_are_no_outcomes(desk: Desk) -> None:
     """An agent that left its tape has neither passed nor failed, and its cell says what happened."""
     (run,) = desk.record(2)
@@ -271,6 +316,7 @@ def test_what_is_no_edit(desk: Desk) -> None:
         tf.matrix([(run, 0)], [tf.noop(), "DONE"], agent=talk)  # type: ignore[list-item]
 
 
+@pytest.mark.slow
 def test_tapes_can_be_forked_too(desk: Desk) -> None:
     """A tape stands for its run; its forks are kept in the store that is named."""
     (run,) = desk.record(2)
@@ -315,6 +361,7 @@ def test_runs_are_forked_side_by_side_in_processes(
     assert len(open_store(tmp_path / "store").runs("fork")) == 6
 
 
+@pytest.mark.slow
 def test_an_error_in_one_run_ends_the_others(
     tmp_path: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

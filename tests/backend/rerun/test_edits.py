@@ -13,7 +13,8 @@ from tracefork_backend.rerun.edits import Edit, from_flags
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange, Outcome, Request, Response
-from tracefork_otel.play.intervention import Intervention
+from tracefork_otel.play.intervention import KINDS, Intervention
+from tracefork_otel.tape.reads import ToolCall
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.replies import encode_reply
@@ -290,6 +291,61 @@ def test_what_does_not_fit_the_step_is_said(step: int, flags: dict[str, Any], me
         build(TAPE, step, **flags)
 
 
+def tools(*given: dict[str, Any], asked: tuple[dict[str, Any], ...], at_once: bool = True) -> Tape:
+    """A run whose one answer asks for these calls of `look`, which got what is `given`, in that order."""
+    calls = [
+        {"type": "tool_use", "id": f"t{at}", "name": "look", "input": one} for at, one in enumerate(asked)
+    ]
+    return Tape(
+        run_id="ab" * 16,
+        exchanges=(exchange(ANTHROPIC, ASKED, answer({**CALL, "content": calls})),),
+        tools=tuple(
+            ToolCall(
+                name="look",
+                arguments=json.dumps(one),
+                form="value",
+                result="0",
+                span_id=f"{at:016x}",
+                started_ns=10 + at,
+                ended_ns=20 if at_once else 11 + at,
+            )
+            for at, one in enumerate(given)
+        ),
+    )
+
+
+A, B = {"city": "Rome"}, {"city": "Oslo"}
+
+
+@pytest.mark.parametrize(
+    ("tape", "wanted", "call"),
+    [
+        (tools(B, A, asked=(A, B)), "look#1", 1),
+        (tools(B, A, asked=(A, B)), "look#2", 0),
+        (tools(B, A, asked=(A, B)), "t1", 0),
+        (tools({**B, "days": 1}, {**A, "days": 1}, asked=(A, B)), "look#2", 0),  # a default beside it
+        (tools({**A, "days": 1}, {**A, "days": 2}, asked=({**A, "days": 2}, A)), "look#2", 0),
+        (tools(A, A, asked=(A, A)), "look#2", 1),
+        (tools({"x": 2}, A, asked=(A, B)), "t1", 0),  # what is left
+        (tools({"x": 1}, {"x": 2}, asked=(A, B), at_once=False), "look#2", 1),
+        (tools({"x": 1}, asked=(A,)), "look", 0),
+        (tools(A, A, asked=(A,)), "look#2", 1),  # it was tried again
+        (tools(B, A, asked=(A,)), "look", 1),  # the other is another branch's
+    ],
+)
+def test_a_call_of_a_tool_is_known_by_what_it_was_given(tape: Tape, wanted: str, call: int) -> None:
+    """Calls that begin at once begin in any order."""
+    assert build(tape, 0, tool_result=f"{wanted}=1").call == call
+
+
+def test_a_call_that_cannot_be_told_from_others_is_refused() -> None:
+    """No other call's result is changed in its place."""
+    with pytest.raises(UsageError, match="cannot be told which recorded call of look is look#2"):
+        build(tools({"x": 1}, {"x": 2}, asked=(A, B)), 0, tool_result="look#2=1")
+    with pytest.raises(UsageError, match="calls look 2 times"):
+        build(tools(A, B, asked=(A, B)), 0, tool_result="look=1")
+
+
 def test_an_empty_tape_has_no_steps() -> None:
     """A run without steps says so."""
     with pytest.raises(UsageError, match="has no step 0: it has no steps"):
@@ -420,3 +476,37 @@ def test_a_request_edit_needs_an_edit() -> None:
     with pytest.raises(UsageError, match="is set twice in one edit"):
         edits.request(set={"a[0].b": 1, "$.a[0].b": 2})
     assert edits.FAULTS == ("429", "500", "529", "timeout", "disconnect")
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "says"),
+    [
+        (
+            "/v1/embeddings",
+            {"model": "e-3"},
+            "it asks openai for embeddings of e-3, which is no conversation",
+        ),
+        ("/v2/rerank", {"model": "r-1", "query": "x"}, "it asks cohere for a ranking of r-1"),
+        ("/v1/audio/speech", {"model": "tts", "input": "x"}, "it asks openai for speech of tts"),
+        ("/v1/images/generations", {"model": "p", "prompt": "x"}, "it asks openai for a picture of p"),
+        ("/v1beta/models/g:embedContent", {"content": {}}, "it asks gcp.gemini for embeddings of g"),
+        ("/tool", {"a": 1}, "/tool is no model call of a known provider"),
+    ],
+)
+def test_a_step_that_is_no_conversation_says_what_it_is(
+    path: str, asked: dict[str, object], says: str
+) -> None:
+    """And which changes are possible there."""
+    other = Tape(run_id="ab" * 16, exchanges=(exchange(f"http://127.0.0.1:9{path}", asked, answer({})),))
+    for edit in (edits.text("x"), edits.request(system="x"), edits.request(model="x")):
+        with pytest.raises(UsageError, match=f"step 0: .*{says}.*: --set PATH=VALUE") as refused:
+            edit.bind(other, 0)
+        assert "--response FILE, --fault and --resample work here" in str(refused.value)
+        assert ("--set model=NAME" in str(refused.value)) == ("model" in asked)
+    for edit in (edits.response("{}"), edits.fault(429), edits.resample()):
+        assert edit.bind(other, 0).step == 0
+
+
+def test_the_agent_knows_every_kind() -> None:
+    """Its package names the kinds again, because it may not import the backend; none is missing."""
+    assert set(edits.KINDS) == set(KINDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -55,6 +56,7 @@ def spans_of(desk: Desk, where: str) -> list[dict[str, Any]]:
     return [{**row, **{key: json.loads(row[key]) for key in ("attributes", "links")}} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_command_forked_by_a_text(four: tuple[Desk, Run]) -> None:
     """The prefix comes from the tape, the text is the answer, the rest is asked of the model anew."""
     desk, run = four
@@ -79,6 +81,7 @@ def test_a_command_forked_by_a_text(four: tuple[Desk, Run]) -> None:
     assert not list(desk.store_path.glob(".fork-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", ["live", "recorded", "offline"])
 def test_a_noop_equals_its_parent(four: tuple[Desk, Run], tail: Any) -> None:
     """With nothing changed the fork asks and gets what its parent did, byte for byte, and is back at once."""
@@ -96,6 +99,7 @@ def test_a_noop_equals_its_parent(four: tuple[Desk, Run], tail: Any) -> None:
         assert made.cost_usd == 0
 
 
+@pytest.mark.slow
 def test_a_tail_that_meets_the_parent_again(desk: Desk) -> None:
     """A recorded tail uses the parent's answer where the same is asked, and the network where not."""
     body = """
@@ -119,6 +123,7 @@ def test_a_tail_that_meets_the_parent_again(desk: Desk) -> None:
     assert desk.asked() == ["new"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "asked"),
     [
@@ -140,6 +145,7 @@ def test_an_edited_request_goes_live(four: tuple[Desk, Run], edit: Edit, asked: 
     assert made.run.exchanges[1].intervention == edit.label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["429", "500", "529", "timeout", "disconnect"])
 def test_a_fault_that_the_agent_does_not_survive(four: tuple[Desk, Run], kind: str) -> None:
     """An agent that crashes on a fault is told as crashed, with its own error, and can be graded as that."""
@@ -158,6 +164,7 @@ def test_a_fault_that_the_agent_does_not_survive(four: tuple[Desk, Run], kind: s
     assert (root["status"], root["attributes"]["tracefork.fork.problem"]) == ("ERROR", "crash")
 
 
+@pytest.mark.slow
 def test_a_prefix_that_drifts_stops_the_fork(desk: Desk) -> None:
     """What differs is told as a replay tells it; nothing is changed and nothing goes live, even swallowed."""
     run = desk.recorded("for word in 'abc':\n    print(say(word, forget=True))")
@@ -176,6 +183,7 @@ def test_a_prefix_that_drifts_stops_the_fork(desk: Desk) -> None:
         made.raise_for_problem()
 
 
+@pytest.mark.slow
 def test_what_the_prefix_may_ignore(desk: Desk) -> None:
     """A path that is left out of the comparison does not stop a fork."""
     run = desk.recorded("import time\nprint(say('a'), say(f'b {time.time()}'), say('c'))")
@@ -187,6 +195,7 @@ def test_what_the_prefix_may_ignore(desk: Desk) -> None:
     assert made.stdout.endswith(" x\n")
 
 
+@pytest.mark.slow
 def test_an_agent_that_ends_before_the_step(desk: Desk) -> None:
     """That nothing was changed is a problem, even though the agent ended well."""
     run = desk.recorded(FOUR)
@@ -199,6 +208,7 @@ def test_an_agent_that_ends_before_the_step(desk: Desk) -> None:
     assert row == {"outcome": None, "calls_replayed": 1}
 
 
+@pytest.mark.slow
 def test_an_agent_that_cannot_start(desk: Desk) -> None:
     """A script that breaks at once, a command that is gone and a function that is none are told as such."""
     run = desk.recorded(FOUR)
@@ -220,6 +230,7 @@ def test_an_agent_that_cannot_start(desk: Desk) -> None:
     assert "No such file" in made.problem.text
 
 
+@pytest.mark.slow
 def test_an_agent_that_hangs(desk: Desk) -> None:
     """It is ended at the time limit with all that it started; the text says where it was."""
     run = desk.recorded(FOUR)
@@ -230,15 +241,16 @@ def test_an_agent_that_hangs(desk: Desk) -> None:
         print(os.getpid(), child.pid, flush=True)
         time.sleep(300)
     """)
-    made = fork(run, at=1, edit=text("x"), timeout=2, oracle=lambda graded: True)
+    made = fork(run, at=1, edit=text("x"), timeout=8, oracle=lambda graded: True)
     assert made.problem is not None
     assert (made.problem.kind, made.outcome) == ("timeout", None)
-    assert "did not end within 2 s and was ended after 2 calls" in made.problem.text
+    assert "did not end within 8 s and was ended after 2 calls" in made.problem.text
     pids = [int(word) for word in made.stdout.split()]
     assert len(pids) == 2
     assert not any(map(alive, pids))
 
 
+@pytest.mark.slow
 def test_no_network(desk: Desk) -> None:
     """A live call that nobody answers is a problem even if the agent swallows the error."""
     body = """
@@ -248,15 +260,22 @@ def test_no_network(desk: Desk) -> None:
         print(ask("a"), ask("b"), ask("c"))
     """
     run = desk.recorded(body)
+    port = int(desk.server.url.rpartition(":")[2])
     desk.server.close()
+    # Held without listening, or another test's server may come to have this port.
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", port))
     made = fork(run, at=0, edit=text("x"), oracle=lambda graded: True)
     assert made.problem is not None
     assert (made.problem.kind, made.outcome, made.exit_status) == ("live_call", None, 0)
     assert "got no answer (httpx2.ConnectError" in made.problem.text
     assert made.stdout == "x swallowed swallowed\n"
     assert getattr(fork(run, at=0, edit=resample()).problem, "kind", None) == "live_call"
+    held.close()
 
 
+@pytest.mark.slow
 def test_a_refused_key_names_the_variable(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -292,6 +311,7 @@ def test_a_refused_key_names_the_variable(
     assert "status 401: set AGENT_API_KEY in this environment" in made.problem.text
 
 
+@pytest.mark.slow
 def test_another_exit_status(desk: Desk) -> None:
     """A status that is neither 0 nor the parent's is told, and graded; a signal is a crash."""
     body = """
@@ -312,6 +332,7 @@ def test_another_exit_status(desk: Desk) -> None:
     assert "ended with status 4, recorded 0" in made.problem.text
 
 
+@pytest.mark.slow
 def test_output_is_kept_and_bounded(desk: Desk) -> None:
     """Both streams are kept apart, their beginning and end, however much there is."""
     run = desk.recorded("say('a')\nprint('o' * 400_000)\nprint('e', file=sys.stderr)")
@@ -366,6 +387,7 @@ def test_what_goes_round_the_tape_is_seen(desk: Desk, kind: str, leaky: str) -> 
     assert after.problem is None, after.problem
 
 
+@pytest.mark.slow
 def test_processes_of_one_fork_share_its_phase(desk: Desk) -> None:
     """A child process is served its part of the prefix, and goes live once its parent was changed."""
     body = """
@@ -385,6 +407,7 @@ def test_processes_of_one_fork_share_its_phase(desk: Desk) -> None:
     assert (made.calls_replayed, made.calls_live, made.reconverged_at) == (1, 1, 2)
 
 
+@pytest.mark.slow
 def test_many_forks_at_once_do_not_meet(four: tuple[Desk, Run]) -> None:
     """Forks with different edits run at once, each on its own answers, and come back in order."""
     desk, run = four
@@ -404,6 +427,7 @@ def test_many_forks_at_once_do_not_meet(four: tuple[Desk, Run]) -> None:
     assert [(row["calls_replayed"], row["calls_live"]) for row in rows] == [(1, 2)] * 8
 
 
+@pytest.mark.slow
 def test_a_batch_is_sealed_once(four: tuple[Desk, Run]) -> None:
     """Forks of one call make one segment of exchanges and one of the director's spans, however many."""
     desk, run = four
@@ -414,6 +438,7 @@ def test_a_batch_is_sealed_once(four: tuple[Desk, Run]) -> None:
     assert not list((desk.store_path / "wal").iterdir())
 
 
+@pytest.mark.slow
 def test_times_gives_a_list(desk: Desk) -> None:
     """One fork is a Fork, several are a list, none is refused."""
     run = desk.recorded("say('a')")
@@ -424,6 +449,7 @@ def test_times_gives_a_list(desk: Desk) -> None:
             fork(run, at=0, edit=noop(), **wrong)
 
 
+@pytest.mark.slow
 def test_wrong_edits_are_refused_before_anything_runs(desk: Desk) -> None:
     """A step, path or value that does not fit starts no agent and leaves nothing behind."""
     run = desk.recorded("print(say('a'))\nsay('b')")
@@ -444,6 +470,7 @@ def test_wrong_edits_are_refused_before_anything_runs(desk: Desk) -> None:
         fork(Tape(run_id=tape.run_id, exchanges=tape.exchanges), at=0, edit=noop())
 
 
+@pytest.mark.slow
 def test_spans_of_a_fork(desk: Desk) -> None:
     """The agent's spans are below the fork's root in threads too; both traces lead to each other."""
     desk.recorded("""
@@ -482,6 +509,7 @@ def test_spans_of_a_fork(desk: Desk) -> None:
     assert desk.store.run(made.run_id).outcome is True
 
 
+@pytest.mark.slow
 def test_a_fork_is_a_run_like_any_other(desk: Desk) -> None:
     """It replays bit-exact, and it can be forked again, under its agent's own name."""
     run = desk.recorded(FOUR)
@@ -495,6 +523,7 @@ def test_a_fork_is_a_run_like_any_other(desk: Desk) -> None:
     assert desk.store.run(again.run_id).name == "fork agent.py@3"
 
 
+@pytest.mark.slow
 def test_a_tape_forks_without_a_store(four: tuple[Desk, Run], tmp_path: Path) -> None:
     """A tape alone is forked and accounted for; kept is the fork only where a store is named."""
     desk, run = four
@@ -512,6 +541,7 @@ def test_a_tape_forks_without_a_store(four: tuple[Desk, Run], tmp_path: Path) ->
     assert name["n"] == 0, "there is no trace of the parent to put a note in"
 
 
+@pytest.mark.slow
 def test_an_oracle_that_raises_leaves_a_readable_fork(four: tuple[Desk, Run]) -> None:
     """The error is the caller's; the fork's root is ended and the run is in the store."""
     desk, run = four
@@ -557,6 +587,7 @@ def director(desk: Desk) -> tuple[subprocess.Popen[str], list[int]]:
     return process, [int(path.name.removeprefix("pid-")) for path in found]
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_every_fork(desk: Desk) -> None:
     """Ctrl-C ends all agents that run and starts no other; what they did is in the store, as unfinished."""
     desk.recorded(FOUR)
@@ -573,6 +604,7 @@ def test_an_interrupt_ends_every_fork(desk: Desk) -> None:
     assert not list(desk.store_path.glob(".fork-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_director_leaves_no_agent_and_loses_nothing(desk: Desk) -> None:
     """After kill -9 the agents end too, and the next fork brings what they recorded into the store."""
     run = desk.recorded(FOUR)
@@ -597,6 +629,7 @@ def test_a_killed_director_leaves_no_agent_and_loses_nothing(desk: Desk) -> None
     ]
 
 
+@pytest.mark.slow
 def test_a_workspace_of_a_living_director_is_left_alone(four: tuple[Desk, Run]) -> None:
     """Two directors fork the same run at once; neither takes the other's files."""
     desk, run = four
@@ -607,6 +640,7 @@ def test_a_workspace_of_a_living_director_is_left_alone(four: tuple[Desk, Run]) 
     assert all(desk.store.has_run(made.run_id) for made in (first, second, third))
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_caller(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorded values are given back; settings of the caller's own recording are not handed down."""
     monkeypatch.setenv("FLAVOUR", "plum")
@@ -617,6 +651,7 @@ def test_the_environment_of_the_caller(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert os.environ["FLAVOUR"] == "none"
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork has to be kept, so nothing is started where it cannot be; another store may be named."""
     run = desk.recorded("print(say('a'))")

@@ -63,6 +63,7 @@ def called(desk: Desk) -> tuple[Run, list[str]]:
     return desk.run(), json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_warm_forks_read_what_was_recorded_and_then_the_world(desk: Desk) -> None:
     """Import and prefix are as recorded in each fork, what follows is new in each; all of it is kept."""
     run, recorded = called(desk)

@@ -10,7 +10,7 @@ import pytest
 import tracefork_backend as tf
 from forked import Desk, at_desk
 from tracefork_backend.blaming.changes import bound, of_edit
-from tracefork_backend.rerun.budget import estimate
+from tracefork_backend.rerun.estimate import estimate
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.store import Run
 
@@ -90,6 +90,7 @@ def ran(desk: Desk) -> list[str]:
     return (desk.folder / "ran.txt").read_text().split()
 
 
+@pytest.mark.slow
 def test_no_tool_of_a_command_runs_in_its_replay(desk: Desk, run: Run) -> None:
     """Sync and async, results and errors come from the tape; `live` runs them all, and the result differs."""
     rows = desk.store.rows("SELECT * FROM tools WHERE run_id = $id", {"id": run.run_id})
@@ -110,6 +111,7 @@ def test_no_tool_of_a_command_runs_in_its_replay(desk: Desk, run: Run) -> None:
     assert (live.passed, sorted(ran(desk))) == (True, sorted(REAL)), live.receipt
 
 
+@pytest.mark.slow
 def test_a_fork_goes_on_from_another_result(desk: Desk, run: Run) -> None:
     """The tool gives the value, the agent goes on from it, and only what is not recorded runs for real."""
     made = tf.fork(run, at=0, edit=tf.tool_result("seats", {"flight": "NH1", "left": 0}))
@@ -153,6 +155,7 @@ def test_an_offline_tail_runs_no_tool(desk: Desk, run: Run) -> None:
     assert ran(desk) == []
 
 
+@pytest.mark.slow
 def test_a_tool_that_the_step_does_not_call_is_refused(run: Run) -> None:
     """Before anything runs: what is called there, and where the tool is called."""
     for step, name, message in (
@@ -222,5 +225,8 @@ def test_the_result_of_another_tool_is_changed_where_it_is_carried(
         assert made.notes[0].startswith("book is no @tracefork_otel.tool function: its result was changed")
         sent = json.loads(desk.server.requests[-1].body)
         assert sent["messages"][-1]["content"][0]["content"] == '{"ok": true}'
+        (called,) = (one["tool_use_id"] for one in sent["messages"][-1]["content"])
+        by_id = tf.fork(run, at=0, edit=tf.tool_result(called, {"ok": True}))
+        assert by_id.notes == made.notes
         with pytest.raises(UsageError, match="step 1: its answer does not call book; it calls no tool"):
             tf.fork(run, at=1, edit=tf.tool_result("book", 1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gzip
+import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -11,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import pytest
+from opentelemetry import context as otel_context
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
 from tracefork_backend.rerun.replaying import ReplayResult, replay
 from tracefork_backend.simulate import Behaviour, Call, ModelServer, Reply
 from tracefork_backend.simulate.server import echo
@@ -74,6 +80,7 @@ def trip(
     return agent
 
 
+@pytest.mark.slow
 def test_exact(record: Record) -> None:
     """The same agent gets the same bytes with no server, twice, and the process records on as before."""
     run, returned, url = record(trip)
@@ -89,6 +96,66 @@ def test_exact(record: Record) -> None:
     assert [exchange.replayed for exchange in kept.exchanges] == [True] * 3
 
 
+SECONDS = itertools.count(1)
+"""Of gzip's heads: each body is compressed at another."""
+
+
+def upload(url: str) -> bytes:
+    """A file is sent, with a boundary of its own."""
+    return httpx2.post(f"{url}/raw/bytes/9", files={"file": ("a.txt", b"abc", "text/plain")}).content
+
+
+def packed(url: str) -> bytes:
+    """A body is compressed at another time, which stands in gzip's head."""
+    body = gzip.compress(b'{"model": "m", "messages": []}', mtime=next(SECONDS))
+    head = {"content-encoding": "gzip", "content-type": "application/json"}
+    return httpx2.post(f"{url}/raw/bytes/9", content=body, headers=head).content
+
+
+def traced(url: str) -> bytes:
+    """A tool is called as MCP's SDK does, trace context in the body."""
+    with TracerProvider().get_tracer("mcp").start_as_current_span("tools/call"):
+        meta: dict[str, str] = {}
+        propagate.inject(meta)
+    message = {"jsonrpc": "2.0", "method": "tools/list", **({"params": {"_meta": meta}} if meta else {})}
+    return httpx2.post(f"{url}/raw/bytes/9", json=message).content
+
+
+@pytest.mark.parametrize("send", [upload, packed, traced])
+def test_what_a_transport_makes_up(record: Record, send: Callable[[str], bytes]) -> None:
+    """It is another each time: the request is served all the same, and the receipt says what was left out."""
+    run, returned, url = record(lambda url: lambda: send(url))
+    result = replay(run, agent=lambda: send(url))
+    assert result.passed, result.receipt
+    assert (result.result, result.renewed) == (returned, (0,))
+    assert result.receipt[-2].startswith("note    step 0: the request differs in what its transport makes up")
+    assert result.receipt[-1] == "PASS    equal in what was compared"
+
+
+def context(url: str) -> list[object]:
+    """What an agent reads of the context that stands round it, here and in a thread, and sends on."""
+
+    def seen() -> object:
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        return trace.get_current_span().get_span_context().is_valid, carrier, dict(otel_context.get_current())
+
+    client(url).messages.create(model="m", max_tokens=1, messages=[{"role": "user", "content": str(seen())}])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return [seen(), pool.submit(seen).result()]
+
+
+@pytest.mark.slow
+def test_the_context_is_that_of_the_recording(record: Record) -> None:
+    """Where nothing was current nothing is: no span, no baggage, nothing to propagate."""
+    run, returned, url = record(lambda url: lambda: context(url))
+    result = replay(run, agent=lambda: context(url))
+    assert result.passed, result.receipt
+    assert result.result == returned == [(False, {}, {})] * 2
+    assert result.receipt[-1] == "PASS    bit-exact"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recorded", "got", "step", "path", "cause"),
     [
@@ -123,6 +190,7 @@ def test_drift_is_explained(
         result.raise_for_drift()
 
 
+@pytest.mark.slow
 def test_a_real_clock_in_the_prompt(record: Record) -> None:
     """An agent that prints the time into its prompt drifts, and the clock is named as the cause."""
 
@@ -136,6 +204,7 @@ def test_a_real_clock_in_the_prompt(record: Record) -> None:
     assert ignored.receipt[-1].startswith("PASS    equal in what was compared")
 
 
+@pytest.mark.slow
 def test_fewer_calls_are_missing(record: Record) -> None:
     """An agent that stops early fails with the step that it never asked for."""
     run, _, url = record(trip)
@@ -144,6 +213,7 @@ def test_fewer_calls_are_missing(record: Record) -> None:
     assert [(drift.cause, drift.step) for drift in result.drifts] == [("missing", 2)]
 
 
+@pytest.mark.slow
 def test_one_more_call_is_extra(record: Record) -> None:
     """An agent that goes on fails with the call that the tape does not hold."""
     run, _, url = record(trip)
@@ -152,6 +222,7 @@ def test_one_more_call_is_extra(record: Record) -> None:
     assert [(drift.cause, drift.step) for drift in result.drifts] == [("extra", 3)]
 
 
+@pytest.mark.slow
 def test_a_swallowed_drift_fails(record: Record) -> None:
     """An agent that catches the error of a changed request and goes on as recorded does not pass."""
     run, _, url = record(lambda url: lambda: [trip(url, steps=1, first=f"q{n}")() for n in range(3)])
@@ -170,6 +241,7 @@ def test_a_swallowed_drift_fails(record: Record) -> None:
     assert result.receipt[-1].startswith("FAIL")
 
 
+@pytest.mark.slow
 def test_an_sdk_that_tries_again_drifts_once(record: Record) -> None:
     """The retries of a request that is not on the tape are one drift."""
     run, _, url = record(lambda url: trip(url, steps=1))
@@ -185,6 +257,7 @@ def test_an_sdk_that_tries_again_drifts_once(record: Record) -> None:
     assert len(run.store.run(result.replay_run_id).exchanges) == 2
 
 
+@pytest.mark.slow
 def test_a_crash_is_an_agent_error(record: Record) -> None:
     """An agent that crashes of itself is told from one that drifts, in its own words."""
     run, _, url = record(trip)
@@ -212,6 +285,7 @@ def chatter(url: str) -> Agent:
     return agent
 
 
+@pytest.mark.slow
 def test_a_stream_comes_in_the_same_cuts(record: Record) -> None:
     """Events, chunk sizes and bytes of a stream are the recorded ones."""
     run, events, url = record(chatter)
@@ -256,6 +330,7 @@ def test_a_cut_stream_is_cut_again(record: Record) -> None:
     assert result.passed, result.receipt
 
 
+@pytest.mark.slow
 def test_a_429_and_its_retry(record: Record) -> None:
     """A rate limit is served with its status and headers, and the SDK's own retry gets the second answer."""
     calls: list[int] = []
@@ -276,6 +351,7 @@ def test_a_429_and_its_retry(record: Record) -> None:
     assert (result.passed, result.result, len(calls)) == (True, said, 2), result.receipt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["asyncio", "threads"])
 def test_a_fan_out_replays_in_any_order(record: Record, how: str) -> None:
     """Six concurrent questions, answered in shuffled order, each get their own answer again."""
@@ -316,6 +392,7 @@ def test_a_fan_out_replays_in_any_order(record: Record, how: str) -> None:
         assert result.passed, result.receipt
 
 
+@pytest.mark.slow
 def test_openai_chat_and_responses(record: Record) -> None:
     """Both of OpenAI's APIs, plain and streamed, replay exactly and drift by their own paths."""
 
@@ -365,6 +442,7 @@ def test_a_wrong_path_is_refused(record: Record) -> None:
         replay(run, agent=trip(url), ignore=["a["])
 
 
+@pytest.mark.slow
 def test_the_recorder_of_the_process_is_left_as_it_was(record: Record, tmp_path: Path) -> None:
     """A process that records goes on recording into its own store after a replay in it."""
     run, _, url = record(trip)

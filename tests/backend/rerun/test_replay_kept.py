@@ -79,6 +79,7 @@ def killed_replay(desk: Desk) -> str:
     return run_id
 
 
+@pytest.mark.slow
 def test_the_root_of_a_replay_reaches_a_collector(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is sent once, as it stands in the store; no span of the agent's arrives twice, or without it."""
     run = desk.recorded(TRACED)
@@ -101,6 +102,7 @@ def test_the_root_of_a_replay_reaches_a_collector(desk: Desk, monkeypatch: pytes
     assert {span.trace_id for span in collector.spans().values()} == {root.trace_id}
 
 
+@pytest.mark.slow
 def test_the_root_of_a_fork_reaches_a_collector(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is sent once with its outcome, above what its agent sends itself."""
     run = desk.recorded(TRACED)
@@ -118,6 +120,7 @@ def test_the_root_of_a_fork_reaches_a_collector(desk: Desk, monkeypatch: pytest.
     assert note.name == "tracefork.fork noop"
 
 
+@pytest.mark.slow
 def test_a_replay_that_fails_says_so_at_the_collector(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A drift is the error of the replay's root, in the words of the receipt."""
     run = desk.recorded(FOUR)
@@ -129,6 +132,7 @@ def test_a_replay_that_fails_says_so_at_the_collector(desk: Desk, monkeypatch: p
     assert (root.status.code, root.status.message) == (root.status.STATUS_CODE_ERROR, result.receipt[-1])
 
 
+@pytest.mark.slow
 def test_what_a_killed_replay_recorded_is_kept(desk: Desk) -> None:
     """After kill -9 the next replay brings it into the store, as a run that is not complete."""
     run_id = killed_replay(desk)
@@ -143,6 +147,7 @@ def test_what_a_killed_replay_recorded_is_kept(desk: Desk) -> None:
     assert desk.store.run("last").run_id == run_id
 
 
+@pytest.mark.slow
 def test_two_replays_at_once_adopt_what_was_left_once(desk: Desk) -> None:
     """Both pass, and what the killed one recorded is one run with each step once."""
     run_id = killed_replay(desk)
@@ -159,6 +164,7 @@ def test_two_replays_at_once_adopt_what_was_left_once(desk: Desk) -> None:
     assert desk.store.problems == ()
 
 
+@pytest.mark.slow
 def test_what_replays_of_older_versions_left(desk: Desk) -> None:
     """Their folders bear another name and no lock: a day old they are taken over, younger ones let be."""
     run = desk.recorded(FOUR)

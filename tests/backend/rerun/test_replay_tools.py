@@ -99,6 +99,7 @@ def lines(found: ReplayResult, word: str) -> list[str]:
     return [line.removeprefix(word).strip() for line in found.receipt if line.startswith(word)]
 
 
+@pytest.mark.slow
 def test_results_and_errors_are_served_and_no_tool_runs(
     recorded: Callable[..., Any], post: Callable[[object], None]
 ) -> None:
@@ -120,6 +121,7 @@ def test_results_and_errors_are_served_and_no_tool_runs(
     assert RAN == []
 
 
+@pytest.mark.slow
 def test_a_result_that_is_no_json_runs_and_is_named(
     recorded: Callable[..., Any], post: Callable[[object], None]
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_result_that_is_no_json_runs_and_is_named(
         again(tools="bogus")
 
 
+@pytest.mark.slow
 def test_a_call_that_is_not_recorded_is_a_drift(
     recorded: Callable[..., Any], post: Callable[[object], None]
 ) -> None:
@@ -176,6 +179,7 @@ def test_a_call_that_is_not_recorded_is_a_drift(
     assert again(without, tools="live").passed
 
 
+@pytest.mark.slow
 def test_tools_that_make_requests_run_on_them(recorded: Callable[..., Any], raw: str) -> None:
     """A tool that calls a server runs, its request served; a served tool's inner calls are not missed."""
 
@@ -231,6 +235,7 @@ def test_a_tool_for_the_agents_memory_runs(
     assert lines(found, "tools ") == ["1 of 3 served from the tape; ran for real: remember (2 times)"]
 
 
+@pytest.mark.slow
 def test_a_cancelled_call_is_cancelled_again(
     recorded: Callable[..., Any], post: Callable[[object], None]
 ) -> None:
@@ -253,6 +258,7 @@ def test_a_cancelled_call_is_cancelled_again(
     assert (found.passed, RAN) == (True, []), found.receipt
 
 
+@pytest.mark.slow
 def test_the_store_and_tapes_have_results_whole(
     recorded: Callable[..., Any], post: Callable[[object], None], capture: Capture, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ class Fixed(Mode):
         state.mode = self.name
         state.phase = "fixed"
         if state.plan.natural:
-            state.tested = tuple(range(state.plan.steps))
+            state.tested = state.plan.whole
         yield from until(*((_arm(state, step), state.plan.k) for step in state.tested))
         state.stop_reason = "fixed"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...statistics import e_bh_adjusted
 from ..contrast import Contrast
-from ..findings import Drop, Effect, Verdict
+from ..findings import Drop, Effect, Guess, Verdict
 from ..plan import Plan
 from ..state import State
 from ..tasks import Task
@@ -84,6 +84,10 @@ class Mode(ABC):
         """Return how the whole loss divides over the steps, where the mode measures that."""
         return ()
 
+    def guess(self, state: State) -> Guess | None:
+        """Return what a model says where no step is certified, where the mode has one."""
+        return None
+
     def effects(self, state: State) -> list[Effect]:
         """Return what is known about each step, by step; may be asked for at any time."""
         q_values = self.q_values(state)
@@ -124,6 +128,8 @@ class Mode(ABC):
 
     def verdict(self, state: State, step: int) -> tuple[Verdict, str]:
         """Return what is decided about a step, and why, in words."""
+        if (part := attempt(state.plan, step)) is not None:
+            return part
         if step in state.certified:
             return certified(state)
         if step == state.plan.output:
@@ -151,6 +157,14 @@ class Mode(ABC):
 
 def _size(effect: Effect) -> float:
     return effect.effect if effect.effect is not None else effect.flip_rate or 0.0
+
+
+def attempt(plan: Plan, step: int) -> tuple[Verdict, str] | None:
+    """Return the verdict of a refused attempt, None of any other step."""
+    answer = plan.answers.get(step)
+    if answer is None:
+        return None
+    return "not_intervenable", f"a refused attempt at what step {answer} is the answer to: one step with it"
 
 
 def certified(state: State) -> tuple[Verdict, str]:

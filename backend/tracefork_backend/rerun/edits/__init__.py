@@ -25,10 +25,12 @@ __all__ = [
     "checked",
     "fault",
     "from_flags",
+    "model",
     "noop",
     "request",
     "resample",
     "response",
+    "system",
     "text",
     "together",
     "tool_input",
@@ -67,12 +69,14 @@ def _values(given: object) -> tuple[str, ...]:
     return tuple(given) if isinstance(given, list | tuple) else (str(given),)
 
 
-# What Python calls: `tf.text("…")`, `tf.fault(529)`.
+# What Python calls: `tf.text("…")`, `tf.model("…", scope="once")`, `tf.fault(529)`.
 text = Text
 response = Response.of
 tool_input = ToolInput
 tool_result = ToolResult.giving
 request = Request.setting
+model = Request.for_model
+system = Request.with_system
 fault = Fault.named
 resample = Resample
 noop = Noop

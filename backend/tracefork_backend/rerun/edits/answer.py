@@ -11,6 +11,7 @@ from tracefork_otel.play.intervention import Intervention, Kind
 
 from ...flag import Flag, file_bytes, json_value, text_value
 from ...spelling import short
+from .calls import calls_of, chosen
 from .edit import Edit, Given, ending
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Response(Edit):
 
 @dataclass(frozen=True, slots=True)
 class ToolInput(Edit):
-    """The model calls its first tool (or the first of that name) with this input."""
+    """The model calls its tool with this input: the only one, or the one that is named."""
 
     kind: ClassVar[Kind] = "tool_input"
     flags: ClassVar[tuple[Flag, ...]] = (
@@ -82,13 +83,14 @@ class ToolInput(Edit):
         Flag(
             "tool",
             "Which call --tool-input means.",
-            "NAME",
+            "NAME[#2]",
             alone="--tool names the call that --tool-input changes; without it, it says nothing",
         ),
     )
 
     value: object
     tool: str | None = field(default=None, kw_only=True)
+    """Its name, `NAME#2` for the second call that the answer makes of it, or the call's id."""
 
     @classmethod
     def parsed(cls, value: str, given: Given) -> Edit:
@@ -113,7 +115,14 @@ class ToolInput(Edit):
         exchange = tape.exchanges[step]
         if exchange.outcome not in ("complete", "closed"):
             raise UsageError(f"{ending(exchange)}, so there is no whole tool call to change: use --text")
-        answer = encode_reply(exchange.request, exchange.response, tool_input=self.value, tool=self.tool)
+        call = chosen(calls_of(exchange), self.tool, flag="--tool")
+        answer = encode_reply(
+            exchange.request,
+            exchange.response,
+            tool_input=self.value,
+            tool=self.tool if call is None else call.name,
+            nth=0 if call is None else call.nth,
+        )
         if not _ended(exchange):
             raise UsageError(f"{ending(exchange)}, so its tool call may not be either: use --text")
         return self.at(step, response=answer)

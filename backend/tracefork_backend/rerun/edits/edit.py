@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import TAILS, Intervention, Kind, Tail
+from tracefork_otel.play.onward import Scope
 
 from ...flag import Flag
-from ...spelling import short
+from ...spelling import run_name, short
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = Mapping[str, Sequence[str]]
 """The values of each flag by its name: none where it was not given, one (of no meaning) for a switch."""
+
+
+ONCE = Flag(
+    "once",
+    "--set, --system, --model, --tool-result hold at the step alone.",
+    alone="--once says how far --set, --system, --model and --tool-result hold; what else is changed is "
+    "changed once anyhow",
+)
+
+
+def scoped(given: Given) -> Scope | None:
+    """Return the scope that the flags ask for, None where they ask for none."""
+    return "once" if given[ONCE.name] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class Edit(ABC):
             raise UsageError(f"{tail!r} is no tail: use one of {', '.join(TAILS)}")
         if isinstance(step, bool) or not 0 <= step < tape.steps:
             has = f"its steps are 0..{tape.steps - 1}" if tape.steps else "it has no steps"
-            raise UsageError(f"run {tape.run_id[:8]} has no step {step}: {has}")
+            raise UsageError(f"run {run_name(tape.run_id)} has no step {step}: {has}")
         damage = tape.exchanges[step].damage
         if damage is not None:
             raise UsageError(f"step {step} is damaged ({damage}): choose another run")
@@ -74,6 +88,13 @@ class Edit(ABC):
         except UsageError as error:
             raise UsageError(f"step {step}: {error}") from None
         return replace(bound, tail=tail, parent_run_id=tape.run_id)
+
+    def at_one_step(self) -> Edit:
+        """Return the edit as an experiment on steps tries it: what it changes is one step's alone.
+
+        Raises UsageError where it cannot be held to that.
+        """
+        return self
 
     def at(self, step: int, **members: Any) -> Intervention:
         """Return an intervention of this kind and label."""

@@ -25,7 +25,7 @@ class Fault(Edit):
 
     kind: ClassVar[Kind] = "fault"
     flags: ClassVar[tuple[Flag, ...]] = (
-        Flag("fault", f"{', '.join(FAULTS[:-1])} or {FAULTS[-1]}.", "FAULT"),
+        Flag("fault", "The request fails: with that status, or so.", "|".join(FAULTS)),
     )
 
     name: FaultName

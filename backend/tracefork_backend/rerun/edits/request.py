@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import quote, urlsplit
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.intervention import Intervention, Kind
+from tracefork_otel.play.onward import SCOPES, Onward, Scope
 from tracefork_otel.wire.paths import parse_path
+from tracefork_otel.wire.rewriting import Part
 
 from ...flag import Flag, assignment, text_value
 from ...spelling import short
-from .edit import Edit, Given
+from .edit import ONCE, Edit, Given, scoped
+from .models import check_model
 
 if TYPE_CHECKING:
     from tracefork_otel import exchange
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Edit):
-    """The agent's request goes out for real with these JSON paths, this system prompt, this model."""
+    """The agent's request goes out for real with these JSON paths, this system prompt, this model.
+
+    So does each later request of the kind that has the path, unless the scope is `once`.
+    """
 
     kind: ClassVar[Kind] = "request"
     flags: ClassVar[tuple[Flag, ...]] = (
         Flag("set", "The request goes out with this value.", "PATH=VALUE"),
         Flag("system", "… with this system prompt.", "TEXT|@FILE"),
         Flag("model", "… for this model.", "MODEL"),
+        ONCE,
     )
     answers: ClassVar[bool] = False
 
@@ -39,8 +44,12 @@ class Request(Edit):
     """(JSON path, JSON value) pairs, in their order."""
     system: str | None = None
     model: str | None = None
+    scope: Scope | None = None
+    """How far it holds; None: onward in a fork, at its step in an experiment on steps."""
 
     def __post_init__(self) -> None:
+        if self.scope not in (None, *SCOPES):
+            raise UsageError(f"{self.scope!r} is no scope: use one of {', '.join(SCOPES)}")
         if not self.changes and self.system is None and self.model is None:
             raise UsageError("a request edit needs set, system or model; for the same request use resample()")
         paths = [parse_path(path) for path, _ in self.changes]
@@ -52,10 +61,25 @@ class Request(Edit):
 
     @classmethod
     def setting(
-        cls, *, set: Mapping[str, object] | None = None, system: str | None = None, model: str | None = None
+        cls,
+        *,
+        set: Mapping[str, object] | None = None,
+        system: str | None = None,
+        model: str | None = None,
+        scope: Scope | None = None,
     ) -> Request:
         """Return the edit with these values by their JSON paths."""
-        return cls(changes=tuple((set or {}).items()), system=system, model=model)
+        return cls(changes=tuple((set or {}).items()), system=system, model=model, scope=scope)
+
+    @classmethod
+    def for_model(cls, model: str, *, scope: Scope | None = None) -> Request:
+        """Return the edit that asks another model."""
+        return cls(model=model, scope=scope)
+
+    @classmethod
+    def with_system(cls, system: str, *, scope: Scope | None = None) -> Request:
+        """Return the edit that gives another system prompt."""
+        return cls(system=system, scope=scope)
 
     @classmethod
     def variants(cls, given: Given) -> Sequence[Edit]:
@@ -65,7 +89,7 @@ class Request(Edit):
             path, value = assignment(one, "--set", "temperature=0 or messages[0].content=Hi")
             by_path.setdefault(parse_path(path), []).append((path, value))
         found = [
-            cls(changes=changes, system=system, model=model)
+            cls(changes=changes, system=system, model=model, scope=scoped(given))
             for changes in product(*by_path.values())
             for system in [text_value(one, "--system") for one in given["system"]] or [None]
             for model in given["model"] or [None]
@@ -86,50 +110,58 @@ class Request(Edit):
         return self._named(f"system={short(self.system or '')}")
 
     def _named(self, system: str) -> str:
-        parts = [f"{path}={_spelled(value)}" for path, value in self.changes]
-        parts += [system] if self.system is not None else []
-        parts += [f"model={self.model}"] if self.model is not None else []
-        return " ".join([self.kind, *parts])
+        named = [system if part.what == "system" else part.label for part in self.parts()]
+        return " ".join([self.kind, *named])
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return what is changed, part by part, in the order in which a request gets it."""
+        found = [
+            Part(what="set", label=f"{path}={spelled(value)}", path=path, value=value)
+            for path, value in self.changes
+        ]
+        if self.system is not None:
+            found.append(Part(what="system", label="system", value=self.system))
+        if self.model is not None:
+            found.append(Part(what="model", label=f"model={self.model}", value=self.model))
+        return tuple(found)
+
+    def at_one_step(self) -> Edit:
+        """Return the edit of the step alone; UsageError where it was asked to hold onward."""
+        if self.scope == "onward":
+            raise UsageError(
+                f"{self.label} holds in every later request too, so it would blame a step for what it "
+                "changes in others: give scope='once'"
+            )
+        return replace(self, scope="once")
 
     def change(self, tape: Tape, step: int) -> Intervention:
         """Return the edits of the request, each path proven to exist in the recorded one, in their order."""
-        from tracefork_otel.wire.json_edits import apply_edits
-        from tracefork_otel.wire.replies import system_edit
+        from tracefork_otel.wire.rewriting import kin_of, rewritten
 
-        asked, edits = tape.exchanges[step].request, list(self.changes)
-        asked = replace(asked, body=apply_edits(asked.body, edits))
-        if self.system is not None:
-            found = system_edit(asked, self.system)
-            edits.append(found)
-            asked = replace(asked, body=apply_edits(asked.body, [found]))
-        path = None if self.model is None else _model_path(asked, self.model)
-        if self.model is not None and path is None:
-            edits.append(("model", self.model))
-        return self.at(step, edits=tuple(edits), path=path)
+        asked, parts = tape.exchanges[step].request, self.parts()
+        edits, path = rewritten(asked, parts)
+        if self.model is not None:
+            check_model(tape, step, self.model)
+        scope: Scope = self.scope or "onward"
+        onward = None
+        if scope == "onward":
+            self._check_onward(asked)
+            onward = Onward(kin=kin_of(asked), parts=parts, label=self.kind)
+        return self.at(step, edits=edits, path=path, scope=scope, onward=onward)
 
+    def _check_onward(self, asked: exchange.Request) -> None:
+        """Raise UsageError where each later request would be the same as this one."""
+        from tracefork_otel.wire.replies import turns_of
 
-def _model_path(asked: exchange.Request, model: str) -> str | None:
-    """Return the path that names another model, None where the body is what names it."""
-    from tracefork_otel.wire.registry import model_in_path, recognise
-
-    if recognise(asked.method, asked.url, asked.body) is None:
-        raise UsageError(
-            f"{asked.method} {asked.url} is no model call of a known provider, so it names no model"
-        )
-    named = model_in_path(asked.url)
-    if named is None:
-        return None
-    path = urlsplit(asked.url).path
-    spellings = "|".join(map(re.escape, (named, quote(named, safe=""), quote(named, safe=":"))))
-    place = re.search(rf"/(?:models|tunedModels|endpoints|deployments|model)/({spellings})(?=[/:%])", path)
-    if place is None:
-        raise UsageError(
-            f"the URL names the model ({named}) in a way that --model cannot change: change it in the agent"
-        )
-    spelled = quote(model.rpartition("/")[2], safe="@.-_~")
-    return f"{path[: place.start(1)]}{spelled}{path[place.end(1) :]}"
+        turns = turns_of(asked)
+        for path, _ in self.changes:
+            if turns is not None and parse_path(path) == (turns,):
+                raise UsageError(
+                    f"{path} is the whole conversation, which each later request would then repeat: "
+                    "hold it to the step (--once), or set a part of it"
+                )
 
 
-def _spelled(value: object) -> str:
+def spelled(value: object) -> str:
     """Return a value as labels show it."""
     return short(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr))

@@ -1,0 +1,99 @@
+"""A drift, said when it happens; an agent ended that only tries again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from tracefork_otel.play.claims import DRIFTED, Claims, claim_to
+
+OnDrift: TypeAlias = Callable[[str], None]
+"""Is given the first drift of an agent, in words, while the agent is at work."""
+
+PATIENCE_S = 5.0
+"""So long an agent may go on without an answer from its tape, once there was none for a request of it.
+SDKs try again within 8 s at most, frameworks for minutes (273 s were seen); what an agent does between two
+calls of its own is seldom as long."""
+LOOK_S = 0.1
+"""Between two looks."""
+
+
+class Watch(ABC):
+    """Looks at one agent within a block, on a thread of its own, and may end it."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the thread's."""
+        self.ended: str | None = None
+        """Why the agent was ended, if it was."""
+        self.over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.over.set()
+        self._thread.join()
+
+    @abstractmethod
+    def _watch(self) -> None:
+        """Look until it is over, or the agent was ended."""
+
+
+class DriftWatch(Watch):
+    """Watches one agent within a block, by what its processes claim."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        *,
+        on_drift: OnDrift | None = None,
+        end: Callable[[], None] | None = None,
+        steps: int = 0,
+    ) -> None:
+        """`end` ends the agent, not before it took the first `steps` of its tape; without it it may go on."""
+        self._claims = claims
+        self._on_drift = on_drift
+        self._end = end
+        self._open = list(range(steps))
+        super().__init__("tracefork-drift")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._say()  # an agent may end before anybody looked
+
+    def _say(self) -> bool:
+        said = self._claims.said(DRIFTED)
+        if said and self._on_drift is not None:
+            tell, self._on_drift = self._on_drift, None
+            tell(said)
+        return bool(said)
+
+    def _all_taken(self) -> bool:
+        self._open = [step for step in self._open if not self._claims.taken(claim_to("step", step))]
+        return not self._open
+
+    def _watch(self) -> None:
+        while not self._say():
+            if self.over.wait(LOOK_S):
+                return
+        answered, since = len(self._claims), time.monotonic()
+        while self._end is not None and not self.over.wait(LOOK_S):
+            if len(self._claims) != answered:
+                answered, since = len(self._claims), time.monotonic()
+            elif time.monotonic() - since >= PATIENCE_S and self._all_taken():
+                self.ended = (
+                    f"the agent was ended, as its tape answered nothing for {PATIENCE_S:g} s after the drift"
+                    "; --go-on lets it go on"
+                )
+                self._end()
+                return

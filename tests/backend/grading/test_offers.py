@@ -1,0 +1,28 @@
+"""What is offered to grade by, where nobody has said what a success is."""
+
+from __future__ import annotations
+
+import pytest
+from tracefork_backend.grading.graded import Graded
+from tracefork_backend.grading.offers import offers
+
+JUDGE = "--judge 'The run succeeded if the user got what was asked for.'"
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "offered"),
+    [
+        ("ERROR: sold out. I am sorry.", 0, ("--failure-re ERROR", JUDGE)),
+        ("Traceback: it failed", 1, ("--failure-re failed", "--exit-code", JUDGE)),
+        ("I could not book it", None, ("--failure-re 'could not'", JUDGE)),
+        ("Your flight is BOOKED.", 0, ("--success-re BOOKED", "--exit-code", JUDGE)),
+        ('thinking\n{"ok": false, "why": "error"}', 0, ("--field ok=true", JUDGE)),
+        ({"done": True, "sure": False}, None, ("--field done=true", "--field sure=true", JUDGE)),
+        ("", None, (JUDGE,)),
+    ],
+)
+def test_what_a_run_put_out_says_how_to_grade(
+    output: object, status: int | None, offered: tuple[str, ...]
+) -> None:
+    """Its own words, its status where that tells, and a model at last: three at most."""
+    assert offers(Graded(run_id="1", output=output, exit_status=status)) == offered
