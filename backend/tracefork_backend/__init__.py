@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from .grading.graded import Graded
     from .grading.regex import regex
     from .matrices.matrix import Matrix, matrix
-    from .rerun.edits import fault, noop, request, resample, response, text, tool_input, tool_result
+    from .repairing.repair import repair
+    from .repairing.result import RepairResult
+    from .rerun.edits import (
+        fault,
+        model,
+        noop,
+        request,
+        resample,
+        response,
+        system,
+        text,
+        tool_input,
+        tool_result,
+    )
     from .rerun.forking import Fork, fork
     from .rerun.replaying import ReplayResult, replay
     from .store import Run, Store, open_store
@@ -29,6 +42,7 @@ _HOME = {
     "Fork": "rerun.forking",
     "Graded": "grading.graded",
     "Matrix": "matrices.matrix",
+    "RepairResult": "repairing.result",
     "ReplayResult": "rerun.replaying",
     "Run": "store",
     "Store": "store",
@@ -40,13 +54,16 @@ _HOME = {
     "fork": "rerun.forking",
     "function": "grading.function",
     "matrix": "matrices.matrix",
+    "model": "rerun.edits",
     "noop": "rerun.edits",
     "open_store": "store",
     "regex": "grading.regex",
+    "repair": "repairing.repair",
     "replay": "rerun.replaying",
     "request": "rerun.edits",
     "resample": "rerun.edits",
     "response": "rerun.edits",
+    "system": "rerun.edits",
     "text": "rerun.edits",
     "tool_input": "rerun.edits",
     "tool_result": "rerun.edits",
@@ -59,6 +76,7 @@ __all__ = [
     "Fork",
     "Graded",
     "Matrix",
+    "RepairResult",
     "ReplayResult",
     "Run",
     "Store",
@@ -70,13 +88,16 @@ __all__ = [
     "fork",
     "function",
     "matrix",
+    "model",
     "noop",
     "open_store",
     "regex",
+    "repair",
     "replay",
     "request",
     "resample",
     "response",
+    "system",
     "text",
     "tool_input",
     "tool_result",

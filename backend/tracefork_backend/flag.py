@@ -41,8 +41,9 @@ def file_bytes(path: str, flag: object) -> bytes:
     """Return the file's bytes; UsageError names flag and file."""
     try:
         return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise UsageError(f"{flag}: cannot read {path}: {error.strerror or error}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # a name with a NUL in it, a home of nobody
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{flag}: cannot read {path}: {why}") from None
 
 
 def json_value(given: str, where: object) -> object:

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextvars import ContextVar
+from itertools import pairwise
+
+DIGITS = 8
+"""Of a run's id, unless more are needed: ids that are made of the time share as many within a minute."""
+_digits: ContextVar[int] = ContextVar("digits", default=DIGITS)
 SHOWN = 40
 """Characters of a value in a label: enough to tell variants apart in a table."""
+
+
+def shown(text: str, limit: int = 2000) -> str:
+    """Return the text so that a terminal shows all of it: what it would act on or hide is escaped."""
+    cut = text if len(text) <= limit else text[:limit]
+    escaped = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+    return escaped if cut is text else f"{escaped}… and {len(text) - limit} characters more"
 
 
 def short(text: str, limit: int = SHOWN) -> str:
     """Return the text on one line, cut at the limit."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def ending(text: str, limit: int = SHOWN) -> str:
+    """Return the end of the text on one line, cut at the limit."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"…{line[1 - limit :]}"
+
+
+SUCCESS, FAILURE, NOT_GRADED = "success", "failure", "not graded"
+
+
+def outcome_word(outcome: bool | None, otherwise: str = "") -> str:
+    """Return the one word for how a run ended: success, failure, or what is said where nobody graded it."""
+    return {True: SUCCESS, False: FAILURE, None: otherwise}[outcome]
 
 
 def money(usd: float | None, *, cents_from: float = 1.0) -> str:
@@ -21,6 +49,39 @@ def money(usd: float | None, *, cents_from: float = 1.0) -> str:
     return f"${usd:.4f}" if usd < cents_from else f"${usd:,.2f}"
 
 
+def at_least(usd: float | None, unpriced: int) -> str:
+    """Return a sum as `money` does, marked where it leaves out what has no price."""
+    if not unpriced:
+        return money(usd)
+    return f"≥ {money(usd or 0.0)}"
+
+
+def total_money(usd: float | None, unpriced: int, *, what: str = "call") -> str:
+    """Return a sum as `at_least` does, and how much it leaves out."""
+    more = f", {counted(unpriced, what)} without a price" if unpriced else ""
+    return at_least(usd, unpriced) + more
+
+
 def counted(number: int, noun: str) -> str:
     """Return the number with the noun, in the plural unless there is one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def digits_of(run_ids: Iterable[str]) -> int:
+    """Return how many digits tell these runs apart."""
+    ids = sorted(set(run_ids))
+    return max(DIGITS, 1 + max((_shared(*pair) for pair in pairwise(ids)), default=0))
+
+
+def _shared(one: str, other: str) -> int:
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+
+
+def use_digits(digits: int) -> None:
+    """Have `run_name` give so many digits in this context."""
+    _digits.set(digits)
+
+
+def run_name(run_id: str) -> str:
+    """Return the beginning of the run's id that tells it apart in the store that was asked for runs last."""
+    return run_id[: _digits.get()]

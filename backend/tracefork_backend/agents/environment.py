@@ -9,31 +9,36 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import cast
 
 import tracefork_otel
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction import redact
+from tracefork_otel.redaction.hidden import DUMMY
 from tracefork_otel.settings import Mode, Settings
 from tracefork_otel.tape.start import HowStarted
+
+from ..spelling import run_name
 
 BOOT = Path(tracefork_otel.__file__).parent / "boot"
 """The folder whose sitecustomize starts the recording; first on PYTHONPATH."""
 
-DUMMY = "tracefork-replay"
-"""Value of a withheld variable on a replay, so that an SDK that insists on a key can be constructed."""
-
-_RECORDED = ("redact_headers", "redact_params", "redact_rules", "draws_include")
+_RECORDED = (
+    *("redact_headers", "redact_params", "redact_bodies", "redact_rules"),
+    *("draws_include", "skip_hosts"),
+)
 """Settings of a recording that its replays need too: they have to redact the same to match."""
 _VARIABLES = {name: f"TRACEFORK_{name.upper()}" for name in _RECORDED}
 
-# What belongs to the machine and the terminal of the replay, not to the recording.
+# What belongs to the machine and the terminal of the replay, not to the recording; and what says which
+# programs, modules and libraries are loaded, and by which host requests go.
 _LOCAL = re.compile(
     r"PATH|HOME|PWD|OLDPWD|SHLVL|_|SHELL|USER|LOGNAME|HOSTNAME|TMPDIR|TMP|TEMP|LINES|COLUMNS|LS_COLORS|COLORTERM"
-    r"|SSL_CERT_.*|.*CA_BUNDLE|.*_CERTS?|(?:https?|all|no|ftp)_proxy|(?:HTTPS?|ALL|NO|FTP)_PROXY"
-    r"|DISPLAY|VIRTUAL_ENV(?:_.*)?|PYTHONHOME|PYTHONPATH|TRACEPARENT|TRACESTATE|NO_COLOR|FORCE_COLOR"
-    r"|(?:TERM|SSH|XDG|WAYLAND|DBUS|CONDA|LD|DYLD|PYTEST|COV|TRACEFORK|OTEL_EXPORTER)(?:_.*)?"
+    r"|SSL_CERT_.*|.*CA_BUNDLE|.*_CERTS?|(?i:.*_proxy|python.*|ld_.*|dyld_.*|tracefork_.*)"
+    r"|DISPLAY|VIRTUAL_ENV(?:_.*)?|TRACEPARENT|TRACESTATE|NO_COLOR|FORCE_COLOR"
+    r"|(?:TERM|SSH|XDG|WAYLAND|DBUS|CONDA|LD|DYLD|PYTEST|COV|OTEL_EXPORTER)(?:_.*)?"
 )
+_SEED = "PYTHONHASHSEED"
+"""The one of Python's own that a recording gives back: a number, which keeps sets in the recorded order."""
 
 
 def traced(
@@ -43,7 +48,8 @@ def traced(
 
     `launch` is the trace and the span below which it records.
     """
-    told = {f"TRACEFORK_{field.name.upper()}": getattr(settings, field.name) for field in fields(settings)}
+    told = settings.to_env()
+    names = {f"TRACEFORK_{field.name.upper()}" for field in fields(settings)}
     if settings.mode == "off":
         del told["TRACEFORK_STORE"]  # where nothing is recorded, not even who could not record
     # A replay or fork inherits nothing of who asks for it; a recording's settings are the user's already.
@@ -51,42 +57,72 @@ def traced(
     env = {
         name: value
         for name, value in base.items()
-        if name not in told and (kept or not name.startswith("TRACEFORK_"))
+        if name not in names and (kept or not name.startswith("TRACEFORK_"))
     }
     for name in ("TRACEPARENT", "TRACESTATE"):
         env.pop(name, None)
     env["PYTHONPATH"] = os.pathsep.join([str(BOOT), *_python_path(env)])
-    env |= {name: _spelled(value) for name, value in told.items() if value not in (None, "", ())}
+    env |= told
     if launch is not None:
         env["TRACEPARENT"] = f"00-{launch[0]}-{launch[1]}-01"
     return env
 
 
-def _spelled(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, cast("tuple[object, ...]", value)))
-    if isinstance(value, Path):
-        return str(value.absolute())
-    return str(int(value) if isinstance(value, bool) else value)
+def inside_another(environ: Mapping[str, str]) -> bool:
+    """Return whether a recording, replay or fork of ours started this process, which so is part of it."""
+    ours = any(map(_is_boot, environ.get("PYTHONPATH", "").split(os.pathsep)))
+    return ours and environ.get("TRACEFORK_MODE", "off") != "off" and "TRACEPARENT" in environ
 
 
-def given_back(start: HowStarted, base: Mapping[str, str]) -> dict[str, str]:
-    """Return this machine's environment with the recorded values, and a dummy for each unset secret."""
+def given_back(start: HowStarted, base: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return this machine's environment with the recorded values, and a dummy for each unset secret.
+
+    Modules of an agent that was a script in a folder below the given one are found there.
+    """
     env = dict(base)
-    env.update({name: value for name, value in start.environment.items() if not _LOCAL.fullmatch(name)})
-    entries = [entry for entry in _python_path(start.environment) if Path(entry).exists()]
-    entries += [entry for entry in _python_path(base) if entry not in entries]
-    if entries:
-        env["PYTHONPATH"] = os.pathsep.join(entries)
+    env.update({name: start.environment[name] for name in given_names(start)})
+    if start.script is not None:
+        env["PYTHONPATH"] = os.pathsep.join([str(folder / start.script), *_python_path(base)])
     for name in start.withheld:
         if not _LOCAL.fullmatch(name):
             env.setdefault(name, DUMMY)
     return env
 
 
+def given_names(start: HowStarted) -> tuple[str, ...]:
+    """Return the names of the recorded variables that a replay gets."""
+    seeded = start.environment.get(_SEED, "").isdecimal()
+    return tuple(
+        name for name in start.environment if (name == _SEED and seeded) or not _LOCAL.fullmatch(name)
+    )
+
+
+def path_left_out(start: HowStarted, base: Mapping[str, str]) -> str | None:
+    """Return what the recording had on PYTHONPATH and this shell has not, which alone says what is there."""
+    here = _python_path(base)
+    left = [entry for entry in _python_path(start.environment) if entry not in here]
+    return os.pathsep.join(left) or None
+
+
+def is_of_notebook(entrypoint: str | None, command: Sequence[str] | None) -> bool:
+    """Return whether an agent was called in a notebook, whose kernel waits for cells when it is started."""
+    if entrypoint is not None:
+        return entrypoint.startswith("__main__:")
+    return any(os.path.basename(word).startswith("ipykernel") for word in command or ())
+
+
+def made_in_notebook(run_id: str) -> UsageError:
+    """Return the error for a run of a notebook's cell, with what can be done."""
+    return UsageError(
+        f"run {run_name(run_id)} was made in a notebook, and nobody else can start its cells. There: "
+        "tracefork_backend.replay(run, agent=function), and fork and blame likewise. Or move the agent into "
+        "a module, and name it: --agent pkg.mod:fn"
+    )
+
+
 def unstartable(run_id: str, mode: Mode) -> UsageError:
     """Return the error for a run that does not say how its agent was started, with all that helps."""
-    run = run_id[:8]
+    run = run_name(run_id)
     done, flag = ("replayed", f"--replay {run}") if mode == "replay" else ("forked", f"--fork {run}@STEP")
     return UsageError(
         f"run {run} does not say how its agent was started; name its function: --agent pkg.mod:fn, "
@@ -97,9 +133,12 @@ def unstartable(run_id: str, mode: Mode) -> UsageError:
 
 def _python_path(environ: Mapping[str, str]) -> list[str]:
     """Return the entries of PYTHONPATH but a boot folder of ours, of whichever installation."""
-    boots = (BOOT.parts[-2:], ("tracefork_otel", "_boot"))
     entries = environ.get("PYTHONPATH", "").split(os.pathsep)
-    return [entry for entry in entries if entry and Path(entry).parts[-2:] not in boots]
+    return [entry for entry in entries if entry and not _is_boot(entry)]
+
+
+def _is_boot(entry: str) -> bool:
+    return Path(entry).parts[-2:] in (BOOT.parts[-2:], ("tracefork_otel", "_boot"))
 
 
 def recordable(
@@ -116,8 +155,15 @@ def recordable(
 
 def as_recorded(settings: Settings, start: HowStarted) -> Settings:
     """Return the settings with those of the recording that a replay needs too."""
-    kept = Settings.from_env({name: start.environment.get(name, "") for name in _VARIABLES.values()})
-    return replace(settings, **{name: getattr(kept, name) for name in _RECORDED})
+    kept = Settings.from_env(recorded_settings(start))
+    told = {name: getattr(kept, name) for name in _RECORDED}
+    told["skip_hosts"] = tuple(dict.fromkeys((*kept.skip_hosts, *settings.skip_hosts)))
+    return replace(settings, **told)
+
+
+def recorded_settings(start: HowStarted) -> dict[str, str]:
+    """Return the variables of the recording that say what it redacted and drew."""
+    return {name: start.environment[name] for name in _VARIABLES.values() if name in start.environment}
 
 
 def working_directory(start: HowStarted, *, portable: bool) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 
 from tracefork_otel import launch
-from tracefork_otel.session import spans
+from tracefork_otel.decorators.generators import consumed
 from tracefork_otel.settings import Settings
 
 _one_at_a_time = threading.Lock()
@@ -24,9 +24,9 @@ _one_at_a_time = threading.Lock()
 def playing(settings: Settings, trace_id: str, span_id: str) -> Iterator[None]:
     """Serve this process with all its threads from the tape within the block, recorded below that span."""
     remote = (int(trace_id, 16), int(span_id, 16), 1)
-    with _one_at_a_time, launch.playing(settings, remote=remote) as session:
+    with _one_at_a_time, launch.playing(settings, remote=remote):
         # The caller's own span, if one is open here, is no part of the replay.
-        token = otel_context.attach(spans.remote_parent(session).context)
+        token = otel_context.attach(otel_context.Context())
         try:
             yield
         finally:
@@ -34,15 +34,14 @@ def playing(settings: Settings, trace_id: str, span_id: str) -> Iterator[None]:
 
 
 def call(function: Callable[..., Any], arguments: Any) -> Any:
-    """Call the function, with the recorded arguments if it takes them, and await it if need be."""
+    """Call the function, with the recorded arguments if it takes them; return what it gives in the end."""
     given = arguments or {}
     args, kwargs = given.get("args", ()), given.get("kwargs", {})
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except (TypeError, ValueError):
         args, kwargs = (), {}
-    result = function(*args, **kwargs)
-    return _awaited(result) if inspect.iscoroutine(result) else result
+    return consumed(function(*args, **kwargs), _awaited)
 
 
 def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:

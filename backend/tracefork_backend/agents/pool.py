@@ -112,7 +112,7 @@ class WarmPool:
 
         Raises Refused if the warm process is gone; from any number of threads at once.
         """
-        spec = {"env": dict(env), "arguments": arguments, "timeout": timeout, "grace": GRACE_S}
+        spec = {"env": dict(env), "arguments": arguments, "timeout": timeout, "grace": GRACE_S, "linger": 0.0}
         try:
             return supervise(spec, self._name, self._hand_over, stopper=stopper)
         except NeverBegan:

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tracefork_otel.errors import StoreError
+from tracefork_otel.files import store_folder
+from tracefork_otel.session.interpreter import ISOLATING, is_python, isolating_option, program_of
 from tracefork_otel.store.records import Note, ProcessStarted
 from tracefork_otel.store.wal import wal_files
 from tracefork_otel.store.wal_reading import read_wal
 
+from ..store.absent import Absent, absent_of
+from ..store.unseen import unseen
+
 _NAME_LENGTH = 60
 
-# Options of the interpreter that keep our start-up hook from running.
-_ISOLATING = {"I": "PYTHONPATH", "E": "PYTHONPATH", "S": "site"}
-# Options that take the word after them, so that it is not read as the script.
-_TAKES_WORD = ("-W", "-X", "--check-hash-based-pycs")
 
-
-def reached(
-    store: Path, launch_id: str
-) -> tuple[list[ProcessStarted], list[Mapping[str, Any]], tuple[str, ...]]:
+def reached(store: Path, launch_id: str) -> tuple[list[ProcessStarted], list[Absent], tuple[str, ...]]:
     """Return the processes of a launch that recorded, notes of those that could not, and what went round."""
     processes: list[ProcessStarted] = []
     round_us: dict[str, None] = {}
+    others: list[Note] = []
     for path in wal_files(store):
         with contextlib.suppress(StoreError):
             contents = read_wal(path, keep=lambda span, side, body: b"")
@@ -39,19 +37,20 @@ def reached(
                 for record in contents.records:
                     if isinstance(record, Note) and record.kind == "incomplete":
                         round_us[str(record.attributes.get("why", ""))] = None
-    absent: list[Mapping[str, Any]] = []
-    for path in sorted((store / "wal").glob("*.absent.json")):
-        with contextlib.suppress(OSError, ValueError):
-            found: Mapping[str, Any] = json.loads(path.read_text())
-            if found.get("launch_id") == launch_id:
-                absent.append(found)
-    return processes, absent, tuple(round_us)
+                    elif isinstance(record, Note):
+                        others.append(record)
+    absent = [one for one in absent_of(store) if one.launch_id == launch_id]
+    return processes, absent, (*round_us, *unseen(others))
+
+
+_ROOM = 64 * 1024
+"""Bytes without which a process can hardly begin to record."""
 
 
 def why_nothing(
     argv: Sequence[str],
     processes: Sequence[ProcessStarted],
-    absent: Sequence[Mapping[str, Any]],
+    absent: Sequence[Absent],
     round_us: Sequence[str] = (),
 ) -> str:
     """Return why a command left no exchange, with the line that mends it."""
@@ -73,7 +72,7 @@ def why_nothing(
             f"if the agent should have one: {where} -m pip install httpx2"
         )
     if absent:
-        where = absent[0].get("executable", "the interpreter")
+        where = absent[0].executable
         return (
             f"nothing captured: {where} has no tracefork-otel; install it there: "
             f"{where} -m pip install tracefork-otel"
@@ -84,7 +83,7 @@ def why_nothing(
         rest = argv[at].replace(letter, "", 1)
         without = " ".join([*argv[:at], *([rest] if rest != "-" else []), *argv[at + 1 :]])
         return (
-            f"nothing captured: -{letter} keeps Python from reading {_ISOLATING[letter]}; run it without: "
+            f"nothing captured: -{letter} keeps Python from reading {ISOLATING[letter]}; run it without: "
             f"tracefork-otel run -- {without}"
         )
     if is_python(argv[0]):
@@ -93,19 +92,23 @@ def why_nothing(
             "tracefork_otel.TraceforkInstrumentor().instrument() at the top of the agent"
         )
     return (
-        f"nothing captured: no Python process was reached from {argv[0]!r}; if it starts Python with -I or "
-        "a cleared environment, call tracefork_otel.TraceforkInstrumentor().instrument() in the agent"
+        f"nothing captured: no Python process was reached from {argv[0]!r}. What is no Python is recorded "
+        f"from outside: tracefork-otel run --proxy -- {' '.join(argv)}. If it starts Python with -I or a "
+        "cleared environment, call tracefork_otel.TraceforkInstrumentor().instrument() in the agent"
     )
 
 
 def unwritable(store: Path) -> str | None:
-    """Return why nothing can be written into this folder, None if it can."""
+    """Return why a recording cannot be written into this folder, None if it can."""
     try:
-        store.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=store):
-            return None
+        store_folder(store)
+        with tempfile.TemporaryFile(dir=store, buffering=0) as file:
+            if file.write(bytes(_ROOM)) == _ROOM:
+                return None
+        why = os.strerror(errno.ENOSPC)
     except OSError as error:
-        return f"nothing captured: {store} cannot be written ({error.strerror}); name another with --store"
+        why = error.strerror or str(error)
+    return f"nothing captured: {store} cannot be written ({why}); name another with --store"
 
 
 def has_client(processes: Sequence[ProcessStarted]) -> bool:
@@ -117,49 +120,6 @@ def has_client(processes: Sequence[ProcessStarted]) -> bool:
             if subprocess.run([executable, "-c", probe], env=env, timeout=30, check=False).returncode == 0:
                 return True
     return False
-
-
-def is_python(word: str) -> bool:
-    """Return whether a command's first word names a Python interpreter."""
-    return os.path.basename(word).startswith(("python", "pypy"))
-
-
-def _own_words(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield the options that Python is started with, and last the word that says what it runs, by place."""
-    words = iter(enumerate(argv[1:], 1)) if is_python(argv[0]) else iter(())
-    for at, word in words:
-        if word in _TAKES_WORD:
-            next(words, None)
-            continue
-        yield at, word
-        if not word.startswith("-") or word in ("-c", "-m", "-"):
-            return
-
-
-def isolating_option(argv: Sequence[str]) -> tuple[int, str] | None:
-    """Return place and letter of `-I`, `-E` or `-S` if Python is started with one, maybe among others."""
-    for at, word in _own_words(argv):
-        if word in ("-c", "-m") or not word.startswith("-"):
-            return None
-        for letter in "" if word.startswith("--") else word[1:]:
-            if letter in _ISOLATING:
-                return at, letter
-            if letter in "cmWX":
-                return None
-    return None
-
-
-def program_of(argv: Sequence[str]) -> str:
-    """Return the short name of what a command runs: the script or module of Python, else the program."""
-    program = argv[0]
-    for at, word in _own_words(argv):
-        if word == "-m":
-            return next(iter(argv[at + 1 :]), "python")
-        if word == "-c":
-            return "python -c"
-        if not word.startswith("-"):
-            program = word
-    return os.path.basename(program)
 
 
 def short_name(argv: Sequence[str]) -> str:

@@ -11,24 +11,38 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import tracefork_otel
 from tracefork_otel.errors import AgentFailed, StoreError, UsageError
 from tracefork_otel.recording.process import process_started
 from tracefork_otel.redaction import redact
-from tracefork_otel.session.process import git_commit
+from tracefork_otel.session.interpreter import program_of
+from tracefork_otel.session.process import git_commit, remote_parent
 from tracefork_otel.settings import Settings
-from tracefork_otel.store.records import SpanRecord
+from tracefork_otel.state.keeping import in_use, keep
+from tracefork_otel.state.kept import kept_of, text_of
+from tracefork_otel.store.records import Note, SpanRecord
 from tracefork_otel.store.wal import Wal
-from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.marks import marked
+from tracefork_otel.tape.start import STATE, STATE_LOST, HowStarted, given_as_bytes, kept_input
 
 from ..network.agents import Route, behind_proxy, routes_of
-from ..store import Store, open_store
+from ..spelling import run_name
+from ..store import Store, open_store, outgoing, states
+from ..store.absent import Absent
 from ..store.drawn import shortfalls
-from .environment import recordable, traced
-from .reach import program_of, reached, short_name, unwritable, why_nothing
+from ..store.unseen import unseen
+from ..writeback.sending import CLOSE_S, endpoint
+from .environment import inside_another, recordable, traced
+from .given_input import LIMIT, GivenInput, given_input
+from .kept_output import KeptOutput, kept_output
+from .nested import said_inside
+from .output import Output, output_attributes
+from .reach import reached, short_name, unwritable, why_nothing
 from .supervise import exit_status
 
 SCOPE = "tracefork"
@@ -64,31 +78,69 @@ def record(
     proxy: bool = False,
     draws: bool = False,
     rules: str | Path | None = None,
+    skip_hosts: Sequence[str] = (),
+    state: Sequence[str | Path] = (),
 ) -> Recorded:
     """Run the command on our terminal, and seal what its processes exchanged into the store.
 
     With `proxy` it is seen from outside, between the agent and its providers, whatever language it is in.
     With `draws` what it reads from clocks, ids and randomness is recorded too.
+    `skip_hosts` are left out as housekeeping, beside the environment's and the known ones.
+    What is at the paths `state` is kept as it is before the command starts, beside the environment's.
     `rules` is a file of redaction rules, instead of the environment's. Raises UsageError if there is no such
-    command, or the rules cannot be read.
+    command, or the rules cannot be read; inside of another run, where they would not hold, if there are any.
     """
-    # The rules themselves, as the command may run in other folders, and the file may change.
-    recording = redact.with_rules(Settings.from_env(), None if rules is None else Path(rules))
     directory = Path(store).absolute()
+    if inside_another(os.environ):
+        flags = {
+            "--provider": provider,
+            "--proxy": proxy,
+            "--draws": draws,
+            "--skip-host": skip_hosts,
+            "--state": state,
+        }
+        said = said_inside(os.environ, directory, {**flags, "--redact": rules})
+        status = run_inherited(argv, os.environ)
+        return Recorded(exit_status=status, launch_id=_launch_around(), runs=(), problems=(said,))
+    # The rules themselves, as the command may run in other folders, and the file may change.
+    told = recording = redact.with_rules(Settings.from_env(), None if rules is None else Path(rules))
     launch = _Launch(directory, tuple(argv), secrets.token_hex(16), secrets.token_hex(8), time.time_ns())
     fixed = _fixed(os.environ) if draws else {}
-    recording = replace(recording, mode="record", store=directory, provider=provider or recording.provider)
+    skipped = (*recording.skip_hosts, *skip_hosts)
+    recording = replace(
+        recording,
+        mode="record",
+        store=directory,
+        provider=provider or recording.provider,
+        skip_hosts=skipped,
+        state=(),  # it is kept here, for all processes
+    )
+    if skip_hosts:
+        fixed = {**fixed, "TRACEFORK_SKIP_HOSTS": ",".join(skipped)}
     below = (launch.trace_id, launch.span_id)
     env = {**traced(os.environ, recording, launch=below), **fixed}
     routes = routes_of(os.environ) if proxy else ()
-    with behind_proxy(routes, recording, launch=below, name=program_of(argv)) as behind:
-        launch = replace(launch, redactor=redact.of(recording), extra={**fixed, **behind.recorded})
+    with (
+        _keeping((*told.state, *state), directory, told) as kept,
+        behind_proxy(routes, recording, launch=below, name=program_of(argv)) as behind,
+    ):
+        launch = replace(
+            launch, redactor=redact.of(recording), extra={**fixed, **behind.recorded}, state=kept
+        )
         with _kept(launch) as head:
-            status = run_inherited(argv, {**env, **behind.environment})
+            with given_input() as given, kept_output() as printed:
+                status = run_inherited(argv, {**env, **behind.environment}, given.source, printed)
+            launch = replace(launch, given=given, printed=printed.output)
             ended_ns = time.time_ns()
             found = reached(directory, launch.trace_id)
             try:
-                runs, problems = launch.settle(head, status, ended_ns)
+                runs, problems = launch.settle(head, status, ended_ns, found[1])
+                if runs and not proxy and _left_at_work(directory, launch.trace_id):
+                    problems.append(
+                        "a process that the command left is still at work: what it exchanges is recorded "
+                        "too, and a replay waits for it"
+                    )
+                problems += _sent(directory, launch.trace_id, runs)
             except StoreError as error:
                 runs, problems = (), [f"nothing captured: {error}"]
     if not runs:
@@ -96,6 +148,27 @@ def record(
         problems = problems or [unwritable(directory) or (why if proxy else why_nothing(argv, *found))]
         status = status or _NOTHING_CAPTURED
     return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
+
+
+@contextlib.contextmanager
+def _keeping(paths: Sequence[str | Path], store: Path, settings: Settings) -> Iterator[str | None]:
+    """Keep what is at the paths, and give what is known of it; nothing is left of it without a run."""
+    if not paths:
+        yield None
+        return
+    there = store.exists()
+    try:
+        with in_use(store):
+            look = redact.of(settings).why_not_kept
+            yield text_of(keep(paths, store, limit=settings.state_limit, look=look))
+    finally:
+        states.tidy(store, there=there)
+
+
+def _launch_around() -> str:
+    """Return the trace of the command that started us, as far as the environment says."""
+    parent = remote_parent()
+    return "" if parent is None else f"{parent[0]:032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +181,64 @@ class _Launch:
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     """What a replay needs besides the environment of the command."""
     redactor: redact.Redactor = field(default_factory=redact.Redactor)
+    given: GivenInput = field(default_factory=GivenInput)
+    printed: Output | None = None
+    state: str | None = None
+    """What was kept of the files that the command uses."""
+    state_lost: str | None = None
 
-    def settle(self, head: Wal, status: int, ended_ns: int) -> tuple[tuple[RecordedRun, ...], list[str]]:
-        """Write the command's own span if its processes exchanged anything, and seal all."""
+    def settle(
+        self, head: Wal, status: int, ended_ns: int, absent: Sequence[Absent]
+    ) -> tuple[tuple[RecordedRun, ...], list[str]]:
+        """Write the command's own span if its processes exchanged anything, and seal all.
+
+        The Pythons that could not record are named in each of its runs.
+        """
         with open_store(self.store) as opened:
             run_ids = opened.runs_of_launch(self.trace_id)
             if not run_ids:
                 return (), []
             problems: list[str] = []
             try:
-                head.append(self.root(status, ended_ns))
+                head.append(self._with_own(opened, run_ids).root(status, ended_ns))
             except StoreError as error:
                 problems.append(f"how the command was started is not recorded: {error}")
+            allowed = Settings.from_env().allow_hosts
+            for run_id, what in product(run_ids, {one.what: one.program for one in absent}.items()):
+                if what[1] not in allowed:
+                    why = {"why": f"the program {what[0]}; what it exchanged is not recorded"}
+                    head.append(Note(kind="incomplete", time_ns=ended_ns, trace_id=run_id, attributes=why))
             head.close()
             runs = tuple(
                 RecordedRun(run_id=run_id, steps=opened.run(run_id).steps) for run_id in run_ids
             )  # the store sees the new WAL, and seals it
             return runs, [*problems, *_losses(opened, run_ids)]
 
+    def _with_own(self, store: Store, run_ids: Sequence[str]) -> _Launch:
+        """Return the launch with what its processes kept themselves of what the command did not."""
+        kept, lost = {one.path: one for one in kept_of(self.state)}, self.state_lost
+        for told in (note.attributes for run_id in run_ids for note in store.notes(run_id)):
+            for one in kept_of(str(told.get(STATE) or "")):
+                kept.setdefault(one.path, one)
+            lost = lost or cast("str | None", told.get(STATE_LOST))
+        return replace(self, state=text_of(kept.values()), state_lost=lost)
+
+    def _input(self) -> tuple[str | None, str | None]:
+        """Return what was read of standard input, as the user's rules let it be kept, and why it is not."""
+        if self.given.beyond:
+            return None, f"its command read more than {LIMIT} bytes of standard input"
+        if not self.given.data:
+            return None, None
+        kept, redactor = kept_input(bytes(self.given.data)), self.redactor
+        if redactor.unreadable or (redactor.rules and given_as_bytes(kept)):
+            return None, "its command read standard input in which redaction rules cannot look"
+        return redactor.text(kept), None
+
     def root(self, status: int | None = None, ended_ns: int | None = None) -> SpanRecord:
         """Return the command's own span, as far as it is known."""
         argv = self.redactor.command(self.argv)
         kept, withheld = recordable(os.environ, self.redactor)
+        stdin, lost = self._input()
         start = HowStarted(
             command=argv,
             cwd=os.getcwd(),
@@ -138,7 +247,14 @@ class _Launch:
             git_commit=git_commit(Path.cwd()),
             versions={"tracefork_otel": tracefork_otel.__version__},
             exit_status=status,
+            stdin=stdin,
+            stdin_lost=lost,
+            state=self.state,
+            state_lost=self.state_lost,
         )
+        told, printed = start.attributes(), self.printed
+        if printed is not None:
+            told |= output_attributes(printed.text(), printed.missing, self.redactor)
         return SpanRecord(
             trace_id=self.trace_id,
             span_id=self.span_id,
@@ -151,7 +267,7 @@ class _Launch:
             status_message=f"exit status {status}" if status else None,
             service=os.environ.get("OTEL_SERVICE_NAME") or program_of(argv),
             scope=SCOPE,
-            attributes={**start.attributes(), "tracefork.run.kind": "record"},
+            attributes=marked(self.trace_id, {**told, "tracefork.run.kind": "record"}),
         )
 
 
@@ -189,12 +305,31 @@ def _named(routes: Sequence[Route]) -> str:
     return ", ".join(route.variable for route in routes)
 
 
+def _left_at_work(store: Path, launch_id: str) -> bool:
+    """Return whether a process that the command started still records."""
+    with open_store(store) as opened:
+        return bool(opened.ask("extent", run_ids=[], launch_id=launch_id)[0]["at_work"])
+
+
+def _sent(store: Path, launch_id: str, runs: Sequence[RecordedRun]) -> tuple[str, ...]:
+    """Send the runs where the environment says, if the agent does not do so itself; return what failed."""
+    if not runs or endpoint() is None:
+        return ()
+    with open_store(store) as opened:
+        if outgoing.has_provider(opened, launch_id):
+            return ()
+        sent = outgoing.send([opened.run(run.run_id) for run in runs], close_s=CLOSE_S)
+    return sent.problems
+
+
 def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for run_id in run_ids:
         lost: dict[str, str] = {}
-        for note in store.notes(run_id):
-            why = f"run {run_id[:8]} is incomplete: {note.attributes.get('why', 'unknown')}"
+        notes = store.notes(run_id)
+        found.update(dict.fromkeys(f"run {run_name(run_id)}: {line}" for line in unseen(notes)))
+        for note in notes:
+            why = f"run {run_name(run_id)} is incomplete: {note.attributes.get('why', 'unknown')}"
             if note.kind == "incomplete":
                 found[why] = None
             elif note.kind == "lost":
@@ -204,22 +339,32 @@ def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
         if open_steps:
             named = ", ".join(map(str, open_steps))
             which = f"step {named} was" if len(open_steps) == 1 else f"steps {named} were"
-            found[f"run {run_id[:8]} is incomplete: {which} open when the command ended"] = None
-        for note in shortfalls(store.notes(run_id)):
-            found[f"run {run_id[:8]}: {note.attributes['why']}; a replay draws them for real"] = None
+            found[f"run {run_name(run_id)} is incomplete: {which} open when the command ended"] = None
+        for note in shortfalls(notes):
+            found[f"run {run_name(run_id)}: {note.attributes['why']}; a replay draws them for real"] = None
     return list(found)
 
 
-def run_inherited(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run a command on our terminal, streams and process group, and return its exit status."""
+def run_inherited(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    stdin: int | None = None,
+    printed: KeptOutput | None = None,
+) -> int:
+    """Run a command on our terminal, streams and process group, and return its exit status.
+
+    `stdin` is what it gets as its standard input, and `printed` has its standard output, where not ours.
+    """
+    printed = printed or KeptOutput()
     with _signals_passed_on() as children:
         try:
-            child = subprocess.Popen(list(argv), env=dict(env))
+            child = subprocess.Popen(list(argv), env=dict(env), stdin=stdin, stdout=printed.sink)
         except FileNotFoundError as error:
             raise UsageError(f"no such command or folder: {error.filename or argv[0]}") from error
         except OSError as error:
             raise UsageError(f"cannot start {argv[0]!r}: {error.strerror or error}") from error
         children.append(child)
+        printed.started()
         return exit_status(child.wait())
 
 

@@ -14,11 +14,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from tracefork_otel.errors import AgentFailed
+
+from .output import Output
 
 Reason: TypeAlias = Literal["exit", "timeout", "stopped"]
 Launch: TypeAlias = Callable[[Sequence[int]], "subprocess.Popen[bytes] | None"]
@@ -33,36 +35,6 @@ _SUPERVISOR_S = 30.0
 # All writers are gone when the supervisor reports; what they wrote is in the pipe already.
 _DRAIN_S = 1.0
 
-OUTPUT_HEAD = 64 * 1024
-OUTPUT_TAIL = 64 * 1024
-
-
-@dataclass(slots=True)
-class Output:
-    """The beginning and the end of a stream, and its length."""
-
-    head: bytearray = field(default_factory=bytearray)
-    tail: bytearray = field(default_factory=bytearray)
-    total: int = 0
-
-    def feed(self, data: bytes) -> None:
-        """Count the data, and keep it if it is near the beginning or, so far, the end."""
-        self.total += len(data)
-        room = OUTPUT_HEAD - len(self.head)
-        if room > 0:
-            self.head += data[:room]
-            data = data[room:]
-        self.tail += data[-OUTPUT_TAIL:]
-        if len(self.tail) > 2 * OUTPUT_TAIL:
-            del self.tail[:-OUTPUT_TAIL]
-
-    def text(self) -> str:
-        """Return the stream, what is not UTF-8 replaced, with a note where its middle was left out."""
-        tail = self.tail[-OUTPUT_TAIL:]
-        missing = self.total - len(self.head) - len(tail)
-        note = b"\n... %d bytes left out ...\n" % missing if missing > 0 else b""
-        return (self.head + note + tail).decode("utf-8", "replace")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
@@ -75,6 +47,8 @@ class Finished:
     stdout: str
     stderr: str
     """The beginning and the end of both."""
+    output: Output
+    """The first of them, as whole as it was kept."""
     seconds: float
     swept: int = 0
     """Processes that the command left running and that were ended."""
@@ -89,19 +63,29 @@ class Stopper:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[_Supervised] = set()
+        self._running: set[_Supervised | Stopper] = set()
         self._stopped = False
 
-    def stop(self) -> None:
-        """Begin to end each command; whoever waits for one gets it back with the reason `stopped`."""
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopped
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Begin to end each command; whoever waits for one gets it back with the reason `stopped`.
+
+        Where it is to be `at_once` no process of it gets the time to do something more.
+        """
         with self._lock:
             self._stopped = True
             for supervised in self._running:
-                supervised.ask_to_end()
+                supervised.ask_to_end(at_once=at_once)
+
+    ask_to_end = stop
 
     @contextlib.contextmanager
-    def over(self, supervised: _Supervised) -> Iterator[None]:
-        """Count this command among those that are ended, within the block."""
+    def over(self, supervised: _Supervised | Stopper) -> Iterator[None]:
+        """Count this command, or those of another stopper, among those that are ended, within the block."""
         with self._lock:
             self._running.add(supervised)
             if self._stopped:
@@ -122,9 +106,11 @@ def run_command(
     stdin: bytes | None = None,
     grace: float = GRACE_S,
     stopper: Stopper | None = None,
+    linger: float = 0.0,
 ) -> Finished:
     """Run the command to its end; nothing that it started is left, also if this call is interrupted.
 
+    What it leaves running when it ends may go on for `linger` seconds, before it is ended.
     Raises AgentFailed if it cannot be started, or if a process of it cannot be ended.
     """
     spec = {
@@ -133,6 +119,7 @@ def run_command(
         "cwd": None if cwd is None else str(cwd),
         "timeout": timeout,
         "grace": grace,
+        "linger": linger,
     }
     return supervise(spec, argv[0], _own_supervisor, stdin=stdin, stopper=stopper)
 
@@ -170,6 +157,7 @@ def supervise(
         reason=report["reason"],
         stdout=supervised.outputs["stdout"].text(),
         stderr=supervised.outputs["stderr"].text(),
+        output=supervised.outputs["stdout"],
         seconds=time.monotonic() - started,
         swept=report["swept"],
     )
@@ -196,7 +184,7 @@ class _Supervised:
     def __init__(
         self, stack: contextlib.ExitStack, spec: Mapping[str, Any], stdin: bytes | None, launch: Launch
     ) -> None:
-        self.outputs = {"stdout": Output(), "stderr": Output()}
+        self.outputs = {"stdout": Output(), "stderr": Output(limit=0)}
         self._report: dict[str, Any] = {}
         self.began = False
         """Whether the supervisor said that it started what it was told to."""
@@ -229,9 +217,11 @@ class _Supervised:
             pass
         return self._report
 
-    def ask_to_end(self) -> None:
-        """Tell the supervisor to end the tree."""
+    def ask_to_end(self, *, at_once: bool = False) -> None:
+        """Tell the supervisor to end the tree, without its grace where it is to be at once."""
         with contextlib.suppress(OSError):
+            if at_once:
+                self._socket.sendall(b"at once\n")
             self._socket.shutdown(socket.SHUT_WR)
 
     def stop(self) -> None:

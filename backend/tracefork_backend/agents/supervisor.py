@@ -135,6 +135,14 @@ class Supervisor:
             if self.wait(left):
                 return "stopped"
 
+    def linger(self, seconds: float) -> None:
+        """Let what the command left go on for so many seconds, or until the director wants it ended."""
+        deadline = time.monotonic() + seconds
+        while _descendants() and (left := deadline - time.monotonic()) > 0:
+            if self.wait(min(left, 0.1)):
+                return
+            self.reap()
+
     def settle(self, seconds: float) -> list[int]:
         """Return the processes that are still there after at most so many seconds."""
         deadline = time.monotonic() + seconds
@@ -165,13 +173,20 @@ class Supervisor:
         if not left:
             return 0, []
         ended = len(left) if reason == "exit" else 0
-        self.signal_all(signal.SIGTERM)
+        if grace:
+            self.signal_all(signal.SIGTERM)
         remaining = self.settle(grace)
         deadline = time.monotonic() + _KILL_S
         while remaining and time.monotonic() < deadline:
             self.signal_all(signal.SIGKILL)
             remaining = self.settle(0.1)
         return ended, remaining
+
+    def is_to_end_at_once(self) -> bool:
+        """Return whether the director said so."""
+        with contextlib.suppress(OSError):
+            return bool(self.director.recv(4096, socket.MSG_DONTWAIT))
+        return False
 
     def watch(self, *streams: int) -> None:
         """Start what the director orders, see the end of all that it started, and report it."""
@@ -183,7 +198,9 @@ class Supervisor:
         if not self.start(spec, *streams):
             return
         reason = self.run(spec["timeout"])
-        ended, remaining = self.end(reason, spec["grace"])
+        if reason == "exit":
+            self.linger(spec["linger"])
+        ended, remaining = self.end(reason, 0.0 if self.is_to_end_at_once() else spec["grace"])
         self.say(ended=self.status, reason=reason, swept=ended, remaining=remaining)
 
 

@@ -53,6 +53,13 @@ class _Guard:
         if event == "socket.connect" and self.active and args[0].family in _INET:
             self.seen = f"it connects to {args[1][0]}:{args[1][1]} while it is imported"
             raise ConnectionRefusedError(f"tracefork: {self.seen}")
+        if event == "sqlite3.connect" and self.active:
+            from tracefork_otel.private.databases import database_of
+
+            path = database_of(args[0])
+            if path is not None:
+                self.seen = f"its import opens a database ({path}), which forks would share"
+                raise PermissionError(f"tracefork: {self.seen}")
 
 
 def main() -> None:
@@ -104,7 +111,7 @@ def _imported(entrypoint: str, control: int) -> Callable[..., Any]:
         guard.active = False
     if guard.seen is not None:
         raise Refusal(guard.seen)
-    for problem in (_threads(), _sockets(control), _children()):
+    for problem in (_threads(), _sockets(control), _children(), _caches()):
         if problem is not None:
             raise Refusal(problem)
     return function
@@ -139,6 +146,14 @@ def _sockets(control: int) -> str | None:
             if where is not None:
                 return f"its import leaves {where} open, which two forks would share"
     return None
+
+
+def _caches() -> str | None:
+    """Return why children would share a cache on disk, which each has for itself where it is made later."""
+    from tracefork_otel.private.caches import KNOWN
+
+    found = next((one.module for one in KNOWN if one.module in sys.modules), None)
+    return None if found is None else f"its import opens a cache on disk ({found}), which forks would share"
 
 
 def _where(copy: socket.socket) -> str | None:

@@ -10,15 +10,27 @@ from tracefork_otel.errors import TraceforkError
 USAGE = 2
 """Exit status of bad usage or input; 1 is a finding, 3 a failure of the agent, the model or the machine."""
 
+_INSTALL = 'pip install "tracefork-otel[backend]"'
+_BACKEND = (
+    "anthropic",
+    "duckdb",
+    "genai_prices",
+    "jinja2",
+    "pyarrow",
+    "rich",
+    "starlette",
+    "typer",
+    "uvicorn",
+)
+"""What that brings: an application may have some of it, and the core beside it."""
+
 
 def main() -> None:
     """Run the command line and exit with its status."""
     try:
         import typer  # noqa: F401
     except ImportError:
-        sys.exit(
-            'error: the command line needs the backend extra: pip install "tracefork-otel[backend]"',
-        )
+        sys.exit(f"error: the command line needs the backend extra: {_INSTALL}")
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -26,8 +38,11 @@ def _run(arguments: list[str]) -> int:
     from typer.exceptions import Abort, Exit, TyperException
 
     from .app import app
-    from .interrupt import INTERRUPTED
+    from .interrupt import INTERRUPTED, Interrupted, is_interrupt, status_of
+    from .output import FAILED
+    from .terminal import show_whatever_comes
 
+    show_whatever_comes()
     try:
         status = app(arguments, standalone_mode=False, prog_name="tracefork-otel")
         sys.stdout.flush()
@@ -38,7 +53,15 @@ def _run(arguments: list[str]) -> int:
         return _fail(error.format_message(), USAGE) if error.format_message() else USAGE
     except Exit as leave:
         return leave.exit_code
-    except (Abort, KeyboardInterrupt):
+    except (Abort, Interrupted, KeyboardInterrupt) as error:
+        return status_of(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _BACKEND:
+            raise
+        return _fail(f"{error}; this command needs the backend extra: {_INSTALL}", FAILED)
+    except RuntimeError as error:
+        if not is_interrupt(error):
+            raise
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has left: not an error, and stdout must not be flushed again at exit.
@@ -48,5 +71,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    from .terminal import visible
+
+    sys.stderr.write(visible(f"error: {message}\n"))
     return status

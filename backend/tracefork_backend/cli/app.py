@@ -12,6 +12,8 @@ from typer.main import get_command, get_group
 import tracefork_otel
 
 from .flags import expanded
+from .interrupt import passed_on
+from .terminal import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +33,16 @@ VERBS = {
     "diff": "Compare two runs step by step: the first difference, what followed from it, outcome and cost.",
     "blame": "Say which step of a run moves its outcome, and how sure that is. `blame RUN …` is short for "
     "`blame run RUN …`.",
+    "repair": "Find the smallest change that makes a failed run succeed, confirmed on fresh forks beside "
+    "controls.",
     "sql": "Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …",
     "tape": "Write a run to a tape file, or read one into the store.",
+    "send": "Send runs where OTEL_EXPORTER_OTLP_* points, with their own ids and times.",
     "proxy": "Stand between an agent and its provider and record every call, until Ctrl-C.",
     "serve": "Receive spans by OTLP/HTTP into the store, until Ctrl-C.",
     "validate": "Run the suites with planted causes, simulated and by real forks; exit 1 if a gate fails.",
+    "compact": "Merge the store's segments into few, and delete the files that nothing needs any more.",
+    "rm": "Show what would go of the store, runs, steps and bytes; with --yes, remove it for good.",
     "doctor": "Check every file and every digest; exit 1 if something is damaged or was lost.",
 }
 
@@ -59,16 +66,31 @@ def loaded(name: str) -> Any:
     one = typer.Typer(add_completion=False)
     if verb is None:
         one.add_typer(module.app, name=name)
-        return get_group(one).commands[name]
+        return _guarded(get_group(one).commands[name])
     one.command(name, context_settings=getattr(module, "CONTEXT", None))(expanded(verb))
-    return get_command(one)
+    return _guarded(get_command(one))
+
+
+def _guarded(command: Any) -> Any:
+    """Return the command, whose functions print text as data; help, which is styled, is none of theirs."""
+    parts = getattr(command, "commands", {})
+    for part in parts.values():
+        _guarded(part)
+    if not parts:
+        invoke = command.invoke
+
+        def plainly(context: Any) -> Any:
+            with passed_on(), guarded():
+                return invoke(context)
+
+        command.invoke = plainly
+    return command
 
 
 app = typer.Typer(
     cls=_Verbs,
     help="Find the step that broke an LLM agent: record runs, read them, replay them bit-exact.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -14,17 +12,27 @@ from typer.core import TyperCommand, TyperGroup
 
 from tracefork_otel.errors import UsageError
 
+from ..spelling import money
 from . import blame_view as view
 from .flags import expanded
 from .flags.blame import ChangeFlags, MaxTrialsOption, SearchFlags
-from .flags.options import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
+from .flags.options import (
+    STORE,
+    BudgetOption,
+    EstimateOption,
+    JobsOption,
+    JsonOption,
+    PriceOption,
+    StoreOption,
+)
 from .flags.oracle import OracleFlags
-from .flags.start import StartFlags
-from .opening import reading
-from .output import FAILED, FINDING, print_json, say
+from .flags.start import StartFlags, TrustOption
+from .interrupt import terminable
+from .opening import reading, told
+from .output import FINDING, print_json, say
+from .searching import progress, status_of
 
 if TYPE_CHECKING:
-    from ..blaming.experiment import OnProgress
     from ..store import Store
 
 ReportOption: TypeAlias = Annotated[
@@ -77,6 +85,7 @@ def run(
     change: ChangeFlags,
     budget: BudgetOption = None,
     estimate: EstimateOption = False,
+    price: PriceOption = [],  # noqa: B006
     jobs: JobsOption = 4,
     start: StartFlags,
     report: ReportOption = None,
@@ -87,16 +96,14 @@ def run(
     Exit 0 with an answer (also: nothing certified), 1 if the run does not replay, 3 if no fork could be
     graded.
     """
-    asked = {
-        "oracle": oracle.values,
-        "change": change.given,
-        "how": {**asdict(search), **start.asked()},
-        "jobs": jobs,
-    }
+    how = {**asdict(search), **start.asked(), "price": price}
+    trust = how.pop("trust")  # said anew each time: a journal is a file that anybody may write
+    asked = {"oracle": oracle.values, "change": change.given, "how": how, "jobs": jobs}
     with reading(store) as opened:
         if estimate:
-            return _estimated(opened.run(ref), search, change, budget, as_json)
-        return _experiment(opened, ref, asked, budget, report=report, as_json=as_json)
+            judge_usd = getattr(oracle.asked(), "worst_usd", 0.0)
+            return _estimated(opened.run(ref), search, change, budget, price, as_json, judge_usd=judge_usd)
+        return _experiment(opened, ref, asked, budget, trust=trust, report=report, as_json=as_json)
 
 
 app.command("run")(expanded(run))
@@ -107,8 +114,10 @@ def resume(
     experiment: ExperimentArgument,
     store: StoreOption = STORE,
     budget: BudgetOption = None,
+    price: PriceOption = [],  # noqa: B006
     max_trials: MaxTrialsOption = None,
     jobs: JobsOption = 4,
+    trust: TrustOption = False,
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -117,15 +126,24 @@ def resume(
 
     with reading(store) as opened:
         experiment_id = journal.find(opened.path, experiment)
-        header, _, _ = journal.read(journal.path_of(opened.path, experiment_id))
-        if "oracle" not in header["settings"]:
-            raise UsageError(f"experiment {experiment_id} was begun from Python: resume it there")
+        path = journal.path_of(opened.path, experiment_id)
+        header, _, _ = journal.read(path)
+        settings = journal.settings_of(header, path)
+        journal.check_from_here(header, settings, trust=trust)
         known = journal.limits_of(header)
-        how = {**header["settings"]["how"], "max_trials": max_trials or known["max_trials"]}
-        asked = {**header["settings"], "how": how, "jobs": jobs}
+        how = {**settings["how"], "max_trials": max_trials or known["max_trials"]}
+        how["price"] = [*how.get("price", ()), *price]
+        asked = {**settings, "how": how, "jobs": jobs}
         budget = known["budget_usd"] if budget is None else budget
         return _experiment(
-            opened, header["run_id"], asked, budget, resume=experiment_id, report=report, as_json=as_json
+            opened,
+            header["run_id"],
+            asked,
+            budget,
+            trust=trust,
+            resume=experiment_id,
+            report=report,
+            as_json=as_json,
         )
 
 
@@ -142,7 +160,7 @@ def show(
     with reading(store) as opened:
         tables = stored_tables(opened, experiment)
         if as_json:
-            print_json(tables.to_dict())
+            print_json({**tables.to_dict(), **told(opened)})
         else:
             view.print_experiment(tables, every=True)
         _write_report(opened, tables.experiment["experiment_id"], report)
@@ -159,13 +177,14 @@ def verify(
 
     with reading(store) as opened:
         experiment_id, wrong = verified(opened, experiment)
+        lacking = told(opened)
     if as_json:
-        print_json({"experiment_id": experiment_id, "wrong": wrong})
+        print_json({"experiment_id": experiment_id, "wrong": wrong, **lacking})
     elif wrong:
         say("\n".join(wrong))
     else:
         print(f"{experiment_id}: every number follows from its trials")
-    return FINDING if wrong else 0
+    return FINDING if wrong or lacking else 0
 
 
 def _write_report(opened: Store, experiment: str, path: Path | None) -> None:
@@ -178,16 +197,31 @@ def _write_report(opened: Store, experiment: str, path: Path | None) -> None:
 
 
 def _estimated(
-    run: Any, search: SearchFlags, change: ChangeFlags, budget: float | None, as_json: bool
+    run: Any,
+    search: SearchFlags,
+    change: ChangeFlags,
+    budget: float | None,
+    price: list[str],
+    as_json: bool,
+    *,
+    judge_usd: float,
 ) -> int:
     from ..blaming.experiment import estimate
+    from ..store.prices import rates_given
 
-    how = {"mode": search.mode, "k": search.k, "alpha": search.alpha, "max_trials": search.max_trials}
+    how: dict[str, Any] = {
+        "mode": search.mode,
+        "k": search.k,
+        "alpha": search.alpha,
+        "max_trials": search.max_trials,
+        "every": search.every,
+    }
+    how["prices"] = rates_given(price)
     found = estimate(run, change=change.asked(), budget_usd=budget, **how)
     if as_json:
-        print_json(asdict(found))
+        print_json({**asdict(found), "judge_worst_usd": judge_usd})
     else:
-        view.print_estimate(found, budget)
+        view.print_estimate(found, budget, judge_usd=judge_usd)
     return 0
 
 
@@ -197,6 +231,7 @@ def _experiment(
     asked: Mapping[str, Any],
     budget: float | None,
     *,
+    trust: bool,
     report: Path | None,
     as_json: bool,
     resume: str | None = None,
@@ -208,11 +243,12 @@ def _experiment(
     from ..blaming.result import tables_of
     from ..grading.kinds import asked_for
 
-    oracle = asked_for(asked["oracle"])
+    run = opened.run(ref)
+    oracle = asked_for(asked["oracle"], run)
     try:
-        with _progress() as on_progress:
+        with terminable(), progress(view.progress_line) as on_progress:
             result = blame(
-                opened.run(ref),
+                run,
                 oracle=oracle,
                 change=from_flags(asked["change"]),
                 budget_usd=budget,
@@ -220,7 +256,8 @@ def _experiment(
                 resume=resume,
                 settings=asked,
                 on_progress=on_progress,
-                **asked["how"],
+                on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
+                **{**asked["how"], "trust": trust},
             )
     except KeyboardInterrupt:
         say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
@@ -232,25 +269,8 @@ def _experiment(
         )
     tables = tables_of(result)
     if as_json:
-        print_json(tables.to_dict())
+        print_json({**tables.to_dict(), **told(opened)})
     else:
         view.print_experiment(tables, every=False)
     _write_report(opened, result.experiment_id, report)
-    if result.findings.stop_reason == "aborted":
-        say(f"error: no fork could be graded: {result.problem or 'the oracle could not tell'}")
-        return FAILED
-    return 0
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[OnProgress | None]:
-    """Give what shows an experiment on a terminal while it runs; None where standard error is none."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.live import Live
-
-    begin = "replaying the run, to see that it still does what was recorded …"
-    with Live(begin, console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
-        yield lambda progress: live.update(view.progress_line(progress))
+    return status_of(result.findings.stop_reason, result.trials, result.problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..spelling import money
+from ..spelling import at_least, counted, money, total_money
 from .output import cell, print_narrow, table
 
 if TYPE_CHECKING:
@@ -19,13 +19,23 @@ _LIMITS = {"budget": "--budget USD", "max_trials": "--max-trials N"}
 """What to raise where an experiment ended at it."""
 
 
-def print_estimate(found: Estimate, budget: float | None) -> None:
+def print_estimate(found: Estimate, budget: float | None, *, judge_usd: float = 0.0) -> None:
     """Print what an experiment would take, before anything is spent."""
     print(f"forks  {found.forks_median} typically, {found.forks_p95} in 19 of 20 experiments")
-    print(f"cost   {money(found.cost_median)} typically, {money(found.cost_p95)} in 19 of 20")
+    left_out = len(found.unknown)
+    typical, most, none = (
+        at_least(usd, left_out) for usd in (found.cost_median, found.cost_p95, found.null_cost_mean)
+    )
+    print(f"cost   {typical} typically, {most} in 19 of 20")
+    for why in found.unknown:
+        print(f"       left out: {why}; say it with --price MODEL=IN/OUT")
+    if judge_usd:
+        print(
+            f"       left out: the judge, up to {money(judge_usd)} for each ending, which the budget pays too"
+        )
     within = "" if budget is None else f" within {money(budget)}"
     print(f"chance of a verdict{within}: {found.chance:.0%}, if one step has an effect of {found.effect:g}")
-    print(f"if no step has one: {found.null_forks_mean:.0f} forks, {money(found.null_cost_mean)}")
+    print(f"if no step has one: {found.null_forks_mean:.0f} forks, {none}")
 
 
 def print_experiment(tables: Tables, *, every: bool) -> None:
@@ -59,10 +69,13 @@ def print_experiment(tables: Tables, *, every: bool) -> None:
     controls = f", {found['controls']} of them controls" if mode_found(found["mode"]).counts_controls else ""
     print(
         f"experiment {found['experiment_id']} · {found['mode']}, {found['perturbation']}{_coupled(found)} · "
-        f"{found['forks']} forks{controls} · {_spent(found)} · ended: {found['stop_reason']}"
+        f"{counted(found['forks'], 'fork')}{controls} · {_spent(found)} · ended: {found['stop_reason']}"
     )
     if found["oracle_note"]:
-        print(f"{found['oracle_name']}: {found['oracle_note']} · {money(found['grading_usd'])}")
+        grading = "price not known"
+        if found["grading_usd"] is not None:
+            grading = total_money(found["grading_usd"], found["grading_unpriced"], what="answer")
+        print(f"{found['oracle_name']}: {found['oracle_note']} · {grading}")
     if not every:
         print(f"why a step is not named: tracefork-otel blame show {found['experiment_id'][:8]}")
     if found["stop_reason"] in _LIMITS:
@@ -75,12 +88,10 @@ def _coupled(found: Mapping[str, Any]) -> str:
 
 
 def _spent(found: Mapping[str, Any]) -> str:
-    unpriced = found["unpriced_forks"]
-    if not unpriced:
-        return money(found["spent_usd"])
-    if unpriced == found["forks"]:
-        return "price not known"
-    return f"{money(found['spent_usd'])} and {unpriced} forks whose price is not known"
+    # Of an experiment that an older version made only the forks without a price are known.
+    spent = total_money(found["spent_usd"], found["unpriced"] or found["unpriced_forks"])
+    lost = money(found["lost_usd"])
+    return f"{spent}, {lost} of it by forks that were lost when it was killed" if found["lost_usd"] else spent
 
 
 def progress_line(progress: Progress) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,15 +11,26 @@ from tracefork_otel.errors import UsageError
 
 from . import fork_view as view
 from .flags.edit import EditFlags
-from .flags.options import STORE, BudgetOption, EstimateOption, JobsOption, JsonOption, StoreOption
+from .flags.options import (
+    STORE,
+    BudgetOption,
+    EstimateOption,
+    JobsOption,
+    JsonOption,
+    PriceOption,
+    StoreOption,
+    valued,
+)
 from .flags.oracle import OracleFlags
 from .flags.start import ReplayFlags, TailOption
-from .opening import reading
+from .interrupt import terminable
+from .opening import reading, told
 from .output import FAILED, FINDING, print_json, say
-from .refs import named_step
+from .refs import named_step, split
 
 if TYPE_CHECKING:
     from ..matrices.matrix import Matrix
+    from ..rerun.edits import Edit
 
 
 def fork(
@@ -29,11 +41,16 @@ def fork(
     *,
     store: StoreOption = STORE,
     edit: EditFlags,
+    edit_file: Annotated[
+        Path | None,
+        valued("--edit", "FILE", "The edit of the step in this file, such as `repair --keep` writes."),
+    ] = None,
     tail: TailOption = "live",
     times: Annotated[int, typer.Option("--times", min=1, help="Forks of each.")] = 1,
     jobs: JobsOption = 1,
     oracle: OracleFlags,
     budget: BudgetOption = None,
+    price: PriceOption = [],  # noqa: B006
     estimate: EstimateOption = False,
     start: ReplayFlags,
     as_json: JsonOption = False,
@@ -44,13 +61,17 @@ def fork(
     variants. Exit 1 if the agent left its tape before the step, 3 if the agent or the model failed.
     """
     from ..matrices.matrix import matrix, plan
+    from ..store.prices import rates_given
 
-    edits = edit.asked()
     trials: dict[str, Any] = {"times": times, "tail": tail, "oracle": oracle.asked(), "budget_usd": budget}
-    with reading(store) as opened:
+    trials["prices"] = rates_given(price)
+    with terminable(), reading(store) as opened:
         runs_at = [named_step(opened, ref) for ref in refs]
+        edits = edit.asked() if edit_file is None else _of_file(edit_file, edit, [at for _, at in runs_at])
         if estimate:
-            view.print_plan(plan(runs_at, edits, agent=start.agent, **trials), as_json=as_json)
+            planned = plan(runs_at, edits, agent=start.agent, **trials)
+            judge_usd = getattr(trials["oracle"], "worst_usd", 0.0)
+            view.print_plan(planned, judge_usd=judge_usd, as_json=as_json)
             return 0
         single = len(runs_at) * len(edits) * times == 1
         with view.progress(single=single) as on_change:
@@ -60,20 +81,37 @@ def fork(
                 jobs=jobs,
                 store=opened,
                 on_change=on_change,
+                parents=not single,  # of one fork it is not shown
+                on_planned=lambda planned: view.print_bound(planned, jobs),
                 **trials,
                 **start.asked(),
             )
         if not made.forks:
             raise UsageError(next((cell.why for cell in made.cells if cell.why), "no fork was made"))
         if as_json and single:
-            print_json(view.fork_row(made.forks[0]))
+            print_json({**view.fork_row(made.forks[0]), **told(opened)})
         elif as_json:
-            print_json({"summary": made.summary(), "cells": made.rows()})
+            print_json({"summary": made.summary(), "cells": made.rows(), **told(opened)})
         elif single:
-            view.print_fork(made.forks[0])
+            view.print_fork(made.forks[0], of=split(refs[0])[0])
         else:
             view.print_matrix(made)
     return _status(made)
+
+
+def _of_file(file: Path, flags: EditFlags, steps: list[int]) -> list[Edit]:
+    """Return the edit that a file has for the step; UsageError where that is not one edit."""
+    from ..rerun.edits.files import read_edits
+
+    if flags.values:
+        raise UsageError("one fork changes one thing: leave out --edit, or the other flags of changes")
+    found = read_edits(file, "--edit")
+    if len(set(steps)) > 1:
+        raise UsageError(f"--edit {file} is for one step: name one, such as last@{steps[0]}")
+    if steps[0] not in found:
+        has = ", ".join(map(str, found))
+        raise UsageError(f"--edit: {file} has no edit for step {steps[0]}, but for step {has}")
+    return [found[steps[0]]]
 
 
 def _status(made: Matrix) -> int:

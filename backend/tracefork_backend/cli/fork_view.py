@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..spelling import money
-from .output import cell, console, print_json, say, table
+from ..spelling import NOT_GRADED, at_least, ending, money, outcome_word, run_name, total_money
+from .output import cell, console, live, print_json, say, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
 _OUTPUT = 200
 
 
-def print_fork(fork: Fork) -> None:
-    """Print what came of one fork, and where to look next."""
+def print_fork(fork: Fork, *, of: str) -> None:
+    """Print what came of one fork, and where to look next; `of` is the name that was typed."""
     from ..writeback.names import jaeger_url
 
     print(headline(fork))
-    output = cell(fork.output, _OUTPUT) or cell(fork.last_text, _OUTPUT)
+    # What it came to stands at the end: libraries print of themselves when they begin.
+    output = ending(cell(fork.output, sys.maxsize), _OUTPUT) or ending(fork.last_text or "", _OUTPUT)
     if output:
         print(f"output  {output}")
+    if fork.held is not None:
+        print(f"scope   {fork.scope}: {fork.held}")
     if fork.reconverged_at is not None:
         print(f"at step {fork.reconverged_at} it is back at its parent's requests")
     if fork.tools is not None:
@@ -36,7 +40,10 @@ def print_fork(fork: Fork) -> None:
         print(f"note    {note}")
     url = jaeger_url(fork.run_id)
     if fork.forked_at is not None:
-        print(f"compare: tracefork-otel diff {fork.parent_run_id[:8]} {fork.run_id[:8]}")
+        # Of a tape the run may be in no store here.
+        kept = fork.store is not None and fork.store.has_run(fork.parent_run_id)
+        parent = run_name(fork.parent_run_id) if kept else shlex.quote(of)
+        print(f"compare: tracefork-otel diff {parent} {run_name(fork.run_id)}")
     if url:
         print(f"jaeger: {url}")
     if fork.problem is not None:
@@ -53,20 +60,18 @@ def headline(fork: Fork) -> str:
     calls.append(f"{fork.calls_live} live")
     if fork.calls_memo:
         calls.append(f"{fork.calls_memo} from memory")
-    parts = [f"fork {fork.run_id[:8]} of {fork.parent_run_id[:8]}@{fork.step}", ", ".join(calls)]
-    parts.append(money(fork.cost_usd) if fork.cost_usd is not None else "cost unknown")
-    if fork.unpriced and fork.cost_usd is not None:
-        parts[-1] += f" and {fork.unpriced} calls of unknown price"
+    parts = [f"fork {run_name(fork.run_id)} of {run_name(fork.parent_run_id)}@{fork.step}", ", ".join(calls)]
+    parts.append(total_money(fork.cost_usd, fork.unpriced))
     parts.append(f"outcome: {_outcome(fork)}")
     return " · ".join(parts)
 
 
 def _outcome(fork: Fork) -> str:
     if fork.outcome is not None:
-        return "success" if fork.outcome else "failure"
+        return outcome_word(fork.outcome)
     if fork.problem is not None:
         return fork.problem.kind.replace("_", " ")
-    return "not graded" if fork.exit_status is None else f"not graded, exit status {fork.exit_status}"
+    return NOT_GRADED if fork.exit_status is None else f"{NOT_GRADED}, exit status {fork.exit_status}"
 
 
 def fork_row(fork: Fork) -> dict[str, Any]:
@@ -74,6 +79,7 @@ def fork_row(fork: Fork) -> dict[str, Any]:
     row = {
         field.name: getattr(fork, field.name) for field in dataclasses.fields(fork) if field.name != "store"
     }
+    row["held_partly"] = dict(fork.held_partly)
     for name in ("drift", "problem"):
         row[name] = None if row[name] is None else dataclasses.asdict(row[name])
     row["leaks"] = [dataclasses.asdict(leak) for leak in fork.leaks]
@@ -89,13 +95,13 @@ def print_matrix(made: Matrix) -> None:
 def matrix_table(made: Matrix) -> Table:
     """Return the table of the cells, one a line."""
     shown = table(
-        "RUN", "VARIANT", "FORKS", "PASS", "FAIL", "?", "RATE", "95 %", "COST", "WAS", "",
-        right=("FORKS", "PASS", "FAIL", "?", "RATE", "COST"), grow=("VARIANT", ""),
+        "RUN", "VARIANT", "FORKS", "SUCCESS", "FAILURE", "NOT GRADED", "RATE", "95 %", "COST", "WAS", "",
+        right=("FORKS", "SUCCESS", "FAILURE", "NOT GRADED", "RATE", "COST"), grow=("VARIANT", ""),
     )  # fmt: skip
     for one in made.cells:
         graded = made.oracle is not None
         shown.add_row(
-            f"{one.run_id[:8]}@{one.step}",
+            f"{run_name(one.run_id)}@{one.step}",
             one.variant,
             f"{len(one.forks)}/{one.wanted}" if one.possible else "-",
             str(one.passed) if graded else "",
@@ -103,8 +109,8 @@ def matrix_table(made: Matrix) -> Table:
             str(one.undefined) if graded else "",
             "" if one.pass_rate is None else f"{one.pass_rate:.0%}",
             "" if one.interval is None else f"{one.interval[0]:.0%} to {one.interval[1]:.0%}",
-            money(one.cost_usd) + (" + ?" if one.unpriced else "") if one.forks else "",
-            {True: "success", False: "failure", None: ""}[one.parent_outcome],
+            at_least(one.cost_usd, one.unpriced) if one.forks else "",
+            outcome_word(one.parent_outcome, NOT_GRADED if graded else ""),
             _remark(one),
         )
     return shown
@@ -115,10 +121,20 @@ def _remark(one: Cell) -> str:
     return "; ".join([*problems, *([one.why] if one.why else [])])
 
 
-def print_plan(planned: Matrix, *, as_json: bool) -> None:
-    """Print what each cell would take, and all of them."""
+def print_bound(planned: Matrix, jobs: int) -> None:
+    """Say before anything is paid by how much a budget can be passed."""
+    if planned.budget_usd is not None and planned.estimate.call_usd:
+        say(f"budget {money(planned.budget_usd)}: {planned.estimate.beyond(min(jobs, planned.wanted))}")
+
+
+def print_plan(planned: Matrix, *, judge_usd: float, as_json: bool) -> None:
+    """Print what each cell would take, and all of them; and what the judge of each ending may take."""
+    # Of a single fork it is not asked how its run ended.
+    runs = len({one.run_id for one in planned.cells}) if planned.wanted > 1 else 0
+    judge_usd *= planned.wanted + runs
     if as_json:
-        print_json({"estimate": str(planned.estimate), "cells": planned.rows()})
+        rows = {"estimate": str(planned.estimate), "cells": planned.rows()}
+        print_json({**rows, "judge_worst_usd": judge_usd})
         return
     shown = table(
         "RUN", "VARIANT", "FORKS", "CALLS", "COST", "", right=("FORKS", "CALLS", "COST"), grow=("VARIANT", "")
@@ -126,26 +142,40 @@ def print_plan(planned: Matrix, *, as_json: bool) -> None:
     for one in planned.cells:
         expected = one.estimate
         shown.add_row(
-            f"{one.run_id[:8]}@{one.step}",
+            f"{run_name(one.run_id)}@{one.step}",
             one.variant,
             str(one.wanted) if expected else "-",
             str(expected.calls * one.wanted) if expected else "",
-            money(expected.cost_usd * one.wanted) if expected else "",
+            at_least(expected.cost_usd * one.wanted, len(expected.unknown)) if expected else "",
             one.why
             or (f"price unknown: {', '.join(expected.unknown)}" if expected and expected.unknown else ""),
         )
     console().print(shown)
-    print(f"estimate: {planned.wanted} forks, {planned.estimate}; nothing was started")
+    judge = f", and up to {money(judge_usd)} for the judge" if judge_usd else ""
+    print(f"estimate: {planned.wanted} forks, {planned.estimate}{judge}; nothing was started")
 
 
 @contextlib.contextmanager
-def progress(*, single: bool) -> Iterator[Callable[[Matrix], None] | None]:
-    """Yield what shows a growing matrix on a terminal's standard error; None for a single fork or a pipe."""
-    if single or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console, Group
-    from rich.live import Live
+def progress(*, single: bool) -> Iterator[Callable[[Matrix], None]]:
+    """Yield what is told of a growing matrix, and shows it on standard error's terminal if not `single`.
 
-    with Live(console=Console(stderr=True, highlight=False), transient=True, refresh_per_second=8) as live:
-        yield lambda made: live.update(Group(matrix_table(made), made.summary()))
+    Where the block is interrupted it is said what was made, and that it is kept.
+    """
+    from rich.console import Group
+
+    made: list[Matrix] = []
+    with contextlib.ExitStack() as stack:
+        shown = None if single or not sys.stderr.isatty() else stack.enter_context(live("", per_second=8))
+
+        def on_change(now: Matrix) -> None:
+            made[:] = [now]
+            if shown is not None:
+                shown.update(Group(matrix_table(now), now.summary()))
+
+        try:
+            yield on_change
+        except KeyboardInterrupt:
+            stack.close()
+            kept = f"; made so far, and kept: {made[0].summary()}" if made and not single else ""
+            say(f"interrupted{kept}")
+            raise

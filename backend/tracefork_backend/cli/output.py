@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..spelling import short
+from ..spelling import run_name, short
+from .terminal import unguarded, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
     from rich.table import Table
 
 FINDING = 1
@@ -25,12 +28,36 @@ PIPE_WIDTH = 200
 """Columns to lay tables out for where stdout is no terminal and COLUMNS says nothing."""
 
 
-def console() -> Console:
-    """Return a console on standard output, as wide as the terminal or wide enough for a pipe."""
+_ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys, and halves of surrogate pairs, which no encoding can hold."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that takes all text as it is, as wide as the terminal or wide enough for a pipe."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or PIPE_WIDTH)
-    return Console(width=width, highlight=False, soft_wrap=False)
+    class Plain(Console):
+        def render_str(self, text: str, **how: Any) -> Any:
+            return super().render_str(visible(text), **how)
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS") or PIPE_WIDTH)
+    return Plain(file=unguarded(stream), width=width, highlight=False, markup=False, emoji=False)
+
+
+def live(begin: str, *, per_second: int) -> Live:
+    """Return what shows a growing text on standard error's terminal and leaves nothing of it there."""
+    from rich.live import Live
+
+    # Redirected, whatever is printed meanwhile would go round the guard that stands before a terminal.
+    return Live(
+        begin,
+        console=console(stderr=True),
+        refresh_per_second=per_second,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 def table(*columns: str, right: Iterable[str] = (), grow: Iterable[str] = ()) -> Table:
@@ -61,9 +88,17 @@ def print_narrow(made: Table) -> None:
     shown.print(made)
 
 
+def print_text(text: str) -> None:
+    """Print the text as it is, its long lines whole."""
+    # Not by `rich`, which lays a body out word by word: half a megabyte took it 0.2 s.
+    unguarded(sys.stdout).write(visible(text) + "\n")
+
+
 def print_json(value: object) -> None:
     """Print one JSON value on one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_plain) + "\n")
+    line = json.dumps(value, ensure_ascii=False, default=_plain)
+    # Outside of ASCII they stand in strings alone, where JSON has an escape for each.
+    unguarded(sys.stdout).write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
 
 
 def print_rows(rows: Iterable[Mapping[str, object]]) -> None:
@@ -75,6 +110,12 @@ def print_rows(rows: Iterable[Mapping[str, object]]) -> None:
 def say(message: str) -> None:
     """Print a line of progress or advice on standard error."""
     sys.stderr.write(message + "\n")
+
+
+def say_drift(text: str) -> None:
+    """Say on standard error how an agent leaves its tape, while it is still at work."""
+    say(visible(f"drift   {text}"))
+    sys.stderr.flush()
 
 
 def cell(value: object, limit: int = 400) -> str:
@@ -94,6 +135,12 @@ def cell(value: object, limit: int = 400) -> str:
     else:
         text = str(value)
     return short(text, limit)
+
+
+def run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a table shows of a run first: RUN, WHEN, NAME, KIND and STEPS."""
+    name, kind, steps = cell(row["name"], 40), cell(row["kind"]), cell(row["steps"])
+    return run_name(str(row["run_id"])), ago(row["started_at"]), name, kind, steps
 
 
 def ago(then: datetime) -> str:

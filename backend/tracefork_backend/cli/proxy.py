@@ -12,10 +12,11 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
-from ..spelling import counted
+from ..spelling import counted, run_name
 from .flags.edit import EditFlags
 from .flags.options import STORE, HostOption, PortOption, RedactOption, StoreOption, valued
 from .flags.start import MatchFlags, TailOption, TimingOption
+from .opening import recordable
 from .output import FAILED, say
 from .refs import split, tape_of
 
@@ -52,6 +53,7 @@ def proxy(
 
     With --fork RUN@STEP and one change, as `fork` takes them, the agent that you start is served up to there.
     """
+    recordable(store)
     settings = _settings(upstream, store, redact, match, timing)
     if fork is None and edit.values:
         raise UsageError("what is to be changed is given, but not where: --fork RUN@STEP")
@@ -80,7 +82,7 @@ def _settings(upstream: str, store: Path, rules: Path | None, match: MatchFlags,
         mode="record",
         store=store,
         match=match.match,
-        ignore=tuple(match.ignore),
+        ignore=match.ignored(),
         timing=timing,
     )
 
@@ -120,12 +122,17 @@ def _served(
     doing: str,
 ) -> Proxy:
     """Return the proxy, after it was stopped."""
+    from urllib.parse import urlsplit
+
+    from tracefork_otel.wire.registry import root_of
+
     from ..network.addresses import bind, is_loopback
     from ..network.proxy import Proxy, Upstream
     from ..network.server import until_signalled
 
     host, port = address
-    listening = Upstream(socket=bind(host, port), origin=upstream)
+    base = root_of(parts.hostname or "") if (parts := urlsplit(upstream)).path in ("", "/") else ""
+    listening = Upstream(socket=bind(host, port), origin=upstream, base=base)
     if not is_loopback(host):
         say(f"warning: everyone who reaches {host} can use this proxy, and read what it plays back")
     served = Proxy([listening], settings=settings, name=name, host=host, attributes=attributes)
@@ -146,5 +153,5 @@ def _tell(store: Path, run_ids: tuple[str, ...], lost: int) -> None:
     with open_store(store) as opened:
         for run_id in run_ids:
             if opened.has_run(run_id):
-                short_id, steps = run_id[:8], counted(opened.run(run_id).steps, "step")
+                short_id, steps = run_name(run_id), counted(opened.run(run_id).steps, "step")
                 say(f"tracefork-otel: run {short_id}, {steps}: tracefork-otel show {short_id}")

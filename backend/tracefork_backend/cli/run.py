@@ -8,8 +8,8 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
-from ..spelling import counted
-from .flags.options import STORE, RedactOption, StoreOption
+from ..spelling import counted, run_name
+from .flags.options import STORE, RedactOption, SkipHostOption, StateOption, StoreOption
 from .output import say
 
 # What stands behind the first word is the agent's own.
@@ -39,6 +39,8 @@ def run(
         ),
     ] = False,
     redact: RedactOption = None,
+    skip_host: SkipHostOption = [],  # noqa: B006 (typer makes a list of its own)
+    state: StateOption = [],  # noqa: B006
 ) -> int:
     """Run a command and record every model call of its processes: run -- python agent.py"""
     from ..agents.recording import record
@@ -46,10 +48,19 @@ def run(
     command = list(context.args)
     if not command:
         raise UsageError("no command to run: tracefork-otel run -- python agent.py")
-    recorded = record(store, command, provider=provider, proxy=proxy, draws=draws, rules=redact)
+    recorded = record(
+        store,
+        command,
+        provider=provider,
+        proxy=proxy,
+        draws=draws,
+        rules=redact,
+        skip_hosts=skip_host,
+        state=state,
+    )
     for problem in recorded.problems:
         say(f"tracefork-otel: {problem}")
     for made in recorded.runs:
-        run_id, steps = made.run_id[:8], counted(made.steps, "step")
+        run_id, steps = run_name(made.run_id), counted(made.steps, "step")
         say(f"tracefork-otel: run {run_id} recorded, {steps}: tracefork-otel show {run_id}")
     return recorded.exit_status

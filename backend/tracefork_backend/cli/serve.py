@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .flags.options import STORE, HostOption, PortOption, RedactOption, StoreOption
+from .opening import recordable
 from .output import say
 
 
@@ -20,6 +21,7 @@ def serve(
     from ..network.receiver import Receiver
     from ..network.server import until_signalled
 
+    recordable(store)
     settings = with_rules(Settings.from_env(), redact)
     listener = bind(host, port)
     receiver = Receiver(listener, store=store, host=host, settings=settings)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import partial
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tracefork_otel.errors import UsageError
 
-from ..spelling import money
-from .flags.options import STORE, JsonOption, StoreOption
-from .opening import reading
-from .output import cell, console, duration, print_json, table
+from ..spelling import counted, money, run_name, total_money
+from .flags.options import STORE, JsonOption, StoreOption, StrictOption
+from .opening import missing, reading, told
+from .output import cell, console, duration, print_json, print_text, table
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange, Headers, Response
@@ -22,71 +22,141 @@ if TYPE_CHECKING:
     from ..store import Run, Store
 
 
+_BASE64 = re.compile(r"(data:[\w/+.;=-]+,)?[A-Za-z0-9+/_-]+={0,2}")
+_PICTURE = 2000
+"""Characters from which such a text is no id, key or signature that a person reads."""
+_SHOWN = 60
+_NAMED = 5
+"""Runs of one command that are named."""
+
+
 def show(
     ref: Annotated[
         str, typer.Argument(metavar="RUN[@STEP]", help="`last`, `last@2`, a unique prefix …")
     ] = "last",
     store: StoreOption = STORE,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a run's steps, or one step's exchange with both bodies."""
     from ..store import parse_ref
 
     name, step = parse_ref(ref)
-    with reading(store) as opened:
+    with reading(store, strict=strict) as opened:
         run = opened.run(name)
         rows = opened.ask("steps_of_run", run_id=run.run_id)
         if step is None:
             _show_run(opened, run, rows, as_json)
             return
         if not 0 <= step < len(rows):
-            raise UsageError(f"run {run.run_id[:8]} has steps 0 to {len(rows) - 1}, none {step}")
-        _show_step(run.exchanges[step], rows[step], as_json)
+            raise UsageError(f"run {run_name(run.run_id)} has steps 0 to {len(rows) - 1}, none {step}")
+        exchange = opened.exchange(run.run_id, rows[step]["span_id"])
+        _show_step(exchange, {**rows[step], **told(opened)} if as_json else rows[step], as_json)
 
 
 def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool) -> None:
     from ..rerun.evidence import Redaction
+    from ..rerun.reconstruct import repeated_with
+    from ..rerun.state import recorded_state
     from ..store.drawn import recorded_line
 
     (summary,) = opened.ask("run_by_id", run_id=run.run_id)
     launched = opened.draws_of_launch(run.launch_id) if run.launch_id else ()
     drawn = recorded_line(launched or run.notes)
     replaced = Redaction(run.exchanges).recorded()
+    state = recorded_state(run.start)
+    beside = opened.beside(run.run_id)
+    forked = opened.forked(run.run_id)
+    others = repeated_with(opened, run)
     if as_json:
-        incomplete = list(run.incomplete_reasons)
+        incomplete = [*run.incomplete_reasons, *missing(opened)]
         print_json(
-            {**summary, "exchanges": rows, "incomplete": incomplete, "draws": drawn, "redacted": replaced}
+            {
+                **summary,
+                "exchanges": rows,
+                "incomplete": incomplete,
+                "draws": drawn,
+                "redacted": replaced,
+                "state": state,
+                "unseen": run.unseen,
+                "problem": None if forked is None else forked.problem,
+                "beside": dict(zip(("calls", "spans"), beside, strict=True)),
+                "repeated_with": others,
+            }
         )
         return
-    out = console()
-    print_line = partial(out.print, markup=False, soft_wrap=True)
-    print_line(
+    print_text(
         f"run {run.run_id}  {summary['name']}  {summary['service']}  "
         f"{summary['started_at']:%Y-%m-%d %H:%M:%S} UTC  {duration(summary['duration_ms'])}  "
-        f"{money(summary['cost_usd'])}  {summary['status']}"
+        f"{total_money(summary['cost_usd'], summary['unpriced'])}  {summary['status']}"
     )
     if summary["command"] or summary["entrypoint"]:
-        print_line(f"started by  {_command_line(summary)}")
+        print_text(f"started by  {_command_line(summary)}")
+        if run.start.arguments is None and run.start.arguments_lost and summary["entrypoint"]:
+            print_text(f"            {run.start.arguments_lost}")
+    if state is not None:
+        print_text(f"state       {state}")
+    if others:
+        print_text(f"with it     {_with_it(opened, others, len(rows))}")
+    if forked is not None:
+        print_text(f"fork of     {forked.parent}  {forked.change}")
+        if forked.problem is not None:
+            print_text(f"problem     {forked.problem}")
     steps = table(
         "STEP", "WHAT", "IN", "OUT", "COST", "TIME", "STATUS",
         right=("STEP", "IN", "OUT", "COST", "TIME"), grow=("WHAT",),
     )  # fmt: skip
-    for row, exchange in zip(rows, run.exchanges, strict=True):
+    exchanges = {one.span_id: one for one in run.exchanges}
+    for row in rows:
+        exchange = exchanges.get(row["span_id"])
+        if exchange is None:  # its segment could not be read to the end
+            continue
         steps.add_row(
             str(row["step"]),
             _what(row, exchange),
             cell(row["input_tokens"]),
             cell(row["output_tokens"]),
-            money(row["cost_usd"]),
+            "?" if row["cost_reason"] else money(row["cost_usd"]),
             duration(row["duration_ms"]),
             _status(row, exchange),
         )
-    out.print(steps)
+    console().print(steps)
+    for reason, steps_of_it in _without_price(rows).items():
+        many = "s" if len(steps_of_it) > 1 else ""
+        print_text(f"no price: step{many} {', '.join(map(str, steps_of_it))}: {reason}")
+    if any(beside):
+        what = " and ".join(counted(n, noun) for n, noun in zip(beside, ("call", "span"), strict=True) if n)
+        print_text(
+            f"beside it: {what} of its trace came by OTLP or a proxy's port, and are no part of the run"
+        )
+    for line in run.unseen:
+        print_text(f"maybe incomplete: not recorded: {line}")
     if drawn is not None:
-        print_line(f"draws  {drawn}")
+        print_text(f"draws  {drawn}")
     if replaced is not None:
-        print_line(f"rules  {replaced}")
-    print_line(_closing_line(run))
+        print_text(f"rules  {replaced}")
+    print_text(_closing_line(run))
+
+
+def _with_it(opened: Store, others: Sequence[str], step: int) -> str:
+    """Return the other runs of the command, each with the steps that it has where this run is forked."""
+    told: list[str] = []
+    for run_id in others[:_NAMED]:
+        steps = opened.ask("run_by_id", run_id=run_id)[0]["steps"]
+        of_it = f"steps {step} to {step + steps - 1}" if steps > 1 else f"step {step}"
+        told.append(f"{run_name(run_id)} ({of_it})")
+        step += steps
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return f"{', '.join(told)}{more}: runs of the same command, which a replay or fork repeats whole"
+
+
+def _without_price(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Return the steps that have no price, by the reason."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if row["cost_reason"]:
+            found.setdefault(row["cost_reason"], []).append(row["step"])
+    return found
 
 
 def _closing_line(run: Run) -> str:
@@ -94,7 +164,7 @@ def _closing_line(run: Run) -> str:
     line = f"{whole} of {len(run.exchanges)} exchanges whole"
     if run.incomplete_reasons:
         return line + "; incomplete: " + "; ".join(run.incomplete_reasons)
-    return line + f"; read one: tracefork-otel show {run.run_id[:8]}@0"
+    return line + f"; read one: tracefork-otel show {run_name(run.run_id)}@0"
 
 
 def _command_line(summary: Mapping[str, Any]) -> str:
@@ -114,6 +184,8 @@ def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
     from tracefork_otel.wire.facts import facts_of
 
     facts = facts_of(exchange)
+    if facts is None and row["operation"] and row["model"]:
+        return f"{row['model']}  {row['operation']}"
     if facts is None:
         return f"{row['method']} {row['url']}"
     reply: list[str] = []
@@ -140,7 +212,10 @@ def _status(row: Mapping[str, Any], exchange: Exchange) -> str:
 
 def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> None:
     request, response = exchange.request, exchange.response
+    from tracefork_otel.wire.codings import plain_request
+
     body = b"" if response is None else _decoded(response)
+    asked = plain_request(request)
     replaced = _replaced(exchange)
     if as_json:
         print_json(
@@ -148,32 +223,31 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
                 **row,
                 "redacted": None if replaced is None else json.loads(str(replaced)),
                 "request_headers": request.headers,
-                "request": _text(request.body),
+                "request": _text(asked),
                 "response_headers": None if response is None else response.headers,
                 "response": None if response is None else _text(body),
                 "error": exchange.error_message,
             }
         )
         return
-    print_line = partial(console().print, markup=False, soft_wrap=True)
-    print_line(f"step {row['step']}  {_what(row, exchange)}")
-    print_line(f"{request.method} {request.url}")
-    print_line(_message(request.headers, request.body) + "\n")
+    print_text(f"step {row['step']}  {_what(row, exchange)}")
+    print_text(f"{request.method} {request.url}")
+    print_text(_message(request.headers, asked) + "\n")
     if replaced is not None:
-        print_line(f"redacted: {replaced}")
+        print_text(f"redacted: {replaced}")
     if response is None:
-        print_line(f"no response: {exchange.error_type or exchange.outcome}: {exchange.error_message or ''}")
+        print_text(f"no response: {exchange.error_type or exchange.outcome}: {exchange.error_message or ''}")
         return
-    print_line(
+    print_text(
         f"{response.http_version} {response.status}  {exchange.outcome}, {len(response.body)} bytes in "
         f"{len(response.chunk_sizes)} chunks, first byte after {duration(row['ttfb_ms']) or 'no time'}, "
         f"whole after {duration(row['duration_ms']) or 'no time'}"
     )
-    print_line(_message(response.headers, body))
+    print_text(_message(response.headers, body))
     if exchange.error_type:
-        print_line(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
+        print_text(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
     if exchange.damage:
-        print_line(f"damaged: {exchange.damage}")
+        print_text(f"damaged: {exchange.damage}")
 
 
 def _replaced(exchange: Exchange) -> object:
@@ -207,10 +281,21 @@ def _pretty(body: bytes) -> str:
     if not body:
         return "(empty body)"
     try:
-        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+        return json.dumps(_without_pictures(json.loads(body)), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         pass
     try:
         return body.decode().rstrip("\n")
     except UnicodeDecodeError:
         return f"({len(body)} bytes, not text: {body[:32].hex(' ')} …)"
+
+
+def _without_pictures(value: Any) -> Any:
+    """Return the value with long base64 texts (pictures, documents, audio) as their start and length."""
+    if isinstance(value, dict):
+        return {name: _without_pictures(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_pictures(one) for one in value]
+    if isinstance(value, str) and len(value) > _PICTURE and _BASE64.fullmatch(value):
+        return f"{value[:_SHOWN]}… ({len(value)} base64 characters)"
+    return value

@@ -8,36 +8,42 @@ from typing import Annotated
 
 import typer
 
-from .flags.options import STORE, JsonOption, StoreOption
-from .interrupt import at_once
-from .opening import reading
-from .output import cell, console, print_rows, table
+from .flags.options import STORE, JsonOption, StoreOption, StrictOption, valued
+from .interrupt import at_last, at_once
+from .opening import reading, told
+from .output import cell, console, print_rows, print_text, table
+from .terminal import unguarded
 
 
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT; `-` reads it from standard input.")],
     store: StoreOption = STORE,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    timeout: Annotated[
+        float, valued("--timeout", "SECONDS", "End the query after this long.", min=0.01)
+    ] = 300.0,
+    memory: Annotated[str, valued("--memory", "SIZE", "What it may hold at once: 2GB, 500MB, 25% …")] = "50%",
 ) -> None:
     """Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …"""
     text = sys.stdin.read() if query == "-" else query
-    with reading(store) as opened:
+    with reading(store, strict=strict, memory=memory) as opened:
         opened.current()  # what is sealed on the way must not be cut short
-        with at_once():
-            relation = opened.sql(text)
-            names = list(relation.columns)
-            rows = relation.fetchall()
-    if as_json:
-        print_rows(dict(zip(names, row, strict=True)) for row in rows)
-    elif csv:
-        import csv as csv_module
+        with at_once(), at_last(timeout):
+            answer = opened.answer(text, seconds=timeout)
+        names, rows = list(answer.columns), answer.rows
+        if as_json:
+            print_rows(dict(zip(names, row, strict=True)) for row in rows)
+            print_rows(filter(None, [told(opened)]))
+        elif csv:
+            import csv as csv_module
 
-        writer = csv_module.writer(sys.stdout)
-        writer.writerow(names)
-        writer.writerows(rows)
-    else:
-        _print(names, rows)
+            writer = csv_module.writer(sys.stdout if sys.stdout.isatty() else unguarded(sys.stdout))
+            writer.writerow(names)
+            writer.writerows(rows)
+        else:
+            _print(names, rows)
 
 
 def _print(names: list[str], rows: Sequence[Sequence[object]]) -> None:
@@ -48,9 +54,9 @@ def _print(names: list[str], rows: Sequence[Sequence[object]]) -> None:
     if sum(widths) + 3 * len(widths) > out.width and len(names) > 2:
         wide = max(map(len, names))
         for number, row in enumerate(texts):
-            out.print(f"-- row {number}", markup=False)
+            out.print(f"-- row {number}")
             for name, value in zip(names, row, strict=True):
-                out.print(f"{name:{wide}}  {value}", markup=False, soft_wrap=True)
+                print_text(f"{name:{wide}}  {value}")
         return
     numbers = [
         name

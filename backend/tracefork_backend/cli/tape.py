@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..spelling import DIGITS, counted, run_name
 from .flags.options import STORE, JsonOption, RunArgument, StoreOption
-from .output import print_json
+from .output import print_json, say
 from .refs import tape_of
+
+if TYPE_CHECKING:
+    from tracefork_otel.tape.start import HowStarted
+
+_HEAD = 1 << 20
+"""Bytes of a tape's first line, which says whose it is."""
 
 app = typer.Typer(help="Write a run to a tape file, or read one into the store.", no_args_is_help=True)
 
@@ -22,16 +29,48 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run as a tape: JSON lines, one message a line, digests of every body."""
+    from tracefork_otel.tape.marks import is_from_here
+
+    from ..rerun.extent import why_short
+    from ..rerun.state import lacking, with_state
+
     tape = tape_of(store, ref, command=True)
-    path = output or Path(f"{tape.run_id[:8]}.tape.jsonl")
+    if not tape.files and tape.start.state:
+        tape = with_state(tape, store)
+    path = output or _default_path(tape.run_id)
     tape.dump(path)
     if as_json:
         print_json(
-            {"path": str(path), "run_id": tape.run_id, "steps": len(tape.exchanges), "digest": tape.digest}
+            {
+                "path": str(path),
+                "run_id": tape.run_id,
+                "steps": len(tape.exchanges),
+                "digest": tape.digest,
+                "ends": why_short(tape),
+                **_carried(tape.start, from_here=is_from_here(tape)),
+            }
         )
     else:
-        print(f"{path}: run {tape.run_id[:8]}, {len(tape.exchanges)} exchanges, {path.stat().st_size} bytes")
+        holds = f"{len(tape.exchanges)} exchanges, {path.stat().st_size} bytes"
+        print(f"{path}: run {run_name(tape.run_id)}, {holds}")
+        _print_carried(tape.start, from_here=is_from_here(tape))
         print(f"check it with: tracefork-otel verify {path}")
+    _say_why_short(tape.run_id, why_short(tape))
+    if lacks := lacking(tape):
+        say(
+            f"it does not carry the state that its agent begins with, {lacks}: it is replayed from this store"
+        )
+
+
+def _default_path(run_id: str) -> Path:
+    """Return where a run's tape goes, whichever other runs the store has; no other run's is there."""
+    path = Path(f"{run_id[:DIGITS]}.tape.jsonl")
+    try:
+        with path.open("rb") as file:
+            is_its = f'"{run_id}"'.encode() in file.readline(_HEAD)
+    except OSError:
+        return path
+    return path if is_its else Path(f"{run_id}.tape.jsonl")
 
 
 @app.command("import")
@@ -46,10 +85,44 @@ def import_(
     imported = import_tape(store, path)
     if as_json:
         print_json(
-            {"run_id": imported.run_id, "steps": imported.steps, "already_there": imported.already_there}
+            {
+                **{
+                    name: getattr(imported, name)
+                    for name in ("run_id", "steps", "added", "already_there", "ends")
+                },
+                **_carried(imported.start, from_here=imported.from_here),
+            }
         )
     elif imported.already_there:
-        print(f"run {imported.run_id[:8]} is in {store} already; nothing imported")
+        print(f"run {run_name(imported.run_id)} is in {store} already; nothing imported")
     else:
-        short = imported.run_id[:8]
-        print(f"run {short}, {imported.steps} exchanges, is in {store}: tracefork-otel show {short}")
+        short, steps = run_name(imported.run_id), counted(imported.steps, "exchange")
+        since = "" if imported.added == imported.steps else f" ({imported.added} of them were not there)"
+        print(f"run {short}, {steps}{since}, is in {store}: tracefork-otel show {short}")
+        _print_carried(imported.start, from_here=imported.from_here)
+    _say_why_short(imported.run_id, imported.ends)
+
+
+def _say_why_short(run_id: str, why: str | None) -> None:
+    if why is not None:
+        more = "; export it again when it has ended, and import that too" if "still" in why else ""
+        say(f"run {run_name(run_id)}: {why}{more}")
+
+
+def _carried(start: HowStarted, *, from_here: bool) -> dict[str, object]:
+    """Return what a tape says of its start, for machines."""
+    told = {"command": start.command, "entrypoint": start.entrypoint, "folder": start.cwd}
+    return {"start": {**told, "environment": sorted(start.environment)}, "from_here": from_here}
+
+
+def _print_carried(start: HowStarted, *, from_here: bool) -> None:
+    """Say what a replay of it would start, and whether it would ask first."""
+    from ..rerun.trust import told
+
+    print("it carries how to start its agent:")
+    for line in told(start, portable=False):
+        print(f"  {line}")
+    if from_here:
+        print("  mark         recorded by you on this machine: a replay starts it here, elsewhere by --trust")
+    else:
+        print("  mark         none of yours: a replay shows this, and starts it with --trust")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tracefork_otel.errors import UsageError
+from tracefork_otel.files import write_whole
 
 from .flags.options import JsonOption
-from .output import FINDING, console, print_json, table
+from .output import FINDING, console, live, print_json, table
 
 if TYPE_CHECKING:
     from ..validate import Report
@@ -41,7 +43,7 @@ def validate(
         result = run_suites(quick=quick, on_progress=on_progress)
     measured = result.to_dict()
     if report is not None:
-        report.write_text(json.dumps(measured, indent=1))
+        write_whole(report, json.dumps(measured, indent=1).encode())
     if as_json:
         print_json(measured)
     else:
@@ -81,17 +83,14 @@ def _show(result: Report) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yield what shows how far each kind of suite is, in one line on a terminal's standard error."""
-    from rich.console import Console
-
-    shown = Console(stderr=True, highlight=False)
     done: dict[str, str] = {}
-    if not shown.is_terminal:
+    if not sys.stderr.isatty():
         yield lambda what, at, of: None
         return
-    with shown.status("starting") as status:
+    with live("starting", per_second=4) as shown:
 
         def on_progress(what: str, at: int, of: int) -> None:
             done[what] = f"{what} {at}/{of}"
-            status.update(" · ".join(done.values()))
+            shown.update(" · ".join(done.values()))
 
         yield on_progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,8 +12,9 @@ from tracefork_otel.errors import TraceforkError, UsageError
 
 from .flags.options import STORE, JsonOption, StoreOption
 from .flags.start import ReplayFlags
-from .opening import reading
-from .output import FINDING, print_json
+from .interrupt import terminable
+from .opening import missing, reading, told
+from .output import FINDING, print_json, print_rows, say_drift
 from .refs import named
 
 CANNOT_TELL = 125
@@ -30,16 +31,23 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Replay each; exit 0 if all are bit-exact, 1 if one drifted, 2 or 3 if one could not be replayed."""
+    """Replay each; exit 0 if all are bit-exact, 1 if one drifted, 2 or 3 if one could not be replayed.
+
+    Also 1 if a run was asked for, and a file of its store could not be read.
+    """
+    from tracefork_otel.tape.tape import Tape
+
     from ..rerun.replaying import replay
 
     if bisect:
-        return _bisect(store, refs, start, as_json)
-    worst = 0
-    with reading(store) as opened:
+        return _bisect(store, refs, start.asked(), as_json)
+    worst, of_store = 0, False
+    with terminable(), reading(store) as opened:
         for ref in refs:
             try:
-                result = replay(named(opened, ref), store=opened, **start.asked())
+                source = named(opened, ref)
+                of_store |= not isinstance(source, Tape)
+                result = replay(source, store=opened, on_drift=say_drift, **start.asked())
             except TraceforkError as error:
                 worst = max(worst, error.exit_status)
                 _report(ref, passed=False, lines=[f"error: {error}"], as_json=as_json)
@@ -47,10 +55,14 @@ def verify(
             if not result.passed:
                 worst = max(worst, FINDING)
             _report(ref, passed=result.passed, lines=result.receipt, as_json=as_json)
+        if of_store and missing(opened):
+            worst = max(worst, FINDING)
+        if as_json:
+            print_rows(filter(None, [told(opened)]))
     return worst
 
 
-def _bisect(store: Path, refs: list[str], start: ReplayFlags, as_json: bool) -> int:
+def _bisect(store: Path, refs: list[str], how: dict[str, Any], as_json: bool) -> int:
     """Return whether this commit does what the tape holds; what keeps us from seeing that is no finding."""
     from ..rerun.replaying import replay
 
@@ -60,7 +72,7 @@ def _bisect(store: Path, refs: list[str], start: ReplayFlags, as_json: bool) -> 
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
         with reading(store) as opened:
-            result = replay(named(opened, refs[0]), store=opened, **start.asked())
+            result = replay(named(opened, refs[0]), store=opened, **how)
     except Exception as error:
         _report(refs[0], passed=None, lines=[f"cannot tell: {error}"], as_json=as_json)
         return CANNOT_TELL
@@ -76,7 +88,10 @@ def _report(ref: str, *, passed: bool | None, lines: list[str] | tuple[str, ...]
         print_json({"ref": ref, "passed": passed, "receipt": list(lines)})
     elif passed:
         print(f"PASS  {ref}  {lines[0]}")
+        for line in lines:
+            if line.startswith("ends "):
+                print(f"      {line}")
     else:
         print(f"FAIL  {ref}" if passed is not None else f"SKIP  {ref}")
-        for line in lines:
+        for line in (one for text in lines for one in text.splitlines()):
             print(f"      {line}")

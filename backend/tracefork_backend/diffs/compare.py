@@ -84,6 +84,8 @@ class Side:
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    unpriced: int
+    """So many calls have no price that is known."""
     last_text: str
     """What the run's last model call answered."""
 
@@ -176,7 +178,9 @@ def _request_changes(ours: Step, theirs: Step) -> list[_Found]:
         changes.append(("request", "method", a.method, b.method))
     elif ours.address != theirs.address:
         changes.append(("request", "url", a.url, b.url))
-    return changes if a.body == b.body else [*changes, *_body_changes(a.body, b.body)]
+    if a.body == b.body or (left := ours.asked) == (right := theirs.asked):
+        return changes
+    return [*changes, *_body_changes(left, right)]
 
 
 def _body_changes(left: bytes, right: bytes) -> list[_Found]:

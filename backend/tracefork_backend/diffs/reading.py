@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from tracefork_otel.exchange import Exchange
+from tracefork_otel.wire.codings import plain_request
 from tracefork_otel.wire.facts import facts_of, recorded_body
-from tracefork_otel.wire.growing import Growing
+from tracefork_otel.wire.growing import Growing, Grown
 from tracefork_otel.wire.messages import Facts, Message
 
 from ..spelling import short
+from .ids import Ids
 
 Unit: TypeAlias = tuple[str, str | None, str]
 """A piece of a conversation: its kind, the tool's name, and its content, spelled the same on both sides."""
@@ -23,6 +27,8 @@ _WORD = re.compile(r"\w+")
 _WORDS = 2000
 """Words of a step that are compared: enough to know it again, and the comparison stays a matter of µs."""
 _SHOWN = 60
+_DEEPEST = 100
+"""Levels of an answer that are compared one by one: each takes frames of the interpreter."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -32,6 +38,8 @@ class Step:
 
     exchange: Exchange
     number: int
+    ids: Ids = field(repr=False, compare=False)
+    """The ids that the provider made in the run."""
     place: tuple[str, str]
     """Method and path (or what a model call is for): only steps of one place are ever counterparts."""
     said: tuple[Unit, ...]
@@ -49,76 +57,111 @@ class Step:
     """The same without what was said."""
     input_tokens: int | None = None
     output_tokens: int | None = None
+    asked_once: list[bytes] = field(default_factory=list[bytes], repr=False, compare=False)
+    """`asked`, once it was asked for."""
 
     @property
     def address(self) -> tuple[str, str]:
         """Method and URL; the port of a server on this machine counts as little as its spelling."""
         request = self.exchange.request
+        url = self.ids.url(request.url)
         try:
-            parts = urlsplit(request.url)
+            parts = urlsplit(url)
             if parts.hostname in _LOOPBACK:
                 return request.method, parts._replace(netloc="localhost").geturl()
         except ValueError:
             pass
-        return request.method, request.url
+        return request.method, url
+
+    @property
+    def asked(self) -> bytes:
+        """What the request means, with ids of the provider's by their places."""
+        if not self.asked_once:
+            self.asked_once.append(self.ids.request(self.exchange))
+        return self.asked_once[0]
 
     @property
     def key(self) -> tuple[tuple[str, str], bytes, str]:
         """What two steps share exactly if they ask and are answered the same."""
-        return self.address, self.exchange.request.body, json.dumps(self.answer, sort_keys=True)
+        return self.address, self.asked, json.dumps(self.answer, sort_keys=True)
 
     def asks_as(self, other: Step) -> bool:
         """Return whether both requests are the same."""
         ours, theirs = self.exchange.request, other.exchange.request
-        return ours.body == theirs.body and self.address == other.address
+        same = ours.body == theirs.body or self.asked == other.asked
+        return same and self.address == other.address
 
     def same_as(self, other: Step) -> bool:
         """Return whether both ask and are answered the same."""
         return self.asks_as(other) and self.answer == other.answer
 
 
-def read(exchanges: Iterable[Exchange]) -> tuple[Step, ...]:
-    """Return the steps of a run in their order."""
+class _Said(NamedTuple):
+    """A conversation as a request has it."""
+
+    units: tuple[Unit, ...]
+    system: int
+    """So many of them are system."""
+    ends: list[int]
+    """How many of the others it has after none of its turns, after the first one, and so on."""
+    fresh: tuple[Unit, ...]
+    """Those that do not stand in the earlier request from which it goes on."""
+
+
+def read(exchanges: Iterable[Exchange], *, exact: bool = False) -> tuple[Step, ...]:
+    """Return the steps of a run in their order; `exact` where the letters of ids count."""
     known: set[Unit] = set()
-    requests = Growing()
-    steps: list[Step] = []
-    for number, exchange in enumerate(exchanges):
-        step = _step(number, exchange, known, requests)
-        known.update(step.said, step.reply)
-        steps.append(step)
-    return tuple(steps)
+    requests: Growing[_Said] = Growing()
+    ids = Ids(exact=exact)
+    return tuple(_step(number, exchange, known, requests, ids) for number, exchange in enumerate(exchanges))
 
 
-def _step(number: int, exchange: Exchange, known: set[Unit], requests: Growing) -> Step:
+def _said_in(grown: Grown[_Said]) -> _Said:
+    before = grown.before or _Said((), 0, [0], ())
+    system, turns = _units(grown.system), [_units(turn) for turn in grown.turns[grown.kept :]]
+    repeated = before.units[before.system : before.system + before.ends[grown.kept]]
+    ends = before.ends[: grown.kept + 1]
+    ends.extend(accumulate(map(len, turns), initial=ends.pop()))
+    fresh = tuple(chain.from_iterable(turns))
+    return _Said((*system, *repeated, *fresh), len(system), ends, (*system, *fresh))
+
+
+def _step(number: int, exchange: Exchange, known: set[Unit], requests: Growing[_Said], ids: Ids) -> Step:
+    """Return a step; what it asks and is answered is known then."""
     asked, response = exchange.request, exchange.response
     facts = facts_of(exchange)
-    said_nothing = facts is None or not facts.reply
-    body = recorded_body(response) if response is not None and said_nothing else None
-    answer = _answer(exchange, body, facts)
+    body = None if response is None else recorded_body(response)
+    answer = _answer(exchange, body, facts, ids)
+    ids.note(exchange, body)
     if facts is None:
-        method, path = asked.method.upper(), _path(asked.url)
+        method, path = asked.method.upper(), _path(ids.url(asked.url))
         reply: tuple[Unit, ...] = (("body", None, body.decode("utf-8", "replace")),) if body else ()
+        known.update(reply)
         return Step(
             exchange=exchange,
             number=number,
+            ids=ids,
             place=(method, path),
             said=(),
             reply=reply,
             answer=answer,
-            words=_words((("body", None, asked.body.decode("utf-8", "replace")), *reply)),
+            words=_words((("body", None, plain_request(asked).decode("utf-8", "replace")), *reply)),
             what=f"{method} {path}",
             brief=f"{method} {path}",
         )
-    said, reply = _units(requests.messages(facts.form, asked.body)), _units(facts.reply)
+    said, reply = requests.read(facts.form, plain_request(asked), _said_in), _units(facts.reply)
+    fresh = [unit for unit in (said.fresh if said else ()) if unit not in known]
+    known.update(fresh, reply)
     return Step(
         exchange=exchange,
         number=number,
+        ids=ids,
         place=("", facts.operation),
-        said=said,
+        said=_named(said.units, ids) if said else (),
         reply=reply,
         text=facts.text,
         answer=answer,
-        words=_words((*(unit for unit in said if unit not in known), *reply)),
+        words=_words((*fresh, *reply)),
         what=" ".join([facts.model or facts.provider, *_shown(reply)]),
         brief=" ".join([facts.model or facts.provider, *_called(reply)]),
         input_tokens=facts.input_tokens,
@@ -140,14 +183,20 @@ def _content(message: Message) -> str:
     return message.content
 
 
-def _answer(exchange: Exchange, body: bytes | None, facts: Facts | None) -> dict[str, Any]:
+def _named(units: tuple[Unit, ...], ids: Ids) -> tuple[Unit, ...]:
+    return tuple((kind, ids.name(name), content) for kind, name, content in units)
+
+
+def _answer(exchange: Exchange, body: bytes | None, facts: Facts | None, ids: Ids) -> dict[str, Any]:
     response = exchange.response
     found: dict[str, Any] = {"status": None if response is None else response.status}
-    if facts is not None and facts.reply:
+    if facts is not None and facts.reply and not ids.exact:
         found["reply"] = [_said(message) for message in facts.reply]
         found["finish_reason"] = facts.finish_reason
     elif response is not None:
-        found["body"] = _value(response.body if body is None else body)
+        value = _value(response.body if body is None else body)
+        of_provider = facts is not None or ids.tells(exchange.request.url)
+        found["body"] = ids.answer(value, of_provider=of_provider)
     if exchange.outcome not in ("complete", "closed"):
         found["outcome"] = exchange.outcome
         found["error"] = exchange.error_type
@@ -167,10 +216,25 @@ def _said(message: Message) -> dict[str, Any]:
 
 
 def _value(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "backslashreplace")
+    """Return the JSON value, else the text; that too where the value is too deep for what compares it."""
+    with suppress(ValueError, RecursionError):
+        value = json.loads(body)
+        if not _is_deep(value):
+            return value
+    return body.decode("utf-8", "backslashreplace")
+
+
+def _is_deep(value: Any) -> bool:
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        level = [one for of in level if isinstance(of, dict | list) for one in _within(of)]
+        if not level:
+            return False
+    return True
+
+
+def _within(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _words(units: Sequence[Unit]) -> frozenset[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from ..spelling import counted, money, short
+from ..spelling import at_least, counted, outcome_word, run_name, short
 from .compare import Comparison, Side
 
 _CHANGES = 4
@@ -29,13 +29,12 @@ def lines(found: Comparison) -> tuple[str, ...]:
 
 
 def _side(side: Side) -> str:
-    parts = [side.run_id[:8], side.name, counted(side.steps, "step")]
+    parts = [run_name(side.run_id), side.name, counted(side.steps, "step")]
     if side.input_tokens is not None:
         parts.append(f"{side.input_tokens} in, {side.output_tokens or 0} out")
     if side.cost_usd is not None:
-        parts.append(money(side.cost_usd))
-    graded = {True: "success", False: "failure", None: side.status or ""}
-    return "  ".join(filter(None, [*parts, graded[side.outcome]]))
+        parts.append(at_least(side.cost_usd, side.unpriced))
+    return "  ".join(filter(None, [*parts, outcome_word(side.outcome, side.status or "")]))
 
 
 def _steps(found: Comparison) -> Iterator[str]:
@@ -90,7 +89,7 @@ def _summary(found: Comparison) -> Iterator[str]:
     counts = [f"{count} {kind}" for kind in _SIGNS if (count := found.count(kind))]  # type: ignore[arg-type]
     first = found.first
     if first is None:
-        yield f"{', '.join(counts) or 'no steps'}: nothing differs"
+        yield f"{', '.join(counts) or 'no steps'}: nothing differs, the runs are the same"
     else:
         chain = found.chain
         alone = [
@@ -101,12 +100,15 @@ def _summary(found: Comparison) -> Iterator[str]:
         text = f"{', '.join(counts)}; the first difference is step {found.steps[first].name}"
         if chain:
             text += f", and {_named(found, chain)} follow{'s' if len(chain) == 1 else ''} from it"
-        if alone:
-            text += f"; {_named(found, alone)} differ{'s' if len(alone) == 1 else ''} for another reason"
+        if edited := [index for index in alone if found.steps[index].intervention]:
+            text += f"; {_named(found, edited)} {'is' if len(edited) == 1 else 'are'} changed by the fork too"
+        if other := [index for index in alone if index not in edited]:
+            text += f"; {_named(found, other)} differ{'s' if len(other) == 1 else ''} for another reason"
         yield text
     if (found.a.last_text, found.a.exit_status) != (found.b.last_text, found.b.exit_status):
         for sign, side in (("a", found.a), ("b", found.b)):
             status = "" if side.exit_status is None else f"  (exit status {side.exit_status})"
             yield f"{sign} ends  {json.dumps(short(side.last_text, _ENDING), ensure_ascii=False)}{status}"
     if found.a.cost_usd is not None and found.b.cost_usd is not None:
-        yield f"cost    {money(found.a.cost_usd)} → {money(found.b.cost_usd)}"
+        a, b = (at_least(side.cost_usd, side.unpriced) for side in (found.a, found.b))
+        yield f"cost    {a} → {b}"

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tracefork_otel import shapes
 from tracefork_otel.errors import TapeError, UsageError
 from tracefork_otel.redaction import redact
 from tracefork_otel.settings import Settings
 from tracefork_otel.tape.start import HowStarted
-from tracefork_otel.wire.registry import base_urls
+from tracefork_otel.wire.registry import base_urls, root_of
 
 from .addresses import LOOPBACK, bind
 
@@ -63,10 +64,21 @@ def recorded_routes(start: HowStarted) -> tuple[Route, ...]:
     text = start.environment.get(VARIABLE)
     if not text:
         return ()
+    # The variable is set for the agent, and a fork's calls go to the origin with the user's own keys.
+    shape = shapes.many(
+        shapes.record(
+            {
+                "variable": shapes.text("|".join(base_urls()), "a variable that leads to a provider"),
+                "origin": shapes.text(r"https?://[^\s/?#]+", "an http or https URL of a host"),
+                "path": shapes.text(r"(/[^\s?#]*)?", "a path"),
+            },
+            {"port": shapes.number(0, 65535)},
+        )
+    )
     try:
-        return tuple(Route(**route) for route in json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise TapeError(f"how the command was reached by its proxy cannot be read: {error}") from error
+        return tuple(Route(**route) for route in shape(shapes.parsed(text)))
+    except ValueError as error:
+        raise TapeError(f"how the command was reached by its proxy cannot be read: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ def behind_proxy(
         for route, listener in zip(routes, sockets, strict=True)
     ]
     upstreams = [
-        Upstream(socket=listener, origin=route.origin)
+        Upstream(socket=listener, origin=route.origin, base=root_of(urlsplit(route.origin).hostname or ""))
         for route, listener in zip(placed, sockets, strict=True)
     ]
     redactor = redact.of(settings)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .addresses import is_loopback
@@ -13,12 +16,18 @@ from .addresses import is_loopback
 Scope: TypeAlias = Mapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[0-9a-z._-]+))(?::[0-9]*)?", re.IGNORECASE)
 _NO_RETRY = (b"x-should-retry", b"false")
 
 
 class TooLarge(Exception):
     """A request body is longer than the limit."""
+
+
+class NoRoom(Exception):
+    """Other requests take the room that a server has for them."""
 
 
 class ClientLeft(Exception):
@@ -31,7 +40,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 def path_of(scope: Scope) -> str:
-    """Return path and query as they were sent."""
+    """Return path and query as they were sent; a `?` behind which nothing stands is the path's."""
     query = scope["query_string"].decode("latin-1")
     return scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
 
@@ -43,31 +52,54 @@ def is_foreign(scope: Scope, listening_on: str) -> bool:
     named = header(scope, b"host")
     if named is None:
         return scope.get("http_version") != "1.0"
-    host = named.rpartition("]")[0].removeprefix("[") if named.startswith("[") else named.partition(":")[0]
-    return not is_loopback(host.lower().rstrip("."))
+    found = _HOST.fullmatch(named)
+    return found is None or not is_loopback((found["address"] or found["name"]).lower().removesuffix("."))
 
 
-async def read_body(scope: Scope, receive: Receive, limit: float = math.inf) -> bytes:
-    """Return the whole body of a request.
+@dataclass(slots=True)
+class Room:
+    """How many requests a server has at once, and bytes of them, those that have come by half among them."""
 
-    Raises TooLarge as soon as it is known to be, ClientLeft if it never ends.
-    """
-    length = header(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > limit:
-        raise TooLarge
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeft
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
+    most: float = math.inf
+    most_requests: float = math.inf
+    held: int = 0
+    requests: int = 0
+
+    def _left(self) -> bool:
+        if self.held > self.most or self.requests > self.most_requests:
+            raise NoRoom
+        return True
+
+    @contextlib.asynccontextmanager
+    async def body(self, scope: Scope, receive: Receive, limit: float = math.inf) -> AsyncIterator[bytes]:
+        """Yield the whole body of a request, which takes its room until the block ends.
+
+        Raises TooLarge as soon as it is known to be, NoRoom where there is none, ClientLeft if it never ends.
+        """
+        length = header(scope, b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit:
             raise TooLarge
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        body = bytearray()  # not a list of parts: a client may send a byte in each
+        mine, more = 0, True
+        self.requests += 1
+        try:
+            while self._left() and more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                part = message.get("body", b"")
+                body += part
+                mine += len(part)
+                self.held += len(part)
+                if mine > limit:
+                    raise TooLarge
+                more = message.get("more_body", False)
+            whole = bytes(body)
+            body.clear()
+            yield whole
+        finally:
+            self.held -= mine
+            self.requests -= 1
 
 
 async def left(receive: Receive) -> None:

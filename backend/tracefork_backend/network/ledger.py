@@ -7,8 +7,10 @@ import json
 import logging
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -23,10 +25,16 @@ from tracefork_otel.redaction import redact
 from tracefork_otel.settings import Settings
 from tracefork_otel.store.records import Note, Record, SpanRecord
 from tracefork_otel.store.wal import Wal
+from tracefork_otel.tape.key import own_key
+from tracefork_otel.tape.marks import marked
 
 LOG = logging.getLogger("tracefork_backend")
 RUN_HEADER = "x-tracefork-run"
 SCOPE = "tracefork"
+MOST_RUNS = 4096
+"""Runs that are open at once: where clients name more, the one that was asked for least recently ends."""
+_NAME = 200
+"""Characters of a run's name, which a client gives."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}")
 
 
@@ -43,7 +51,7 @@ class Ledger:
         attributes: Mapping[str, object] | None = None,
     ) -> None:
         """Open a WAL of its own; with `launch` (trace and span id) all belongs to that command's run."""
-        self.redactor = redact.of(settings)
+        self.redactor = redact.of(settings, key=partial(own_key, make=settings.mode == "record"))
         self.lost = 0
         self.exchanges = 0
         self._name = name
@@ -55,7 +63,7 @@ class Ledger:
             self._attributes.setdefault("tracefork.environment", json.dumps(kept))
         self._mode = settings.mode
         self._session = secrets.token_hex(16)
-        self._roots: dict[str, SpanRecord] = {}
+        self._roots: OrderedDict[str, SpanRecord] = OrderedDict()
         self._seq = itertools.count()
         self._lock = Lock()
         self._wal = Wal(
@@ -72,7 +80,7 @@ class Ledger:
 
     @property
     def run_ids(self) -> tuple[str, ...]:
-        """The runs that have a root here, in order of their start."""
+        """The runs that have an open root here, in the order in which they were asked for last."""
         return tuple(self._roots)
 
     def note(self, kind: str, attributes: Mapping[str, object]) -> None:
@@ -111,14 +119,18 @@ class Ledger:
                 trace_id=trace_id,
                 span_id=secrets.token_hex(8),
                 parent_span_id=None,
-                name=name,
+                name=name[:_NAME],
                 kind="INTERNAL",
                 started_ns=time_ns(),
                 service=self._name,
                 scope=SCOPE,
-                attributes={"tracefork.run.kind": self._mode, **self._attributes},
+                attributes=marked(trace_id, {"tracefork.run.kind": self._mode, **self._attributes}),
             )
             self.append(root)
+            if len(self._roots) > MOST_RUNS:
+                _, ended = self._roots.popitem(last=False)
+                self.append(replace(ended, ended_ns=time_ns()))
+        self._roots.move_to_end(trace_id)
         return root.span_id
 
     def append(self, record: Record) -> None:

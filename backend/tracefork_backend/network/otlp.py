@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tracefork_otel.store.records import SpanRecord
@@ -18,6 +22,11 @@ MAX_COMPRESSED = 32 * 1024 * 1024
 """A batch of an SDK is 512 spans: whoever sends more than this at once is not one."""
 MAX_PLAIN = 128 * 1024 * 1024
 """What a request may grow to when it is decompressed: a bomb is stopped here."""
+MAX_ITEMS = 2_000_000
+"""Messages, objects and values of one request: each takes some 200 bytes here, and may take 2 on the wire."""
+_DEEPEST = 100
+"""How deep protobuf's own reader goes."""
+_JSON_ITEM = re.compile(rb'[{\[,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 Form: TypeAlias = Literal["protobuf", "json"]
 _FORMS: dict[str, Form] = {"application/x-protobuf": "protobuf", "application/json": "json"}
@@ -72,10 +81,10 @@ def decompressed(body: bytes, encoding: str | None, *, limit: int = MAX_PLAIN) -
 def parse(body: bytes, form: Form) -> ExportTraceServiceRequest:
     """Return the request as a message; Refused with 400 where it is none."""
     from google.protobuf.json_format import ParseDict
-    from google.protobuf.json_format import ParseError as JsonError
-    from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+    if _has_too_many(body, form, ExportTraceServiceRequest.DESCRIPTOR):
+        raise Refused(413, f"more than {MAX_ITEMS} spans, attributes and values: make the batches smaller")
     try:
         if form == "protobuf":
             return ExportTraceServiceRequest.FromString(body)
@@ -83,8 +92,64 @@ def parse(body: bytes, form: Form) -> ExportTraceServiceRequest:
         if not isinstance(found, dict):
             raise Refused(400, "the JSON body is no object")
         return ParseDict(_ids_as_base64(found), ExportTraceServiceRequest(), ignore_unknown_fields=True)
-    except (DecodeError, JsonError, ValueError, TypeError, RecursionError) as error:
-        raise Refused(400, f"not an OTLP trace request: {error}"[:500]) from error
+    except Refused:
+        raise
+    except Exception as error:  # protobuf's JSON reader raises what it likes, SystemError among it
+        raise Refused(400, _printable(f"not an OTLP trace request: {error}")) from error
+
+
+def _has_too_many(body: bytes, form: Form, kind: Any) -> bool:
+    """Return whether a request has more items than are taken, without making any of them."""
+    if len(body) <= 2 * MAX_ITEMS:  # none is written in fewer bytes
+        return False
+    found = _messages_in(body, kind) if form == "protobuf" else _JSON_ITEM.finditer(body)
+    return next(islice(found, MAX_ITEMS, None), None) is not None
+
+
+def _messages_in(body: bytes, kind: Any) -> Iterator[int]:
+    """Yield where each message within the message begins, as far as it can be followed."""
+    todo = [(0, len(body), _children(kind))]
+    with contextlib.suppress(IndexError):  # cut: what parses it says so
+        while todo and len(todo) <= _DEEPEST:
+            at, end, children = todo.pop()
+            while at < end:
+                tag, at = _varint(body, at)
+                if tag & 7 == 0:
+                    _, at = _varint(body, at)
+                elif tag & 7 == 2:
+                    length, at = _varint(body, at)
+                    child = children.get(tag >> 3)
+                    if child is not None:
+                        yield at
+                        todo.append((at + length, end, children))
+                        end, children = min(at + length, end), _children(child)
+                    else:
+                        at += length
+                elif tag & 7 in (1, 5):
+                    at += 8 if tag & 7 == 1 else 4
+                else:
+                    break
+
+
+@cache
+def _children(kind: Any) -> dict[int, Any]:
+    """Return the messages that a message may have in it, by the numbers of their fields."""
+    return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = body[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128 or shift > 63:
+            return value, at
+        shift += 7
+
+
+def _printable(text: str) -> str:
+    return text[:500].encode("utf-8", "replace").decode()
 
 
 def _ids_as_base64(value: Any) -> Any:
@@ -106,14 +171,14 @@ def _base64_of(digits: str) -> str:
         raise binascii.Error(f"{digits[:40]!r} is no id in hex") from error
 
 
-def spans_of(message: ExportTraceServiceRequest) -> Iterator[SpanRecord | str]:
-    """Yield each span as a record, or why it cannot be one."""
+def spans_of(message: ExportTraceServiceRequest) -> Iterator[tuple[SpanRecord | str, Mapping[str, Any]]]:
+    """Yield each span as a record, or why it cannot be one, and the attributes of its resource."""
     for resource in message.resource_spans:
         about = _attributes(resource.resource.attributes)
         service = str(about.get("service.name", ""))
         for scope in resource.scope_spans:
             for span in scope.spans:
-                yield _span(span, service, scope.scope.name)
+                yield _span(span, service, scope.scope.name), about
 
 
 def _span(span: Any, service: str, scope: str) -> SpanRecord | str:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import socket
 from typing import Any
 
 import httpx2
 
 from tracefork_otel.exchange import Exchange, Request
+from tracefork_otel.play.answers import Live, Miss, Served
 from tracefork_otel.play.loading import load_player
-from tracefork_otel.play.player import Live, Miss, Served
 from tracefork_otel.recording.exchange import OpenExchange
-from tracefork_otel.seam.playing import at_path
 from tracefork_otel.settings import Settings
+from tracefork_otel.wire.registry import is_called_at
 
 from .addresses import LOOPBACK
 from .asgi import (
     ClientLeft,
+    NoRoom,
     Receive,
+    Room,
     Scope,
     Send,
     TooLarge,
@@ -28,13 +31,15 @@ from .asgi import (
     is_foreign,
     left,
     path_of,
-    read_body,
 )
+from .connections import FOR_ANSWERS, FOR_CLIENTS, share_of_files
 from .ledger import RUN_HEADER, Ledger
 from .server import Server
 
 MAX_REQUEST = 512 * 1024 * 1024
 """Requests are in the WAL before they are sent, so they are held in memory: this is how much one may take."""
+MAX_HELD = 512 * 1024 * 1024
+"""Bytes of requests that go on at once; whoever sends more is asked to try again."""
 _CONNECT_S = 30.0
 _GRACE_S = 1.0
 """Running answers may take this long when the proxy is stopped; also how long a client that left while it was
@@ -53,6 +58,8 @@ _HOP = frozenset(
     )
 )
 _BAD_GATEWAY = 502
+_TARGET = re.compile(rb"[\x21-\x7e]+")
+"""What a request line can hold as it is."""
 _NOT_SENT = (b"host", RUN_HEADER.encode(), b"expect")
 
 
@@ -63,11 +70,65 @@ class Upstream:
     socket: socket
     origin: str
     """Scheme and host, and a path that is put before each request's own."""
+    base: str = ""
+    """What the provider's own paths begin with, where an agent may have it in its base URL, or not."""
 
     @property
     def port(self) -> int:
         """The port."""
         return int(self.socket.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request as it goes upstream: its path and query are the client's, byte for byte."""
+
+    method: str
+    host: str
+    """With the scheme."""
+    target: str
+    """Path and query."""
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+    @property
+    def url(self) -> str:
+        """As it is recorded and matched."""
+        return self.host + self.target
+
+    def request(self) -> httpx2.Request:
+        """Return it for a client, which would spell a path in its own way were it not told the target."""
+        target = self.target.encode("latin-1")
+        url, extensions = self.url, dict[str, bytes]()
+        if _TARGET.fullmatch(target):
+            url, extensions = f"{self.host}/", {"target": target}
+        content = self.body or None
+        return httpx2.Request(self.method, url, headers=self.headers, content=content, extensions=extensions)
+
+    def edited(self, body: bytes | None, path: str | None) -> _Asked:
+        """Return it with another body, or at another path, its query kept."""
+        _, mark, query = self.target.partition("?")
+        return replace(
+            self,
+            target=self.target if path is None else path + mark + query,
+            headers=[(key, text) for key, text in self.headers if key.lower() != b"content-length"],
+            body=self.body if body is None else body,
+        )
+
+
+def based(path: str, base: str) -> str:
+    """Return the path as the provider has it, whose own all begin with `base`.
+
+    SDKs differ in whether the base URL that they are given is to have it: Anthropic's own and Vercel's read
+    one variable, and put `/v1/messages` and `/messages` behind it. All but a model's calls stays as it is:
+    providers have other paths beside those, such as `/api/oauth/profile`.
+    """
+    asked = path.partition("?")[0]
+    if asked.startswith(f"{base}{base}/"):
+        return path[len(base) :] if is_called_at(asked[len(base) :], base) else path
+    if asked.startswith(f"{base}/") or not is_called_at(base + asked, base):
+        return path
+    return base + path
 
 
 class Proxy(Server):
@@ -84,13 +145,19 @@ class Proxy(Server):
         attributes: Mapping[str, object] | None = None,
     ) -> None:
         """Prepare the proxy; in a replay or fork the tape answers, and a fork's tail goes upstream."""
-        super().__init__(self._app, [one.socket for one in upstreams], grace_s=_GRACE_S)
-        self.upstreams = {one.port: one.origin.rstrip("/") for one in upstreams}
+        super().__init__(
+            self._app,
+            [one.socket for one in upstreams],
+            grace_s=_GRACE_S,
+            most_clients=share_of_files(FOR_CLIENTS - FOR_ANSWERS),
+        )
+        self.upstreams = {one.port: one for one in upstreams}
         self.ledger = Ledger(
             settings.store, settings=settings, name=name, launch=launch, attributes=attributes
         )
         self._settings = settings
         self._host = host
+        self._room = Room(MAX_HELD, share_of_files(FOR_ANSWERS))
         self._player = load_player(settings) if settings.mode in ("replay", "fork") else None
         self._client: httpx2.AsyncClient | None = None
 
@@ -128,29 +195,34 @@ class Proxy(Server):
             )
             return
         try:
-            body = await read_body(scope, receive, MAX_REQUEST)
+            async with self._room.body(scope, receive, MAX_REQUEST) as body:
+                await self._answer(scope, body, receive, send)
         except ClientLeft:
             return
         except TooLarge:
             await answer_error(
                 send, 413, "tracefork_too_large", f"the request has more than {MAX_REQUEST} bytes"
             )
-            return
-        request = self._request(scope, body)
-        await self._answer(scope, request, body, receive, send)
+        except NoRoom:
+            why = "more requests go on than there are files for, or room in memory: try again"
+            await answer_error(send, 503, "tracefork_no_room", why, retry=True)
 
-    def _request(self, scope: Scope, body: bytes) -> httpx2.Request:
-        url = self.upstreams[scope["server"][1]] + path_of(scope)
+    def _asked(self, scope: Scope, body: bytes) -> _Asked:
+        upstream = self.upstreams[scope["server"][1]]
+        scheme, _, rest = upstream.origin.rstrip("/").partition("://")
+        host, slash, prefix = rest.partition("/")
+        target = slash + prefix + based(path_of(scope), upstream.base)
         headers = [(key, value) for key, value in _passed_on(scope["headers"]) if key not in _NOT_SENT]
-        return httpx2.Request(scope["method"], url, headers=headers, content=body or None)
+        return _Asked(scope["method"], f"{scheme}://{host}", target, headers, body)
 
-    def _value(self, request: httpx2.Request, body: bytes) -> Request:
-        return self.ledger.redactor.request(request.method, str(request.url), request.headers.raw, body)
+    def _value(self, asked: _Asked) -> Request:
+        # The headers as a request has them, its length among them.
+        sent = asked.request().headers.raw
+        return self.ledger.redactor.request(asked.method, asked.url, sent, asked.body)
 
-    async def _answer(
-        self, scope: Scope, request: httpx2.Request, body: bytes, receive: Receive, send: Send
-    ) -> None:
-        value = self._value(request, body)
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        asked = self._asked(scope, body)
+        value = self._value(asked)
         headers = {key.decode("latin-1"): text.decode("latin-1") for key, text in scope["headers"]}
         found: Any = None
         why = ""
@@ -160,11 +232,10 @@ class Proxy(Server):
             except Exception as error:
                 why = f"the tape gave no answer: {error}"
         if isinstance(found, Live) and (found.body is not None or found.path is not None):
-            body = body if found.body is None else found.body
-            kept = [(key, text) for key, text in request.headers.raw if key.lower() != b"content-length"]
-            url = request.url if found.path is None else at_path(request.url, found.path)
-            request = httpx2.Request(request.method, url, headers=kept, content=body)
-            value = self._value(request, body)
+            asked = asked.edited(found.body, found.path)
+            value = self._value(asked)
+        if isinstance(found, Served) and found.asked is not None:
+            value = found.asked
         entry = self.ledger.begin(value, headers, replayed=isinstance(found, Served))
         if found is not None and found.phase is not None:
             entry.belongs_to(found.phase, None if isinstance(found, Miss) else found.label)
@@ -174,7 +245,7 @@ class Proxy(Server):
         if isinstance(found, Served):
             work = self._play(scope, entry, found, send)
         elif self._player is None or isinstance(found, Live):
-            work = self._forward(scope, entry, request, send)
+            work = self._forward(scope, entry, asked.request(), send)
         else:
             text = f"tracefork {self._settings.mode}: {why}"
             entry.error_type, entry.error_message = "tracefork_otel.Drift", text
@@ -216,11 +287,18 @@ class Proxy(Server):
     async def _play(self, scope: Scope, entry: OpenExchange, served: Served, send: Send) -> None:
         recorded = served.exchange
         entry.served_span_id = None if served.changed else recorded.span_id
+        entry.not_compared(served.uncompared)
         response = recorded.response
         if response is None:
             await self._play_failure(scope, entry, served, send)
             return
-        entry.answered(response.status, response.headers, response.http_version)
+        entry.answered(
+            response.status,
+            response.headers,
+            response.http_version,
+            reason_phrase=response.reason_phrase,
+            stream_id=response.stream_id,
+        )
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
         pieces = response.chunks() or ((response.body,) if response.body else ())
         for piece in pieces:

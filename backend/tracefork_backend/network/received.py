@@ -15,7 +15,7 @@ from tracefork_otel.recording.exchange import TOLD_BY_FIELDS, Ids, OpenExchange
 from tracefork_otel.redaction.redact import Redactor
 from tracefork_otel.store.records import ExchangeEnded, ExchangeStarted, SpanRecord
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
-from tracefork_otel.tape.start import STARTING
+from tracefork_otel.tape.start import UNSENT
 from tracefork_otel.wire.genai import Conversation, conversation
 
 _Side: TypeAlias = ExchangeStarted | ExchangeEnded
@@ -30,7 +30,7 @@ def records_of(span: SpanRecord, redactor: Redactor) -> Records:
 
     What was received never says what runs here: attributes of which a replay would take that are left out.
     """
-    span = replace(span, attributes={k: v for k, v in span.attributes.items() if k not in STARTING})
+    span = replace(span, attributes={k: v for k, v in span.attributes.items() if k not in UNSENT})
     if span.attributes.get("tracefork.exchange"):
         return _exchange(span, redactor)
     told = conversation(_told(span), span.span_id)

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from socket import socket
 
 from tracefork_otel.errors import StoreError, UsageError
+from tracefork_otel.recording.named import Named
 from tracefork_otel.recording.process import process_started
 from tracefork_otel.redaction import redact
 from tracefork_otel.settings import Settings
@@ -19,7 +21,8 @@ from tracefork_otel.store.records import ExchangeStarted
 from tracefork_otel.store.wal import Wal
 
 from .addresses import LOOPBACK
-from .asgi import ClientLeft, Receive, Scope, Send, TooLarge, answer, header, is_foreign, read_body
+from .asgi import ClientLeft, NoRoom, Receive, Room, Scope, Send, TooLarge, answer, header, is_foreign
+from .connections import FOR_CLIENTS, share_of_files
 from .otlp import (
     MAX_COMPRESSED,
     MAX_PLAIN,
@@ -37,7 +40,7 @@ from .server import Server
 
 LOG = logging.getLogger("tracefork_backend")
 MAX_WAITING = 64 * 1024 * 1024
-"""Bytes of requests that wait to be written; whoever sends more at once is asked to try again."""
+"""Bytes of requests, half-sent ones too; whoever sends more at once is asked to try again."""
 _REMEMBERED = 65_536
 """Spans whose ids are kept: an exporter that missed our answer sends its batch again within minutes."""
 _GRACE_S = 2.0
@@ -70,11 +73,12 @@ class Receiver(Server):
         self.spans = 0
         self.exchanges = 0
         self._host = host
-        self._limits = max_compressed, max_plain, max_waiting
-        self._waiting = 0
+        self._max_compressed, self._max_plain = max_compressed, max_plain
+        self._room = Room(max_waiting, share_of_files(FOR_CLIENTS))
         self._store = store
         self._redactor = redact.of(settings)
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._names = Named()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tracefork-otlp")
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="tracefork-seal")
         self._wal = Wal(
@@ -110,31 +114,30 @@ class Receiver(Server):
         except ClientLeft:
             return
         except TooLarge:
-            why = f"the request has more than {self._limits[0]} bytes: make the exporter's batches smaller"
+            why = (
+                f"the request has more than {self._max_compressed} bytes: make the exporter's batches smaller"
+            )
             await answer(send, 413, error_of(form, why), _TYPES[form])
+        except NoRoom:
+            await answer(
+                send, 429, error_of(form, "too much waits to be written: try again"), _TYPES[form], _RETRY
+            )
         except Refused as refused:
-            extra = _RETRY if refused.status in (429, 503) else ()
+            extra = _RETRY if refused.status == 503 else ()
             await answer(send, refused.status, error_of(form, str(refused)), _TYPES[form], extra)
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, form: Form) -> None:
-        compressed, _, most = self._limits
-        if self._waiting > most:
-            raise Refused(429, "too much waits to be written: try again")
-        body = await read_body(scope, receive, compressed)
-        self._waiting += len(body)
-        try:
+        async with self._room.body(scope, receive, self._max_compressed) as body:
             encoding = header(scope, b"content-encoding")
             loop = asyncio.get_running_loop()
             rejected, why = await loop.run_in_executor(self._writer, self._write, body, encoding, form)
-        finally:
-            self._waiting -= len(body)
         await answer(send, 200, answer_of(form, rejected, why), _TYPES[form])
 
     def _write(self, body: bytes, encoding: str | None, form: Form) -> tuple[int, str]:
         """Write the spans, and return how many were not taken and why the first was not."""
-        message = parse(decompressed(body, encoding, limit=self._limits[1]), form)
+        message = parse(decompressed(body, encoding, limit=self._max_plain), form)
         rejected, first = 0, ""
-        for span in spans_of(message):
+        for span, about in spans_of(message):
             if isinstance(span, str):
                 rejected, first = rejected + 1, first or span
                 continue
@@ -145,6 +148,9 @@ class Receiver(Server):
                 for record in records_of(span, self._redactor):
                     self._wal.append(record)
                     self.exchanges += isinstance(record, ExchangeStarted)
+                named = self._names.note(span.trace_id, span.attributes, about)
+                if named is not None:
+                    self._wal.append(replace(named, attributes=self._redactor.attributes(named.attributes)))
             except StoreError as error:
                 raise Refused(503, f"the store cannot be written now: {error}") from error
             self.spans += 1

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .asgi import Receive, Scope, Send
+from .asgi import App, Receive, Scope, Send, answer, header
+from .connections import FOR_CLIENTS, Connection, Connections, share_of_files
 
 # Longer than any pause in a test, so that a kept-alive connection is never closed under a client's request.
 _KEEP_ALIVE_S = 120
+# So many connections are accepted before the first of them is looked at, each of which takes a file.
+_AT_A_TIME = 32
+_BACKLOG = 2048
 # How often uvicorn's Date header is renewed.
 _DATE_S = 1.0
 # How often the server looks whether connections and answers have ended.
@@ -29,46 +33,32 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        app: App,
         sockets: Sequence[socket.socket],
         *,
         grace_s: float = 0.0,
         date_header: bool = False,
+        most_clients: int | None = None,
     ) -> None:
         """Prepare the server; running answers get `grace_s` to end when it is stopped."""
-        self.transports: dict[tuple[str, int], asyncio.Transport] = {}
-        transports = self.transports
-
-        class Connection(H11Protocol):
-            """An HTTP/1.1 connection that writes without delay and can be found by its peer's address."""
-
-            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-                """Register the connection."""
-                super().connection_made(transport)
-                # asyncio sets this only where the listening socket was made with its protocol named.
-                transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.registered = transport.get_extra_info("peername")[:2]
-                transports[self.registered] = transport
-
-            def connection_lost(self, exc: Exception | None) -> None:
-                """Forget the connection."""
-                transports.pop(self.registered, None)
-                super().connection_lost(exc)
-
+        self.connections = Connections(most_clients or share_of_files(FOR_CLIENTS))
+        self.transports = self.connections.transports
         super().__init__(
             uvicorn.Config(
-                app,
-                http=Connection,
+                _unambiguous(app),
+                http=cast("type[Connection]", functools.partial(Connection, self.connections)),
                 interface="asgi3",
                 proxy_headers=False,
                 ws="none",
                 lifespan="off",
                 loop="asyncio",
                 log_config=None,
+                log_level="error",  # what is odd of a request, its answer says: the terminal is the agent's
                 access_log=False,
                 server_header=False,
                 date_header=date_header,
                 timeout_keep_alive=_KEEP_ALIVE_S,
+                backlog=_AT_A_TIME,
             )
         )
         self._sockets = list(sockets)
@@ -112,6 +102,12 @@ class Server(uvicorn.Server):
         if loop is not None and wake is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended already
                 loop.call_soon_threadsafe(wake.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; whoever is not accepted yet waits in the kernel."""
+        await super().startup(sockets)
+        for one in self._sockets:
+            one.listen(_BACKLOG)
 
     def close(self) -> None:
         """Stop, and wait until the thread has ended and the ports are free."""
@@ -157,6 +153,22 @@ class Server(uvicorn.Server):
             transport.abort()
         # Lets the connections hear of their end before the loop goes.
         await asyncio.sleep(0)
+
+
+def _unambiguous(app: App) -> App:
+    """Return the app, which no request reaches that says in two ways where it ends.
+
+    Its next reader might believe the other.
+    """
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if header(scope, b"transfer-encoding") is not None and header(scope, b"content-length") is not None:
+            why = b"a request has content-length or transfer-encoding, not both\n"
+            await answer(send, 400, why, "text/plain")
+        else:
+            await app(scope, receive, send)
+
+    return guarded
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tracefork_otel.wire.codings import plain_request
 from tracefork_otel.wire.facts import facts_of
 
 from ..blaming.findings import Findings
@@ -64,9 +65,13 @@ class About:
     """What is known of its errors."""
     alpha: float = 0.05
     spent_usd: float | None = None
+    unpriced: int = 0
+    """Calls of forks that are left out of it, as they have no price."""
     budget_usd: float | None = None
     grading_usd: float | None = None
     """The price of a paid oracle, on top of the forks'."""
+    grading_unpriced: int = 0
+    """Answers of it that are left out of that, as they have no price."""
     seconds: float | None = None
     when: str = ""
 
@@ -151,7 +156,7 @@ def answer_text(exchange: Exchange) -> str:
 def change_between(before: Exchange, after: Exchange, *, step: int, flipped: bool = True) -> Change:
     """Return what differs between a step and its fork's: the answers, and the requests if those differ."""
     old, new = answer_text(before), answer_text(after)
-    asked, sent = before.request.body, after.request.body
+    asked, sent = plain_request(before.request), plain_request(after.request)
     if asked != sent:
         old = f"request: {asked.decode(errors='replace')}\nanswer: {old}"
         new = f"request: {sent.decode(errors='replace')}\nanswer: {new}"

@@ -28,8 +28,10 @@ def report_of_result(run: Run, result: BlameResult) -> Report:
         oracle_note=str(header.get("oracle_note") or ""),
         alpha=result.plan.alpha,
         spent_usd=result.cost_usd,
+        unpriced=result.unpriced,
         budget_usd=header.get("budget_usd"),
         grading_usd=header.get("grading_usd"),
+        grading_unpriced=header.get("grading_unpriced") or 0,
         seconds=(ended - began) / 1e9 if began and ended > began else None,
         when=f"{datetime.fromtimestamp(began / 1e9, UTC):%Y-%m-%d %H:%M} UTC" if began else "",
     )

@@ -10,6 +10,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.files import write_whole
 
 from ..blaming.modes import mode_found
+from ..spelling import run_name
 from . import shapes, wording
 from .content import Report
 
@@ -30,7 +31,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(dollars=wording.dollars, duration=wording.duration)
+    made.filters.update(dollars=wording.dollars, duration=wording.duration, run=run_name)
     return made
 
 

@@ -28,12 +28,11 @@ def port_of(behaviour: str, file: str, seed: int | None = None) -> int:
 
 
 def _start(behaviour: str, port: int, seed: int | None) -> subprocess.Popen[str]:
-    # Isolated, because the agent's PYTHONPATH may carry a recorder, which must not record the model.
-    command = [sys.executable, "-I", "-m", "tracefork_backend.simulate", "--behaviour", behaviour]
+    command = [sys.executable, "-P", "-m", "tracefork_backend.simulate", "--behaviour", behaviour]
     command += ["--port", str(port), "--tries", str(_TRIES), "--share-port", "--until-eof"]
     if seed is not None:
         command += ["--seed", str(seed)]
-    environment = {name: value for name, value in os.environ.items() if name != "TRACEFORK_MODE"}
+    environment = {**os.environ, "TRACEFORK_MODE": "off"}  # the recorder must not record the model
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
     )

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ..network.addresses import LOOPBACK, bind
-from ..network.asgi import ClientLeft, Receive, Scope, Send, path_of, read_body
+from ..network.asgi import ClientLeft, Receive, Room, Scope, Send, path_of
 from ..network.server import Server
 from . import answers, raw
 from .apis import Api, api_at, read
@@ -43,6 +43,10 @@ class Recorded:
     def json(self) -> Any:
         """Return the body, parsed."""
         return json.loads(self.body)
+
+
+def _headers(scope: Scope) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
 
 
 def echo(call: Call) -> Reply:
@@ -86,11 +90,10 @@ class ModelServer(Server):
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await read_body(scope, receive)
+            async with Room().body(scope, receive) as body:
+                request = Recorded(scope["method"], path_of(scope), _headers(scope), body)
         except ClientLeft:
             return
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        request = Recorded(scope["method"], path_of(scope), headers, body)
         self.requests.append(request)
         # An answer that the server's end cuts off is no error of the app, which is what uvicorn would report.
         with contextlib.suppress(asyncio.CancelledError):

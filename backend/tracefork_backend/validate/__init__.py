@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import Literal
 
 from .parts import OnProgress, RealForks
 from .parts import gates as real_gates
+from .repairs import repair_cells
 from .report import Gate, Report, Row
 from .suites import cells
 from .tally import SEED, Tally, pooled, upper_bound
@@ -25,6 +27,10 @@ def _falsely(whole: Tally) -> float:
 
 def _rate(count: str) -> Callable[[Tally], float]:
     return lambda whole: getattr(whole, count) / whole.runs
+
+
+def _median(whole: Tally) -> float:
+    return float(statistics.median(whole.forks))
 
 
 _Promise = tuple[str, str, Callable[[Tally], float], Literal["at most", "at least"], float]
@@ -60,6 +66,21 @@ _PROMISES: tuple[_Promise, ...] = (
         for members, noise, limit in ((2, 0.0, 0.98), (2, 0.1, 0.90), (3, 0.0, 0.90), (4, 0.0, 0.90))
     ),
     ("stochastic pivot, baseline ≤ 0.05: top-1", "pivot", _rate("top"), "at least", 0.85),
+    ("curves of a real model with one main drop: certified", "real curve", _rate("recall"), "at least", 0.93),
+    ("the same, V = .27 .17 .20 0 0: certified", "first curve", _rate("recall"), "at least", 0.95),
+    ("the same, forks, median", "first curve", _median, "at most", 125.0),
+    (
+        "flat curves of V: experiments that certify an innocent",
+        "flat",
+        _rate("false_blame"),
+        "at most",
+        0.015,
+    ),
+    (
+        "false repairs where no candidate is one, upper 95 % bound",
+        *("no repair", _falsely, "at most", 0.05),
+    ),
+    ("three candidates, some of which repair: one confirmed", "repair", _rate("recall"), "at least", 0.9),
     ("deterministic agent: all causes certified", "deterministic", _rate("recall"), "at least", 1.0),
     (
         "forks where nothing is a cause, n ≥ 20, baseline ≤ 0.1, mean",
@@ -99,7 +120,7 @@ def _simulated(quick: bool, on_progress: OnProgress | None) -> tuple[list[Row], 
     """Return the rows and gates of the suites that need no agent."""
     rows: list[Row] = []
     tagged: dict[str, list[Tally]] = {}
-    for number, cell in enumerate(every := tuple(cells())):
+    for number, cell in enumerate(every := (*cells(), *repair_cells())):
         if on_progress is not None:
             on_progress("simulated cells", number, len(every))
         counts = cell.run(_RUNS[quick])

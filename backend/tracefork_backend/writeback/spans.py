@@ -10,7 +10,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,9 @@ from tracefork_otel.recording.process import process_started
 from tracefork_otel.store import sealing
 from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import Wal, process_of, wal_files
+from tracefork_otel.tape.marks import marked
 
+from .exchange_span import span_of
 from .names import FORK, FORK_NOTE, REPLAY, SCOPE, SERVICE
 from .sending import Outbox
 
@@ -109,7 +111,7 @@ class WriteBack:
         # Without argv: the director's command line may carry what the user means for the agent.
         self._process = process_started(mode="off", via="backend", service=SERVICE)
         self._wal = None if self._store is None else Wal(self._store, self._process)
-        self._outbox = Outbox(service=SERVICE, scope=SCOPE, warn=self._warn)
+        self._outbox = Outbox(warn=self._warn)
         self._open: dict[str, RootSpan] = {}
         self._written = False
 
@@ -146,14 +148,14 @@ class WriteBack:
         name: str,
         parent_run_id: str,
         parent_root_span_id: str | None,
-        forked_span_id: str,
+        forked: SpanRef,
         experiment_id: str | None = None,
         attributes: Attributes | None = None,
     ) -> RootSpan:
         """Open the root of a fork, which is a trial if of an experiment, linked to its parent's."""
-        links = [link(parent_run_id, forked_span_id, "forked_from")]
+        links = [link(forked.trace_id, forked.span_id, "forked_from")]
         # Jaeger shows one row for two links to one span.
-        if parent_root_span_id is not None and parent_root_span_id != forked_span_id:
+        if parent_root_span_id is not None and parent_root_span_id != forked.span_id:
             links.insert(0, link(parent_run_id, parent_root_span_id, "parent"))
         told: dict[str, object] = {
             "tracefork.run.kind": "fork" if experiment_id is None else "trial",
@@ -161,6 +163,7 @@ class WriteBack:
             "tracefork.fork.step": change.step,
             "tracefork.fork.intervention": change.label,
             "tracefork.fork.tail": change.tail,
+            "tracefork.fork.scope": change.scope,
             "tracefork.experiment.id": experiment_id,
         }
         return self._root(FORK.format(name=name, step=change.step), {**told, **(attributes or {})}, links)
@@ -180,6 +183,7 @@ class WriteBack:
 
     def _root(self, name: str, attributes: Attributes, links: Sequence[Mapping[str, object]]) -> RootSpan:
         record = _record(name, attributes, started_ns=time.time_ns(), links=links)
+        record = replace(record, attributes=marked(record.trace_id, record.attributes))
         # In the store before the agent runs, so that a director that is killed leaves a readable fork.
         self._append(record)
         root = self._open[record.span_id] = RootSpan(record, self._end)
@@ -213,7 +217,7 @@ class WriteBack:
             attributes={"tracefork.note": True, **attributes},
             started_ns=started_ns,
             ended_ns=ended_ns,
-            parent=SpanRef(trace_id=exchange.trace_id, span_id=exchange.span_id),
+            parent=SpanRef(trace_id=exchange.told_in, span_id=exchange.span_id),
             links=links,
             status=status,
             message=message,
@@ -241,6 +245,12 @@ class WriteBack:
         self._append(record)
         self._outbox.send(record)
         return SpanRef(trace_id=record.trace_id, span_id=record.span_id)
+
+    def forward(self, spans: Iterable[SpanRecord], exchanges: Iterable[Exchange]) -> None:
+        """Send what an agent recorded to the collector, as the agent's own exporter would have."""
+        if self._outbox.wanted:
+            for record in (*(one for one in spans if one.ended_ns), *map(span_of, exchanges)):
+                self._outbox.send(record)
 
     def _end(self, record: SpanRecord) -> None:
         self._open.pop(record.span_id, None)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tracefork_backend.cli.interrupt import Terminated, status_of
 from wal_samples import write_conversation
 
 from tracefork_otel.store import sealing
@@ -19,6 +20,7 @@ QUERIES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES)
 def test_ctrl_c_ends_a_query(tmp_path: Path, query: str) -> None:
     """Within a second or so, with status 130, and not a word."""
@@ -34,3 +36,61 @@ def test_ctrl_c_ends_a_query(tmp_path: Path, query: str) -> None:
     finally:
         asked.kill()
     assert (asked.returncode, out) == (130, b"")
+
+
+@pytest.mark.slow
+def test_a_query_ends_after_its_time(tmp_path: Path) -> None:
+    """With status 2 and one line that says how to give it more."""
+    write_conversation(tmp_path, 1)
+    command = (sys.executable, "-m", "tracefork_backend.cli", "sql", QUERIES[0], "--store", str(tmp_path))
+    asked = subprocess.run([*command, "--timeout", "0.2"], capture_output=True, text=True, timeout=60)
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert asked.stderr.startswith("error: the query took longer than 0.2 s")
+    assert asked.stderr.count("\n") == 1
+
+
+def test_what_does_not_end_when_it_is_asked_to_is_ended() -> None:
+    """Whatever the library is at, with the same words."""
+    code = (
+        "import time; from tracefork_backend.cli.interrupt import at_last\nwith at_last(0.1): time.sleep(60)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: the query took longer than 0.1 s")
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_known_by_the_word_that_duckdb_has_for_it() -> None:
+    """So it is one in any command, also while it opens the store."""
+    code = f"""
+import duckdb
+from tracefork_backend.cli.interrupt import is_interrupt
+connection = duckdb.connect(config={{"threads": 1}})
+print("ready", flush=True)
+try:
+    connection.execute({QUERIES[1]!r}).fetchall()
+except RuntimeError as error:
+    print(is_interrupt(error))
+"""
+    # In a process of its own: where DuckDB misses a signal nothing of Python's runs, no time limit either.
+    asked = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert asked.stdout is not None
+    try:
+        assert asked.stdout.readline() == "ready\n"
+        while asked.poll() is None:
+            time.sleep(1)
+            asked.send_signal(signal.SIGINT)
+        assert asked.stdout.read() == "True\n"
+    finally:
+        asked.kill()
+        asked.stdout.close()
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_what_is_known_at_an_interrupt_is_no_answer(
+    capsys: pytest.CaptureFixture[str], error: KeyboardInterrupt, status: int
+) -> None:
+    """It is said on standard error: what reads JSON from standard output meets nothing else."""
+    error.add_note("1 of 3\nFAIL \x1b[2J")
+    assert status_of(error) == status
+    assert tuple(capsys.readouterr()) == ("", "1 of 3\nFAIL \\x1b[2J\n")

@@ -96,6 +96,7 @@ def refused() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_seam_receiver_and_import_say_the_same(case: str, raw: str, refused: str, tmp_path: Path) -> None:
     """What the seam records, its span tells a receiver, and its tape an import, message and all."""

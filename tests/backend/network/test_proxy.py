@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -18,15 +19,17 @@ import httpx2
 import pytest
 from proxied import proxying
 from recorded import read_store
+from tracefork_backend.network import ledger
 from tracefork_backend.network.addresses import bind
-from tracefork_backend.network.proxy import Proxy, Upstream
+from tracefork_backend.network.proxy import Proxy, Upstream, based
 from tracefork_backend.rerun.edits import request
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
 
-from tracefork_otel.exchange import Exchange
+from tracefork_otel.exchange import Exchange, Request
 from tracefork_otel.settings import Settings
+from tracefork_otel.wire.registry import root_of
 
 KEY = "sk-ant-very-secret-key-0123456789"
 DEADLINE_S = 30.0
@@ -216,6 +219,7 @@ def test_foreign_host_is_refused(store: Path, upstream: ModelServer) -> None:
     assert not store.exists() or not exchanges(store)
 
 
+@pytest.mark.slow
 def test_runs_by_header(store: Path, upstream: ModelServer) -> None:
     """`x-tracefork-run` names a run, a traceparent gives its trace; the header stays here."""
     trace, span = "a" * 32, "b" * 16
@@ -231,6 +235,21 @@ def test_runs_by_header(store: Path, upstream: ModelServer) -> None:
         assert sorted(run.name for run in opened.runs())[-2:] == ["one", "two"]
 
 
+def test_many_runs_by_header_are_held_within_bounds(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more runs than are open at once the one that was asked for least recently ends; names are short."""
+    monkeypatch.setattr(ledger, "MOST_RUNS", 3)
+    book = ledger.Ledger(store, settings=Settings(), name="proxy")
+    asked = Request(method="GET", url="https://example.test/")
+    for name in ("a", "b", "a", "c", "d" * 60_000, "a"):
+        book.begin(asked, {ledger.RUN_HEADER: name}).finish("no_response")
+        assert len(book.run_ids) <= 3
+    book.close()
+    with open_store(store) as opened:
+        runs = {run.name: (run.steps, run.status) for run in opened.runs()}
+    assert {name: steps for name, (steps, _) in runs.items()} == {"a": 3, "b": 1, "c": 1, "d" * 200: 1}
+    assert {status for _, status in runs.values()} == {"ok"}
+
+
 def played(store: Path, tmp_path: Path, origin: str, ref: str = "last", change: Path | None = None) -> Proxy:
     """A proxy that plays a run of the store, or forks it with a change, writing into a store of its own."""
     tape = tmp_path / "run.tape.jsonl"
@@ -242,6 +261,7 @@ def played(store: Path, tmp_path: Path, origin: str, ref: str = "last", change: 
     return Proxy([Upstream(socket=bind("127.0.0.1", 0), origin=origin)], settings=settings)
 
 
+@pytest.mark.slow
 def test_replays_without_the_upstream(store: Path, tmp_path: Path, upstream: ModelServer) -> None:
     """A tape answers with the recorded bytes and cuts; another request is a drift and goes nowhere."""
     with proxying(upstream.url, store=store) as (url, _), httpx2.Client() as client:
@@ -268,6 +288,7 @@ def test_replays_without_the_upstream(store: Path, tmp_path: Path, upstream: Mod
     assert replayed[0].response.chunk_sizes == recorded[0].response.chunk_sizes
 
 
+@pytest.mark.slow
 def test_a_fork_asks_another_model_where_the_url_names_it(
     store: Path, tmp_path: Path, upstream: ModelServer
 ) -> None:
@@ -291,6 +312,7 @@ def test_a_fork_asks_another_model_where_the_url_names_it(
     assert "gemini-3-pro" in forked.request.url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_saved_whatever_way_it_is_stopped(store: Path, upstream: ModelServer, signal_name: str) -> None:
     """After Ctrl-C, SIGTERM and kill -9 the finished exchange is whole and the store opens."""
@@ -380,3 +402,111 @@ def test_full_store_does_not_stop_the_agent(tmp_path: Path, upstream: ModelServe
         response = httpx2.post(url + "/raw/echo", content=json.dumps({"a": 1}).encode())
     assert response.json() == {"a": 1}
     assert proxy.ledger.lost > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/raw/echo/./a/../b",
+        "/raw/echo?",
+        '/raw/echo?q="a"&b=[1]{2}|^`',
+        "/raw/echo//double///slashes",
+        "/raw/echo?a=1?b=2&c=%7Bx%7d%2F",
+        "/raw/echo/;p=1,2/~u/'x'!$*()",
+        "/raw/echo/%zz%",
+        "/raw/echo?&&==",
+    ],
+)
+def test_a_path_is_passed_on_byte_for_byte(
+    store: Path, tmp_path: Path, upstream: ModelServer, target: str
+) -> None:
+    """However odd it is spelled: so it reaches the upstream, so it is recorded, and so it is replayed."""
+
+    def ask(port: int) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.putrequest("GET", target)
+        connection.endheaders()
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    with proxying(upstream.url, store=store) as (_, proxy):
+        (port,) = proxy.upstreams
+        status = ask(port)
+    assert upstream.requests[-1].path == target
+    (one,) = exchanges(store)
+    assert one.request.url == upstream.url + target
+    asked = len(upstream.requests)
+    with played(store, tmp_path, upstream.url) as proxy:
+        (port,) = proxy.upstreams
+        assert ask(port) == status
+    assert len(upstream.requests) == asked
+    assert exchanges(tmp_path / "replays")[0].replayed
+
+
+@pytest.mark.parametrize(
+    "asked", ["/v1/messages", "/messages", "/v1/v1/messages", "/messages/count_tokens?beta=true"]
+)
+def test_base_urls_with_and_without_their_version(store: Path, upstream: ModelServer, asked: str) -> None:
+    """Whether an SDK adds `/v1` to the base URL, or wants it there: the provider's own path is called."""
+    body = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    one = Upstream(socket=bind("127.0.0.1", 0), origin=upstream.url, base="/v1")
+    with Proxy([one], settings=replace(Settings(), store=store)):
+        httpx2.post(f"http://127.0.0.1:{one.port}{asked}", json=body)
+    assert upstream.requests[-1].path == "/v1/messages" + asked.partition("messages")[2]
+    assert exchanges(store)[0].request.url == upstream.url + upstream.requests[-1].path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/event_logging/batch",
+        "/api/oauth/profile?beta=true",
+        "/v1",
+        "/",
+        "/v1/v1/files",
+        "/api/v1/messages",
+        "/oauth/completions",
+        "/v1x/messages",
+        "/%6Dessages",
+        "//messages",
+    ],
+)
+def test_what_is_no_call_of_a_model_keeps_its_path(path: str) -> None:
+    """Agents ask a provider's host for more than its API."""
+    assert based(path, "/v1") == path
+
+
+@pytest.mark.parametrize(
+    "path", ["/messages", "/messages/batches/one/results", "/chat/completions?a=/v1/", "/responses/resp_1"]
+)
+def test_a_call_of_a_model_has_its_version(path: str) -> None:
+    """And what is below such a path; where nothing is known of a host, nothing is put before."""
+    assert [based(one, "/v1") for one in (path, "/v1" + path, "/v1/v1" + path)] == ["/v1" + path] * 3
+    assert based(path, "") == path
+
+
+def test_which_hosts_have_a_version_in_their_paths() -> None:
+    """Those whose SDKs read a variable: elsewhere (a gateway) a path is nobody's but the user's."""
+    hosts = (
+        "api.anthropic.com",
+        "api.openai.com",
+        "generativelanguage.googleapis.com",
+        "gateway.example.com",
+    )
+    assert [root_of(host) for host in hosts] == ["/v1", "/v1", "", ""]
+
+
+def test_an_upgrade_that_is_not_made_is_no_warning(
+    store: Path, upstream: ModelServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that offers HTTP/2 in plain text is answered, and the agent's terminal has no word of it."""
+    offer = {
+        "connection": "Upgrade, HTTP2-Settings",
+        "upgrade": "h2c",
+        "http2-settings": "AAMAAABkAAQCAAAAAAIAAAAA",
+    }
+    with proxying(upstream.url, store=store) as (url, _):
+        assert httpx2.get(url + "/raw/empty", headers=offer).is_success
+    assert caplog.records == []

@@ -251,6 +251,7 @@ def exported(endpoint: str, agent_store: Path, **settings: Any) -> None:
         provider.shutdown()
 
 
+@pytest.mark.slow
 def test_our_exchanges_arrive_whole(url: str, store: Path, tmp_path: Path) -> None:
     """Exchange spans sent with whole bodies are the exchanges that the agent's own store holds."""
     agent = tmp_path / "agent"
@@ -320,3 +321,23 @@ def test_messages_of_others_are_runs(url: str, store: Path, provider: str, model
         assert {"tool_use", "tool_result"} <= {row["kind"] for row in rows}
         with pytest.raises(UsageError, match="fidelity = messages"):
             reconstruct(opened, run)
+
+
+def test_received_spans_name_their_run(url: str, store: Path) -> None:
+    """A resource's session and a span's conversation are columns of the run, once told by two requests."""
+    sent = message(3)
+    session = sent.resource_spans[0].resource.attributes.add()
+    session.key, session.value.string_value = "session.id", "s1"
+    spans = sent.resource_spans[0].scope_spans[0].spans
+    conversation = spans[2].attributes.add()
+    conversation.key, conversation.value.string_value = "gen_ai.conversation.id", "c1"
+    asked = spans[1].attributes.add()
+    asked.key = "gen_ai.input.messages"
+    asked.value.string_value = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "hi"}]}])
+    for _ in range(2):
+        assert post(url, sent.SerializeToString()).status_code == 200
+    with open_store(store) as opened:
+        assert opened.rows("SELECT session_id, conversation_id FROM runs") == [
+            {"session_id": "s1", "conversation_id": "c1"}
+        ]
+    assert len([note for note in read_store(store).notes if note.kind == "named"]) == 2

@@ -89,6 +89,13 @@ def test_the_page_says_what_was_found() -> None:
         assert part in text, part
 
 
+def test_a_sum_that_leaves_calls_out_is_marked() -> None:
+    """The page says that forks cost no less than that, and how many calls have no price."""
+    report = booking()
+    text = Page(render(replace(report, about=replace(report.about, unpriced=1)))).text
+    assert "≥ $0.22, 1 call without a price of $2.00" in text
+
+
 def test_nothing_is_loaded_and_no_script_runs() -> None:
     """No tag fetches anything, none is a script, no style names an address, none handles an event."""
     text = render(booking())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,13 @@ def test_an_experiment_becomes_a_page(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (shown.step, shown.old, shown.new) == (1, "PICK A COLOUR", "RED")
     assert shown.flipped_run_id in {trial.run_id for trial in result.trials if trial.flipped}
     assert (report.about.grading_usd or 0) > 0
-    # Two questions for each ending: the recorded run shows its last answer only, forks their output too.
-    assert judge.calls == 6
+    # Two questions for each of two endings: an ending as the recorded run's is judged with it.
+    assert judge.calls == 4
     page = render(report)
     assert "Changing step 1 saves this run." in page
     assert "judge claude-haiku-4-5" in page
+    partly = replace(report, about=replace(report.about, grading_unpriced=2))
+    assert ("≥" in page, ", 2 answers without a price" in render(partly)) == (False, True)
     assert "its error rates are not known" in page
     assert stored.findings == report.findings
     assert stored.change == report.change

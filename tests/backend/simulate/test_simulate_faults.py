@@ -191,7 +191,7 @@ def test_close_cuts_running_answers_off(capfd: pytest.CaptureFixture[str]) -> No
             next(chunks)
             began = time.monotonic()
             server.close()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 25  # the answer would go on for 30 s
             with pytest.raises((httpx2.RemoteProtocolError, httpx2.ReadError)):
                 list(chunks)
         client.close()

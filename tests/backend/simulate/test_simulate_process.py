@@ -111,6 +111,7 @@ def test_taken_port_is_an_error_unless_more_may_be_tried() -> None:
             assert int(line.rsplit(":", 1)[1]) > server.port
 
 
+@pytest.mark.slow
 def test_spawn_serves_the_block_on_its_own_port() -> None:
     """A spawned server answers within the block, on the port that the file's name gives; two can share it."""
     name = f"spawned{os.getpid()}.py"

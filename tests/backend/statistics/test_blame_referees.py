@@ -39,6 +39,7 @@ def test_newcombe_agrees() -> None:
         assert newcombe_low(treated, control, trials, level=0.95) == pytest.approx(low, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [6, 12, 40])
 def test_chance_of_effect_is_near_the_exact_one(trials: int) -> None:
     """The normal approximation that decides when to give up is within 0.05 of the exact posterior chance."""

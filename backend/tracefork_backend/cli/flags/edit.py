@@ -18,8 +18,8 @@ class EditFlags(DeclaredFlags):
 
     @classmethod
     def declared(cls) -> Iterable[Flag]:
-        """Return the flags of each kind."""
-        return [flag for kind in KINDS.values() for flag in kind.flags]
+        """Return the flags of each kind, each once."""
+        return dict.fromkeys(flag for kind in KINDS.values() for flag in kind.flags)
 
     def asked(self) -> list[Edit]:
         """Return one edit a variant; UsageError unless the flags ask for one kind of change."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args
 
 import typer
 
 from tracefork_otel.errors import UsageError
+from tracefork_otel.settings import found_store
 
 from ...flag import Flag
 
@@ -24,8 +26,11 @@ def repeated(flag: str, metavar: str, text: str) -> Any:
     return valued(flag, metavar, f"{text} Repeatable.")
 
 
-def choice(flag: str, literal: Any, text: str) -> Any:
-    """Return an option whose value is one of those of a Literal; UsageError names them for any other."""
+def choice(flag: str, literal: Any, text: str, *, variable: str | None = None) -> Any:
+    """Return an option whose value is one of those of a Literal; UsageError names them for any other.
+
+    Where it is not given, the environment's `variable` is.
+    """
     allowed: tuple[str, ...] = get_args(literal)
 
     def checked(given: str) -> str:
@@ -33,7 +38,7 @@ def choice(flag: str, literal: Any, text: str) -> Any:
             raise UsageError(f"{flag} {given}: use {', '.join(allowed[:-1])} or {allowed[-1]}")
         return given
 
-    return valued(flag, "|".join(allowed), text, parser=checked)
+    return valued(flag, "|".join(allowed), text, parser=checked, envvar=variable)
 
 
 def option(flag: Flag, *, several: bool = False) -> tuple[Any, object]:
@@ -45,13 +50,51 @@ def option(flag: Flag, *, several: bool = False) -> tuple[Any, object]:
     return Annotated[str | None, valued(str(flag), flag.metavar, flag.help)], None
 
 
+def moment(flag: str, text: str) -> datetime:
+    """Return the moment that the flag names, UTC, without a zone; UsageError for what is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text}: write a date, such as 2026-08-31 or 2026-08-31T18:00") from None
+    try:
+        return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    except OverflowError:
+        raise UsageError(f"{flag} {text}: in UTC this is no date between the years 1 and 9999") from None
+
+
+def _nearest(context: typer.Context, store: Path) -> Path:
+    source = context.get_parameter_source("store")
+    return found_store() if source is not None and source.name == "DEFAULT" else store
+
+
 StoreOption: TypeAlias = Annotated[
     Path,
-    typer.Option("--store", envvar="TRACEFORK_STORE", help="The store's directory.", show_default=True),
+    typer.Option(
+        "--store",
+        envvar="TRACEFORK_STORE",
+        help="The store's directory; else the nearest one upwards from here.",
+        show_default=True,
+        callback=_nearest,
+    ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+StrictOption: TypeAlias = Annotated[
+    bool, typer.Option("--strict", help="Exit 1 where a file of the store could not be read.")
+]
 RunArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", help="`last`, `last~2`, a unique prefix of a run id, or a tape file.")
+]
+SkipHostOption: TypeAlias = Annotated[
+    list[str],
+    repeated(
+        "--skip-host", "HOST[:PORT][/PATH]", "Leave this out as housekeeping; what models are asked never is."
+    ),
+]
+StateOption: TypeAlias = Annotated[
+    list[str],
+    repeated(
+        "--state", "PATH", "Keep this file or folder as it is now: each replay and fork begins with a copy."
+    ),
 ]
 RedactOption: TypeAlias = Annotated[
     Path | None,
@@ -65,6 +108,12 @@ HostOption: TypeAlias = Annotated[
 ]
 JobsOption: TypeAlias = Annotated[int, typer.Option("--jobs", min=1, help="Agents at a time.")]
 BudgetOption: TypeAlias = Annotated[float | None, valued("--budget", "USD", "Start no fork beyond this.")]
+PriceOption: TypeAlias = Annotated[
+    list[str],
+    repeated(
+        "--price", "MODEL=IN/OUT", "What a model costs for a million tokens, in dollars; MODEL=0 for nothing."
+    ),
+]
 EstimateOption: TypeAlias = Annotated[
     bool, typer.Option("--estimate", help="Say what it would take, and start nothing.")
 ]

@@ -1,0 +1,198 @@
+"""Ids that a provider makes, compared by their places: tool calls, messages, responses, signatures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stored import ANTHROPIC, Recorder, trace
+from tracefork_backend.diffs.diff import Diff, diff
+from tracefork_backend.store import open_store
+
+RESPONSES = "https://api.openai.com/v1/responses"
+CHAT = "https://api.openai.com/v1/chat/completions"
+SSE = (("content-type", "text/event-stream"),)
+Made = Callable[[str], str]
+"""An id by what it is of; another run gives others."""
+
+
+def body(value: object) -> bytes:
+    """The value as a body."""
+    return json.dumps(value).encode()
+
+
+def anthropic(recorder: Recorder, run: str, made: Made, *, swapped: bool = False) -> None:
+    """Two calls of one tool with a signed thought, and their results, in order or not."""
+    blocks = [
+        {"type": "thinking", "thinking": "hm", "signature": made("signature")},
+        *({"type": "tool_use", "id": made(f"toolu {n}"), "name": "look", "input": {}} for n in (1, 2)),
+    ]
+    asked: dict[str, Any] = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "go"}]}
+    answer = {"id": made("msg"), "role": "assistant", "model": "claude-sonnet-4-5", "content": blocks}
+    recorder.exchange(run, body(asked), body({**answer, "usage": {"input_tokens": 1, "output_tokens": 1}}))
+    ids = [made("toolu 1"), made("toolu 2")]
+    results = [
+        {"type": "tool_result", "tool_use_id": one, "content": "seen"}
+        for one in (ids[::-1] if swapped else ids)
+    ]
+    said = [{"role": "assistant", "content": blocks}, {"role": "user", "content": results}]
+    asked["messages"] += said
+    answer["content"] = [{"type": "text", "text": "done"}]
+    recorder.exchange(run, body(asked), body({**answer, "id": made("msg 2")}))
+
+
+def responses(recorder: Recorder, run: str, made: Made) -> None:
+    """A response that goes on with a stored one, and is asked for by its id; a reasoning item."""
+    items = [
+        {"type": "reasoning", "id": made("rs"), "summary": [], "encrypted_content": made("enc")},
+        {
+            "type": "function_call",
+            "id": made("fc"),
+            "call_id": made("call"),
+            "name": "look",
+            "arguments": "{}",
+        },
+    ]
+    answer = {"object": "response", "id": made("resp"), "model": "gpt-5", "status": "completed"}
+    recorder.exchange(
+        run, body({"model": "gpt-5", "input": "go"}), body({**answer, "output": items}), url=RESPONSES
+    )
+    recorder.exchange(run, b"", body({**answer, "output": items}), url=f"{RESPONSES}/{made('resp')}/items")
+    result = {"type": "function_call_output", "call_id": made("call"), "output": "seen"}
+    asked = {"model": "gpt-5", "previous_response_id": made("resp"), "input": [result]}
+    recorder.exchange(run, body(asked), body({**answer, "id": made("resp 2"), "output": []}), url=RESPONSES)
+
+
+def chat(recorder: Recorder, run: str, made: Made) -> None:
+    """A streamed call, and its result."""
+    call = {
+        "index": 0,
+        "id": made("call"),
+        "type": "function",
+        "function": {"name": "look", "arguments": "{}"},
+    }
+    chunk = {"id": made("chatcmpl"), "object": "chat.completion.chunk", "model": "gpt-5"}
+    deltas: tuple[dict[str, Any], ...] = ({"role": "assistant", "tool_calls": [call]}, {})
+    events = [
+        {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "tool_calls"}]}
+        for delta in deltas
+    ]
+    stream = b"".join(b"data: " + body(one) + b"\n\n" for one in events) + b"data: [DONE]\n\n"
+    asked: dict[str, Any] = {
+        "model": "gpt-5",
+        "stream": True,
+        "messages": [{"role": "user", "content": "go"}],
+    }
+    recorder.exchange(run, body(asked), stream, url=CHAT, headers=SSE)
+    asked["messages"] += [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": made("call"), "content": "seen"},
+    ]
+    recorder.exchange(run, body(asked), stream, url=CHAT, headers=SSE)
+
+
+def refused(recorder: Recorder, run: str, made: Made) -> None:
+    """An error that names its request, and a tool's own answer, whose id is no provider's."""
+    error = {"type": "error", "error": {"type": "overloaded_error"}, "request_id": made("req")}
+    asked = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "go"}]}
+    recorder.exchange(run, body(asked), body(error), url=ANTHROPIC)
+
+
+def compared(store: Path, how: Callable[[Recorder, str, Made], None], *, exact: bool = False) -> Diff:
+    """Two runs that differ in ids only, compared."""
+    runs: list[str] = []
+    for which in "ab":
+        recorder = Recorder(store)
+        runs.append(run := trace())
+        recorder.root(run)
+        how(recorder, run, lambda what, which=which: f"{what.replace(' ', '_')}_{which * 8}==")
+        recorder.close()
+    opened = open_store(store)
+    return diff(opened.run(runs[0]), opened.run(runs[1]), exact=exact)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [anthropic, responses, chat, refused])
+def test_runs_that_differ_in_ids_only_are_the_same(
+    tmp_path: Path, how: Callable[[Recorder, str, Made], None]
+) -> None:
+    """Whatever is an id: of a call, a message, a response, a request, a thought. `exact` compares letters."""
+    found = compared(tmp_path, how)
+    assert not found.differs, found
+    assert "same: nothing differs, the runs are the same" in str(found)
+    assert compared(tmp_path / "exact", how, exact=True).differs
+
+
+def test_an_id_in_another_place_is_a_difference(tmp_path: Path) -> None:
+    """Results that answer each other's calls are not the same, whatever the letters."""
+    order = iter((False, True))
+    found = compared(tmp_path, lambda *told: anthropic(*told, swapped=next(order)))
+    (changed,) = [step for step in found.steps if step.differs]
+    assert [one.path for one in changed.changes] == ["messages[2].content"]
+
+
+def test_an_id_that_the_agent_made_counts_by_its_letters(tmp_path: Path) -> None:
+    """Also where the provider repeats it; and what a tool's service answered."""
+
+    def how(recorder: Recorder, run: str, made: Made) -> None:
+        asked = {"model": "gpt-5", "input": "go", "metadata": {"trip_id": made("trip")}}
+        answer = {"object": "response", "id": made("resp"), "model": "gpt-5", "output": []}
+        told = body({**answer, "metadata": asked["metadata"]})
+        recorder.exchange(run, body(asked), told, url=RESPONSES)
+        recorder.exchange(run, body({}), body({"id": made("booking")}), url="https://tools.example/book")
+
+    found = compared(tmp_path, how)
+    assert [step.kind for step in found.steps] == ["changed", "changed"]
+
+
+@pytest.mark.parametrize("levels", [90, 900, 3000])
+def test_a_deep_answer_is_compared(tmp_path: Path, levels: int) -> None:
+    """Level by level or as a text, by how deep it is."""
+
+    def how(recorder: Recorder, run: str, made: Made) -> None:
+        deep = b'{"x": ' + b"[" * levels + body(made("said")) + b"]" * levels + b"}"
+        recorder.exchange(run, body({"model": "claude-sonnet-4-5", "messages": []}), deep, url=ANTHROPIC)
+
+    (changed,) = compared(tmp_path, how).steps[0].changes
+    assert changed.path == ("body" if levels > 100 else "body.x" + "[0]" * levels)
+    assert changed.a != changed.b
+
+
+def test_an_id_that_a_tool_is_called_with_counts_by_its_letters(tmp_path: Path) -> None:
+    """It is what the task is about: in the call, and in the request that carries it."""
+
+    def how(recorder: Recorder, run: str, made: Made) -> None:
+        asked: dict[str, Any] = {
+            "model": "claude-sonnet-4-5",
+            "messages": [{"role": "user", "content": "go"}],
+        }
+        block = {
+            "type": "tool_use",
+            "id": made("toolu"),
+            "name": "book",
+            "input": {"order_id": made("order")},
+        }
+        answer = {"id": made("msg"), "role": "assistant", "model": "claude-sonnet-4-5", "content": [block]}
+        recorder.exchange(run, body(asked), body(answer))
+        asked["messages"] = [*asked["messages"], {"role": "assistant", "content": [block]}]
+        recorder.exchange(run, body(asked), body({**answer, "content": [{"type": "text", "text": "done"}]}))
+
+    first, second = compared(tmp_path, how).steps
+    assert [one.path for one in first.changes] == ["reply[0].input.order_id"]
+    assert [one.path for one in second.changes] == ["messages[1].content[0].input.order_id"]
+
+
+def test_an_id_in_a_call_of_an_answer_that_is_not_read_counts_too(tmp_path: Path) -> None:
+    """As in what is asked for by a response's id."""
+
+    def how(recorder: Recorder, run: str, made: Made) -> None:
+        answer = {"object": "response", "id": made("resp"), "model": "gpt-5", "output": []}
+        recorder.exchange(run, body({"model": "gpt-5", "input": "go"}), body(answer), url=RESPONSES)
+        call = {"id": made("fc"), "name": "book", "arguments": {"order_id": made("order")}}
+        recorder.exchange(run, b"", body({"data": [call]}), url=f"{RESPONSES}/{made('resp')}/items")
+
+    _, second = compared(tmp_path, how).steps
+    assert [one.path for one in second.changes] == ["body.data[0].arguments.order_id"]
