@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recorded import Recorded, read_store
+from tracefork_backend import spelling
 from tracefork_backend.simulate import ModelServer
 
 from tracefork_otel import TraceforkInstrumentor
@@ -25,6 +29,25 @@ hypothesis.settings.load_profile("quick")
 # Started in the background, a shell has Ctrl-C ignored, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Whatever a test starts makes its key here and not in the home of who runs the tests.
+STATE = tempfile.mkdtemp(prefix="tracefork-tests-")
+os.environ["XDG_STATE_HOME"] = STATE
+
+
+def pytest_unconfigure() -> None:
+    """Nothing of the tests' own key is left."""
+    shutil.rmtree(STATE, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that are allowed the most time come first: at the end each would be one worker's alone."""
+
+    def allowed(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return float(mark.args[0]) if mark and mark.args else 0.0
+
+    items.sort(key=allowed, reverse=True)
 
 
 class Capture:
@@ -46,6 +69,12 @@ class Capture:
         """Recording is off, and this is what the store holds."""
         self.off()
         return read_store(self.store)
+
+
+@pytest.fixture(autouse=True)
+def _as_many_digits_as_at_start() -> None:
+    # No store that another test has read says how many digits of a run's id are printed.
+    spelling.use_digits(spelling.DIGITS)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from tracefork_otel.exchange import Request, Response
 from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.forms import FORMS
 from tracefork_otel.wire.framing import Event, Framing
-from tracefork_otel.wire.growing import Growing
-from tracefork_otel.wire.messages import Facts, Message
+from tracefork_otel.wire.growing import Growing, Grown
+from tracefork_otel.wire.messages import Asked, Facts, Message
 from tracefork_otel.wire.registry import load
 
 NAMES = [form.name for form in FORMS]
@@ -109,7 +109,19 @@ def read(request: Request, response: Response | None) -> Facts:
 
 def request_messages(form: str, body: bytes) -> tuple[Message, ...]:
     """The messages of a request that repeats no other."""
-    return Growing().messages(form, body)
+    return messages_by(Growing(), form, body)
+
+
+def messages_by(growing: Growing[Asked], form: str, body: bytes) -> tuple[Message, ...]:
+    """The messages of a request that may repeat an earlier one, each turn from whichever of them had it."""
+
+    def make(grown: Grown[Asked]) -> Asked:
+        earlier = grown.before.turns[: grown.kept] if grown.before is not None else ()
+        assert grown.turns[: grown.kept] == earlier
+        return Asked(grown.system, (*earlier, *grown.turns[grown.kept :]))
+
+    found = growing.read(form, body, make)
+    return () if found is None else found.messages
 
 
 def calls(found: Facts) -> list[tuple[str | None, Any]]:

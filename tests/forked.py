@@ -104,6 +104,18 @@ def at_desk(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour 
         yield Desk(folder, server)
 
 
+@contextmanager
+def as_output(descriptor: int, number: int = 1) -> Iterator[None]:
+    """Within the block that is this process's standard output."""
+    before = os.dup(number)
+    os.dup2(descriptor, number)
+    try:
+        yield
+    finally:
+        os.dup2(before, number)
+        os.close(before)
+
+
 def alive(pid: int) -> bool:
     """Whether a process still runs; one that ended and was not waited for does not."""
     try:

@@ -104,9 +104,11 @@ class Recorder:
         replayed: bool = False,
         attributes: Mapping[str, object] | None = None,
         cuts: Sequence[int] = (),
+        method: str = "POST",
     ) -> str:
         """An exchange is recorded; its span id."""
-        span_id = self.ask(trace_id, asked("hello") if request is None else request, url, replayed)
+        sent = asked("hello") if request is None else request
+        span_id = self.ask(trace_id, sent, url, replayed, method)
         if end:
             body = answered("hi") if response is None else response
             self.wal.append(
@@ -127,7 +129,14 @@ class Recorder:
             )
         return span_id
 
-    def ask(self, trace_id: str, request: bytes, url: str = ANTHROPIC, replayed: bool = False) -> str:
+    def ask(
+        self,
+        trace_id: str,
+        request: bytes,
+        url: str = ANTHROPIC,
+        replayed: bool = False,
+        method: str = "POST",
+    ) -> str:
         """A request is recorded and nothing else yet; its span id."""
         span_id = secrets.token_hex(8)
         self.wal.append(
@@ -137,7 +146,7 @@ class Recorder:
                 parent_span_id=None,
                 seq=self.seq,
                 started_ns=self.tick(),
-                request=Request(method="POST", url=url, headers=JSON, body=request),
+                request=Request(method=method, url=url, headers=JSON, body=request),
                 name="chat claude-sonnet-4-5",
                 service="tests",
                 replayed=replayed,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import tracefork_backend
 from hypothesis import strategies as st
 from wal_samples import exchange_records, process
 
+import tracefork_otel
 from tracefork_otel.store.codec import FRAME, HEADER, MAGIC, encode
 from tracefork_otel.store.delta import Delta
 from tracefork_otel.store.records import Note, Record, Rotated, SpanRecord
+from tracefork_otel.wire.json_values import mapping
 
 START, END = exchange_records(0, b"question", b"answer")
 SPAN = SpanRecord(
@@ -26,12 +30,32 @@ RECORDS: list[Record] = [
     Note(kind="lost", time_ns=1),
     Rotated(to="4711-0badcafe-1.wal"),
 ]
+DEEP: Any = 1
+for _ in range(300):
+    DEEP = [DEEP] if _ % 2 else {"a": DEEP}
+_ODD = st.sampled_from([2**63, -(2**63) - 1, 10**400, 1e308, "\ud800", "\0", "{", "[1]", '{"a": 1}', DEEP])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5) | _ODD,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
 """Any tree of JSON values, and what Python's JSON knows besides."""
+
+
+_NAME = re.compile(r"[\"']((?:tracefork|gen_ai)\.[a-z._]+)[\"']")
+
+
+def _names() -> list[str]:
+    """The names of attributes that the code asks for."""
+    found: set[str] = set()
+    for package in (tracefork_otel, tracefork_backend):
+        for path in Path(str(package.__file__)).parent.rglob("*.[ps][yq]*"):
+            found |= set(_NAME.findall(path.read_text("utf-8", "replace")))
+    return sorted(found)
+
+
+ATTRIBUTES = st.dictionaries(st.sampled_from(_names()), JSON, max_size=4)
+"""Values of any kind under names that mean something."""
 
 
 def header_of(record: Record) -> tuple[dict[str, Any], bytes]:
@@ -69,6 +93,8 @@ def odd_records(draw: st.DrawFn) -> list[bytes]:
         header, bodies = header_of(record)
         for name in draw(st.lists(st.sampled_from(sorted(header)), max_size=3)):
             header[name] = draw(JSON)
+        if "attributes" in header or draw(st.booleans()):
+            header["attributes"] = {**mapping(header.get("attributes")), **draw(ATTRIBUTES)}
         if draw(st.booleans()):
             header |= draw(st.dictionaries(st.text(max_size=3), JSON, max_size=2))
         frames.append(frame(header, bodies))

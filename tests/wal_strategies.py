@@ -49,6 +49,8 @@ def exchanges(draw: st.DrawFn) -> Exchange:
             chunk_sizes=sizes,
             chunk_offsets_us=tuple(draw(st.lists(_times, min_size=len(sizes), max_size=len(sizes)))),
             http_version=draw(st.sampled_from(["HTTP/1.1", "HTTP/2"])),
+            reason_phrase=draw(st.sampled_from([None, "", "NOT FOUND", "caf\xe9"])),
+            stream_id=draw(st.sampled_from([None, 1, 2**31 - 1])),
         )
     return Exchange(
         trace_id=draw(_traces),

@@ -31,6 +31,7 @@ def folder(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_run_leaves_the_agents_output_alone(tmp_path: Path) -> None:
     """What the agent prints is on stdout untouched; our one line is on stderr."""
     done = tracefork("run", "--", sys.executable, BOOKING, cwd=tmp_path, **BARE)
@@ -86,6 +87,7 @@ def test_replay_is_bit_exact_without_the_server(recorded: Path) -> None:
     assert "PASS" in done.out
 
 
+@pytest.mark.slow
 def test_replay_leaves_last_alone(folder: Path) -> None:
     """A replay is a run of the store, and `last` still means the recording."""
     before = here("ls", "--json", cwd=folder).rows
@@ -96,6 +98,7 @@ def test_replay_leaves_last_alone(folder: Path) -> None:
     assert (newest["kind"], others) == ("replay", every)
 
 
+@pytest.mark.slow
 def test_replay_explains_a_changed_prompt(folder: Path) -> None:
     """A changed system prompt drifts at step 0, with path, both values, cause, and status 1."""
     agent = folder / "agent.py"
@@ -168,6 +171,7 @@ def test_sql_refuses_what_is_no_reading(recorded: Path, query: str) -> None:
     done.refused()
 
 
+@pytest.mark.slow
 def test_tape_goes_to_another_store_and_replays_there(recorded: Path, tmp_path: Path) -> None:
     """An exported tape, imported elsewhere, is the same run: same rows, and it replays."""
     tape = tmp_path / "t.jsonl"
@@ -280,6 +284,7 @@ def test_an_agent_without_model_calls_is_said(tmp_path: Path) -> None:
     assert "nothing" in done.err
 
 
+@pytest.mark.slow
 def test_a_hanging_agent_ends_at_the_time_limit(folder: Path) -> None:
     """A replay whose agent hangs ends at --timeout with status 3 and says so."""
     agent = folder / "agent.py"
@@ -291,6 +296,7 @@ def test_a_hanging_agent_ends_at_the_time_limit(folder: Path) -> None:
     assert "2" in done.err
 
 
+@pytest.mark.slow
 def test_a_crashing_agent_shows_its_own_error_once(folder: Path) -> None:
     """A replay whose agent crashes says agent_error and shows its last line once."""
     agent = folder / "agent.py"
@@ -314,6 +320,7 @@ def test_a_read_only_store_is_still_read(recorded: Path) -> None:
         store.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_secrets_are_not_in_the_store(tmp_path: Path) -> None:
     """A key of the environment is nowhere in the store's files, and only their owner can read them."""
     key = "sk-ant-very-secret-0123456789"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from e2e.command import BARE, EXAMPLES, environment, here, tracefork
+from e2e.booking import BOOKING, GRADED, RIGHT, record_failure
+from e2e.command import BARE, environment, here, tracefork
 from tracefork_backend.blaming import changes, journal
 from tracefork_backend.blaming.modes import MODES
 from tracefork_backend.blaming.plan import ModeName
@@ -23,19 +24,17 @@ from tracefork_backend.simulate import Call, ModelServer, Reply
 from tracefork_backend.simulate.behaviours import booking
 from tracefork_backend.store import open_store
 
-BOOKING = EXAMPLES / "booking_agent.py"
-GRADED = ("--success-re", "BOOKED", "--failure-re", "ERROR|sorry")
-RIGHT = {"tool_input": {"flight": "NH176", "date": "2026-11-03"}}
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the agents import in each command: a recording does not say it."""
+    monkeypatch.setenv("PYTHONPATH", BARE["PYTHONPATH"])
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose store holds a booking that failed, and a file that mends its step 2."""
-    folder = tmp_path_factory.mktemp("recorded")
-    done = tracefork("run", "--", sys.executable, BOOKING, "--city", "Osaka", cwd=folder, **BARE)
-    assert done.status == 0, done.err
-    (folder / "repair.json").write_text(json.dumps({"2": RIGHT}))
-    return folder
+    return record_failure(tmp_path_factory.mktemp("recorded"), repair={"2": RIGHT})
 
 
 @pytest.fixture
@@ -78,6 +77,7 @@ def test_a_killed_repair_is_resumed_shown_and_verified(folder: Path) -> None:
     assert row == [{"step": 2, "verdict": "certified", "is_root": True}]
 
 
+@pytest.mark.slow
 def test_fault_classes_change_what_their_names_say(recorded: Path) -> None:
     """Each of the five is bound to the steps that have what it breaks, and to no other."""
     with open_store(recorded / ".tracefork") as store:
@@ -99,6 +99,7 @@ def test_fault_classes_change_what_their_names_say(recorded: Path) -> None:
     assert b"POISONED" in poisoned.body
 
 
+@pytest.mark.slow
 def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
     """No oracle, two changes, an unknown mode or experiment, a budget of nothing: status 2 and what to do."""
     for arguments, says in (
@@ -123,6 +124,7 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         here(*arguments, cwd=folder).refused(says)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_its_limit_ended_goes_on_with_a_higher_one(folder: Path) -> None:
     """What ended it is named wherever it is said; more forks are made, and the numbers follow from all."""
     asked = ("blame", "last", *GRADED, "--mode", "fixed", "--max-trials", "2", "--jobs", "2")
@@ -155,11 +157,14 @@ def test_help_shows_the_verbs_of_blame(tmp_path: Path) -> None:
     assert "--coupling" in full.out
 
 
+@pytest.mark.slow
 def test_an_estimate_says_forks_money_and_chance(folder: Path) -> None:
     """Nothing is run, and the four lines say what would be."""
     done = here("blame", "last", *GRADED, "--ablate", "x", "--estimate", "--budget", "2", cwd=folder)
     assert done.status == 0, done.err
     assert "chance of a verdict within $2.00" in done.out
+    judged = here("blame", "last", "--judge", "It is booked", "--ablate", "x", "--estimate", cwd=folder)
+    assert re.search(r"\n       left out: the judge, up to \$0\.\d+ for each ending, which", judged.out)
 
 
 def traveller_and_judge(call: Call) -> Reply:
@@ -171,8 +176,11 @@ def traveller_and_judge(call: Call) -> Reply:
 
 
 @pytest.mark.slow
-def test_a_judge_grades_and_what_it_cost_is_shown_apart(tmp_path: Path) -> None:
+def test_a_judge_grades_and_what_it_cost_is_shown_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`--judge` asks a real SDK's client; its model, errors and price stand beside the forks'."""
+    monkeypatch.delenv("PYTHONPATH")
     with ModelServer(traveller_and_judge) as server:
         given = {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "sk-ant-test"}
         done = tracefork("run", "--", sys.executable, BOOKING, "--city", "Osaka", cwd=tmp_path, **given)

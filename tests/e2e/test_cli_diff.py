@@ -26,6 +26,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_fork_is_compared_with_its_parent(recorded: Path) -> None:
     """One name is enough: equal prefix, the change by JSON path, what followed from it, both endings."""
     done = here("diff", "last", cwd=recorded)
@@ -52,6 +53,7 @@ def test_two_recordings_for_machines(recorded: Path) -> None:
     assert "Tokyo" in json.dumps(found["steps"][0]["changes"])
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_gits(recorded: Path) -> None:
     """Differences are no failure, unless `--exit-code` asks for a status."""
     assert here("diff", "last~1", "last", cwd=recorded).status == 0
@@ -60,6 +62,7 @@ def test_the_exit_code_is_gits(recorded: Path) -> None:
     assert (same.status, "nothing differs" in same.out) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_tape_is_a_side(recorded: Path, tmp_path: Path) -> None:
     """A tape file is compared with a run of the store."""
     tape = tmp_path / "tape.jsonl"
@@ -68,6 +71,7 @@ def test_a_tape_is_a_side(recorded: Path, tmp_path: Path) -> None:
     assert "5 same: nothing differs" in done.out, done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [(("last~1",), "is no fork"), (("nosuch", "last"), "nosuch"), (("last", "last~9"), "last~9")],
@@ -156,6 +160,7 @@ def test_git_bisect_finds_the_commit_that_broke_a_run(tmp_path: Path) -> None:
     assert "SKIP" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "status"),
     [

@@ -8,13 +8,15 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from e2e.command import BARE, EXAMPLES, environment, here, tracefork
+from e2e.command import BARE, EXAMPLES, asking, environment, here, tracefork
+from tracefork_backend.simulate import ModelServer
 
 # Each command starts agents of its own: .ci/run has them, `make test` has not.
 pytestmark = pytest.mark.slow
@@ -104,7 +106,7 @@ def test_a_matrix_of_runs_and_variants(folder: Path) -> None:
     assert re.search(r"@2 +text BOOKED, I say +2/2 +2 +0 +0 +100% +34% to 100%", lines[0]), lines[0]
     assert re.search(r"@2 +text ERROR: sorry +2/2 +0 +2 +0 +0% +0% to 66%", lines[1]), lines[1]
     assert all("has no step 9" in line for line in lines[2:])
-    assert "4 of 4 forks · $0 · 2 passed, 2 failed, 0 undefined" in done.out.replace("$0.0000", "$0")
+    assert "4 of 4 forks · $0 · 2 success, 2 failure" in done.out.replace("$0.0000", "$0")
     rows = here("sql", "select r.outcome from forks join runs r using (run_id)", "--json", cwd=folder).rows
     assert sorted(row["outcome"] for row in rows) == [False, False, True, True]
 
@@ -115,15 +117,29 @@ def test_the_estimate_starts_nothing(folder: Path) -> None:
     done = here("fork", "last@1", *flags, "--times", "3", "--estimate", cwd=folder, **BARE)
     assert done.status == 0, done.err
     assert "request temperature=0 model=claude-haiku-4-5" in done.out
-    assert "estimate: 6 forks, 24 live calls, $0.0" in done.out
+    assert "estimate: 6 forks, 24 live calls, $0.1" in done.out
     (found,) = here("fork", "last@1", *flags, "--estimate", "--json", cwd=folder, **BARE).rows
     assert [cell["estimated_calls"] for cell in found["cells"]] == [4, 4]
     assert here("sql", "select * from forks", "--json", cwd=folder).rows == []
 
 
+def test_a_judge_that_costs_more_than_the_forks_is_told(folder: Path) -> None:
+    """By the estimate, and where the budget has no room for it."""
+    words = ("fork", "last@2", "--text", "x", "--tail", "offline", "--times", "2", "--judge", "It is booked")
+    told = here(*words, "--estimate", cwd=folder, **BARE)
+    assert re.search(
+        r"estimate: 2 forks, 0 live calls, \$0, and up to \$0\.\d+ for the judge; nothing", told.out
+    )
+    here(*words, "--budget", "0.001", cwd=folder, ANTHROPIC_API_KEY="k", **BARE).refused("of it its judge")
+
+
 def test_a_budget_that_has_no_room_is_bad_usage(folder: Path) -> None:
     """Not one fork fits: an error, and nothing is spent."""
-    here("fork", "last@1", "--resample", "--budget", "0.001", cwd=folder, **BARE).refused("budget", "$0.0010")
+    typed = here("fork", "last@1", "--resample", "--budget", "0.001", cwd=folder, **BARE)
+    said, refused = typed.err.splitlines()
+    assert typed.status == 2
+    assert said.startswith("budget $0.0010: a call that runs when it ends is paid for")
+    assert refused.startswith("error: the budget is too small: $0.0010 left, a fork may take")
     assert here("sql", "select * from forks", "--json", cwd=folder).rows == []
 
 
@@ -211,6 +227,127 @@ def test_a_live_table_on_a_terminal(folder: Path) -> None:
     assert "VARIANT" in shown
     assert "1 of 2 forks" in shown
     assert [cell["trials"] for cell in json.loads(out)["cells"]] == [1, 1]
+
+
+ASKS = """
+import httpx2, os
+for word in ("one", "two"):
+    asked = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": word}]}
+    answer = httpx2.post(os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", json=asked)
+    print(answer.json()["content"][0]["text"])
+"""
+
+
+def test_a_gateway_that_moved(tmp_path: Path) -> None:
+    """The fork says whose address did not answer, and goes where it is told; its run keeps the old one."""
+    (tmp_path / "agent.py").write_text(ASKS)
+    with ModelServer() as old:
+        recorded = asking(tmp_path, old, "run", "--", sys.executable, "agent.py")
+        assert recorded.out == "one\ntwo\n", recorded.err
+    run = asking(tmp_path, old, "ls", "--json").rows[0]["run_id"]
+    with ModelServer() as new:
+        forked = asking(tmp_path, new, "fork", f"{run}@0", "--text", "x")
+        moved = f"{old.url}={new.url}"
+        assert forked.status == 3
+        assert f"this shell has {new.url}; where it moved, set TRACEFORK_MOVED={moved}\n" in forked.err
+        assert new.requests == []
+        done = asking(tmp_path, new, "fork", f"{run}@0", "--text", "x", "--json", TRACEFORK_MOVED=moved)
+        assert done.rows[0]["stdout"] == "x\ntwo\n", done.err
+        (asked,) = new.requests
+        assert asked.header("host") == new.url.removeprefix("http://")
+    assert f"POST {old.url}/v1/messages" in asking(tmp_path, new, "show", "last@1").out
+    assert asking(tmp_path, new, "replay", "last").status == 0
+
+
+TURNS = """
+import httpx2, os
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+print("a banner of some library, " * 20)
+for word in ("one", "two", "three"):
+    asked = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": word}]}
+    with trace.get_tracer("theirs").start_as_current_span("turn"):
+        answer = httpx2.post(os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", json=asked)
+    print(answer.json()["content"][0]["text"])
+"""
+
+
+@pytest.mark.parametrize("line", [False, True])
+def test_runs_of_one_command_are_named_with_the_steps_that_a_fork_finds_them_by(
+    tmp_path: Path, line: bool
+) -> None:
+    """`show` of one names the others; the end of a long output is what a fork shows."""
+    setup = "from tracefork_otel import TraceforkInstrumentor as T\nT().instrument()\n" if line else ""
+    (tmp_path / "agent.py").write_text(setup + TURNS)
+    with ModelServer() as server:
+        if line:
+            environ = environment(ANTHROPIC_BASE_URL=server.url)
+            subprocess.run([sys.executable, "agent.py"], cwd=tmp_path, env=environ, check=True)
+        else:
+            assert asking(tmp_path, server, "run", "--", sys.executable, "agent.py").status == 0
+        three, two, one = (row["run_id"] for row in asking(tmp_path, server, "ls", "--json").rows)
+        shown = asking(tmp_path, server, "show", "last")
+        assert f"with it     {one[:8]} (step 1), {two[:8]} (step 2): " in shown.out, shown.out
+        assert asking(tmp_path, server, "show", "last", "--json").rows[0]["repeated_with"] == [one, two]
+        forked = asking(tmp_path, server, "fork", f"{three}@2", "--text", "changed")
+        output = forked.out.splitlines()[1]
+        assert output.startswith("output  …")
+        assert output.endswith("one changed three")
+        assert "with it" not in asking(tmp_path, server, "show", "last").out
+
+
+ANSWERED = "        messages.append(answer.to_param())\n"
+
+
+def agent_that(folder: Path, *, begins: str = "", once_answered: str = "") -> None:
+    """Record the booking example as agent.py; its forks then do this before all else, or after an answer."""
+    text = BOOKING.read_text()
+    (folder / "agent.py").write_text(text)
+    done = tracefork("run", "--", sys.executable, "agent.py", "--city", "Osaka", cwd=folder, **BARE)
+    assert done.status == 0, done.err
+    changed = text.replace(ANSWERED, f"        {once_answered}\n{ANSWERED}")
+    (folder / "agent.py").write_text(changed.replace("import argparse\n", f"{begins}\nimport argparse\n"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_says_what_is_kept(folder: Path, number: int, status: int) -> None:
+    """What the forks did is named, and `show` has it and why; no process of theirs is left."""
+    agent_that(folder, once_answered="import time; open(f'pid-{os.getpid()}', 'w'); time.sleep(100)")
+    words = ("fork", "last@2", "--text", "x", "--text", "y", "--tail", "offline")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tracefork_backend.cli", *words],
+        cwd=folder, env=environment(**BARE), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (found := list(folder.glob("pid-*"))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (status, ""), err
+    first, kept = err.splitlines()
+    assert first == "interrupted"
+    named = re.fullmatch(r"fork (\w{8}) is kept as far as it went: tracefork-otel show \1", kept)
+    assert named, kept
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(found[0].name.removeprefix("pid-")), 0)
+    shown = here("show", named[1], cwd=folder)
+    assert re.search(r"fork of     \w{8}@2  text, tail offline\n", shown.out), shown.out
+    assert "problem     stopped: it was interrupted before it was done\n" in shown.out
+
+
+def test_show_says_why_a_fork_is_not_what_was_asked_for(folder: Path) -> None:
+    """Also of one whose agent ended before its first call, which is no run."""
+    agent_that(folder, once_answered="import sys; sys.exit(4)")
+    (ended,) = here("fork", "last@2", "--text", "x", "--json", cwd=folder, **BARE).rows
+    shown = here("show", ended["run_id"], cwd=folder)
+    assert "problem     not reached: " in shown.out
+    assert "ended before step 2, after 1 call, with status 4: nothing was changed\n" in shown.out
+    agent_that(folder, begins="import sys; sys.exit(4)")
+    (idle,) = here("fork", "last@2", "--text", "x", "--json", cwd=folder, **BARE).rows
+    shown = here("show", idle["run_id"][:8], cwd=folder)
+    shown.refused("is a fork of", "made no call", "ended before step 2, after 0 calls, with status 4")
 
 
 def _until_end(terminal: int, process: subprocess.Popen[bytes]) -> str:

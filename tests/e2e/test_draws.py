@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_said(folder: Path, tmp_path: Path) -> None:
     assert here("tape", "export", "last", "-o", tape, cwd=folder).status == 0
     changed = AGENT.replace("    for step in range(2):\n", "    early()\n    for step in range(2):\n")
     (tmp_path / "agent.py").write_text(changed)
-    done = tracefork("replay", tape, cwd=tmp_path)
+    done = tracefork("replay", tape, "--trust", cwd=tmp_path)
     assert done.status == 1
     drawn = next(line for line in done.out.splitlines() if line.startswith("draws "))
     assert "partial" in drawn

@@ -85,6 +85,7 @@ def check_loss_is_shown(store: Path, done: subprocess.CompletedProcess[str], fol
         assert {exchange.outcome for exchange in unanswered} <= {"in_flight"}
 
 
+@pytest.mark.slow
 def test_an_agent_whose_files_cannot_grow(tmp_path: Path) -> None:
     """With a limit on the size of files the agent ends well, and the loss is shown."""
     store = tmp_path / "store"
@@ -103,12 +104,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_an_agent_whose_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
     """On a full disk the agent ends well, the loss is shown, and all is readable without room to seal."""
     store = small_disk / "store"
     check_loss_is_shown(store, run_agent(store), tmp_path)
 
 
+@pytest.mark.slow
 def test_an_agent_whose_disk_was_full_before(small_disk: Path, tmp_path: Path) -> None:
     """Where not even a WAL can be begun the agent ends well, and `ls` finds an empty store."""
     filler = os.open(small_disk / "filler", os.O_WRONLY | os.O_CREAT)

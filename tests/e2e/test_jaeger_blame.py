@@ -22,6 +22,7 @@ def model(call: Call) -> Reply:
     return Reply(text="LOST" if call.last.split()[2] == "bad" else "WON")
 
 
+@pytest.mark.slow
 def test_the_root_cause_is_red_in_the_parents_trace(
     capture: Capture, jaeger: Jaeger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def forked(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory) -> Forked:
     """An agent whose spans start in a pool's thread was recorded by `run`, then forked twice by `fork`."""
     folder: Path = tmp_path_factory.mktemp("forked")
     (folder / "agent.py").write_text(AGENT)
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_http}
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_http, "TRACEFORK_EVENT_BODY_LIMIT": "4096"}
     done = tracefork(
         "run", "--", sys.executable, "agent.py", EXAMPLES / "booking_agent.py", cwd=folder, **env
     )

@@ -46,6 +46,7 @@ def _run(jaeger: Jaeger, raw: str, folder: Path, **env: str) -> str:
     return run_python(arguments, store=folder / "store", **endpoint, **env).stdout.strip()
 
 
+@pytest.mark.slow
 def test_no_span_of_the_user_is_lost(jaeger: Jaeger, raw: str, tmp_path: Path) -> None:
     """Every span of the user's arrives by gRPC, and ours with them; the bodies are whole in the store."""
     trace_id = _run(jaeger, raw, tmp_path)
@@ -65,7 +66,7 @@ def test_no_span_of_the_user_is_lost(jaeger: Jaeger, raw: str, tmp_path: Path) -
             assert preview["tracefork.body.sha256"] == body.sha256
             assert preview["tracefork.body.length"] == BODY
             assert preview["tracefork.body.truncated"] is True
-            assert set(preview["tracefork.body"]) == {"ä"}
+            assert "tracefork.body" not in preview
 
 
 @pytest.mark.slow

@@ -109,6 +109,32 @@ def test_run_replay_fork(folder: Path, server: ModelServer, proxy: bool) -> None
     assert leaked(folder / ".tracefork") == []
 
 
+@pytest.mark.slow
+def test_a_fork_whose_change_a_rule_replaces_is_refused_by_name(folder: Path, server: ModelServer) -> None:
+    """Any other change is made again, also in a fork of the fork; none of the replaced values is kept."""
+    recorded = asking(folder, server, "run", "--redact", "rules.toml", "--", sys.executable, "agent.py", "x")
+    assert recorded.status == 0, recorded.err
+    run = asking(folder, server, "ls", "--json").rows[-1]["run_id"]
+
+    def forked(ref: str, *words: str) -> str:
+        (made,) = asking(folder, server, "fork", ref, *words, "--json").rows
+        assert (made["problem"], made["reconverged_at"]) == (None, None)
+        return str(made["run_id"])
+
+    shown = forked(f"{run}@1", "--set", "temperature=0.5")
+    hidden = forked(f"{run}@1", "--set", "metadata.user_id=doe@secret-user")
+    both = forked(f"{shown}@2", "--text", "no more")
+    server.close()
+    for fork in (shown, both):
+        assert asking(folder, server, "replay", fork).out.endswith("PASS    bit-exact\n")
+    why = "the change is not kept: a rule of redaction replaces it in a request (json metadata.user_id)"
+    refused = f"{why}; fork {run[:8]}@1"
+    asking(folder, server, "replay", hidden).refused(hidden[:8], "cannot be replayed", refused)
+    asking(folder, server, "fork", f"{hidden}@2", "--noop").refused("cannot be forked", refused)
+    assert leaked(folder / ".tracefork") == []
+
+
+@pytest.mark.slow
 def test_wrong_rules_start_nothing(folder: Path, server: ModelServer) -> None:
     """`run --redact` with a file that is wrong, and TRACEFORK_REDACT with one that is missing, end with 2."""
     (folder / "wrong.toml").write_text("[[rule]]\npatern = 'x'\n")

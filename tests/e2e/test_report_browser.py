@@ -83,6 +83,7 @@ def probed(page: Path, folder: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_the_page_opens_without_a_complaint(chromium: str, page: Path, tmp_path: Path) -> None:
     """As written, under its own policy: the headline is there and the console is empty."""
     done = browse(chromium, page, tmp_path, "--dump-dom")
@@ -90,6 +91,7 @@ def test_the_page_opens_without_a_complaint(chromium: str, page: Path, tmp_path:
     assert console(done) == []
 
 
+@pytest.mark.slow
 def test_the_console_would_show_a_refusal(chromium: str, page: Path, tmp_path: Path) -> None:
     """A script put into the page is refused by its policy, and the test before would see that."""
     bad = tmp_path / "bad.html"
@@ -99,6 +101,7 @@ def test_the_console_would_show_a_refusal(chromium: str, page: Path, tmp_path: P
     assert "<title>ran</title>" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "width", "dark"),
     [(1, 1100, False), (0, 1100, True), (1, 500, False)],
@@ -126,6 +129,7 @@ def test_the_page_is_laid_out(
     assert int(seen["marked"]) >= 2
 
 
+@pytest.mark.slow
 def test_the_page_prints(chromium: str, page: Path, tmp_path: Path) -> None:
     """Printed to a file it is a document of a few pages."""
     file = tmp_path / "report.pdf"

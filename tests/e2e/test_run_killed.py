@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from e2e.command import environment, here, tracefork
 from tracefork_backend.simulate import ModelServer
 
@@ -26,6 +27,7 @@ open("ended-" + os.environ["TRACEFORK_MODE"], "w").close()
 """
 
 
+@pytest.mark.slow
 def test_a_command_is_known_when_run_was_killed(tmp_path: Path) -> None:
     """Killed by -9 while its agent works, `run` leaves how to start the agent: its run replays."""
     (tmp_path / "agent.py").write_text(AGENT)
@@ -59,6 +61,7 @@ def test_a_command_is_known_when_run_was_killed(tmp_path: Path) -> None:
     assert (tmp_path / "ended-replay").exists()
 
 
+@pytest.mark.slow
 def test_a_command_without_exchanges_is_no_run(tmp_path: Path) -> None:
     """A command that is none leaves no file behind, and one that is no Python a store without a record."""
     assert tracefork("run", "--", "no-such-command", cwd=tmp_path).status == 2

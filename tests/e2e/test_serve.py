@@ -52,6 +52,7 @@ def batch(number: int, count: int = 50) -> bytes:
     return request.SerializeToString()
 
 
+@pytest.mark.slow
 def test_kill_9_under_load_loses_nothing_answered(tmp_path: Path) -> None:
     """Every span of every batch that was answered 200 is in the store after kill -9 in the middle."""
     store = tmp_path / "store"
@@ -99,6 +100,7 @@ exporters: {{otlphttp: {{endpoint: "{target}", compression: {compression}}}}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_behind_a_real_collector(tmp_path: Path, compression: str) -> None:
     """Spans that go through an OpenTelemetry Collector are in the store as they were sent."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from e2e.command import BARE, EXAMPLES, here, tracefork
+from tracefork_backend.rerun.edits.calls import calls_of
+from tracefork_backend.store import open_store
 
 # Each command starts agents of its own: .ci/run has them, `make test` has not.
 pytestmark = pytest.mark.slow
@@ -74,3 +76,13 @@ def test_wrong_input(folder: Path, arguments: tuple[str, ...], said: str) -> Non
     done = here(*(one.replace("{}", row["run_id"][:8]) for one in arguments), cwd=folder)
     done.refused(said)
     assert done.out == ""
+
+
+def test_a_call_under_tool_is_named_by_its_id_too(folder: Path) -> None:
+    """The id stands in the model's answer alone, and means the function's call that it led to."""
+    (run,) = open_store(folder / ".tracefork").runs("record")
+    (called,) = (one.call_id for one in calls_of(run.exchanges[2]))
+    given = SOLD_OUT.replace("check_seats", str(called))
+    done = here("fork", f"{run.run_id}@2", "--tool-result", given, cwd=folder, **BARE)
+    assert (done.status, done.err) == (0, ""), done.err
+    assert "replaced: check_seats" in done.out

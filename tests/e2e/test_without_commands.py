@@ -32,6 +32,7 @@ def run(*command: str | Path, cwd: Path, **extra: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_one_line_then_plain_duckdb(tmp_path: Path) -> None:
     """The run is sealed when the agent ends: views.sql alone shows it, model and all."""
     (tmp_path / "agent.py").write_text(ONE_LINE + RUN)
@@ -48,6 +49,7 @@ def test_one_line_then_plain_duckdb(tmp_path: Path) -> None:
     assert done.status == 0, done.out + done.err
 
 
+@pytest.mark.slow
 def test_no_line_under_opentelemetry_instrument(tmp_path: Path) -> None:
     """`opentelemetry-instrument python agent.py` records without a line in the agent."""
     (tmp_path / "agent.py").write_text(RUN)
@@ -63,6 +65,7 @@ def test_no_line_under_opentelemetry_instrument(tmp_path: Path) -> None:
     assert all(run["complete"] for run in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", ["tracefork", "tracefork,console"])
 def test_the_exporter_by_name(tmp_path: Path, exporter: str) -> None:
     """`OTEL_TRACES_EXPORTER=tracefork` stores each span once, beside other exporters too."""

@@ -172,7 +172,7 @@ def test_an_agent(tmp_path: Path, streamed: bool) -> None:
                 "select provider, operation, model, streamed, input_tokens, output_tokens, cost_usd "
                 "from exchanges"
             )
-            == [("ollama", "chat", "qwen3:8b", streamed, 20, 8, None)] * 3
+            == [("ollama", "chat", "qwen3:8b", streamed, 20, 8, 0.0)] * 3
         )
         assert script.rows("select kind, name, content from messages where step = 1 order by position") == [
             ("text", None, "Count."),

@@ -120,6 +120,7 @@ def columns_of(expected: dict[str, Any]) -> dict[str, list[str]]:
     return {view: one["columns"] for view, one in expected["views"].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sealed", "killed"])
 def test_a_store_reads_as_it_did(golden: Golden, store: str) -> None:
     """Every row of every view, every body, and what is said to be missing."""
@@ -130,6 +131,7 @@ def test_a_store_reads_as_it_did(golden: Golden, store: str) -> None:
     assert found == expected
 
 
+@pytest.mark.slow
 def test_the_wal_of_a_killed_process_is_sealed_whole(golden: Golden) -> None:
     """Its finished exchange has both bodies, and the one that it was killed in is there without an answer."""
     killed = golden.folder / "killed"
@@ -162,9 +164,11 @@ def at_agents(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> Golden:
     monkeypatch.chdir(golden.agents)
     monkeypatch.setenv("PYTHONPATH", str(golden.agents))
     monkeypatch.setenv("PATH", PATH)
+    monkeypatch.setenv("TRACEFORK_TRUST", "1")
     return golden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("golden", "name"), TAPES, indirect=["golden"])
 def test_every_tape_replays_bit_exact(at_agents: Golden, name: str) -> None:
     """The agent does on its tape what it did then."""
@@ -176,6 +180,7 @@ def test_every_tape_replays_bit_exact(at_agents: Golden, name: str) -> None:
     assert result.replay_digest == at_agents.expected["tapes"][name]["digest"]
 
 
+@pytest.mark.slow
 def test_the_tape_of_a_function_that_was_replayed_replays_by_itself(at_agents: Golden) -> None:
     """A run that we started is a run like any other."""
     [file] = (file for file in at_agents.tapes if file.name == "function-replay.tape.jsonl")
@@ -183,6 +188,7 @@ def test_the_tape_of_a_function_that_was_replayed_replays_by_itself(at_agents: G
     assert tf.replay(Tape.load(file), timeout=30).passed
 
 
+@pytest.mark.slow
 def test_replay_takes_a_tape_file_and_gives_the_recorded_digest(golden: Golden) -> None:
     """The command's receipt says PASS and the digest that is written in the tape."""
     file = golden.folder / "tapes" / "drawn.tape.jsonl"
@@ -238,6 +244,7 @@ def played(golden: Golden, intervention: Path, store: Path) -> Typed:
     return Typed(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "out"), [("text", "ERROR: I gave up.\n"), ("noop-offline", "ERROR: sold out.\n")]
 )
@@ -264,6 +271,7 @@ def test_agents_play_every_intervention(golden: Golden, tmp_path: Path) -> None:
                     assert count >= 1, file.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["finished", "interrupted"])
 def test_an_experiment_is_verified_and_shown_as_it_was(golden: Golden, name: str) -> None:
     """Every number follows from the trials, and is the number that it was."""
@@ -274,6 +282,7 @@ def test_an_experiment_is_verified_and_shown_as_it_was(golden: Golden, name: str
     assert {key: found[key] for key in expected["show"]} == expected["show"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_experiment_goes_on(golden: Golden) -> None:
     """With more money it makes more trials, beside those that it has."""
     experiment = golden.experiment("interrupted")
@@ -290,6 +299,7 @@ def test_an_interrupted_experiment_goes_on(golden: Golden) -> None:
     assert verified(golden.sealed, experiment)["wrong"] == []
 
 
+@pytest.mark.slow
 def test_a_store_holds_old_and_new_segments_side_by_side(golden: Golden) -> None:
     """A run that is recorded today stands beside the old ones, whose rows are as they were."""
     expected = golden.expected["stores"]["sealed"]
@@ -342,6 +352,7 @@ def test_a_newer_tape_is_refused(golden: Golden) -> None:
     refused(said, file, f"format {NEWER} is newer")
 
 
+@pytest.mark.slow
 def test_a_newer_intervention_is_refused(golden: Golden, tmp_path: Path) -> None:
     """The agent must not run as if nothing were to be changed."""
     file = golden.folder / "interventions" / "text.json"

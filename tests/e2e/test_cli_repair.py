@@ -1,0 +1,74 @@
+"""Repairs typed as a user types them, on the booking example."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from e2e.booking import GRADED, RIGHT, record_failure
+from e2e.command import BARE, here, tracefork
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the agents import in each command: a recording does not say it."""
+    monkeypatch.setenv("PYTHONPATH", BARE["PYTHONPATH"])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose store holds a booking that failed, and a file of what may mend it."""
+    return record_failure(tmp_path_factory.mktemp("recorded"), edits={"1": "Never mind.", "2": RIGHT})
+
+
+@pytest.fixture
+def folder(recorded: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return Path(shutil.copytree(recorded, tmp_path / "copy"))
+
+
+@pytest.mark.slow
+def test_an_edit_is_shrunk_confirmed_kept_and_forked(folder: Path) -> None:
+    """Of the two values that it changes the day is enough; what is kept makes a fork succeed."""
+    asked = ("repair", "last", *GRADED, "--try", "edits.json", "--budget", "2.00", "--jobs", "2")
+    done = tracefork(*asked, "--keep", "fix.json", cwd=folder, timeout=300, **BARE)
+    assert done.status == 0, done.err
+    assert 'step 2: call check_seats with date "2026-11-03" for "2026-11-04" (1 of 2 differences)' in done.out
+    assert "what else differed did not matter: flight" in done.out
+    assert "step 1: " in done.out
+    assert "ended: confirmed" in done.out
+    fixed = json.loads((folder / "fix.json").read_text())
+    assert fixed == {"2": {"tool_input": {"flight": "JL60", "date": "2026-11-03"}, "tool": "check_seats"}}
+    done = tracefork("fork", "last@2", "--edit", "fix.json", *GRADED, cwd=folder, **BARE)
+    assert "outcome: success" in done.out
+
+
+@pytest.mark.slow
+def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
+    """What cannot be tried, and files that say nothing: status 2 and what to do."""
+    (folder / "other.json").write_text('{"9": "x"}')
+    (folder / "same.json").write_text("{}")
+    for arguments, says in (
+        (("repair", "last"), "say what a success is"),
+        (("repair", "last", *GRADED), "there is nothing to try"),
+        (("repair", "last", *GRADED, "--try", "other.json"), "has no step 9"),
+        (("repair", "last", *GRADED, "--try", "same.json"), "must be like"),
+        (("repair", "last", *GRADED, "--try", "none.json"), "cannot read none.json"),
+        (("repair", "last", *GRADED, "--try", "edits.json", "--at", "9"), "has no step 9"),
+        (("repair", "last", *GRADED, "--try", "edits.json", "--at", "3"), "there is nothing to try"),
+        (("repair", "last", *GRADED, "--try", "edits.json", "--budget", "0"), "pays for no fork"),
+        (("repair", "last", *GRADED, "--try", "edits.json", "--alpha", "2"), "alpha is 2"),
+        (("repair", "abcdef", *GRADED), "no run"),
+        (("fork", "last@2", "--edit", "other.json"), "has no edit for step 2"),
+        (("fork", "last@2", "--edit", "edits.json", "--text", "x"), "leave out --edit"),
+    ):
+        here(*arguments, cwd=folder).refused(says)
+
+
+@pytest.mark.slow
+def test_a_run_that_succeeded_is_refused(folder: Path) -> None:
+    """There is nothing to repair, and it is said which oracle says so."""
+    done = tracefork("repair", "last", "--success-re", "sorry", "--try", "edits.json", cwd=folder, **BARE)
+    done.refused("nothing to repair")
