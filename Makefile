@@ -1,8 +1,10 @@
 # `make demo` and `make test` need Python >= 3.11 and make; everything else is set up here, in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests start thousands of processes, and each would compile what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test setup lint types arch bench clean
+.PHONY: demo test setup lint types arch bench fuzz clean
 
 setup: .venv/.ready
 
@@ -31,6 +33,10 @@ arch: setup
 
 bench: setup
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# A million inputs a target (dear ones fewer, by what one costs): make fuzz N=10000, make fuzz TARGETS="wal tape".
+fuzz: setup
+	cd tests && PYTHONHASHSEED=0 ../$(BIN)/python -m fuzz --runs $(or $(N),1000000) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache

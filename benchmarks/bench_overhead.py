@@ -5,13 +5,9 @@ The four kinds take turns in blocks, each in an agent process of its own, so tha
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
+from asking import agents, ask
 from report import Figure, report
 
 KINDS = ("bare", "stock", "ours", "both")
@@ -55,34 +51,15 @@ for line in sys.stdin:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tracefork_backend.simulate"], stdout=subprocess.PIPE, text=True
-        )
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[-1]
-        agents = {
-            kind: subprocess.Popen(
-                [sys.executable, "-c", AGENT, kind, url, str(Path(folder) / kind)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for kind in KINDS
-        }
-        try:
-            calls = {kind: [] for kind in KINDS}
-            firsts = {kind: [] for kind in KINDS}
-            for _ in range(ROUNDS):
-                for kind in KINDS:
-                    calls[kind] += ask(agents[kind], "call")
-            for _ in range(ROUNDS):
-                for kind in ("bare", "ours"):
-                    firsts[kind] += ask(agents[kind], "first")
-        finally:
-            for process in (*agents.values(), server):
-                process.terminate()
-                process.wait()
+    with agents(AGENT, KINDS) as running:
+        calls = {kind: [] for kind in KINDS}
+        firsts = {kind: [] for kind in KINDS}
+        for _ in range(ROUNDS):
+            for kind in KINDS:
+                calls[kind] += ask(running[kind], "call")
+        for _ in range(ROUNDS):
+            for kind in ("bare", "ours"):
+                firsts[kind] += ask(running[kind], "first")
     us = {kind: statistics.median(times) / 1e3 for kind, times in calls.items()}
     ttfb = {kind: statistics.median(firsts[kind]) / 1e6 for kind in ("bare", "ours")}
     note = ", ".join(f"{kind} {us[kind]:.0f} µs" for kind in KINDS)
@@ -94,13 +71,6 @@ def main() -> None:
             Figure("first byte of a stream, ours after bare", ttfb["ours"] - ttfb["bare"], "ms", 5),
         ],
     )
-
-
-def ask(agent: subprocess.Popen[str], what: str) -> list[int]:
-    assert agent.stdin is not None and agent.stdout is not None
-    agent.stdin.write(what + "\n")
-    agent.stdin.flush()
-    return json.loads(agent.stdout.readline())
 
 
 if __name__ == "__main__":

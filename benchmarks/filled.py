@@ -58,10 +58,12 @@ def records(
     )  # fmt: skip
 
 
-def fill(wal: Wal, bodies: Iterable[tuple[bytes, bytes]], *, seq: int = 0) -> tuple[str, int]:
-    """A run of these bodies is in the WAL; its trace id and the next sequence number."""
+def fill(
+    wal: Wal, bodies: Iterable[tuple[bytes, bytes]], *, seq: int = 0, at: int | None = None
+) -> tuple[str, int]:
+    """A run of these bodies, begun at that time, is in the WAL; its trace id and the next sequence number."""
     trace_id, parent = secrets.token_hex(16), secrets.token_hex(8)
-    at = time.time_ns()
+    at = time.time_ns() if at is None else at
     wal.append(root(trace_id, parent, ended=False, at=at))
     for request, response in bodies:
         for record in records(trace_id, parent, at + seq * 10**9, seq, request, response):
