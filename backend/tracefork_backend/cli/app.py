@@ -12,6 +12,7 @@ from typer.main import get_command, get_group
 import tracefork_otel
 
 from .flags import expanded
+from .flags.missing import named_values
 from .interrupt import passed_on
 from .terminal import guarded
 
@@ -72,12 +73,21 @@ def loaded(name: str) -> Any:
 
 
 def _guarded(command: Any) -> Any:
-    """Return the command, whose functions print text as data; help, which is styled, is none of theirs."""
+    """Return the command, whose functions print text as data; help, which is styled, is none of theirs.
+
+    A flag that lacks its value is refused by name before anything else is read.
+    """
     parts = getattr(command, "commands", {})
     for part in parts.values():
         _guarded(part)
     if not parts:
-        invoke = command.invoke
+        invoke, parse = command.invoke, command.parse_args
+
+        def asked(context: Any, args: list[str]) -> Any:
+            named_values(context, args)
+            return parse(context, args)
+
+        command.parse_args = asked
 
         def plainly(context: Any) -> Any:
             with passed_on(), guarded():

@@ -42,3 +42,32 @@ def test_without_arguments_there_is_help_and_nothing_else(capsys: pytest.Capture
     shown = capsys.readouterr()
     assert "Find the step" in shown.out
     assert not shown.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "flag", "after"),
+    [
+        ("repair last --propose --budget 1", "--propose MODEL", "--budget"),
+        ("fork last@1 --set --once", "--set PATH=VALUE", "--once"),
+        ("run --state --draws -- python x.py", "--state PATH", "--draws"),
+        ("ls --store --json", "--store VALUE", "--json"),
+        ("blame resume e --budget --jobs 2", "--budget USD", "--jobs"),
+    ],
+)
+def test_a_forgotten_value_is_said_and_no_flag_is_taken_for_it(
+    asked: str, flag: str, after: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next flag would be the value, and what is left over an unexpected argument."""
+    assert cli._run(asked.split()) == cli.USAGE
+    said = f"error: {flag.split()[0]} needs a value: {flag}; after it stands {after}\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("asked", ["run -- echo --state --draws", "run echo --state --draws"])
+def test_what_a_command_is_given_is_its_own(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Flags behind the program's name are no flags of `run`."""
+    monkeypatch.chdir(tmp_path)
+    assert cli._run(asked.split()) == 3  # no model was called
+    assert "--state --draws" in capfd.readouterr().out
