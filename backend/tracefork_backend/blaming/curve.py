@@ -84,10 +84,15 @@ class Gap:
     @property
     def large(self) -> float:
         """How likely V falls here by something large."""
-        return sum(self._mass(x, y) for x, y, drop, _ in _DROPS if drop >= _LARGE)
+        pairs = zip(self._masses(), _DROPS, strict=True)
+        return sum(mass for mass, (_, _, drop, _) in pairs if drop >= _LARGE)
 
-    def _mass(self, x: int, y: int) -> float:
-        return sum(left[x] * right[y] for left, right in self.parts)
+    def _masses(self) -> list[float]:
+        """Return the chance of each pair of levels of `_DROPS`."""
+        masses = [0.0] * len(_DROPS)
+        for left, right in self.parts:
+            masses = [mass + left[x] * right[y] for mass, (x, y, _, _) in zip(masses, _DROPS, strict=True)]
+        return masses
 
     def promise(
         self, *, threshold: float, log_e: float, blocks: int, drawn: tuple[int, int]
@@ -101,16 +106,19 @@ class Gap:
         wide = self.width > 1
         halvings = _HALVING * math.log2(self.width)
         missing = max(threshold - log_e, 1.0)
+        few, many = sorted(drawn)
         plain = weighed = 0.0
-        for x, y, drop, gain in _DROPS:
-            mass = self._mass(x, y)
+        for mass, (_, _, drop, gain) in zip(self._masses(), _DROPS, strict=True):
             if wide:
                 forks = 2 * threshold / gain + halvings
             else:
                 pairs = blocks + missing / gain
-                forks = max(1.0, max(0.0, pairs - drawn[0]) + max(0.0, pairs - drawn[1]))
-            plain += mass / forks
-            weighed += mass * drop / forks
+                forks = pairs - few + (pairs - many if pairs > many else 0.0)
+                if forks < 1.0:
+                    forks = 1.0
+            share = mass / forks
+            plain += share
+            weighed += share * drop
         return plain, weighed
 
 
