@@ -71,6 +71,10 @@ class TraceforkInstrumentor(BaseInstrumentor):
             "skip_hosts": None if skip_hosts is None else tuple(skip_hosts),
             "state": None if state is None else _paths(state),
         }
+        if self.is_instrumented_by_opentelemetry:
+            from .seam import unseen
+
+            unseen.put_back()
         if "skip_dep_check" in others or "raise_exception_on_conflict" in others:
             others.setdefault("via", "entry_point")  # only `opentelemetry-instrument` gives these
         super().instrument(

@@ -32,6 +32,7 @@ class _Patch:
     """A wrapped method; `active` is False where another's patch over ours keeps us from removing it."""
 
     cls: type[Any]
+    module: ModuleType
     original: Callable[..., Any]
     wrapper: Callable[..., Any]
     active: bool = True
@@ -67,6 +68,15 @@ def taken_out() -> list[str]:
     ]
 
 
+def put_back() -> list[str]:
+    """Wrap the classes of `taken_out` anew, around what is there now, and return their names."""
+    gone = taken_out()
+    if gone:
+        for module in {id(patch.module): patch.module for patch in _patches}.values():
+            install(module)
+    return gone
+
+
 def _leads_to(method: object, older: object) -> bool:
     """Return whether the function is the older one, or was seen to be put around it."""
     met, left = set[int](), [method]
@@ -88,11 +98,11 @@ def _wrap(cls: type[Any], module: ModuleType, tees: Tees, *, is_async: bool) -> 
     present = cls.__dict__[names.SEND]
     for patch in list(_patches):
         if patch.cls is cls:
-            if present is not patch.original:
+            if not _leads_to(patch.original, present):
                 patch.active = True
                 return
-            _patches.remove(patch)  # somebody restored the original: our wrapper is gone
-    patch = _Patch(cls, present, present)
+            _patches.remove(patch)  # somebody restored what was there before: our wrapper is gone
+    patch = _Patch(cls, module, present, present)
     patch.wrapper = functools.wraps(present)(_wrapper(patch, module, tees, is_async=is_async))
     setattr(cls, names.SEND, patch.wrapper)
     _patches.append(patch)

@@ -20,7 +20,7 @@ from ..session.session import Session
 from ..session.telemetry import sender_above
 from ..undo import Undo
 from ..wire.registry import is_model_host
-from .noting import HTTP_CLIENTS, caller, is_own_code, leaked, note_once, run_here
+from .noting import HTTP_CLIENTS, at, caller, is_own_code, leaked, note_once, run_here
 
 _CAPTURED = ("anyio", "httpcore", "httpcore2", "httpx", "httpx2")
 """Packages below which the seam stands; tasks of anyio connect for them."""
@@ -100,12 +100,24 @@ def _at_exit() -> None:
     patch = sys.modules.get("tracefork_otel.seam.patch")  # it loads OpenTelemetry, and may not be needed
     if patch is None or session is None or session.player is not None:
         return
-    for name in patch.taken_out():
+    _say_taken_out(session, patch.taken_out(), "later calls", "; call instrument() after that library's own")
+
+
+def put_back() -> None:
+    """Capture again where another library ended that; a run is incomplete by what it may have missed."""
+    patch, session = sys.modules.get("tracefork_otel.seam.patch"), current.session
+    if patch is None or session is None or session.player is not None:
+        return
+    _say_taken_out(session, patch.put_back(), f"calls before instrument() ran again{at(caller())}")
+
+
+def _say_taken_out(session: Session, gone: list[str], missed: str, remedy: str = "") -> None:
+    for name in gone:
         why = (
             f"what records {name} was taken out of it by another library, which put back what it had found:"
-            " later calls are not recorded; call instrument() after that library's own"
+            f" {missed} are not recorded{remedy}"
         )
-        note_once(session, "incomplete", name, {"host": name, "client": name, "why": why})
+        note_once(session, "incomplete", f"{name} {missed}", {"host": name, "client": name, "why": why})
 
 
 def _client(frame: FrameType | None) -> str | None:

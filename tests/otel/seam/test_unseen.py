@@ -80,8 +80,19 @@ httpx2.Client._send_single_request = theirs
         (("undo = patch()\n", LINE, OURS, OURS), False),
         ((LINE, GLOBAL, OURS, OURS), False),
         ((GLOBAL, LINE, OURS, "httpx2.Client._send_single_request = before\n", OURS), True),
+        (("undo = patch()\n", LINE, "undo()\n", OURS, LINE, OURS), True),
+        (("undo = patch()\n", "again = patch()\n", LINE, "again()\n", OURS, LINE, OURS), True),
     ],
-    ids=["taken out", "taken back", "above ours", "below ours", "above, global", "taken out, global"],
+    ids=[
+        "taken out",
+        "taken back",
+        "above ours",
+        "below ours",
+        "above, global",
+        "taken out, global",
+        "taken out, the line again",
+        "the last of two taken out, the line again",
+    ],
 )
 def test_a_hook_that_another_library_took_out_is_named(
     tmp_path: Path, raw: str, parts: tuple[str, ...], lost: bool
