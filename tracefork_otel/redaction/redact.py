@@ -32,6 +32,8 @@ _SCHEMES = (b"bearer ", b"basic ")
 """How the value of a header begins that proves who asks, whatever its name."""
 _CACHED_NAMES = 4096
 """Header names whose verdict is kept; a server that invents names must not grow our memory."""
+_CACHED_LINES, _LONGEST_TOLD = 1024, 512
+"""How many lines of headers are kept as text, and the longest value among them."""
 
 
 RULES_VARIABLE = "TRACEFORK_REDACT_RULES"
@@ -83,6 +85,8 @@ class Redactor:
         """What the rules put in the place of what they replace."""
         self._verdicts: dict[Side, dict[bytes, tuple[str, bool]]] = {"request": {}, "response": {}}
         """Of names of headers: how each is written, and whether it is secret."""
+        self._told: dict[Side, dict[tuple[bytes, bytes], tuple[str, str]]] = {"request": {}, "response": {}}
+        """Lines of headers without a secret, as text: a client sends the same ones with each call."""
 
     # --- exchanges ---
 
@@ -178,28 +182,37 @@ class Redactor:
         return self._lines(raw, "response", counts)
 
     def _lines(self, raw: Iterable[tuple[bytes, bytes]], side: Side, counts: Counter[str] | None) -> Headers:
+        told = self._told[side]
+        return tuple([told.get(line) or self._line(line, side, counts) for line in raw])
+
+    def _line(self, line: tuple[bytes, bytes], side: Side, counts: Counter[str] | None) -> tuple[str, str]:
+        """Return the header line as text, and keep that where nothing of it is secret."""
+        name, value = line
         verdicts = self._verdicts[side]
-        lines: list[tuple[str, str]] = []
-        for name, value in raw:
-            verdict = verdicts.get(name)
-            if verdict is None:
-                text = name.decode("latin-1")
-                secret = is_secret_header(text, request=side == "request")
-                verdict = text, secret or text.lower() in self._headers
-                if len(verdicts) < _CACHED_NAMES:
-                    verdicts[name] = verdict
-            shown = REDACTED if verdict[1] else value.decode("latin-1")
-            if side == "request":
-                shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_keys(shown, REDACTED)
-            if name.lower() in _URL_HEADERS:
-                shown = self.url(shown, counts, sent=side == "request")
-            if self.unreadable is not None and verdict[0].lower() not in _STRUCTURE:
-                shown = REDACTED
-            elif self.rules is not None:
-                ruled = self._ruled("header", side, verdict[0].lower(), value.decode("latin-1"), counts)
-                shown = shown if ruled is None else ruled
-            lines.append((verdict[0], shown))
-        return tuple(lines)
+        verdict = verdicts.get(name)
+        if verdict is None:
+            text = name.decode("latin-1")
+            secret = is_secret_header(text, request=side == "request")
+            verdict = text, secret or text.lower() in self._headers
+            if len(verdicts) < _CACHED_NAMES:
+                verdicts[name] = verdict
+        known = value.decode("latin-1")
+        shown = REDACTED if verdict[1] else known
+        if side == "request":
+            shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_keys(shown, REDACTED)
+        leads = name.lower() in _URL_HEADERS
+        if leads:
+            shown = self.url(shown, counts, sent=side == "request")
+        if self.unreadable is not None and verdict[0].lower() not in _STRUCTURE:
+            shown = REDACTED
+        elif self.rules is not None:
+            ruled = self._ruled("header", side, verdict[0].lower(), known, counts)
+            shown = shown if ruled is None else ruled
+        if self._plain and shown == known and not leads and len(value) <= _LONGEST_TOLD:
+            if len(self._told[side]) >= _CACHED_LINES:
+                self._told[side].clear()
+            self._told[side][line] = verdict[0], shown
+        return verdict[0], shown
 
     def _ruled(
         self, kind: Kind, side: Side, name: str, value: str, counts: Counter[str] | None

@@ -142,6 +142,8 @@ def _is_call(attributes: Mapping[str, Any], kind: SpanKind | None) -> bool:
 
 def _of_a_model(attributes: Mapping[str, Any]) -> bool | None:
     """Return whether a span of these attributes is one call of a model; None where they do not tell."""
+    if not attributes:
+        return None
     for name, calls, others in _TELLING:
         told = attributes.get(name)
         if told in calls:

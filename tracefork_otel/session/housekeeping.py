@@ -57,6 +57,7 @@ class Housekeeping:
                 self._below.append((host[1:], place))
             else:
                 self._exact.setdefault(host, []).append(place)
+        self._ends = tuple(end for end, _ in self._below)
 
     def of(self, host: str, path: str | None, port: int | None) -> str | None:
         """Return who asks this place, empty for one that the user named; None where it is no such place.
@@ -80,7 +81,7 @@ class Housekeeping:
 
     def has(self, host: str) -> bool:
         """Return whether any place is at this host."""
-        return host in self._exact or any(host.endswith(end) for end, _ in self._below)
+        return host in self._exact or host.endswith(self._ends)
 
 
 class _Place(NamedTuple):
