@@ -317,13 +317,19 @@ def _parts(table: pa.Table, column: str, wanted: Collection[str] | None) -> Iter
 
 def _opened(path: Path, kind: str) -> Any:
     """Return the file, opened; OSError if its columns are not those of its kind."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     open_whole(path).close()
+    # What is read comes from malloc, which gives it back: Arrow's own pool keeps some 30 MB.
+    pool = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except ValueError as error:  # names of columns that are no text, and pyarrow's own errors
         raise OSError(str(error)) from error
+    finally:
+        pa.set_memory_pool(pool)
     if wrong := unlike(kind, {field.name: field.type for field in file.schema_arrow}, _arrow):
         file.close()
         raise OSError(wrong)
