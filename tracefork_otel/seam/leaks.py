@@ -15,8 +15,9 @@ from ..session.telemetry import sender_above
 from ..wire.hosts import is_loopback
 from ..wire.registry import is_model_host
 from . import unseen
+from .lines import STARTED, commands_of, folder_of
 from .noting import addresses, at, begin, caller, client, is_allowed, leaked, missed, note_once
-from .programs import STARTED, commands_of, starting
+from .programs import starting
 from .services import known_services
 
 _REMEMBERED = 4
@@ -55,7 +56,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
                 unseen.connecting(session, args[0], args[1], _name_of)
                 _inside.name = None
         else:
-            starting(session, commands_of(event, args), watching=watching)
+            starting(session, commands_of(event, args), folder_of(event, args), watching=watching)
     except Exception as error:
         session.lost("watch of connections", error)
     finally:

@@ -9,7 +9,8 @@ import pytest
 from recorded import Recorded, launched, read_store, run_python
 
 from tracefork_otel import Tape
-from tracefork_otel.seam.programs import commands_of, leaving
+from tracefork_otel.seam.lines import commands_of, in_scripts
+from tracefork_otel.seam.programs import leaving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -136,6 +137,35 @@ except FileNotFoundError: pass
         ("cd src && exec python -I a.py", True),
         ("if true; then python -I a.py; fi", True),
         ("echo 1 | sh -c 'python -I a.py'", True),
+        ("timeout 5 sh -c 'python -I a.py'", True),
+        ("nice -n 5 setsid bash -ec 'cd src && python -E a.py'", True),
+        ("nohup env -i sh -c 'python a.py'", True),
+        ("sh -c 'sh -c \"python -I a.py\"'", True),
+        ("sh -c '\"$@\"' name python -I a.py", True),
+        ("ls | xargs -n1 sh -c 'python -I $0'", True),
+        ("env -S 'python -I a.py'", True),
+        ("env --unset PYTHONPATH python a.py", True),
+        ("env PYTHONPATH= python a.py", True),
+        ("PYTHONPATH=src python a.py", True),
+        ("export PYTHONPATH=src; python a.py", True),
+        ("unset PYTHONPATH; python a.py", True),
+        ("PYTHONPATH=src:$PYTHONPATH python a.py", False),
+        ("PYTHONPATH=src ls; python a.py", False),
+        ('x="$(python -I a.py)"', True),
+        ("echo `python -I a.py`", True),
+        ("P='python -I'; $P a.py", True),
+        ("eval 'python -I a.py'", True),
+        ("find . -name a.py -exec python -I {} ;", True),
+        ("su -c 'python a.py' nobody", True),
+        ("script -qc 'python -I a.py' /dev/null", True),
+        ("2>/dev/null python -I a.py", True),
+        ("f() { python -I a.py; }; f", True),
+        ("while read x; do python -I a.py; done", True),
+        ("timeout 5 sh -c 'echo \"x; python -I a.py\"'", False),
+        ("timeout 5 grep -c 'python -I' a.py", False),
+        ("echo 'timeout 5 sh -c \"python -I a.py\"'", False),
+        ("find . -name python -I", False),
+        ("echo 'unfinished", False),
         ("python3-config -I", False),
         ("echo -I", False),
         ("grep -r python -I src", False),
@@ -151,8 +181,36 @@ def test_pythons_are_told_from_arguments(line: str, named: bool) -> None:
     for event in ("os.system", "subprocess.Popen"):
         given = (line,) if event == "os.system" else ("sh", ["sh", "-c", line])
         assert any(map(leaving, commands_of(event, given))) is named
-    if not set("&;|'") & set(line) and "=" not in line.split()[0]:
+    if not set("&;|'>`") & set(line) and "=" not in line.split()[0]:
         assert any(map(leaving, commands_of("os.exec", ("path", line.split(), None)))) is named
+
+
+@pytest.mark.parametrize("words", [["sh", "steps.sh"], ["timeout", "5", "./steps.sh"], ["./steps.sh"]])
+def test_the_script_of_a_shell_is_read(words: list[str], tmp_path: Path) -> None:
+    """A Python that it starts out of reach is named, where the script lies, however it is started."""
+    script = tmp_path / "steps.sh"
+    script.write_text("#!/bin/sh\nset -e\n# python -E b.py\nif true; then\n  python3 -I a.py\nfi\n")
+    script.chmod(0o700)
+    assert list(filter(None, map(leaving, in_scripts([words], str(tmp_path))))) == [
+        ("a.py", "-I keeps Python from reading PYTHONPATH")
+    ]
+    assert not list(in_scripts([words], str(tmp_path / "elsewhere")))
+
+
+def test_in_a_replay_no_line_turns_it_off() -> None:
+    """What an agent may leave out of a recording on purpose leaves a replay, so it is named there."""
+    (command,) = commands_of("os.system", ("TRACEFORK_MODE=off python a.py",))
+    assert leaving(command) is None
+    assert leaving(command, recording=False) == ("a.py", "its TRACEFORK_MODE is off")
+
+
+def test_a_program_that_asks_a_model_is_named_below_launchers(tmp_path: Path) -> None:
+    """Below a launcher, and in the line of a shell below one."""
+    code = """
+subprocess.run(["nice", "-n", "1", "claude", "-p", "x"], stderr=-3)
+subprocess.run(["nice", "sh", "-c", "cd .; codex exec x"], stderr=-3)
+subprocess.run(["nice", "echo", "claude"])"""
+    assert [note.attributes["host"] for note in _started(tmp_path, code).notes] == ["claude", "codex"]
 
 
 @pytest.mark.parametrize(
