@@ -29,6 +29,8 @@ class Served:
     """What was changed, if this is the forked exchange or one in which the change holds."""
     changed: bool = False
     """Whether the answer is the intervention's own, not a recorded one."""
+    retried: bool = False
+    """Whether it is a refusal in a fork after which the tape has the same call again: no client need wait."""
     asked: Request | None = None
     """The request as a fork's changes make it, where the recorded one has them and the agent's has not."""
     uncompared: tuple[str, ...] = ()

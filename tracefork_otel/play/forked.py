@@ -12,6 +12,7 @@ from .answers import Live, Phase, Served
 from .claims import OFF_TAPE, Claims, claim_to
 from .intervention import Intervention
 from .onward import Held
+from .retries import made_again
 
 
 class ForkState:
@@ -155,7 +156,9 @@ class ForkState:
             )  # what comes after the change is asked with the key that it gives
         if step != change.step:
             recorded = self._tape.exchanges[change.step if step == self.again else step]
-            return Served(recorded, step, "prefix" if step in self._prefix else "memo")
+            if step not in self._prefix:
+                return Served(recorded, step, "memo")
+            return Served(recorded, step, "prefix", retried=made_again(self._tape, step, self._prefix))
         try:
             body = _edited(request, change)
         except Exception:

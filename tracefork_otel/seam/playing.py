@@ -17,6 +17,7 @@ from .. import private_names as names
 from ..draws.blaming import after_draws
 from ..exchange import Exchange
 from ..play.answers import Live, Miss, Served
+from ..play.retries import at_once
 from ..play.tools import GRACE_S
 from ..session.housekeeping import renewing
 from .exchange import SeamExchange
@@ -154,7 +155,10 @@ def _staged(
         if not waits and player.order.has_others(served.step):
             held = Held(player.order, served.step)
             player.order.begun(served.step)
-        return exchange, _Transport(module, exchange, served.exchange, waits=waits, held=held)
+        recorded = served.exchange
+        if served.retried and not waits and recorded.response is not None:
+            recorded = replace(recorded, response=at_once(recorded.response))
+        return exchange, _Transport(module, exchange, recorded, waits=waits, held=held)
     if isinstance(answer, Miss):
         explanation = _advised(session, answer.explanation)
         exchange.attributes["tracefork.drift"] = explanation.to_json()

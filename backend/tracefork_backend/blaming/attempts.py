@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 
-from tracefork_otel.exchange import Exchange
 from tracefork_otel.play.match import fingerprint
+from tracefork_otel.play.retries import failed, over_before
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.registry import recognise
-
-_AGAIN = (408, 409, 425, 429)
-"""Statuses that bid a client try again, beside 500 and above; after others it goes on from the error."""
-_SERVERS = 500
 
 
 def attempts_of(tape: Tape) -> tuple[tuple[int, int], ...]:
@@ -31,7 +27,7 @@ def attempts_of(tape: Tape) -> tuple[tuple[int, int], ...]:
         asked.append(step)
         key = fingerprint(request)
         following = later.get(key)
-        if following is not None and _failed(exchange) and _before(exchange, tape.exchanges[following]):
+        if following is not None and failed(exchange) and over_before(exchange, tape.exchanges[following]):
             again[step] = following
         later[key] = step
     asked.reverse()
@@ -43,19 +39,6 @@ def attempts_of(tape: Tape) -> tuple[tuple[int, int], ...]:
     for step in sorted(again, reverse=True):
         answers[step] = answers.get(again[step], again[step])
     return tuple(sorted(answers.items()))
-
-
-def _failed(exchange: Exchange) -> bool:
-    """Return whether the call got no answer, only a part of one, or an error that may pass."""
-    if exchange.outcome not in ("complete", "closed"):
-        return True
-    status = 0 if exchange.response is None else exchange.response.status
-    return status in _AGAIN or status >= _SERVERS
-
-
-def _before(exchange: Exchange, again: Exchange) -> bool:
-    """Return whether the call was over when it was made again: another branch's is a call of its own."""
-    return exchange.ended_ns is not None and exchange.ended_ns <= again.started_ns
 
 
 def _at_once(tape: Tape, asked: list[int], again: Mapping[int, int]) -> bool:

@@ -14,6 +14,7 @@ import httpx2
 from tracefork_otel.exchange import Exchange, Request
 from tracefork_otel.play.answers import Live, Miss, Served
 from tracefork_otel.play.loading import load_player
+from tracefork_otel.play.retries import at_once
 from tracefork_otel.recording.exchange import OpenExchange
 from tracefork_otel.settings import Settings
 from tracefork_otel.wire.registry import is_called_at
@@ -292,6 +293,9 @@ class Proxy(Server):
         if response is None:
             await self._play_failure(scope, entry, served, send)
             return
+        waits = self._settings.timing == "recorded"
+        if served.retried and not waits:
+            response = at_once(response)
         entry.answered(
             response.status,
             response.headers,
@@ -305,7 +309,6 @@ class Proxy(Server):
             # What the client was given, also where it leaves in the middle as it did in the recording.
             entry.chunk(piece)
         await send({"type": "http.response.start", "status": response.status, "headers": _passed_on(raw)})
-        waits = self._settings.timing == "recorded"
         last = 0
         for number, piece in enumerate(pieces):
             if waits and number < len(response.chunk_offsets_us):
