@@ -80,7 +80,7 @@ def _message(state: State, found: Findings) -> str:
         if not state.tested:
             return "no step can be tried: the only one is the output, or the intervention fits none"
         message = "no step is certified" + (
-            _guessed(found)
+            _guessed(state, found)
             if found.guess is not None
             else f"; likeliest is step {found.top}"
             if found.top is not None
@@ -89,7 +89,9 @@ def _message(state: State, found: Findings) -> str:
     elif reason == "fixed":
         message = "flip rates without controls; they do not tell a cause from noise"
     else:
-        message = "no step is certified yet" + (_guessed(found) if found.guess is not None else "")
+        message = "no step is certified yet" + (
+            _guessed(state, found) if found.guess is not None else ""
+        )
     if reason == "budget":
         message += " (the budget ended the search)"
     elif reason == "max_trials":
@@ -97,7 +99,7 @@ def _message(state: State, found: Findings) -> str:
     return message
 
 
-def _guessed(found: Findings) -> str:
+def _guessed(state: State, found: Findings) -> str:
     """Say what the model of the curve makes of the forks so far: a chance, which is no proof."""
     guess = found.guess
     assert guess is not None
@@ -111,7 +113,11 @@ def _guessed(found: Findings) -> str:
     more = ""
     if guess.forks is not None and guess.forks <= _TOO_MANY:
         most = math.ceil((found.trials + 2 * guess.forks) / 10) * 10
-        more = f"; about {guess.forks} more forks may certify one: blame resume last --max-trials {most}"
+        limits = ["--budget USD"] if found.stop_reason == "budget" else []
+        # Where only money ended it, so many forks may be made already as a person allows.
+        if not limits or 0 < (state.plan.max_trials or 0) < most:
+            limits.append(f"--max-trials {most}")
+        more = f"; about {guess.forks} more forks may certify one: blame resume last {' '.join(limits)}"
     return (
         f" after {found.trials} forks; likeliest is {where}, and by the model the chance that some step "
         f"loses 0.25 or more is {chance}{more}"

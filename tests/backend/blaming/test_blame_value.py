@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -250,6 +251,19 @@ def test_what_is_not_certified_is_told_as_a_chance() -> None:
     assert found.certified == ()
     assert found.guess is not None
     assert "by the model the chance" in found.message
+
+
+@pytest.mark.parametrize(
+    ("most", "said"), [(None, r"last --budget USD \("), (40, r"last --budget USD --max-trials \d+ \(")]
+)
+def test_what_the_budget_ended_goes_on_with_a_higher_budget(most: int | None, said: str) -> None:
+    """More forks alone would be none: it names the limits that are in the way."""
+    rng = random.Random(3)
+    search = Search(Plan(steps=6, mode="value", deterministic="never", max_trials=most))
+    drop = (0.6, 0.6, 0.3, 0.3, 0.0, 0.0, 0.0)
+    ended = run(search, lambda request: rng.random() < drop[request.kept], budget=60.0).findings
+    assert ended.stop_reason == "budget"
+    assert re.search(said, ended.message), ended.message
 
 
 def test_a_search_at_its_end_goes_on_where_more_forks_are_allowed() -> None:
