@@ -164,7 +164,20 @@ def test_an_estimate_says_forks_money_and_chance(folder: Path) -> None:
     assert done.status == 0, done.err
     assert "chance of a verdict within $2.00" in done.out
     judged = here("blame", "last", "--judge", "It is booked", "--ablate", "x", "--estimate", cwd=folder)
-    assert re.search(r"\n       left out: the judge, up to \$0\.\d+ for each ending, which", judged.out)
+    assert re.search(r"\n       with the judge, \$0\.\d+ for an ending like the recorded one\n", judged.out)
+    poor = here(
+        *("blame", "last", "--judge", "It is booked", "--ablate", "x", "--estimate", "--budget", "0.04"),
+        cwd=folder,
+    )
+    assert re.search(r"recorded one; the budget sets \$0\.04\d+ aside for each\n", poor.out), poor.out
+    assert "chance of a verdict within $0.0400: 0%" in poor.out
+    unknown = ("--judge-model", "no-such-model", "--ablate", "x", "--estimate")
+    told = here("blame", "last", "--judge", "It is booked", *unknown, cwd=folder)
+    assert "left out: the price of no-such-model is not known; say it with --price MODEL=IN/OUT" in told.out
+    given = ("--price", "no-such-model=1/5")
+    told = here("blame", "last", "--judge", "It is booked", *unknown, *given, cwd=folder)
+    assert "left out" not in told.out
+    assert "with the judge" in told.out
 
 
 def traveller_and_judge(call: Call) -> Reply:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from .json_values import count, loads, mapping, mappings, string
 
+BYTES_PER_TOKEN = 4
+"""A usual ratio for text, where the wire did not tell the tokens."""
 _PLACES = (
     ("max_tokens",),
     ("max_completion_tokens",),

@@ -89,9 +89,7 @@ def _message(state: State, found: Findings) -> str:
     elif reason == "fixed":
         message = "flip rates without controls; they do not tell a cause from noise"
     else:
-        message = "no step is certified yet" + (
-            _guessed(state, found) if found.guess is not None else ""
-        )
+        message = "no step is certified yet" + (_guessed(state, found) if found.guess is not None else "")
     if reason == "budget":
         message += " (the budget ended the search)"
     elif reason == "max_trials":

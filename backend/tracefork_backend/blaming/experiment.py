@@ -15,6 +15,8 @@ from tracefork_otel.settings import Timing
 from tracefork_otel.tape.digest import digest_like
 from tracefork_otel.tape.tape import Tape
 
+from ..grading.graded import graded_run
+from ..grading.judge import Judge
 from ..grading.oracle import Oracle
 from ..rerun import edits
 from ..rerun.budget import Budget, Grading
@@ -27,7 +29,7 @@ from ..rerun.reconstruct import reconstruct
 from ..spelling import counted, money, run_name
 from ..store import Run
 from ..store.prices import NONE_GIVEN, Given, rates_given
-from . import changes, forecast
+from . import changes, drive, forecast
 from .attempts import attempts_of
 from .beforehand import admitted, check_kept, check_money, header_of, unchanged
 from .changes import Change
@@ -129,14 +131,30 @@ def prepare(
 
 
 def estimate(
-    run: Run | Tape, *, change: Change | None = None, budget_usd: float | None = None, **settings: Any
+    run: Run | Tape,
+    *,
+    change: Change | None = None,
+    budget_usd: float | None = None,
+    oracle: Oracle | None = None,
+    prices: Given = NONE_GIVEN,
+    **settings: Any,
 ) -> Estimate:
-    """Return what an experiment would take and how likely it is to reach a verdict, by simulating it."""
+    """Return what an experiment would take and how likely it is to reach a verdict, by simulating it.
+
+    A judge as its oracle is counted as if each ending were one like the recorded run's.
+    """
     tape = reconstruct(run.store, run) if isinstance(run, Run) else run
-    prepared = prepare(tape, change or changes.resample(), **settings)
+    prepared = prepare(tape, change or changes.resample(), prices=prices, **settings)
     Budget(budget_usd)
     unknown = total((one, 1) for one in prepared.estimates).unknown
-    return replace(forecast.estimate(prepared.plan, budget=budget_usd), unknown=unknown)
+    grading = drive.FREE
+    if isinstance(oracle, Judge):
+        oracle.priced(prices)
+        grading = drive.Graders(oracle.likely_usd(graded_run(run)), oracle.worst_usd)
+        unknown += tuple(why for why in oracle.unknown if why not in unknown)
+    # Where no fork costs anything a plan counts calls, of which a budget in dollars says nothing.
+    plan = replace(prepared.plan, costs=prepared.plan.costs or (0.0,) * (tape.steps + 1))
+    return replace(forecast.estimate(plan, budget=budget_usd, grading=grading), unknown=unknown)
 
 
 def blame(

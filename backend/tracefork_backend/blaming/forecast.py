@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from .drive import Spent, run
+from .drive import FREE, Graders, Spent, run
 from .modes import mode_named
 from .plan import Plan
 from .search import Search
@@ -36,6 +36,10 @@ class Estimate:
     null_cost_mean: float
     unknown: tuple[str, ...] = ()
     """Why prices of calls are not known, which no cost has in it."""
+    judge_usd: float = 0.0
+    """What a judge is likely to cost for each ending, which costs and chance have in them."""
+    judge_worst_usd: float = 0.0
+    """What a budget sets aside for it before each fork."""
 
 
 def estimate(
@@ -44,13 +48,15 @@ def estimate(
     effect: float = 0.7,
     controls: tuple[int, int] = (0, 0),
     budget: float | None = None,
+    grading: Graders = FREE,
     simulations: int = 200,
     seed: int = 0,
 ) -> Estimate:
     """Simulate the search itself on runs with one cause of that effect at a random step.
 
     The baseline is what `controls` (flips, trials) suggest, about 0.1 without any; a budget near the cost of
-    an experiment makes the chance sensitive to it. Costs are in the unit of `plan.costs`; so is the budget.
+    an experiment makes the chance sensitive to it. Costs are in the unit of `plan.costs`; so are the budget
+    and what grading costs, of which each ending is taken to be another one.
     """
     rng = random.Random(seed)
     flips, trials = controls
@@ -65,7 +71,7 @@ def estimate(
 
     def simulated(cause: int, effect: float) -> Spent:
         sample = mode.sampler(plan, rng, cause=cause, effect=effect, baseline=baseline)
-        return run(Search(plan), sample, budget=budget)
+        return run(Search(plan), sample, budget=budget, grading=grading)
 
     for index in range(simulations):
         cause = rng.choice(places) if places else -1
@@ -91,4 +97,6 @@ def estimate(
         chance_right=right / simulations,
         null_forks_mean=sum(trial for trial, _ in nulls) / len(nulls),
         null_cost_mean=sum(cost for _, cost in nulls) / len(nulls),
+        judge_usd=grading.usd,
+        judge_worst_usd=grading.worst_usd,
     )

@@ -101,8 +101,8 @@ def run(
     asked = {"oracle": oracle.values, "change": change.given, "how": how, "jobs": jobs}
     with reading(store) as opened:
         if estimate:
-            judge_usd = getattr(oracle.asked(), "worst_usd", 0.0)
-            return _estimated(opened.run(ref), search, change, budget, price, as_json, judge_usd=judge_usd)
+            asked_for = oracle.asked()
+            return _estimated(opened.run(ref), search, change, budget, price, as_json, oracle=asked_for)
         return _experiment(opened, ref, asked, budget, trust=trust, report=report, as_json=as_json)
 
 
@@ -204,7 +204,7 @@ def _estimated(
     price: list[str],
     as_json: bool,
     *,
-    judge_usd: float,
+    oracle: Any,
 ) -> int:
     from ..blaming.experiment import estimate
     from ..store.prices import rates_given
@@ -217,11 +217,11 @@ def _estimated(
         "every": search.every,
     }
     how["prices"] = rates_given(price)
-    found = estimate(run, change=change.asked(), budget_usd=budget, **how)
+    found = estimate(run, change=change.asked(), budget_usd=budget, oracle=oracle, **how)
     if as_json:
-        print_json({**asdict(found), "judge_worst_usd": judge_usd})
+        print_json(asdict(found))
     else:
-        view.print_estimate(found, budget, judge_usd=judge_usd)
+        view.print_estimate(found, budget)
     return 0
 
 

@@ -19,7 +19,7 @@ _LIMITS = {"budget": "--budget USD", "max_trials": "--max-trials N"}
 """What to raise where an experiment ended at it."""
 
 
-def print_estimate(found: Estimate, budget: float | None, *, judge_usd: float = 0.0) -> None:
+def print_estimate(found: Estimate, budget: float | None) -> None:
     """Print what an experiment would take, before anything is spent."""
     print(f"forks  {found.forks_median} typically, {found.forks_p95} in 19 of 20 experiments")
     left_out = len(found.unknown)
@@ -29,10 +29,9 @@ def print_estimate(found: Estimate, budget: float | None, *, judge_usd: float = 
     print(f"cost   {typical} typically, {most} in 19 of 20")
     for why in found.unknown:
         print(f"       left out: {why}; say it with --price MODEL=IN/OUT")
-    if judge_usd:
-        print(
-            f"       left out: the judge, up to {money(judge_usd)} for each ending, which the budget pays too"
-        )
+    if found.judge_usd:
+        aside = "" if budget is None else f"; the budget sets {money(found.judge_worst_usd)} aside for each"
+        print(f"       with the judge, {money(found.judge_usd)} for an ending like the recorded one{aside}")
     within = "" if budget is None else f" within {money(budget)}"
     print(f"chance of a verdict{within}: {found.chance:.0%}, if one step has an effect of {found.effect:g}")
     print(f"if no step has one: {found.null_forks_mean:.0f} forks, {none}")

@@ -28,6 +28,8 @@ _MOST_GRADED = 24_000
 """Characters shown to the judge, half from each end."""
 _MOST_TOKENS = 16
 """The answer is one letter; whoever says more did not follow the question."""
+_LIKELY_TOKENS = 5
+"""What providers count of such an answer."""
 _LETTER = re.compile(r"\(?([ABC])\)?\.?")
 _ALONE = "--judge-model and --judge-rates belong to --judge RUBRIC: give the rubric too"
 _SYSTEM = (
@@ -171,6 +173,11 @@ class Judge:
     def worst_usd(self) -> float:
         """What grading one run costs at most; 0 where the price of the model is not known."""
         return 2 * self._paid.worst_usd(len(self.rubric) + len(_SYSTEM) + _MOST_GRADED, _MOST_TOKENS)
+
+    def likely_usd(self, graded: Graded) -> float:
+        """Return what grading such an ending is likely to cost; 0 where the model's price is not known."""
+        asked = question(self.rubric, material(graded), _ORDERS[0])
+        return 2 * self._paid.likely_usd(len(asked) + len(_SYSTEM), _LIKELY_TOKENS)
 
     @property
     def unknown(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import UsageError
+from tracefork_otel.wire.limits import BYTES_PER_TOKEN
 from tracefork_otel.wire.messages import Usage
 from tracefork_otel.wire.registry import load
 
@@ -64,6 +65,11 @@ class PaidModel:
         """Return what a question of so many characters costs at most; 0 where no price is known."""
         # A character is a token at most where text is odd, and two letters of JSON where it is escaped.
         return self._price(self.model, Usage(input_tokens=characters, output_tokens=max_tokens)).usd or 0.0
+
+    def likely_usd(self, characters: int, tokens: int) -> float:
+        """Return what a question of so many characters and its answer are likely to cost; 0 as above."""
+        asked = max(1, characters // BYTES_PER_TOKEN)
+        return self._price(self.model, Usage(input_tokens=asked, output_tokens=tokens)).usd or 0.0
 
     def ask(self, system: str, asked: str, *, max_tokens: int, temperature: float | None = None) -> str:
         """Return the text of the answer; raise UsageError if the model cannot be asked at all."""

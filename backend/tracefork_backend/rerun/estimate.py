@@ -14,7 +14,7 @@ from tracefork_otel.wire.counted import paid_of
 from tracefork_otel.wire.counted_paths import counted_call
 from tracefork_otel.wire.facts import facts
 from tracefork_otel.wire.json_edits import apply_edits
-from tracefork_otel.wire.limits import most_of
+from tracefork_otel.wire.limits import BYTES_PER_TOKEN, most_of
 from tracefork_otel.wire.messages import Facts
 from tracefork_otel.wire.rewriting import kin_of
 
@@ -34,9 +34,6 @@ WORST = 2.0
 
 SEARCHES = 10
 """Searches of the web that are set aside for a call whose request says no limit, or twice those it made."""
-
-_BYTES_PER_TOKEN = 4
-"""A usual ratio for text, where the wire did not tell the tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,10 +234,10 @@ def _price(exchange: Exchange, found: Facts, model: str | None, given: Given) ->
         used = replace(used, told_usd=None)  # that was told of the recorded call's model
     if not used.is_counted:
         asked = plain_request(exchange.request)
-        said = sum(len(one.content) for one in found.reply) // _BYTES_PER_TOKEN
+        said = sum(len(one.content) for one in found.reply) // BYTES_PER_TOKEN
         if exchange.outcome not in ("complete", None) or is_error(exchange):
             said = max(said, most_of(asked).output_tokens or 0)  # it is made whole where nothing fails
-        used = replace(used, input_tokens=len(asked) // _BYTES_PER_TOKEN, output_tokens=said)
+        used = replace(used, input_tokens=len(asked) // BYTES_PER_TOKEN, output_tokens=said)
     return price_of(found, models=[model], usage=used, at=None, url=exchange.request.url, given=given)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tracefork_backend.blaming.drive import FREE, Graders
 from tracefork_backend.blaming.forecast import estimate
 from tracefork_backend.blaming.plan import Plan
 
@@ -45,3 +46,20 @@ def test_every_mode_has_an_estimate(mode: str) -> None:
     assert told.cost_median > told.forks_median
     assert told.null_forks_mean > 0
     assert told.chance > 0.5
+
+
+def test_the_budget_of_an_estimate_pays_the_judge_too() -> None:
+    """Each ending costs what grading it does, and no fork starts without room for the worst of it."""
+    plan = Plan(steps=8, mode="intervene", parent_failed=False)
+    alone, judged, dear = (
+        estimate(plan, controls=(0, 6), budget=800.0, simulations=60, grading=grading)
+        for grading in (FREE, Graders(4.0, 4.0), Graders(4.0, 801.0))
+    )
+    assert alone.chance > judged.chance > dear.chance == 0.0
+    assert judged.forks_mean < alone.forks_mean
+    assert judged.cost_p95 <= 800.0
+    assert dear.cost_p95 == 4.0, "the recorded run is graded first"
+    free = estimate(plan, controls=(0, 6), simulations=20)
+    paid = estimate(plan, controls=(0, 6), simulations=20, grading=Graders(4.0, 90.0))
+    assert paid.cost_mean == pytest.approx(free.cost_mean + 4.0 * (free.forks_mean + 1))
+    assert paid.chance == free.chance

@@ -19,12 +19,13 @@ from tracefork_backend.blaming.running import Running
 from tracefork_backend.blaming.search import Search
 from tracefork_backend.blaming.trials import TrialRequest
 from tracefork_backend.cli.blame_view import print_estimate, print_experiment
+from tracefork_backend.grading.judge import Judge
 from tracefork_backend.rerun import edits
 from tracefork_backend.rerun.budget import Budget, Grading
 from tracefork_backend.rerun.estimate import check_priced, estimate
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.store import open_store
-from tracefork_backend.store.prices import NONE_GIVEN
+from tracefork_backend.store.prices import NONE_GIVEN, rates_given
 
 from tracefork_otel import Tape, UsageError
 
@@ -164,3 +165,21 @@ def test_an_estimate_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert re.search(r"cost   ≥ \$\S+ typically, ≥ \$\S+ in 19 of 20\n", said)
     assert "left out: the price of no-such-model is not known; say it with --price MODEL=IN/OUT" in said
+
+
+@pytest.mark.slow
+def test_an_estimate_of_forks_that_cost_nothing_is_in_dollars(tmp_path: Path) -> None:
+    """Where models run here no budget stands in the way, and what is paid is the judge alone."""
+    tape = made(tmp_path)
+    free = rates_given(["claude-sonnet-4-5=0"])
+    told = blamed(tape, change=changes.ablate(), prices=free, budget_usd=0.0, mode="intervene")
+    assert (told.cost_p95, told.null_cost_mean) == (0.0, 0.0)
+    assert told.chance > 0.5
+    judge = Judge("It went well", client=object(), model="judging")  # type: ignore[arg-type]
+    prices = {**free, **rates_given(["judging=1/5"])}
+    judged = blamed(tape, change=changes.ablate(), prices=prices, oracle=judge, mode="intervene")
+    assert 0 < judged.judge_usd < judged.judge_worst_usd
+    assert judged.cost_mean == pytest.approx(judged.judge_usd * (judged.forks_mean + 1))
+    assert judged.unknown == ()
+    unpriced = blamed(tape, change=changes.ablate(), oracle=Judge("It went well", model="no-such-judge"))
+    assert unpriced.unknown == ("the price of no-such-judge is not known",)
