@@ -7,11 +7,11 @@
 3. Put one conversation as its provider sends it into `samples/FORM.json`: a request with a system prompt, a
    tool call and the tool's result, and what is to be read of it (`asked`); a reply that says a text and calls
    a tool, whole and as a stream, and what is to be read of it (`said`, `told`, `counted`); an error in a
-   stream.
+   stream, and the type that is read of it; why a reply that only says a text ended (`ends`).
 
    A form without tools says so (`"tools": false`), and has a prompt for a request; one without streams has
-   `"streamed": []` and `"stream": []`, and no `FRAMINGS`. A request names its model, in its body or its path,
-   and a reply counts its tokens.
+   `"streamed": []` and `"stream": []`, and no `FRAMINGS`. A request names its model, in its path or as the
+   outermost `model` of its body, and a reply counts its tokens.
 
 Then this file holds the form to everything else: cuts, errors, edits, any JSON, and writing what it reads. An
 SDK that takes a transport of ours is asked in `test_forms_sdks.py`.
@@ -71,7 +71,9 @@ def test_a_request_is_read(name: str) -> None:
     assert told(messages) == given["asked"]
     ids = [one.call_id for one in messages if one.kind in ("tool_use", "tool_result")]
     assert not has_tools(name) or ids[0] == ids[1] is not None
-    assert recognise("POST", given["url"], dumped(given["request"])) is not None
+    call = recognise("POST", given["url"], dumped(given["request"]))
+    assert call is not None
+    assert call.model
 
 
 @each_with_turns
@@ -176,8 +178,6 @@ def test_an_error_in_a_stream_keeps_what_came_before(name: str, at: int) -> None
     assert found.finish_reason != sample(name)["told"]["finish_reason"]
 
 
-ENDS = ("end_turn", "stop", "completed", "STOP", "COMPLETE")
-"""How forms name the end of a turn in which nothing is left to do."""
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 
 
@@ -191,7 +191,7 @@ def test_any_text_is_written_and_read_back(name: str, at: int | None, text: str)
     found = read(asked(name, at), made)
     assert (found.text, found.streamed) == (text, at is not None)
     assert {one.kind for one in found.reply} <= {"text"}
-    assert found.finish_reason in ENDS
+    assert found.finish_reason == sample(name)["ends"]
     assert found.response_model == sample(name)["told"]["model"]
     identity = sample(name)["told"]["response_id"]
     assert identity is None or found.response_id != identity
@@ -286,7 +286,7 @@ def test_a_text_needs_no_recorded_reply(name: str, at: int | None) -> None:
         made = encode_reply(request, before, text="Da.")
         found = read(request, made)
         assert (made.status, found.text, found.streamed) == (200, "Da.", at is not None)
-        assert found.finish_reason in ENDS
+        assert found.finish_reason == sample(name)["ends"]
         assert (found.input_tokens or 0) > 0
         assert found.output_tokens == 1
         assert made.header("x-should-retry") is made.header("x-amzn-errortype") is None
