@@ -11,14 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from e2e.booking import BOOKING, GRADED, RIGHT, record_failure
 from e2e.command import BARE, environment, here, tracefork
 from tracefork_backend.blaming import changes, journal
-from tracefork_backend.blaming.modes import MODES
-from tracefork_backend.blaming.plan import ModeName
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import Call, ModelServer, Reply
 from tracefork_backend.simulate.behaviours import booking
@@ -140,11 +137,6 @@ def test_an_experiment_that_its_limit_ended_goes_on_with_a_higher_one(folder: Pa
     (found,) = done.rows
     assert (found["forks"], found["stop_reason"]) == (5, "max_trials")
     assert tracefork("blame", "verify", "last", cwd=folder).status == 0
-
-
-def test_the_flag_knows_every_mode() -> None:
-    """Their names are written down without them, so that help is quick; none is missing."""
-    assert get_args(ModeName) == tuple(mode.name for mode in MODES)
 
 
 def test_help_shows_the_verbs_of_blame(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from tracefork_backend.blaming.contrast import PAIRED_SHARE
 from tracefork_backend.blaming.drive import run
 from tracefork_backend.blaming.findings import Findings
+from tracefork_backend.blaming.modes import MODES
 from tracefork_backend.blaming.plan import ModeName, Plan
 from tracefork_backend.blaming.search import Search
 from tracefork_backend.blaming.trials import TrialRequest
@@ -271,7 +273,12 @@ def test_nothing_gradable_is_no_verdict(limit: dict[str, float], trials: int) ->
     assert "oracle" in spent.findings.message
 
 
-@pytest.mark.parametrize("mode", ["fixed", "value", "auto"])
+def test_the_flag_knows_every_mode() -> None:
+    """Their names are written down without them, so that help is quick; none is missing."""
+    assert get_args(ModeName) == tuple(mode.name for mode in MODES)
+
+
+@pytest.mark.parametrize("mode", get_args(ModeName))
 def test_nothing_gradable_is_no_verdict_in_any_mode(mode: ModeName) -> None:
     """However the steps are compared."""
     for natural in (False, True):

@@ -8,10 +8,11 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from reported import ANSWERS, booking, exchange
-from tracefork_backend.blaming.findings import Effect, Findings, SetFinding
+from tracefork_backend.blaming.findings import Effect, Findings, SetFinding, StopReason
 from tracefork_backend.report import shapes, wording
 from tracefork_backend.report.content import About, Change, Report, change_between, timeline
 from tracefork_backend.report.html import render, write
@@ -259,6 +260,12 @@ def test_no_verdict_is_said_as_plainly_as_one(found: dict[str, object], words: s
     assert words in wording.headline(report)
     assert "saves this run." not in Page(render(report)).text
     assert not report.blamed
+
+
+@pytest.mark.parametrize("reason", get_args(StopReason))
+def test_whatever_ended_it_is_said_in_words(reason: StopReason) -> None:
+    """A reason to stop without its words would end the report in an error."""
+    assert wording.stopped(of(effect(0), stop_reason=reason).findings)
 
 
 def test_steps_that_act_together_are_named_together() -> None:
