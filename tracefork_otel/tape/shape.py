@@ -120,6 +120,7 @@ MANIFEST = record(
         "mark": _ANY,
         "script": optional(_WORD),
         "stdin": _stdin,
+        "stdin_kind": _ANY,
         "stdin_lost": _ANY,
         "arguments_lost": _ANY,
         "state": _state,

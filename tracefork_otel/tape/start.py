@@ -37,6 +37,8 @@ class HowStarted:
     """How the recorded process ended; 128+n for signal n."""
     stdin: str | None = None
     """What the command read of its standard input (see `kept_input`); None for nothing."""
+    stdin_kind: str | None = None
+    """`pipe` where it came by one, which an agent may tell from a file."""
     stdin_lost: str | None = None
     """Why that was not kept."""
     arguments_lost: str | None = None
@@ -92,6 +94,7 @@ _ATTRIBUTES = {
     "git_commit": "tracefork.git.commit",
     "exit_status": "tracefork.exit_status",
     "stdin": "tracefork.stdin",
+    "stdin_kind": "tracefork.stdin.kind",
     "stdin_lost": "tracefork.stdin.lost",
     "arguments_lost": "tracefork.arguments.missing",
     "state": STATE,
@@ -99,7 +102,7 @@ _ATTRIBUTES = {
     "changes": CHANGES,
     "changes_lost": CHANGES_LOST,
 }
-_ADDED = ("script", "stdin", "stdin_lost", "state", "state_lost")
+_ADDED = ("script", "stdin", "stdin_kind", "stdin_lost", "state", "state_lost")
 BESIDE = (*_ADDED, "arguments_lost", "changes", "changes_lost")
 """What a tape has beside its start, in which earlier versions take no other names."""
 PROCESS = tuple(_ATTRIBUTES[name] for name in ("command", "environment", "cwd", "withheld", *_ADDED))
@@ -183,6 +186,7 @@ def how_started(attributes: Mapping[str, Any]) -> HowStarted:
         versions=_texts(versions),
         exit_status=found["exit_status"] if isinstance(found["exit_status"], int) else None,
         stdin=_text(found["stdin"]),
+        stdin_kind=_text(found["stdin_kind"]),
         stdin_lost=_text(found["stdin_lost"]),
         arguments_lost=_text(found["arguments_lost"]),
         state=_text(found["state"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -104,12 +105,14 @@ def run_command(
     cwd: str | Path | None = None,
     timeout: float | None = None,
     stdin: bytes | None = None,
+    piped: bool = False,
     grace: float = GRACE_S,
     stopper: Stopper | None = None,
     linger: float = 0.0,
 ) -> Finished:
     """Run the command to its end; nothing that it started is left, also if this call is interrupted.
 
+    It reads `stdin` from a file, or where it is `piped` from a pipe, if one has room for all of it.
     What it leaves running when it ends may go on for `linger` seconds, before it is ended.
     Raises AgentFailed if it cannot be started, or if a process of it cannot be ended.
     """
@@ -121,7 +124,7 @@ def run_command(
         "grace": grace,
         "linger": linger,
     }
-    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, stopper=stopper)
+    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, piped=piped, stopper=stopper)
 
 
 def supervise(
@@ -130,6 +133,7 @@ def supervise(
     launch: Launch,
     *,
     stdin: bytes | None = None,
+    piped: bool = False,
     stopper: Stopper | None = None,
 ) -> Finished:
     """Supervise what `launch` starts to its end, once it gave the supervisor its descriptors.
@@ -138,7 +142,7 @@ def supervise(
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        supervised = _Supervised(stack, spec, stdin, launch)
+        supervised = _Supervised(stack, spec, _input(stdin, piped), launch)
         try:
             with (stopper or Stopper()).over(supervised):
                 report = supervised.follow()
@@ -182,7 +186,11 @@ class _Supervised:
     """The supervisor process, its socket, and the two streams of its command."""
 
     def __init__(
-        self, stack: contextlib.ExitStack, spec: Mapping[str, Any], stdin: bytes | None, launch: Launch
+        self,
+        stack: contextlib.ExitStack,
+        spec: Mapping[str, Any],
+        given: contextlib.AbstractContextManager[int],
+        launch: Launch,
     ) -> None:
         self.outputs = {"stdout": Output(), "stderr": Output(limit=0)}
         self._report: dict[str, Any] = {}
@@ -193,7 +201,7 @@ class _Supervised:
         self._selector = stack.enter_context(selectors.DefaultSelector())
         ours, theirs = socket.socketpair()
         self._socket = stack.enter_context(ours)
-        with theirs, _input(stdin) as source, contextlib.ExitStack() as writers:
+        with theirs, given as source, contextlib.ExitStack() as writers:
             ends = [theirs.fileno(), source]
             for name in self.outputs:
                 reader, writer = os.pipe()
@@ -270,9 +278,33 @@ class _Supervised:
             self._process.wait()
 
 
+def _full_pipe(data: bytes) -> int | None:
+    """Return the end to read of a pipe that holds these bytes and ends after them; None if it has no room."""
+    reader, writer = os.pipe()
+    try:
+        with contextlib.suppress(AttributeError, OSError):  # Linux's; a user's pipes have a limit together
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, len(data))
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            if not data or os.write(writer, data) == len(data):
+                return reader
+    finally:
+        os.close(writer)
+    os.close(reader)
+    return None
+
+
 @contextlib.contextmanager
-def _input(data: bytes | None) -> Iterator[int]:
-    """Yield a descriptor to read these bytes from; a file, so that nobody has to feed a pipe."""
+def _input(data: bytes | None, piped: bool) -> Iterator[int]:
+    """Yield a descriptor to read these bytes from; a file where a pipe would have to be fed."""
+    if piped and data is not None:
+        pipe = _full_pipe(data)
+        if pipe is not None:
+            try:
+                yield pipe
+            finally:
+                os.close(pipe)
+            return
     with tempfile.TemporaryFile() if data is not None else open(os.devnull, "rb") as file:
         if data is not None:
             file.write(data)

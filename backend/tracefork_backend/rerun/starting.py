@@ -208,6 +208,7 @@ class InProcesses:
         start = tape.start
         entrypoint = agent if agent is not None else start.calls
         self._stdin: bytes | None = None
+        self._piped = agent is None and start.stdin_kind == "pipe"
         if agent is None and is_of_notebook(entrypoint, start.command):
             raise made_in_notebook(tape.run_id)
         if entrypoint is not None:
@@ -334,6 +335,7 @@ class InProcesses:
             cwd=self.folder,
             timeout=timeout,
             stdin=self._stdin,
+            piped=self._piped,
             stopper=stopper,
             linger=self._linger,
         )

@@ -152,6 +152,19 @@ def test_it_is_given_back(desk: Desk, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_pipe_is_given_back_as_a_pipe(desk: Desk, tmp_path: Path) -> None:
+    """An agent that asks what it reads from, as asyncio's `connect_read_pipe` does; also off a tape file."""
+    desk.write("import os, stat; say(sys.stdin.read()); say(str(stat.S_ISFIFO(os.fstat(0).st_mode)))")
+    with pipe(b"task"):
+        desk.record()
+    run = desk.run()
+    assert run.start.stdin_kind == "pipe"
+    assert replay(run).passed
+    reconstruct(run.store, run).dump(tmp_path / "run.tape")
+    assert replay(Tape.load(tmp_path / "run.tape")).passed
+
+
+@pytest.mark.slow
 def test_what_is_too_long_is_refused(desk: Desk) -> None:
     """By its reason, before anything runs."""
     desk.write("say(str(len(sys.stdin.read())))")

@@ -74,6 +74,15 @@ def test_exit_statuses(code: str, status: int) -> None:
     assert run_command(python(code)).exit_status == status
 
 
+@pytest.mark.parametrize("size", [0, 5, 2**16, 2**20, 2**26])
+def test_piped_input_comes_whole(size: int) -> None:
+    """By a pipe that ends, or where none has room for it, by a file."""
+    code = "import sys, os, stat; print(len(sys.stdin.read()), stat.S_ISFIFO(os.fstat(0).st_mode))"
+    read, by_pipe = run_command(python(code), stdin=b"x" * size, piped=True).stdout.split()
+    assert int(read) == size
+    assert by_pipe == "True" if size <= 2**16 else by_pipe in ("True", "False")
+
+
 def test_streams_and_stdin() -> None:
     """Both streams come apart, stdin is what was given or at its end, the environment is as told."""
     code = "import sys, os; print(sys.stdin.read(), os.environ['A']); print('bad', file=sys.stderr)"
