@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from errno import EISDIR, ELOOP
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import shapes
 from ..errors import StoreError, newer_format
@@ -63,6 +63,8 @@ class SegmentEntry:
     format: int = columns.FORMAT
     sha256: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     """Digests of its files by kind, for Parquet has checksums of pages but not of its footer."""
+    unpriced: str | None = None
+    """The version of the price list by which calls in its facts have no price; None if all have one."""
 
     def may_hold(self, trace_id: str) -> bool:
         """Return False only if no row of that trace is in the segment."""
@@ -94,6 +96,20 @@ class SegmentEntry:
         if found == expected:
             return None
         return f"{path}: the file of a segment has changed since it was written: its sha256 is another one"
+
+
+class FactsFile(NamedTuple):
+    """The facts of a segment as they were written."""
+
+    version: int
+    sha256: str
+    unpriced: str | None = None
+    """As in `SegmentEntry`."""
+
+    def of(self, entry: SegmentEntry) -> SegmentEntry:
+        """Return the segment with these facts."""
+        digests = {**entry.sha256, "facts": self.sha256}
+        return replace(entry, facts=self.version, sha256=digests, unpriced=self.unpriced)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,14 +223,14 @@ def commit(
     *,
     add: Sequence[SegmentEntry] = (),
     remove: Collection[str] = (),
-    facts: Mapping[str, tuple[int, str]] | None = None,
+    facts: Mapping[str, FactsFile] | None = None,
     making: str | None = None,
     at_once: bool | Collection[str] = False,
 ) -> Manifest:
     """Put the next manifest in place, on disk, with views.sql beside it, and return it.
 
     Segments of `remove` are retired (their files go after ten minutes; those of `at_once`, or of all that are
-    retired, go with the next commit) and `facts` sets versions and digests of facts files. `making` is the id
+    retired, go with the next commit) and `facts` tells of new facts files. `making` is the id
     of a copy that is about to be written: unless it is added, its files go like those of a retired one.
     Raise StoreError, and change nothing, if a segment to remove or to change is not live any more.
     """
@@ -272,7 +288,7 @@ def _next(
     current: Manifest,
     add: Sequence[SegmentEntry],
     remove: frozenset[str],
-    facts: Mapping[str, tuple[int, str]],
+    facts: Mapping[str, FactsFile],
     now: int,
 ) -> Manifest:
     live = {entry.id for entry in current.segments}
@@ -300,8 +316,7 @@ def _next(
     retired = [item for item in current.retired if item.id not in named]
     for at, entry in enumerate(kept):
         if entry.id in facts:
-            version, sha256 = facts[entry.id]
-            kept[at] = replace(entry, facts=version, sha256={**entry.sha256, "facts": sha256})
+            kept[at] = facts[entry.id].of(entry)
     return Manifest(
         version=current.version + 1,
         segments=(*kept, *added),
@@ -424,6 +439,7 @@ _ENTRY = shapes.record(
         "traces": shapes.optional(shapes.many(shapes.string())),
         "format": _COUNT,
         "sha256": shapes.named(shapes.text()),
+        "unpriced": shapes.optional(shapes.text()),
     },
 )
 _MANIFEST = shapes.record(

@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -135,8 +135,8 @@ def _merged(store: Path, entries: Sequence[SegmentEntry]) -> str | None:
     try:
         if spoiled := why_spoiled(store, merged):
             raise StoreError(spoiled)
-        sha256 = facts.write(merged.file(store, "facts"), _facts_of(store, entries, merged))
-        merged = replace(merged, facts=facts.VERSION, sha256={**merged.sha256, "facts": sha256})
+        table = _facts_of(store, entries, merged)
+        merged = facts.file_of(table, facts.write(merged.file(store, "facts"), table)).of(merged)
         manifest.commit(store, add=[merged], remove=[entry.id for entry in entries])
     except BaseException:
         manifest.discard(store, merged.id)
@@ -149,7 +149,10 @@ def _facts_of(store: Path, entries: Sequence[SegmentEntry], merged: SegmentEntry
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not all(facts.are_known(entry) and not entry.why_changed(store, "facts") for entry in entries):
+    if any(
+        not facts.are_known(entry) or facts.may_be_priced(entry) or entry.why_changed(store, "facts")
+        for entry in entries
+    ):
         return facts.compute(store, merged)
     try:
         return facts.joined(

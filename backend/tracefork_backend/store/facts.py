@@ -16,13 +16,14 @@ from tracefork_otel.exchange import Exchange, Request, beside_body, held
 from tracefork_otel.files import check_own, replacing
 from tracefork_otel.store import columns, manifest, segment
 from tracefork_otel.store.columns import FACTS_VERSION as VERSION
-from tracefork_otel.store.manifest import SegmentEntry
+from tracefork_otel.store.manifest import FactsFile, SegmentEntry
 from tracefork_otel.store.runs import Lists, Part
 from tracefork_otel.wire.codings import decode_body, plain_request
 from tracefork_otel.wire.counted import paid_of
 from tracefork_otel.wire.growing import Growing, Grown
 
 from .digests import not_parquet
+from .price_list import is_newer, list_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -244,6 +245,19 @@ def write(path: Path, table: pa.Table) -> str:
         raise StoreError(f"{path}: the facts could not be written: {error}") from error
 
 
+def file_of(table: pa.Table, sha256: str) -> FactsFile:
+    """Return what a manifest says of these facts, in a file with that digest."""
+    import pyarrow.compute as pc
+
+    unpriced = bool(pc.call_function("any", [pc.call_function("is_valid", [table["cost_reason"]])]).as_py())
+    return FactsFile(VERSION, sha256, list_version() if unpriced else None)
+
+
+def may_be_priced(entry: SegmentEntry) -> bool:
+    """Return whether calls in the segment's facts have no price, and a newer price list is installed now."""
+    return entry.unpriced is not None and is_newer(list_version(), entry.unpriced)
+
+
 def are_known(entry: SegmentEntry) -> bool:
     """Return whether the segment has a file of facts as this version reads them."""
     return entry.facts == VERSION
@@ -264,19 +278,23 @@ def ensure(store: Path, unfit: Collection[str] = ()) -> list[str]:
     """Give every segment that can be read facts of this version, if not a later one; return what failed.
 
     Those that are `unfit`, or whose file is gone or cut, get them anew: all that they say is in the bodies.
+    So do those with calls that had no price, once a newer price list is installed.
     """
     problems: list[str] = []
     for entry in manifest.load(store).segments:
         later = entry.facts is not None and entry.facts > VERSION
-        if later or entry.format > columns.FORMAT or (are_whole(store, entry) and entry.id not in unfit):
+        if later or entry.format > columns.FORMAT:
+            continue
+        if are_whole(store, entry) and entry.id not in unfit and not may_be_priced(entry):
             continue
         try:
-            sha256 = write(entry.file(store, "facts"), compute(store, entry))
+            table = compute(store, entry)
+            made = file_of(table, write(entry.file(store, "facts"), table))
         except StoreError as error:
             problems.append(str(error))
             continue
         try:
-            manifest.commit(store, facts={entry.id: (VERSION, sha256)})
+            manifest.commit(store, facts={entry.id: made})
         except StoreError:
             # Compaction replaced the segment meanwhile, and took care of the facts.
             if not manifest.names(store, entry.id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tracefork_otel.wire.messages import Usage
 
 _MILLION = 1_000_000
+_NUMBERS = re.compile(r"\d+")
 _UNITS = MappingProxyType(
     {
         "audio_seconds": ("audio_hours", "its seconds of audio"),
@@ -31,6 +33,19 @@ _UNITS = MappingProxyType(
     }
 )
 """What is no token: the name of its price in the list, and how a person calls it."""
+
+
+def list_version() -> str:
+    """Return the version of the installed list."""
+    from importlib.metadata import version
+
+    return version("genai-prices")
+
+
+def is_newer(version: str, than: str) -> bool:
+    """Return whether a list of that version came after the other one."""
+    first, second = (tuple(map(int, _NUMBERS.findall(one))) for one in (version, than))
+    return first > second
 
 
 class Price(NamedTuple):
@@ -149,7 +164,11 @@ def _asked_price(provider: str, model: str, usage: Usage, now: datetime) -> Pric
     except ValueError as error:
         return Price(None, f"its counts contradict the price list of {model}: {error}")
     except TypeError as error:
-        return Price(None, f"the installed price list does not know all that was counted: {error}")
+        return Price(
+            None,
+            f"the installed price list does not know all that was counted ({error}): "
+            "pip install -U genai-prices",
+        )
     lacking = _lacking(found.model_price, counts)
     if lacking is not None:
         return Price(None, f"the price list of {model} has no price for {lacking}")

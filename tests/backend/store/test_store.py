@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from stored import Recorder, answered, asked, record, trace
-from tracefork_backend.store import Run, Store, facts, open_store, parse_ref
+from tracefork_backend.store import Run, Store, facts, open_store, parse_ref, prices
 
 from tracefork_otel.errors import StoreError, UnknownRun, UsageError
 from tracefork_otel.store import manifest
@@ -271,12 +271,38 @@ def test_facts_are_written_anew_when_their_version_grows(
     assert [entry.facts for entry in manifest.load(tmp_path).segments] == [facts.VERSION]
     store.close()
     (entry,) = manifest.load(tmp_path).segments
-    manifest.commit(tmp_path, facts={entry.id: (facts.VERSION - 1, entry.sha256["facts"])})
+    manifest.commit(tmp_path, facts={entry.id: manifest.FactsFile(facts.VERSION - 1, entry.sha256["facts"])})
     real = facts.Reader.row
     monkeypatch.setattr(facts.Reader, "row", lambda *given: (real(*given) or {}) | {"model": "read anew"})
     with open_store(tmp_path) as newer:
         assert newer.rows("SELECT DISTINCT model FROM exchanges") == [{"model": "read anew"}]
     assert [entry.facts for entry in manifest.load(tmp_path).segments] == [facts.VERSION]
+
+
+def test_calls_without_a_price_get_one_from_a_newer_price_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an older list did not know is asked of a newer one; an older one takes no price away."""
+    record(tmp_path)
+
+    def opened(version: str, *, knows: bool) -> tuple[object, object, str | None]:
+        with monkeypatch.context() as installed:
+            installed.setattr(facts, "list_version", lambda: version)
+            if not knows:
+                installed.setattr(prices, "list_price", lambda *told, **at: None)
+            with open_store(tmp_path) as store:
+                (row,) = store.rows("SELECT DISTINCT cost_usd, cost_reason FROM exchanges")
+        (entry,) = manifest.load(tmp_path).segments
+        return row["cost_usd"], row["cost_reason"], entry.unpriced
+
+    why = "the price of claude-sonnet-4-5 is not known"
+    assert opened("0.9.2", knows=False) == (None, why, "0.9.2")
+    assert opened("0.9.1", knows=True) == (None, why, "0.9.2")
+    assert opened("0.10.0", knows=False) == (None, why, "0.10.0")
+    cost, reason, unpriced = opened("0.10.1", knows=True)
+    assert cost
+    assert (reason, unpriced) == (None, None)
+    assert opened("0.10.2", knows=False) == (cost, None, None)
 
 
 def test_a_folder_that_is_not_there_has_no_runs(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_facts_of_another_version_are_left_to_the_next_command(tmp_path: Path) -
     (entry,) = manifest.load(tmp_path).segments
     file = entry.file(tmp_path, "facts")
     duckdb.execute(f"COPY (SELECT 'x' AS trace_id, 1 AS reply) TO '{file}' (FORMAT parquet)")
-    manifest.commit(tmp_path, facts={entry.id: (FACTS_VERSION - 1, manifest.digest(file))})
+    manifest.commit(tmp_path, facts={entry.id: manifest.FactsFile(FACTS_VERSION - 1, manifest.digest(file))})
     assert rows(plain(tmp_path), "SELECT DISTINCT input_tokens FROM exchanges") == [{"input_tokens": None}]
     assert rows(plain(tmp_path), "FROM messages") == []
     with open_store(tmp_path) as store:

@@ -15,7 +15,7 @@ import pytest
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.store import manifest
-from tracefork_otel.store.manifest import Manifest, SegmentEntry
+from tracefork_otel.store.manifest import FactsFile, Manifest, SegmentEntry
 
 
 def entry(segment_id: str, **fields: object) -> SegmentEntry:
@@ -39,7 +39,7 @@ def test_what_was_committed_is_loaded(tmp_path: Path) -> None:
     """Every field of an entry comes back, and the file is plain JSON of format 1."""
     first = entry("a", wals=("1-a-0.wal",), traces=("0af765191234", "1"))
     assert manifest.commit(tmp_path, add=[first]).segments == (first,)
-    second = manifest.commit(tmp_path, add=[entry("b")], facts={"a": (3, "f" * 64)})
+    second = manifest.commit(tmp_path, add=[entry("b")], facts={"a": FactsFile(3, "f" * 64)})
     assert manifest.load(tmp_path) == second
     a, b = second.segments
     assert (second.version, a.facts, b.facts) == (2, 3, None)
@@ -57,7 +57,7 @@ def test_a_segment_that_is_gone_cannot_be_replaced(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="a, b were replaced"):
         manifest.commit(tmp_path, add=[entry("d")], remove=["a", "b"])
     with pytest.raises(StoreError, match="replaced"):
-        manifest.commit(tmp_path, facts={"a": (1, "")})
+        manifest.commit(tmp_path, facts={"a": FactsFile(1, "")})
     assert manifest.load(tmp_path) == merged
 
 
