@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stored import Recorder, answered, asked, record, trace
+from tracefork_backend.blaming.beforehand import unchanged
+from tracefork_backend.blaming.running import Running
+from tracefork_backend.blaming.trials import TrialRequest
+from tracefork_backend.repairing.search import RepairPlan, RepairSearch, Try
 from tracefork_backend.rerun.budget import Budget, Grading, Purse
-from tracefork_backend.rerun.edits import noop
-from tracefork_backend.rerun.estimate import WORST
+from tracefork_backend.rerun.edits import noop, text
+from tracefork_backend.rerun.estimate import WORST, estimate
 from tracefork_backend.rerun.forking import Fork, Forker, Planned
+from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.records import Records
-from tracefork_backend.rerun.spending import MoneyWatch, Spending, Tally
+from tracefork_backend.rerun.spending import HasRoom, MoneyWatch, Spending, Tally
 from tracefork_backend.rerun.stage import Stage
 from tracefork_backend.store import open_store
 from tracefork_backend.store.prices import NONE_GIVEN, Rates, bill
 
-from tracefork_otel import StoreError
+from tracefork_otel import StoreError, Tape
 from tracefork_otel.store import codec
 from tracefork_otel.wire.messages import Usage
 
@@ -51,7 +59,7 @@ class Judge:
     cost_usd: float = 0.0
 
 
-def one_trial(world: World, purse: Purse, trial: list[float]) -> float:
+def one_trial(world: World, has_room: HasRoom, trial: list[float]) -> float:
     """The trial runs, so many calls at a time; when somebody looks, its next ones have begun already."""
     waves = [trial[at : at + world.width] for at in range(0, len(trial), world.width)]
     spent, dearest, goes_on = 0.0, 0.0, True
@@ -63,7 +71,7 @@ def one_trial(world: World, purse: Purse, trial: list[float]) -> float:
         if not goes_on:
             break
         running = len(waves[at + 1]) if at + 1 < len(waves) else 0
-        goes_on = purse.has_room(Spending(usd=spent, running=running, dearest_usd=dearest))
+        goes_on = has_room(Spending(usd=spent, running=running, dearest_usd=dearest))
     return spent
 
 
@@ -76,7 +84,7 @@ def run(world: World, jobs: int) -> None:
         budget.settle(0.0, world.paid)
 
         def play(trial: list[float], purse: Purse) -> None:
-            purse.settle(one_trial(world, purse, trial))
+            purse.settle(one_trial(world, purse.has_room, trial))
 
         with ThreadPoolExecutor(jobs) as executor:
             for number, trial in enumerate(left):
@@ -137,6 +145,147 @@ def test_what_is_spent_passes_the_budget_by_running_calls_alone(
     # A call that takes more than was thought may have passed what was kept for it, too.
     running = 1 if bounded else 2
     assert over <= running * width * min(jobs, len(costs)) * dearest + 1e-6
+
+
+TRIAL = st.lists(USAGE, min_size=1, max_size=6) | st.builds(
+    lambda used, calls: [used] * calls, USAGE, st.integers(4, 16)
+)
+"""Calls of any price, or, as agents make them that go on and on, many of one."""
+
+
+class Repairing(Forker):
+    """Forks of a repair that run no agent: each takes what its trial of the world does."""
+
+    def __init__(self, tape: Tape, world: World, jobs: int, *, judge: Judge, helps: float, seed: int) -> None:
+        self.tape, self.jobs, self.world, self._judge = tape, jobs, world, judge
+        self._helps, self._rng, self._made = helps, random.Random(seed), 0
+        self._memories: Any = SimpleNamespace(settled=lambda made: None)
+
+    def _opened(self, at: int, planned: Planned) -> Any:
+        self._made += 1
+        return SimpleNamespace(at=at, number=self._made, change=planned.change)
+
+    def _ran(self, attempt: Any, gate: Any) -> tuple[Any, Any]:
+        has_room = gate.watching(attempt.at)
+        trials = self.world.trials
+        spent = one_trial(self.world, has_room, trials[attempt.number % len(trials)])
+        fork = SimpleNamespace(
+            run_id=f"{attempt.number:032x}",
+            outcome=attempt.change.kind != "noop" and self._rng.random() < self._helps,
+            problem=None,
+            cost_usd=spent,
+            unpriced=0,
+            answers_sha256=f"{attempt.number}",
+            calls_live=1,
+            calls_memo=0,
+            seconds=0.0,
+        )
+        gate.ended(attempt.at, fork)
+        return fork, None
+
+    def _graded(self, attempt: Any, fork: Any, said: Any, oracle: Any) -> Any:
+        paid = self._judge.worst_usd * self._rng.random()
+        with self.world.lock:
+            self.world.paid += paid
+        self._judge.cost_usd += paid
+        return fork
+
+
+def taped(path: Path, calls: list[Usage]) -> Tape:
+    """The tape of a run that made such calls."""
+    run_id, recorder = trace(), Recorder(path)
+    recorder.root(run_id)
+    for n, used in enumerate(calls):
+        counts = {"input_tokens": used.input_tokens or 0, "output_tokens": used.output_tokens or 0}
+        recorder.exchange(run_id, asked(f"turn {n}"), answered("ok", **counts))
+    recorder.close()
+    with open_store(path) as store:
+        return reconstruct(store, store.run(run_id))
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@example(
+    rates=Rates(10, 10),
+    recorded=[Usage(input_tokens=10, output_tokens=0)] * 2,
+    trials=[[Usage(input_tokens=100_000, output_tokens=0)] * 16],
+    share=0.3,
+    parts=[3],
+    judging=0.5,
+    helps=0.5,
+    jobs=1,
+    width=1,
+    every=False,
+    seed=1,
+)
+@given(
+    rates=RATES,
+    recorded=st.lists(USAGE, min_size=2, max_size=4),
+    trials=st.lists(TRIAL, min_size=1, max_size=6),
+    share=st.floats(0, 1) | st.floats(0, 40),
+    parts=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    judging=st.floats(0, 2),
+    helps=st.floats(0, 1),
+    jobs=st.integers(1, 8),
+    width=st.integers(1, 3),
+    every=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_a_repair_passes_its_budget_by_running_calls_alone(
+    rates: Rates,
+    recorded: list[Usage],
+    trials: list[list[Usage]],
+    share: float,
+    parts: list[int],
+    judging: float,
+    helps: float,
+    jobs: int,
+    width: int,
+    every: bool,
+    seed: int,
+) -> None:
+    """Whatever its forks take, how many it asks for, and how many run: as forks and trials do."""
+    costs = [[rates.of(used).usd or 0.0 for used in trial] for trial in trials]
+    dearest = max(max(trial) for trial in costs)
+    world = World(share * max(map(sum, costs)), 0.0, 0.0, costs, crash_at=0, width=width)
+    given = {"claude-sonnet-4-5": rates}
+    with TemporaryDirectory() as folder:
+        tape = taped(Path(folder), recorded)
+    last = tape.steps - 2
+    bound = text("ok").bind(tape, last)
+    expected = estimate(tape, bound, given)
+    tries = [Try(parts=n, step=last, kept=last, control=last + 1, cost_usd=expected.cost_usd) for n in parts]
+    plan = RepairPlan(tries=tuple(tries), every=every, max_trials=120)
+    budget, search = Budget(world.budget_usd), RepairSearch(plan)
+
+    def planned(request: TrialRequest) -> Planned:
+        return Planned(change=bound if request.altered else unchanged(tape, request.kept))
+
+    journal: Any = SimpleNamespace(trials=[], header={})
+    journal.append = journal.trials.append
+    judge = Judge(worst_usd=judging * dearest)
+    forker = Repairing(tape, world, jobs, judge=judge, helps=helps, seed=seed)
+    running = Running(
+        forker=forker,
+        journal=journal,
+        search=search,
+        planned=planned,
+        oracle=judge,  # type: ignore[arg-type]
+        parent=False,
+        budget=budget,
+        prices=given,
+        call_usd=expected.call_usd,
+        grading=Grading(budget, judge),  # type: ignore[arg-type]
+    )
+    running.run()
+    assert search.done
+    assert budget.spent_usd == pytest.approx(world.paid)
+    assert budget.reserved_usd == pytest.approx(0.0)
+    # A call that takes more than its recorded one may pass what was kept for it, too.
+    over = world.paid - world.budget_usd
+    assert over <= (1 if dearest <= expected.call_usd else 2) * width * jobs * dearest + 1e-6
+    if search.stop_reason != "budget":
+        assert not any(one.undefined_reason == "budget" for one in journal.trials)
 
 
 def test_a_judge_that_costs_more_than_the_trials_is_held_too() -> None:
