@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from ..session.events import ends
@@ -34,11 +34,23 @@ def as_text(result: Any) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Return the value as JSON, else its repr."""
+    """Return the value as JSON, dataclasses and pydantic's models by their fields, else its repr."""
     try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
+        return json.dumps(value, ensure_ascii=False, default=_members)
+    except Exception:  # whatever a class of the agent's raises
         return repr(value)
+
+
+def _members(value: Any) -> Any:
+    """Return what `json` writes in the place of an object that it does not know; TypeError for most."""
+    if isinstance(value, type):
+        raise TypeError("a class has no members of a result")
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    dump = getattr(value, "model_dump", None)
+    if not callable(dump):
+        raise TypeError(f"{type(value).__name__} is no JSON")
+    return dump(mode="json")
 
 
 def kept(text: str, redact: Callable[[str], str], *, whole: bool) -> Kept:
