@@ -70,6 +70,11 @@ class Progress:
     findings: Findings
 
 
+_TOLD = {
+    "parent_outcome": "what the oracle says of the recorded run (True: success)",
+    "tape_sha256": "the digest of the run",
+}
+"""What some of them are called by those who do not know the journal."""
 _BEFORE: Mapping[str, Any] = {"coupling": "fresh", "attempts": [], "search": SEARCH, "every": False}
 """What held before it was kept."""
 
@@ -317,8 +322,8 @@ def _go_on(running: Running, header: Mapping[str, Any]) -> None:
     for name in _FIXED:
         if was[name] != now[name]:
             raise UsageError(
-                f"the experiment cannot be gone on with: its {name} was {was.get(name)!r}, "
-                f"now it is {now[name]!r}"
+                f"the experiment cannot be gone on with: {_TOLD.get(name, f'its {name}')} was "
+                f"{was.get(name)!r}, now it is {now[name]!r}"
             )
     spent = running.book()
     for name, flag, used, told in (
