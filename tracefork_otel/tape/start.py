@@ -38,7 +38,7 @@ class HowStarted:
     stdin: str | None = None
     """What the command read of its standard input (see `kept_input`); None for nothing."""
     stdin_kind: str | None = None
-    """`pipe` where it came by one, which an agent may tell from a file."""
+    """`pipe` where it came by one, `closed` where there was none: an agent may tell them from a file."""
     stdin_lost: str | None = None
     """Why that was not kept."""
     arguments_lost: str | None = None

@@ -8,6 +8,7 @@ import os
 import select
 import stat
 import struct
+import sys
 import termios
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ class GivenInput:
     def __init__(self, source: int | None = None) -> None:
         self.source = source
         """What the command gets as its standard input; None for ours."""
+        self.kind: str | None = None
+        """`pipe` where it comes by one, `closed` where there is none."""
         self.data = bytearray()
         self.beyond = False
         """Whether more was read than is kept."""
@@ -44,9 +47,14 @@ def given_input() -> Iterator[GivenInput]:
     pieces ahead of the command. A terminal, and any other device, is nobody's but the command's.
     """
     try:
-        mode = os.fstat(0).st_mode
-    except OSError:  # it is closed
-        yield GivenInput()
+        # What we opened since we began may have its number; Python looked when it began.
+        mode = None if sys.__stdin__ is None else os.fstat(0).st_mode
+    except OSError:
+        mode = None
+    if mode is None:
+        closed = GivenInput()
+        closed.kind = "closed"
+        yield closed
         return
     if stat.S_ISREG(mode):
         with _file() as given:
@@ -74,6 +82,7 @@ def _handed_on() -> Iterator[GivenInput]:
     theirs, ours = os.pipe()
     ended, end = os.pipe()
     given = GivenInput(theirs)
+    given.kind = "pipe"
     os.set_blocking(ours, False)
     pump = threading.Thread(target=_pump, args=(ours, ended, given), daemon=True)
     pump.start()

@@ -248,7 +248,7 @@ class _Launch:
             versions={"tracefork_otel": tracefork_otel.__version__},
             exit_status=status,
             stdin=stdin,
-            stdin_kind=None if stdin is None or self.given.source is None else "pipe",
+            stdin_kind=self.given.kind if stdin is not None or self.given.kind == "closed" else None,
             stdin_lost=lost,
             state=self.state,
             state_lost=self.state_lost,

@@ -105,14 +105,15 @@ def run_command(
     cwd: str | Path | None = None,
     timeout: float | None = None,
     stdin: bytes | None = None,
-    piped: bool = False,
+    stdin_kind: str | None = None,
     grace: float = GRACE_S,
     stopper: Stopper | None = None,
     linger: float = 0.0,
 ) -> Finished:
     """Run the command to its end; nothing that it started is left, also if this call is interrupted.
 
-    It reads `stdin` from a file, or where it is `piped` from a pipe, if one has room for all of it.
+    It reads `stdin` from a file, or of the kind `pipe` from a pipe, if one has room for all of it; where that
+    is `closed` it has none.
     What it leaves running when it ends may go on for `linger` seconds, before it is ended.
     Raises AgentFailed if it cannot be started, or if a process of it cannot be ended.
     """
@@ -123,8 +124,9 @@ def run_command(
         "timeout": timeout,
         "grace": grace,
         "linger": linger,
+        "closed": stdin_kind == "closed",
     }
-    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, piped=piped, stopper=stopper)
+    return supervise(spec, argv[0], _own_supervisor, stdin=stdin, piped=stdin_kind == "pipe", stopper=stopper)
 
 
 def supervise(

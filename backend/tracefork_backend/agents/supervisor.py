@@ -38,6 +38,12 @@ def die_with_parent() -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def without_input() -> None:
+    """Do so too, and close the standard input of the process that is about to run."""
+    die_with_parent()
+    os.close(0)
+
+
 def adopt_orphans() -> None:
     """Make this process the parent of all that is left below it."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -94,7 +100,7 @@ class Supervisor:
                 stderr=stderr,
                 start_new_session=True,
                 # Were this process killed, nobody would end the command. It has one thread, so this is safe.
-                preexec_fn=die_with_parent,
+                preexec_fn=without_input if spec.get("closed") else die_with_parent,
             )
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self.say(failed=str(error))

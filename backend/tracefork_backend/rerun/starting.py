@@ -208,7 +208,7 @@ class InProcesses:
         start = tape.start
         entrypoint = agent if agent is not None else start.calls
         self._stdin: bytes | None = None
-        self._piped = agent is None and start.stdin_kind == "pipe"
+        self._stdin_kind: str | None = None
         if agent is None and is_of_notebook(entrypoint, start.command):
             raise made_in_notebook(tape.run_id)
         if entrypoint is not None:
@@ -230,6 +230,7 @@ class InProcesses:
                 done = "replayed" if how.mode == "replay" else "forked"
                 raise UsageError(f"run {run_name(tape.run_id)} cannot be {done}: {start.stdin_lost}")
             self._stdin = None if start.stdin is None else given_input(start.stdin)
+            self._stdin_kind = start.stdin_kind
         else:
             raise unstartable(tape.run_id, how.mode)
         self._entrypoint = entrypoint
@@ -335,7 +336,7 @@ class InProcesses:
             cwd=self.folder,
             timeout=timeout,
             stdin=self._stdin,
-            piped=self._piped,
+            stdin_kind=self._stdin_kind,
             stopper=stopper,
             linger=self._linger,
         )

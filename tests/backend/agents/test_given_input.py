@@ -174,3 +174,12 @@ def test_what_is_too_long_is_refused(desk: Desk) -> None:
     for again in (lambda: replay(run), lambda: fork(run, at=0, edit=text("x"))):
         with pytest.raises(UsageError, match="read more than 1048576 bytes of standard input"):
             again()
+
+
+@pytest.mark.slow
+def test_a_closed_input_is_told_from_an_empty_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a command whose standard input was closed when we began, whatever has its number since."""
+    desk.write("say('x')")
+    monkeypatch.setattr(sys, "__stdin__", None)
+    desk.record()
+    assert desk.run().start.stdin_kind == "closed"

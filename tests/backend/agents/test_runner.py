@@ -78,9 +78,14 @@ def test_exit_statuses(code: str, status: int) -> None:
 def test_piped_input_comes_whole(size: int) -> None:
     """By a pipe that ends, or where none has room for it, by a file."""
     code = "import sys, os, stat; print(len(sys.stdin.read()), stat.S_ISFIFO(os.fstat(0).st_mode))"
-    read, by_pipe = run_command(python(code), stdin=b"x" * size, piped=True).stdout.split()
+    read, by_pipe = run_command(python(code), stdin=b"x" * size, stdin_kind="pipe").stdout.split()
     assert int(read) == size
     assert by_pipe == "True" if size <= 2**16 else by_pipe in ("True", "False")
+
+
+def test_a_closed_input_is_closed() -> None:
+    """As the shell's `<&-` has it: Python has no `sys.stdin` then."""
+    assert run_command(python("import sys; print(sys.stdin)"), stdin_kind="closed").stdout == "None\n"
 
 
 def test_streams_and_stdin() -> None:
