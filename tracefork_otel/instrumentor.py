@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import sys
 from collections.abc import Collection, Iterable
@@ -128,7 +127,8 @@ def _say_if_nothing(pid: int) -> None:
     session = current.session
     if session is None or not session.is_idle or os.getpid() != pid or session.remote is not None:
         return
-    if session.said_why or session.player is not None or multiprocessing.parent_process() is not None:
+    pools = sys.modules.get("multiprocessing")  # a child of its is one by having loaded it
+    if session.said_why or session.player is not None or (pools and pools.parent_process() is not None):
         return
     from .seam import unseen
 

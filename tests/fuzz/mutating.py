@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, TypeAlias
 
 Input: TypeAlias = tuple[bytes, ...]
@@ -78,7 +79,8 @@ def odd(rng: random.Random) -> Any:
     kind = rng.random()
     if kind < 0.02:
         return _deep(rng.choice((50, 200, 900)), rng)
-    return rng.choice(NUMBERS if kind < 0.35 else TEXTS if kind < 0.65 else OTHERS)
+    # A copy: what is put into it later would be in each one that follows, at last it itself.
+    return deepcopy(rng.choice(NUMBERS if kind < 0.35 else TEXTS if kind < 0.65 else OTHERS))
 
 
 def _deep(levels: int, rng: random.Random) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..exchange import Headers, header_of
@@ -21,7 +22,7 @@ OAUTH = (
 _TOKENS = tuple(f'"{name}"'.encode() for name in OAUTH if name.endswith("_token"))
 NEAR = 64 * 1024
 """The largest body of OAuth, and the largest answer that is looked into."""
-_OF_MODELS = (b'"model"', b'"messages"', b'"input"', b'"contents"', b'"choices"', b'"candidates"')
+_OF_MODELS = re.compile(rb'"(?:model|messages|input|contents|choices|candidates)"')
 """Members with which what a model is asked, and answers, begins: there is nothing of OAuth in it."""
 _BEGINNING = 256
 _PLAIN = 16 * 2**20
@@ -54,7 +55,7 @@ def _names_one(body: bytes) -> bool:
 
 
 def _of_json(body: bytes) -> Kind | None:
-    if len(body) <= NEAR and not any(name in body[:_BEGINNING] for name in _OF_MODELS):
+    if len(body) <= NEAR and _OF_MODELS.search(body, 0, _BEGINNING) is None:
         if b'"grant_type"' in body:
             return "json of a grant"
         if _of_oauth(body):

@@ -48,8 +48,8 @@ class _Key(NamedTuple):
     """A key of a header."""
 
     name: str
-    read: Callable[[Any], Any]
-    """Gives its value, of a record."""
+    paths: tuple[str, ...]
+    """The attributes of a record that are its value: one, or several that are a list."""
     default: object
     """The value at which it is left out."""
     places: list[tuple[str, _Field]]
@@ -91,16 +91,37 @@ def _keys(cls: type, key_of: Callable[[Column], str], defaults: Mapping[str, obj
     keys: list[_Key] = []
     may_lack = {part: nullable(of) for part, of in (("", cls), ("request", Request), ("response", Response))}
     for name, columns in keyed.items():
-        # One attribute is read as its value, several as a tuple; so are their defaults.
         values = tuple(defaults.get(column.name, MISSING) for column in columns)
-        read = attrgetter(*(column.path or column.name for column in columns))
+        paths = tuple(column.path or column.name for column in columns)
         places = [
             (part, _Field(leaf, column.type, leaf in may_lack[part]))
             for column in columns
             for part, leaf in (column.at,)
         ]
-        keys.append(_Key(name, read, values if len(columns) > 1 else values[0], places))
+        keys.append(_Key(name, paths, values if len(columns) > 1 else values[0], places))
     return keys
+
+
+class _Told:
+    """Reads all keys of a record at once: one by one took a third of the time to write an exchange down."""
+
+    __slots__ = ("_keys", "_read")
+
+    def __init__(self, keys: Sequence[_Key]) -> None:
+        self._keys = [(key.name, len(key.paths), key.default) for key in keys]
+        self._read = attrgetter(*(path for key in keys for path in key.paths))
+
+    def told(self, record: Record) -> dict[str, object]:
+        """Return the values that are not the keys' defaults."""
+        values = self._read(record)
+        told: dict[str, object] = {}
+        at = 0
+        for name, size, default in self._keys:
+            value = values[at] if size == 1 else values[at : at + size]
+            at += size
+            if value is not default and value != default:
+                told[name] = value
+        return told
 
 
 _ASKED_FOR = ("name", "span_status")
@@ -116,6 +137,7 @@ _END = _keys(
 )
 _UNANSWERED = [key for key in _END if key.places[0][0] != "response"]
 """The keys of an end to which no response came."""
+_START_OF, _END_OF, _UNANSWERED_OF = map(_Told, (_START, _END, _UNANSWERED))
 _KINDS: dict[type, str] = {ProcessStarted: "process", SpanRecord: "span", Note: "note", Rotated: "rotated"}
 """Records without bodies, which have their fields in the header."""
 _CLASSES: dict[str, type] = {kind: cls for cls, kind in _KINDS.items()}
@@ -140,19 +162,11 @@ def encode(record: Record, delta: Delta) -> list[bytes]:
     if isinstance(record, ExchangeStarted):
         body = record.request.body
         bodies.append(body[delta.prefix : len(body) - delta.suffix] if delta.base >= 0 else body)
-        header = {"t": "request"}
-        for name, read, default, _ in _START:
-            value = read(record)
-            if value != default:
-                header[name] = value
+        header = {"t": "request", **_START_OF.told(record)}
         header["whole"] = record.request_complete
         header["body"] = (delta.base, delta.prefix, delta.suffix, len(bodies[0]), delta.target)
     elif isinstance(record, ExchangeEnded):
-        header = {"t": "response"}
-        for name, read, default, _ in _UNANSWERED if record.response is None else _END:
-            value = read(record)
-            if value != default:
-                header[name] = value
+        header = {"t": "response", **(_UNANSWERED_OF if record.response is None else _END_OF).told(record)}
         if record.response is not None:
             bodies.append(record.response.body)
             header["body"] = len(record.response.body)
