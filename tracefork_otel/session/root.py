@@ -41,6 +41,8 @@ def run_of(session: Session, parent: Parent) -> str | None:
 
     Calls that are traces of their own are parts of the run of their process.
     """
+    if session.root is not None and parent.span is session.root.context:
+        return None
     if not is_trace_of_a_call(session, parent):
         return None
     return _root_span(session, tracer()).trace_id
