@@ -182,7 +182,7 @@ def table_of(rows: Iterable[Row]) -> pa.Table:
     fields = segment.schema("facts")
     lines = b"\n".join(json.dumps(row).encode() for row in rows)
     if not lines:
-        return fields.empty_table()
+        return pa.Table.from_batches([], fields)
     options = pa_json.ParseOptions(explicit_schema=fields, unexpected_field_behavior="ignore")
     reading = pa_json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
     return pa.Table.from_batches(
