@@ -32,6 +32,24 @@ else:
 
 _MESSAGE = 64 * 1024
 _CLIENTS = ("httpx2", "httpx")
+_OF_TRIALS = (
+    "decorators.agent",
+    "draws.blaming",
+    "private.start",
+    "private.started",
+    "seam.children",
+    "seam.leaks",
+    "seam.patch",
+    "seam.playing",
+    "seam.resting",
+    "session.cells",
+    "session.family",
+    "session.otel",
+    "session.processor",
+    "session.stand_in",
+    "session.unsampled",
+)
+"""Modules of ours that a trial which asks a model needs: to load them took each of them 30 ms and more."""
 _DESCRIPTORS = 4
 # OpenTelemetry's own workers: the SDK starts them anew in a forked child.
 _OWN_THREADS = "Otel"
@@ -185,6 +203,8 @@ def _prepare(tape: str) -> None:
     for name in _CLIENTS:
         client = sys.modules.get(name)
         if client is not None:
+            for room in _OF_TRIALS:
+                importlib.import_module(f"tracefork_otel.{room}")
             # Its transport, and what that stands on, are imported by the first client: some 30 ms.
             with contextlib.suppress(Exception):
                 client.Client(verify=False, trust_env=False).close()

@@ -449,3 +449,34 @@ def test_stop_from_another_thread(desk: Desk) -> None:
         timer.join()
     assert made.problem is not None
     assert made.problem.kind == "stopped"
+
+
+@pytest.mark.slow
+def test_what_trials_need_is_loaded_once(start: Start, tmp_path: Path) -> None:
+    """A trial that asks a model loads no module of ours: the warm process did."""
+    pool = start("""
+        import os, sys
+        import httpx2
+
+        imported_in, loaded = os.getpid(), []
+
+        class Noting:
+            def find_spec(self, name, path=None, target=None):
+                if os.getpid() != imported_in and name.startswith("tracefork_otel"):
+                    loaded.append(name)
+
+        sys.meta_path.insert(0, Noting())
+
+        def fn():
+            try:
+                httpx2.post("http://127.0.0.1:9/v1/messages", json={"model": "m", "messages": []})
+            except httpx2.ConnectError as error:
+                print(type(error).__name__, loaded)
+    """)
+    env = {"TRACEFORK_MODE": "replay", "TRACEFORK_TAPE": str(tmp_path / "tape")}
+    ended = trial(pool, TRACEFORK_STORE=str(tmp_path / "store"), **env)
+    # What explains a request that the tape does not have is no part of a trial's usual way.
+    first, _, rest = ended.stdout.partition(" ")
+    assert first == "ConnectError", ended
+    told = [name for name in json.loads(rest.replace("'", '"')) if not name.startswith("tracefork_otel.play")]
+    assert told == []
