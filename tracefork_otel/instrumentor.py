@@ -127,7 +127,7 @@ def _say_if_nothing(pid: int) -> None:
     session = current.session
     if session is None or not session.is_idle or os.getpid() != pid or session.remote is not None:
         return
-    pools = sys.modules.get("multiprocessing")  # a child of its is one by having loaded it
+    pools = sys.modules.get("multiprocessing")  # each of its children has loaded it
     if session.said_why or session.player is not None or (pools and pools.parent_process() is not None):
         return
     from .seam import unseen

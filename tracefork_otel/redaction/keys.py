@@ -123,7 +123,7 @@ def _without(text: str, instead: str) -> str:
 
 
 _told = lru_cache(1024)(_without)
-"""A client sends the same headers with each call: to look through all forms takes 5 µs."""
+"""A client asks the same URLs with each call: to look through all forms takes 5 µs."""
 
 
 @cache

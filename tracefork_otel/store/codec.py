@@ -103,7 +103,7 @@ def _keys(cls: type, key_of: Callable[[Column], str], defaults: Mapping[str, obj
 
 
 class _Told:
-    """Reads all keys of a record at once: one by one took a third of the time to write an exchange down."""
+    """Reads all keys of a record at once: one by one is a third of the time of a write."""
 
     __slots__ = ("_keys", "_read")
 
