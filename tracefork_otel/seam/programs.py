@@ -28,37 +28,64 @@ def starting(session: Session, commands: Sequence[Sequence[str]], folder: str, *
     if not commands:
         return
     recording = session.settings.mode == "record"
+    for program, why in out_of_reach(commands, folder, recording=recording):
+        _left(session, program, why)
+    if not (watching or recording):
+        return
+    called_at = caller()
+    for client, places in asked(commands, folder):
+        if watching:
+            for host, port in places:
+                if not is_allowed(session, host, port):
+                    leaked(session, host, port, f"the program {client}", called_at)
+            continue
+        model = model_of(client, places)
+        if model is not None:
+            missed(session, model, client, called_at, asks(client, model, at(called_at)))
+
+
+def out_of_reach(
+    commands: Sequence[Sequence[str]], folder: str, *, recording: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield name and reason of each Python that these start, or a shell's script of theirs, out of reach."""
     for command in (*commands, *in_scripts(commands, folder)):
         left = leaving(command, folder, recording=recording)
         if left is not None:
-            _left(session, *left)
-    words = [word for command in commands for word in command]
-    if is_python(words[0]) or not (watching or recording):
-        return
-    started = [os.path.basename(one[program_at(one, folder) or 0]) for one in commands]
-    fetching = next((name for name in map(os.path.basename, words) if name in FETCHING_PROGRAMS), None)
-    asking = next((name for name in started if name in MODEL_PROGRAMS), None)
-    client, called_at = fetching or asking or started[0], caller()
-    known = client in MODEL_PROGRAMS
-    places = [place for word in words for place in _places(word)]
-    if fetching:  # `curl api.openai.com/v1/models` is a URL too
-        bare = [word.split("/")[0].lower() for word in words]
-        places += [(host, 443) for host in bare if is_model_host(host)]
-    elif known and not places:
-        places = [(client, 443)]  # wherever it talks to
-    if not (fetching or known):
-        places = [place for place in places if is_model_host(place[0])]
-    if watching:
-        for host, port in places:
-            if not is_allowed(session, host, port):
-                leaked(session, host, port, f"the program {client}", called_at)
-        return
+            yield left
+
+
+def asked(commands: Sequence[Sequence[str]], folder: str) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """Yield the programs of these that fetch or ask a model, and where, as far as their words tell."""
+    for command in commands:
+        program = os.path.basename(command[program_at(command, folder) or 0])
+        if is_python(program):
+            continue  # what it connects to is seen in it, or it is out of reach by name
+        fetching = next((name for name in map(os.path.basename, command) if name in FETCHING_PROGRAMS), None)
+        client = fetching or program
+        known = client in MODEL_PROGRAMS
+        places = [place for word in command for place in _places(word)]
+        if fetching:  # `curl api.openai.com/v1/models` is a URL too
+            bare = [word.split("/")[0].lower() for word in command]
+            places += [(host, 443) for host in bare if is_model_host(host)]
+        elif known and not places:
+            places = [(client, 443)]  # wherever it talks to
+        if not (fetching or known):
+            places = [place for place in places if is_model_host(place[0])]
+        if places:
+            yield client, places
+
+
+def model_of(client: str, places: Sequence[tuple[str, int]]) -> str | None:
+    """Return the model's host among these, or the client's own name if it asks a model wherever that is."""
     model = next((host for host, _ in places if is_model_host(host)), None)
-    if model is not None:
-        missed(session, model, client, called_at, f"the program {client} called {model}{at(called_at)}")
-    elif known:
-        what = f"the program {client}, which calls a model, was started{at(called_at)}"
-        missed(session, client, client, called_at, what)
+    return model or (client if client in MODEL_PROGRAMS else None)
+
+
+def asks(client: str, model: str, where: str) -> str:
+    """Return in words that the program asks a model, `where` being what follows that it was started."""
+    if client == model:
+        return f"the program {client}, which calls a model, was started{where}"
+    return f"the program {client} called {model}{where}"
 
 
 def leaving(words: Sequence[str], folder: str = "", *, recording: bool = True) -> tuple[str, str] | None:
@@ -120,13 +147,18 @@ def _left(session: Session, program: str, why: str) -> None:
     if is_allowed_program(session, program) or (recording and program == os.path.basename(_SUPERVISOR)):
         return
     called_at = caller()
-    by = f"the program {program}, which was started{at(called_at)} and is not reached: {why}"
+    by = not_reached(program, why, at(called_at))
     if recording:
         why = f"{by}; what it exchanged is not recorded"
         note_once(session, "incomplete", f"{program} {why}", {"host": program, "client": program, "why": why})
     else:
         attributes = {"host": program, "client": program, "caller": by}
         note_once(session, "leak", program, attributes)
+
+
+def not_reached(program: str, why: str, where: str) -> str:
+    """Return in words that the program ran out of reach, `where` being what follows that it was started."""
+    return f"the program {program}, which was started{where} and is not reached: {why}"
 
 
 def _places(word: str) -> Iterator[tuple[str, int]]:

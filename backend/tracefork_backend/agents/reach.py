@@ -19,6 +19,7 @@ from tracefork_otel.store.wal_reading import read_wal
 
 from ..store.absent import Absent, absent_of
 from ..store.unseen import unseen
+from .left import Left
 
 _NAME_LENGTH = 60
 
@@ -52,6 +53,7 @@ def why_nothing(
     processes: Sequence[ProcessStarted],
     absent: Sequence[Absent],
     round_us: Sequence[str] = (),
+    left: Sequence[Left] = (),
 ) -> str:
     """Return why a command left no exchange, with the line that mends it."""
     if round_us:
@@ -85,6 +87,11 @@ def why_nothing(
         return (
             f"nothing captured: -{letter} keeps Python from reading {ISOLATING[letter]}; run it without: "
             f"tracefork-otel run -- {without}"
+        )
+    if pythons := [one.what for one in left if one.is_python]:
+        return (
+            f"nothing captured: {'; '.join(pythons)}. Start it so that it is reached, or call "
+            "tracefork_otel.TraceforkInstrumentor().instrument() at its top"
         )
     if is_python(argv[0]):
         return (

@@ -33,13 +33,13 @@ from tracefork_otel.tape.start import STATE, STATE_LOST, HowStarted, given_as_by
 from ..network.agents import Route, behind_proxy, routes_of
 from ..spelling import run_name
 from ..store import Store, open_store, outgoing, states
-from ..store.absent import Absent
 from ..store.drawn import shortfalls
 from ..store.unseen import unseen
 from ..writeback.sending import CLOSE_S, endpoint
 from .environment import inside_another, recordable, traced
 from .given_input import LIMIT, GivenInput, given_input
 from .kept_output import KeptOutput, kept_output
+from .left import Left, left_by, still_left
 from .nested import said_inside
 from .output import Output, output_attributes
 from .reach import reached, short_name, unwritable, why_nothing
@@ -118,6 +118,8 @@ def record(
     if skip_hosts:
         fixed = {**fixed, "TRACEFORK_SKIP_HOSTS": ",".join(skipped)}
     below = (launch.trace_id, launch.span_id)
+    # As a script says it now; and what goes by a proxy is seen there, whoever asks.
+    left = () if proxy else left_by(argv, Path.cwd(), recording=True)
     env = {**traced(os.environ, recording, launch=below), **fixed}
     routes = routes_of(os.environ) if proxy else ()
     with (
@@ -133,8 +135,9 @@ def record(
             launch = replace(launch, given=given, printed=printed.output)
             ended_ns = time.time_ns()
             found = reached(directory, launch.trace_id)
+            gone = (*map(Left.of, found[1]), *still_left(left, found[0]))
             try:
-                runs, problems = launch.settle(head, status, ended_ns, found[1])
+                runs, problems = launch.settle(head, status, ended_ns, gone)
                 if runs and not proxy and _left_at_work(directory, launch.trace_id):
                     problems.append(
                         "a process that the command left is still at work: what it exchanges is recorded "
@@ -145,7 +148,8 @@ def record(
                 runs, problems = (), [f"nothing captured: {error}"]
     if not runs:
         why = f"nothing captured: no request came to the proxy; the agent must read {_named(routes)}"
-        problems = problems or [unwritable(directory) or (why if proxy else why_nothing(argv, *found))]
+        nothing = why if proxy else why_nothing(argv, *found, still_left(left, found[0]))
+        problems = problems or [unwritable(directory) or nothing]
         status = status or _NOTHING_CAPTURED
     return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
 
@@ -188,11 +192,11 @@ class _Launch:
     state_lost: str | None = None
 
     def settle(
-        self, head: Wal, status: int, ended_ns: int, absent: Sequence[Absent]
+        self, head: Wal, status: int, ended_ns: int, left: Sequence[Left]
     ) -> tuple[tuple[RecordedRun, ...], list[str]]:
         """Write the command's own span if its processes exchanged anything, and seal all.
 
-        The Pythons that could not record are named in each of its runs.
+        The programs that were left out are named in each of its runs.
         """
         with open_store(self.store) as opened:
             run_ids = opened.runs_of_launch(self.trace_id)
@@ -204,9 +208,9 @@ class _Launch:
             except StoreError as error:
                 problems.append(f"how the command was started is not recorded: {error}")
             allowed = Settings.from_env().allow_hosts
-            for run_id, what in product(run_ids, {one.what: one.program for one in absent}.items()):
-                if what[1] not in allowed:
-                    why = {"why": f"the program {what[0]}; what it exchanged is not recorded"}
+            for run_id, one in product(run_ids, dict.fromkeys(left)):
+                if one.program not in allowed:
+                    why = {"why": f"{one.what}; what it exchanged is not recorded"}
                     head.append(Note(kind="incomplete", time_ns=ended_ns, trace_id=run_id, attributes=why))
             head.close()
             runs = tuple(

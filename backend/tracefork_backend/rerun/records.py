@@ -17,6 +17,7 @@ from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.store.wal import wal_files
 from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
+from ..agents.left import Left, still_left
 from ..spelling import shown
 from ..store.absent import Absent, absent_of
 
@@ -89,6 +90,8 @@ class Records:
     notes: Sequence[Note]
     absent: Sequence[Absent] = ()
     """Pythons that were reached, and have not what records and plays."""
+    left: Sequence[Left] = ()
+    """Programs that the agent's command itself starts out of reach."""
     changed: Sequence[str] = ()
     """Files of the user's that have a copy here, and were changed meanwhile nevertheless."""
 
@@ -122,8 +125,8 @@ class Records:
                 port = note.attributes.get("port")
                 host, caller = (str(note.attributes.get(name, "?")) for name in ("host", "caller"))
                 found.setdefault(Leak(host=host, port=port if isinstance(port, int) else None, caller=caller))
-        for one in self.absent:
-            found.setdefault(Leak(host=one.program, port=None, caller=f"the program {one.what}"))
+        for one in (*map(Left.of, self.absent), *still_left(self.left, self.processes)):
+            found.setdefault(Leak(host=one.program, port=None, caller=one.what))
         return tuple(found)
 
     def telemetry(self) -> tuple[str, ...]:

@@ -117,7 +117,9 @@ class Stage:
 
     def records(self, space: TrialSpace) -> Records:
         """Return what was recorded there so far."""
-        return Records.read(space.store, allowed=self.how.allow_hosts)
+        allowed = self.how.allow_hosts
+        left = [one for one in self.way.left if one.program not in allowed]
+        return replace(Records.read(space.store, allowed=allowed), left=left)
 
     def start_attributes(self) -> dict[str, object]:
         """Return what a root says of how its agent is started, so that the run can be run again itself."""

@@ -34,6 +34,7 @@ from ..agents.environment import (
     working_directory,
 )
 from ..agents.in_place import call, playing
+from ..agents.left import Left, left_by
 from ..agents.output import Output
 from ..agents.pool import Refused, WarmPool
 from ..agents.reach import reached, unwritable, why_nothing
@@ -142,6 +143,8 @@ class InPlace:
     """A function of this process, called for one replay or fork at a time."""
 
     concurrent = False
+    left: tuple[Left, ...] = ()
+    """Programs that the command starts out of reach."""
 
     @property
     def folder(self) -> Path:
@@ -240,6 +243,10 @@ class InProcesses:
         self._how = as_recorded(how, start)
         self.folder = working_directory(start, portable=portable)
         """Where the agent is started."""
+        # What goes by a proxy is played there, whoever asks.
+        by_command = entrypoint is None and not recorded_routes(start)
+        self.left: tuple[Left, ...] = left_by(self._argv, self.folder, recording=False) if by_command else ()
+        """Programs that the command starts out of reach."""
         self._base = given_back(start, os.environ, self.folder)
         self._notes: tuple[str, ...] = ()
         self._pool: WarmPool | None = None
@@ -349,7 +356,9 @@ class InProcesses:
             return None
         if status:
             return f"{self._name} ended with status {status}{self._hint}{said}"
-        why = unwritable(space.store) or why_nothing(self._argv, *reached(space.store, root.trace_id))
+        why = unwritable(space.store) or why_nothing(
+            self._argv, *reached(space.store, root.trace_id), self.left
+        )
         return f"{self._name} ran outside of the {self._how.mode}: {why}"
 
     def close(self) -> None:

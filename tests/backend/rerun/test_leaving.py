@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 def starts(options: str = "", executable: str = sys.executable) -> str:
     """An agent that asks, and has the worker ask, started with an environment of its own."""
     return f"""
+import os
 import subprocess
 say("plan")
 env = {{name: os.environ[name] for name in ("PATH", "AGENT_URL", "AGENT_API_KEY")}}
@@ -175,3 +177,47 @@ print(httpx2.get(base + "{path}").status_code)
     record(desk.store_path, (sys.executable, "agent.py"), proxy=True)
     result = replay(desk.run(), skip_hosts=["127.0.0.1/raw"])
     assert (result.passed, result.total) == (True, 2), result.receipt
+
+
+COMMANDS = {
+    "a shell's line": ["sh", "-c", "timeout 9 sh -c 'python -I worker.py part'; python agent.py"],
+    "a script": ["bash", "steps.sh"],
+    "a script with a shebang": ["timeout", "20", "./steps.sh"],
+    "a cleared environment": ["sh", "-c", f"env -i {sys.executable} worker.py; python agent.py"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", COMMANDS)
+def test_what_the_command_itself_starts_out_of_reach_fails_by_name(
+    desk: Desk, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no Python stands above it, what the command's words start is named, and fails the replay."""
+    monkeypatch.setenv("PATH", os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    desk.write("say('plan')")
+    steps = desk.folder / "steps.sh"
+    steps.write_text("#!/bin/sh\npython -I worker.py part\npython agent.py\n")
+    steps.chmod(0o700)
+    recorded = desk.record(*COMMANDS[way])
+    assert [run.steps for run in recorded.runs] == [1]
+    assert any("worker.py" in problem for problem in recorded.problems)
+    run = desk.run()
+    assert "worker.py" in run.incomplete_reasons[0]
+    result = replay(run)
+    assert [(leak.host, leak.port) for leak in result.leaks] == [("worker.py", None)]
+    assert result.receipt[-1] == "FAIL    1 program went round the tape"
+    assert replay(run, allow_hosts=["worker.py"]).passed
+    problem = fork(run, at=0, edit=tf.noop(), tail="offline").problem
+    assert problem is not None
+    assert problem.kind == "leak"
+
+
+@pytest.mark.slow  # takes processes
+def test_a_command_that_records_by_itself_is_not_named(desk: Desk) -> None:
+    """An isolated Python whose script calls `instrument()` is recorded, and played to."""
+    desk.write("from tracefork_otel import TraceforkInstrumentor as T\nT().instrument()\nsay('plan')")
+    recorded = desk.record(sys.executable, "-I", "agent.py")
+    assert not recorded.problems
+    assert desk.run().complete
+    result = replay(desk.run())
+    assert result.passed, result.receipt

@@ -197,6 +197,17 @@ def test_a_program_is_noted_once_however_it_is_started(way: str, mode: str, tmp_
     assert (note.kind, note.attributes["host"]) == ("incomplete" if mode == "record" else "leak", "claude")
 
 
+def test_each_program_of_a_line_is_noted(tmp_path: Path) -> None:
+    """Also behind a Python, and beside another that asks a model."""
+    line = "python -c 'https://api.openai.com'; claude -p x; curl https://api.openai.com/v1"
+    run_python(
+        f"import subprocess\nsubprocess.run(['sh', '-c', {line!r}], env={{'PATH': '/nowhere'}}, stderr=-3)",
+        store=tmp_path,
+        **launched(),
+    )
+    assert [note.attributes["client"] for note in read_store(tmp_path).notes] == ["claude", "curl"]
+
+
 def test_programs_of_other_kinds_are_nobody(tmp_path: Path) -> None:
     """Programs that call no model are no gap: curl of another host, a word, a file's name, git, Python."""
     code = """
