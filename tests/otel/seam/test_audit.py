@@ -200,11 +200,11 @@ def test_a_program_is_noted_once_however_it_is_started(way: str, mode: str, tmp_
 def test_each_program_of_a_line_is_noted(tmp_path: Path) -> None:
     """Also behind a Python, and beside another that asks a model."""
     line = "python -c 'https://api.openai.com'; claude -p x; curl https://api.openai.com/v1"
-    run_python(
-        f"import subprocess\nsubprocess.run(['sh', '-c', {line!r}], env={{'PATH': '/nowhere'}}, stderr=-3)",
-        store=tmp_path,
-        **launched(),
-    )
+    code = f"""
+import subprocess
+subprocess.run(["/bin/sh", "-c", {line!r}], env={{"PATH": "/nowhere"}}, stderr=subprocess.DEVNULL)
+"""
+    run_python(code, store=tmp_path, **launched())
     assert [note.attributes["client"] for note in read_store(tmp_path).notes] == ["claude", "curl"]
 
 
