@@ -17,7 +17,7 @@ from tracefork_otel.tape.tape import Tape
 
 from ..grading.graded import graded_run
 from ..grading.judge import Judge
-from ..grading.oracle import Oracle
+from ..grading.oracle import Oracle, digest_of, name_of, whose
 from ..rerun import edits
 from ..rerun.budget import Budget, Grading
 from ..rerun.edits import Edit, checked
@@ -35,7 +35,7 @@ from .beforehand import admitted, check_kept, check_money, header_of, unchanged
 from .changes import Change
 from .findings import Findings
 from .forecast import Estimate
-from .journal import Journal, as_read, limits_of, path_of, read
+from .journal import Journal, TrialRecord, as_read, limits_of, path_of, read
 from .modes import mode_named
 from .plan import SEARCH, Coupling, ModeName, Plan
 from .result import BlameResult, step_shown
@@ -187,25 +187,30 @@ def blame(
     coupling: Coupling = "fresh",
     trust: bool = False,
     price: Sequence[str] = (),
+    same_oracle: bool = False,
     on_bound: Callable[[str], None] | None = None,
 ) -> BlameResult:
     """Find which steps of the run move its outcome, by forks that the oracle grades; keep it in its store.
 
     Without a change the steps' own responses are drawn anew. `resume` goes on with an experiment by its id,
     whose trials are not run again, within the limits it had where none are given; `settings` is kept with
-    it. Coupling `recorded` holds the recorded answers to requests that a fork makes as the run did: another
-    question, whose control never flips. Value mode goes on for `every` step that may be certified, not only
-    for large drops, and past 300 forks where `max_trials` is more. `trust` says what it says to `replay`;
-    `price` has `MODEL=IN/OUT`, what models cost for a million tokens, and `on_bound` is told how far the
-    budget can be passed, before anything is paid. Raises UsageError if the run cannot be graded or the
-    budget not be held, Drift or AgentFailed if the run does not replay.
+    it, and `same_oracle` says that the oracle grades as it did though its file is another. Coupling
+    `recorded` holds the recorded answers to requests that a fork makes as the run did: another question,
+    whose control never flips. Value mode goes on for `every` step that may be certified, not only for large
+    drops, and past 300 forks where `max_trials` is more. `trust` says what it says to `replay`; `price` has
+    `MODEL=IN/OUT`, what models cost for a million tokens, and `on_bound` is told how far the budget can be
+    passed, before anything is paid. Raises UsageError if the run cannot be graded or the budget not be held,
+    Drift or AgentFailed if the run does not replay.
     """
     known = ""
     if resume:
-        begun, _, _ = read(path_of(run.store.path, resume))
+        begun, made, _ = read(path_of(run.store.path, resume))
         known, kept = begun["tape_sha256"], limits_of(begun)
         budget_usd = kept["budget_usd"] if budget_usd is None else budget_usd
         max_trials = kept["max_trials"] if max_trials is None else max_trials
+        # Before the run is replayed, as far as the journal alone tells it.
+        _check_limits(kept, {"budget_usd": budget_usd, "max_trials": max_trials}, _least_spent(made), made)
+        _check_oracle(begun, oracle, same=same_oracle)
     check_kept(run, budget_usd, "experiment")
     budget, store = Budget(budget_usd), run.store
     if not isinstance(change, Change):
@@ -325,16 +330,38 @@ def _go_on(running: Running, header: Mapping[str, Any]) -> None:
                 f"the experiment cannot be gone on with: {_TOLD.get(name, f'its {name}')} was "
                 f"{was.get(name)!r}, now it is {now[name]!r}"
             )
-    spent = running.book()
+    _check_limits(was, now, running.book(), trials)
+    running.journal.limit(now["budget_usd"], now["max_trials"])
+    running.search.replay({one.trial_id: one.seen for one in trials})
+    running.remember()
+
+
+def _check_limits(
+    was: Mapping[str, Any], now: Mapping[str, Any], spent: float, trials: Sequence[TrialRecord]
+) -> None:
+    """Raise UsageError if the experiment may take less than it took."""
     for name, flag, used, told in (
         ("budget_usd", "--budget", spent, f"{money(spent)} is spent"),
         ("max_trials", "--max-trials", len(trials), f"{counted(len(trials), 'fork')} were made"),
     ):
         if now[name] is not None and now[name] != was[name] and now[name] < used:
             raise UsageError(f"{flag} {now[name]:g} is less than the experiment took: {told} already")
-    running.journal.limit(now["budget_usd"], now["max_trials"])
-    running.search.replay({one.trial_id: one.seen for one in trials})
-    running.remember()
+
+
+def _least_spent(trials: Sequence[TrialRecord]) -> float:
+    """Return what the trials count with where their grading cost nothing that they do not tell."""
+    return sum(one.counts_usd(0.0) for one in trials)
+
+
+def _check_oracle(begun: Mapping[str, Any], oracle: Oracle, *, same: bool) -> None:
+    """Raise UsageError if the oracle is not what graded the experiment, unless it is the `same`."""
+    known, name = begun.get("oracle_sha256"), name_of(oracle)
+    if same or known is None or name != begun["oracle"] or known == digest_of(oracle):
+        return  # of a journal that does not say it, nobody can tell
+    raise UsageError(
+        f"the oracle {whose(oracle)} has changed since the experiment began, so its forks may have been "
+        "graded otherwise: give it back as it was, or, if it grades alike, go on by --same-oracle"
+    )
 
 
 def _progress(search: Search, running: Running) -> Progress:

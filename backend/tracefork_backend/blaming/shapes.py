@@ -27,7 +27,7 @@ HEADER = shapes.record(
         "settings": shapes.named(shapes.anything),
         **_BUDGETED,
     },
-    {"coupling": _TEXT, "mark": _TEXT},
+    {"coupling": _TEXT, "mark": _TEXT, "oracle_sha256": shapes.optional(_TEXT)},
 )
 LIMITS = shapes.record({}, {"limits": shapes.record({**_BUDGETED, **_PLANNED})})
 TRIAL = shapes.record(

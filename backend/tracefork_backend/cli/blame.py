@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 ReportOption: TypeAlias = Annotated[
     Path | None, typer.Option("--report", metavar="FILE.html", help="Also write the answer as a page.")
 ]
+SameOracleOption: TypeAlias = Annotated[
+    bool, typer.Option("--same-oracle", help="The oracle's file or rubric changed, and it grades alike.")
+]
 ExperimentArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="EXP", help="`last`, or a unique prefix of an experiment's id.")
 ]
@@ -117,6 +120,7 @@ def resume(
     price: PriceOption = [],  # noqa: B006
     max_trials: MaxTrialsOption = None,
     jobs: JobsOption = 4,
+    same_oracle: SameOracleOption = False,
     trust: TrustOption = False,
     report: ReportOption = None,
     as_json: JsonOption = False,
@@ -133,6 +137,7 @@ def resume(
         known = journal.limits_of(header)
         how = {**settings["how"], "max_trials": max_trials or known["max_trials"]}
         how["price"] = [*how.get("price", ()), *price]
+        how["same_oracle"] = same_oracle
         asked = {**settings, "how": how, "jobs": jobs}
         budget = known["budget_usd"] if budget is None else budget
         return _experiment(

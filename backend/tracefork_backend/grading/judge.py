@@ -150,6 +150,11 @@ class Judge:
         return f"judge {self.model}"
 
     @property
+    def asks(self) -> str:
+        """Who is asked what."""
+        return f"{self.model}\n{self.rubric}"
+
+    @property
     def model(self) -> str:
         """The model that judges."""
         return self._paid.model

@@ -6,7 +6,10 @@ Those that flags can ask for are each one class in a file of this folder; see `k
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from tracefork_otel.errors import UsageError
@@ -60,3 +63,36 @@ def name_of(oracle: Oracle) -> str:
     """Return what tables and messages call the oracle."""
     named = getattr(oracle, "name", None)
     return named if isinstance(named, str) else str(getattr(oracle, "__qualname__", None) or repr(oracle))
+
+
+def digest_of(oracle: Oracle) -> str | None:
+    """Return the digest of what the oracle grades by beside its name: what it asks, or its function's file.
+
+    None where its name says all, or nobody can tell.
+    """
+    asked = getattr(oracle, "asks", None)
+    if isinstance(asked, str):
+        return hashlib.sha256(asked.encode()).hexdigest()
+    path = _file_of(oracle)
+    try:
+        return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def whose(oracle: Oracle) -> str:
+    """Return the oracle's name, and where its function lies."""
+    path = _file_of(oracle)
+    return name_of(oracle) if path is None else f"{name_of(oracle)} ({path})"
+
+
+def _file_of(oracle: Oracle) -> Path | None:
+    call = getattr(oracle, "call", oracle)
+    if (getattr(call, "__module__", None) or "").partition(".")[0] == __name__.partition(".")[0]:
+        return None  # ours, which another version may have in another file
+    try:
+        function = inspect.unwrap(call)
+        file = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
+    except (TypeError, ValueError):
+        return None
+    return None if file is None else Path(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from tracefork_backend.blaming.changes import Change
 from tracefork_backend.blaming.experiment import Progress, estimate
 from tracefork_backend.blaming.verifying import verify
 from tracefork_backend.blaming.writing import write_back
+from tracefork_backend.grading.function import function
+from tracefork_backend.grading.judge import JUDGE_MODEL, Judge
+from tracefork_backend.grading.oracle import digest_of
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
@@ -190,8 +194,8 @@ def test_an_experiment_goes_on_with_other_limits_and_keeps_them(recorded: Callab
     for less, says in (
         ({"max_trials": 5}, "--max-trials 5 is less than the experiment took: 6 forks were made already"),
         ({"max_trials": 6, "budget_usd": 1e-4}, r"--budget 0.0001 is less .*: \$0.\d+ is spent already"),
-        ({"mode": "value"}, "its mode was 'fixed', now it is 'value'"),
-        ({"alpha": 0.2}, "its alpha was 0.05, now it is 0.2"),
+        ({"max_trials": 6, "mode": "value"}, "its mode was 'fixed', now it is 'value'"),
+        ({"max_trials": 6, "alpha": 0.2}, "its alpha was 0.05, now it is 0.2"),
     ):
         with pytest.raises(UsageError, match=says):
             blamed(resume=found.experiment_id, **less)
@@ -199,6 +203,51 @@ def test_an_experiment_goes_on_with_other_limits_and_keeps_them(recorded: Callab
     blamed(resume=found.experiment_id, max_trials=None)
     assert journal.limits_of(journal.read(path)[0]) == {"max_trials": 6, "budget_usd": 3.0}
     assert len(journal.read(path)[1]) == 6
+
+
+@pytest.mark.slow
+def test_an_oracle_that_changed_is_refused_by_name(
+    recorded: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything runs, as a limit is; not where it is said to grade alike, or nobody knows."""
+    run = recorded(4, cause=(1,))
+    monkeypatch.chdir(tmp_path)
+    checks = tmp_path / "checks_of_resume.py"
+    checks.write_text("def good(graded):\n    return 'WON' in graded.output\n")
+
+    def blamed(**how: Any) -> tf.BlameResult:
+        sys.modules.pop("checks_of_resume", None)
+        oracle = function("checks_of_resume:good")
+        limits = {"mode": "fixed", "max_trials": 2, **how}
+        again = open_store(run.store.path).run(run.run_id)
+        return tf.blame(again, oracle=oracle, change=changes.resample(), agent=ask, **limits)
+
+    found = blamed()
+    checks.write_text(checks.read_text() + "# another text\n")
+    monkeypatch.setattr("tracefork_backend.blaming.experiment.Forker", None)  # nothing is to run
+    with pytest.raises(UsageError, match=rf"checks_of_resume:good \({checks}\) has changed .*--same-oracle"):
+        blamed(resume=found.experiment_id)
+    with pytest.raises(UsageError, match=r"--max-trials 1 is less .*: 2 forks"):
+        blamed(resume=found.experiment_id, max_trials=1)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert len(blamed(resume=found.experiment_id, max_trials=3, same_oracle=True).trials) == 3
+    path = journal.path_of(run.store.path, found.experiment_id)
+    first, *trials = path.read_text().splitlines(keepends=True)
+    told = {name: value for name, value in json.loads(first).items() if name != "oracle_sha256"}
+    path.write_text("".join([json.dumps(told) + "\n", *trials]))  # as earlier versions wrote it
+    assert len(blamed(resume=found.experiment_id, max_trials=4).trials) == 4
+
+
+def test_what_an_oracle_grades_by_has_a_digest() -> None:
+    """A judge's is of its model and rubric; what its name says whole has none."""
+    asked = [("good", JUDGE_MODEL), ("good ", JUDGE_MODEL), ("bad", JUDGE_MODEL), ("good", "claude-opus-4-5")]
+    digests = [digest_of(Judge(rubric, model=model)) for rubric, model in asked]
+    assert digests[0] == digests[1]
+    assert len({*digests}) == 3
+    assert digest_of(GRADED) is None
+    assert digest_of(lambda graded: True) is not None
+    assert digest_of(eval("lambda graded: True")) is None
 
 
 def test_a_journal_of_the_first_format_is_read_by_names(tmp_path: Path) -> None:
