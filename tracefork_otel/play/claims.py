@@ -19,6 +19,9 @@ Part: TypeAlias = Literal[
     "memory",  # an answer that an earlier trial got
 ]
 
+_open = os.open
+"""As it was at import: where an agent works on copies, one of each of its own files is looked for first."""
+
 OFF_TAPE = "off-tape"
 """Taken by a fork whose prefix left its tape."""
 DRIFTED = "drifted"
@@ -48,9 +51,12 @@ class Claims:
         """Claim what is named; return whether nobody did before. What is `said` then stands there."""
         try:
             if self._folder is not None:
-                file = os.open(self._folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-                with open(file, "w", encoding="utf-8", errors="backslashreplace") as claimed:
-                    claimed.write(said)
+                file = _open(self._folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+                try:
+                    if said:
+                        os.write(file, said.encode("utf-8", "backslashreplace"))
+                finally:
+                    os.close(file)
         except FileExistsError:
             return False
         except OSError:  # the folder went away: each process keeps its own count

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..files import own_folder
 from ..session.imports import when_imported
 from ..session.session import Session
 from ..state.giving import cache_in
@@ -45,7 +46,8 @@ def private_caches(session: Session, folder: Path, use: Callable[[str, str], boo
 
     def moved(path: str, library: str) -> None:
         copy = cache_in(folder, path)
-        copy.parent.mkdir(mode=0o700, exist_ok=True)
+        for made in (copy.parent.parent, copy.parent):
+            own_folder(made)
         if use(path, str(copy)):
             session.note("cache", {"path": path, "library": library})
 

@@ -29,14 +29,13 @@ def lead_programs(places: Places, undo: Undo) -> None:
 
 def _on_subprocess(module: ModuleType, places: Places, undo: Undo) -> None:
     original = module.Popen.__init__
-    signature = inspect.signature(original)
 
     @functools.wraps(original)
     def start(self: Any, *args: Any, **kwargs: Any) -> None:
         if places.over or not places or is_at_work():
             original(self, *args, **kwargs)
             return
-        bound = signature.bind(self, *args, **kwargs)
+        bound = inspect.signature(original).bind(self, *args, **kwargs)
         given = dict(bound.arguments)
         try:
             with busy:

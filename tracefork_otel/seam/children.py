@@ -72,7 +72,10 @@ def _completed(session: Session, env: Mapping[Any, Any] | None) -> Mapping[Any, 
 
 def _on_subprocess(module: ModuleType, undo: Undo) -> None:
     original: Callable[..., None] = module.Popen.__init__
-    place = list(inspect.signature(original).parameters).index("env") - 1
+
+    @functools.cache  # asked at need: it takes as long as all else that is done here
+    def place() -> int:
+        return list(inspect.signature(original).parameters).index("env") - 1
 
     @functools.wraps(original)
     def start(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -81,8 +84,8 @@ def _on_subprocess(module: ModuleType, undo: Undo) -> None:
             original(self, *args, **kwargs)
             return
         try:
-            if len(args) > place:
-                args = (*args[:place], _completed(session, args[place]), *args[place + 1 :])
+            if len(args) > 1 and len(args) > (env := place()):
+                args = (*args[:env], _completed(session, args[env]), *args[env + 1 :])
             else:
                 kwargs = {**kwargs, "env": _completed(session, kwargs.get("env"))}
         except Exception as error:

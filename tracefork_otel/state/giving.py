@@ -27,7 +27,6 @@ def give(kept: Sequence[Kept], objects: Path, folder: Path) -> list[Path]:
     Raises StoreError where the store has no longer what was kept.
     """
     own_folder(folder)
-    own_folder(folder / _CACHES)
     return [give_one(one, objects, folder / str(number)) for number, one in enumerate(kept)]
 
 
@@ -46,14 +45,19 @@ def give_one(kept: Kept, objects: Path, home: Path) -> Path:
 
 
 def write_places(folder: Path, places: Iterable[tuple[str, Path]]) -> None:
-    """Write down in the folder which path an agent finds in which copy."""
+    """Write down in the folder which path an agent finds in which copy; where there is none, nothing."""
     told = [[path, str(copy)] for path, copy in places]
-    write_whole(folder / _PLACES, json.dumps(told).encode())
+    if told:
+        write_whole(folder / _PLACES, json.dumps(told).encode())
 
 
 def read_places(folder: Path) -> list[tuple[str, str]]:
-    """Return what `write_places` wrote."""
-    found = cast("list[Any]", json.loads(read_whole(folder / _PLACES)))
+    """Return what `write_places` wrote; FileNotFoundError where the folder is gone."""
+    try:
+        found = cast("list[Any]", json.loads(read_whole(folder / _PLACES)))
+    except FileNotFoundError:
+        folder.stat()
+        return []
     return [(str(path), str(copy)) for path, copy in found]
 
 

@@ -61,12 +61,16 @@ def _of(kind: type) -> Callable[[Any], Any]:
     return fit
 
 
+_pair = _of(list)
+
+
 def _each(fit: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: tuple(map(fit, _of(list)(value)))
+    listed = _of(list)
+    return lambda value: tuple(map(fit, listed(value)))
 
 
 def _header_line(value: Any) -> tuple[str, str]:
-    name, said = _of(list)(value)
+    name, said = _pair(value)
     return _text(name), _text(said)
 
 

@@ -33,14 +33,20 @@ class Watch(ABC):
         self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if self._is_needed():
+            self._thread.start()
         return self
+
+    def _is_needed(self) -> bool:
+        """Return whether anybody is told or ended by what is seen."""
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.over.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     @abstractmethod
     def _watch(self) -> None:
@@ -70,6 +76,9 @@ class DriftWatch(Watch):
     ) -> None:
         super().__exit__(kind, error, trace)
         self._say()  # an agent may end before anybody looked
+
+    def _is_needed(self) -> bool:
+        return self._on_drift is not None or self._end is not None
 
     def _say(self) -> bool:
         said = self._claims.said(DRIFTED)
