@@ -152,7 +152,8 @@ def _start(session: Session, changes: Undo) -> None:
         from .private.start import use_copies
 
         use_copies(session, changes)
-    if session.settings.draws or (session.player is not None and session.player.draws):
+    player = session.player
+    if session.settings.draws or (player is not None and (player.draws or player.drew)):
         start_draws(session, changes)
     changes.add(when_imported(_SDK, lambda module: _on_sdk(module, session, changes)))
     _meet_trace(changes)

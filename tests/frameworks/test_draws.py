@@ -198,12 +198,13 @@ def test_an_agent_of_a_framework_replays_exactly(
     assert row == {"kept": 5 + (model == "gpt-anonymous"), "new": 2 + (model == "gpt-anonymous")}
 
 
-def test_an_id_of_a_library_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", ["{time.time()}", ""], ids=["beside the agent's own", "alone"])
+def test_an_id_of_a_library_is_named(own: str, tmp_path: Path) -> None:
     """A drift by an id that a library made for itself says which module to record, and that mends it."""
     library = tmp_path / "site-packages" / "taglib.py"
     library.parent.mkdir()
     library.write_text("import uuid\n\n\ndef tag():\n    return f'tag-{uuid.uuid4().hex}'\n")
-    (tmp_path / "agent.py").write_text(TAGGED)
+    (tmp_path / "agent.py").write_text(TAGGED.replace("{time.time()}", own))
     command = (sys.executable, "agent.py")
     assert tracefork("run", "--draws", "--", *command, cwd=tmp_path).status == 0
     done = tracefork("replay", "last", cwd=tmp_path)

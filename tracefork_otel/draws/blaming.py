@@ -15,8 +15,8 @@ _CHANCE = ("clock", "id", "random")
 _GUESSES = ("prompt", "tool_result", "parameter", "extra")
 """Causes that only say where the difference stands: a draw that is known to be missing says more."""
 _UNKNOWN = (
-    "no draw of the agent's is missing, so a library's own may be in it: record with "
-    "TRACEFORK_DRAWS_INCLUDE=PACKAGE, or leave this path out: --ignore"
+    "no draw of the agent's is missing, so a library's own may be in it{}: record with "
+    "TRACEFORK_DRAWS_INCLUDE={}, or leave this path out: --ignore"
 )
 _ANEW = "record anew if its code was changed, or leave this path out: --ignore"
 
@@ -25,7 +25,7 @@ def after_draws(explanation: Explanation) -> Explanation:
     """Return the explanation with advice that helps where `run --draws` was given, and nothing was drawn."""
     if explanation.cause not in _CHANCE or explanation.advice:
         return explanation
-    return replace(explanation, advice=_UNKNOWN)
+    return replace(explanation, advice=_unknown(explanation, ()))
 
 
 def explained(explanation: Explanation, suspects: Iterable[Suspect]) -> Explanation:
@@ -40,14 +40,22 @@ def explained(explanation: Explanation, suspects: Iterable[Suspect]) -> Explanat
         if found and cause in _GUESSES:
             cause = family(found[0].source)
     if not found:
-        advice = explanation.advice or (_UNKNOWN if cause in _CHANCE else explanation.advice)
-        return replace(explanation, advice=advice)
+        if explanation.advice or cause not in _CHANCE:
+            return explanation
+        return replace(explanation, advice=_unknown(explanation, listed))
     quoted = list(dict.fromkeys(_quote(one) for one in found))
     more = f" and {len(quoted) - QUOTED} more" if len(quoted) > QUOTED else ""
     said = f"{', '.join(quoted[:QUOTED])}{more}"
     if explanation.advice:  # of a tool's call, which has remedies of its own
         return replace(explanation, advice=f"{said}; {explanation.advice}")
     return replace(explanation, cause=cause, advice=f"{said}; {_advice(found)}")
+
+
+def _unknown(explanation: Explanation, suspects: Sequence[Suspect]) -> str:
+    """Return what to do where no draw is known to be in it, by the libraries that drew one of its kind."""
+    drew = [place(one.site) for one in suspects if one.kind == "library"]
+    drew = list(dict.fromkeys(drew)) if explanation.cause != "clock" else []  # of clocks nobody keeps them
+    return _UNKNOWN.format(f" ({', '.join(drew)} drew one)" if drew else "", ",".join(drew) or "PACKAGE")
 
 
 def _proven(explanation: Explanation, suspects: Sequence[Suspect]) -> list[Suspect]:

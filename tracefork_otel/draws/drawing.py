@@ -32,16 +32,23 @@ class Draws:
     """This process's draws, on their way to the store and from the tape."""
 
     def __init__(
-        self, recorded: Sequence[Draw], include: Iterable[str], outside: tuple[str, ...] = ()
+        self,
+        recorded: Sequence[Draw],
+        include: Iterable[str],
+        outside: tuple[str, ...] = (),
+        *,
+        played: bool = True,
     ) -> None:
+        """`played` is whether a tape is, if one without draws: what a library draws may be in a request."""
         self._recorded = recorded
+        self._played = played
         self._processes = list(dict.fromkeys(draw.process for draw in recorded))
         self._session: Session | None = None
         self._taken: str | None = None
         """The recorded process that this one repeats."""
         self.deck = Deck(_root(), include, outside)
         self._sources = Sources(self.deck)
-        if recorded:
+        if played:
             self.deck.serve(self._choose, self._is_live)
         self._sources.install()
         self._sources.replace(os, "_exit", self._leaving(os._exit))
@@ -94,7 +101,7 @@ class Draws:
 
     def seen(self, answer: Answer | None) -> Answer | None:
         """Return the tape's answer; where it has none, with the draws that the difference follows from."""
-        if not self._recorded:
+        if not self._played:
             return answer
         from dataclasses import replace
 
@@ -109,7 +116,7 @@ class Draws:
 
     def explained(self, explanation: Explanation) -> Explanation:
         """Return the explanation with the draws quoted that the difference follows from."""
-        if not self._recorded:
+        if not self._played:
             return explanation
         from .blaming import explained
 
@@ -165,7 +172,8 @@ def start(session: Session) -> None:
         present = _present
         if present is None:
             recorded = () if session.player is None else session.player.draws
-            present = Draws(recorded, (*_own(recorded), *session.settings.draws_include))
+            include = (*_own(recorded), *session.settings.draws_include)
+            present = Draws(recorded, include, played=session.player is not None)
             if session.via != "sitecustomize":  # nothing of the agent was loaded before that
                 present.rebind()
         present.belong_to(session)
