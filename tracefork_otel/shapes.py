@@ -20,6 +20,20 @@ def parsed(data: bytes | str) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
+def parsed_pairs(data: bytes | str) -> tuple[Any, list[tuple[str, Any]]]:
+    """Return what a file of JSON says, and each member of its outermost object, those given twice too."""
+    outermost: list[tuple[str, Any]] = []
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        outermost[:] = pairs  # an object is told after those that are in it
+        return dict(pairs)
+
+    try:
+        return json.loads(data, object_pairs_hook=noted), outermost
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def text(pattern: str = r"[\s\S]*", called: str = "a text") -> Shape:
     """Return the shape of a text that is valid Unicode and matches all of the pattern."""
     whole = re.compile(pattern)

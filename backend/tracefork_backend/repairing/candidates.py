@@ -9,7 +9,9 @@ from typing import Literal, TypeAlias
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.tape.tape import Tape
+from tracefork_otel.wire.facts import facts_of
 
+from ..grading.graded import Graded
 from ..rerun.edits import Edit
 from ..rerun.edits.files import spelled_edit
 from ..store import Run, Store
@@ -58,17 +60,39 @@ class Found:
     left: tuple[str, ...] = ()
 
 
-def given(tape: Tape, edits: Sequence[tuple[int, Edit]]) -> Found:
+def given(tape: Tape, edits: Sequence[tuple[int, Edit]], graded: Graded) -> Found:
     """Return the candidates that somebody gave; UsageError for one that does not fit its step."""
     found: list[Candidate] = []
     left: list[str] = []
     for step, edit in edits:
-        parts = parts_of(edit, tape, step)
-        if parts is None:
-            left.append(f"{edit.variant} at step {step} is what was recorded")
+        one = candidate(edit, tape, step, graded, source="given")
+        if isinstance(one, Candidate):
+            found.append(one)
         else:
-            found.append(Candidate(source="given", step=step, parts=parts))
+            left.append(one)
     return Found(candidates=tuple(found), left=tuple(left))
+
+
+def candidate(edit: Edit, tape: Tape, step: int, graded: Graded, *, source: Source) -> Candidate | str:
+    """Return the edit as a candidate, or why it is none: it changes nothing, or only what is graded.
+
+    `graded` is the end of the recorded run. Raises UsageError for an edit that does not fit its step.
+    """
+    parts = parts_of(edit, tape, step)
+    if parts is None:
+        return f"{edit.variant} at step {step} is what was recorded"
+    if edit.answers and _is_output(tape, step, graded):
+        return f"{edit.variant} at step {step} changes the answer that is what is graded, so it shows nothing"
+    return Candidate(source=source, step=step, parts=parts)
+
+
+def _is_output(tape: Tape, step: int, graded: Graded) -> bool:
+    """Return whether the step's answer is the last, calls no tool, and is what the run put out."""
+    facts = facts_of(tape.exchanges[step])
+    if step != tape.steps - 1 or facts is None or any(one.kind == "tool_use" for one in facts.reply):
+        return False
+    said = facts.text.strip()
+    return bool(said) and said in graded.text
 
 
 def redraws(store: Store, run: Run, tape: Tape, *, at: int | None = None) -> Found:

@@ -11,9 +11,14 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from tracefork_otel.exchange import Exchange, Response
+from tracefork_otel.exchange import Request as Asking
+from tracefork_otel.play.intervention import Intervention
+from tracefork_otel.play.onward import with_edits
 from tracefork_otel.tape.tape import Tape
+from tracefork_otel.wire.codings import plain_request
 from tracefork_otel.wire.json_values import loads
 from tracefork_otel.wire.messages import Turn
 from tracefork_otel.wire.replies import said_by, system_of, whole_reply
@@ -204,10 +209,35 @@ def parts_of(edit: Edit, tape: Tape, step: int) -> Parts | None:
     recorded = tape.exchanges[step]
     if bound.response is not None:
         return answer_parts(recorded, bound.response, otherwise=edit)
+    if asks_the_same(bound, tape):
+        return None
     if isinstance(edit, Request):
         asked = Asked(edit, system_of(recorded.request) or "")
         return asked if asked.hunks else None
     return Whole(edit, Hunk(what=edit.variant, old="", new=""))
+
+
+def asks_the_same(change: Intervention, tape: Tape) -> bool:
+    """Return whether a change of a request or of a tool's result leaves all that was recorded as it was."""
+    if change.result is not None:
+        return change.call is not None and change.result == tape.tools[change.call].result
+    if not change.edits and change.path is None:
+        return False  # it changes something else
+    asked = tape.exchanges[change.step].request
+    path = urlsplit(asked.url).path
+    if change.path not in (None, path) or not _equal(asked, with_edits(asked, change.edits)):
+        return False
+    for later in tape.exchanges[change.step + 1 :]:
+        held = None if change.onward is None else change.onward.held(later.request)
+        if held is not None and not (
+            held.request.url == later.request.url and _equal(later.request, held.request)
+        ):
+            return False
+    return True
+
+
+def _equal(one: Asking, other: Asking) -> bool:
+    return loads(plain_request(one)) == loads(plain_request(other))
 
 
 def answer_parts(recorded: Exchange, answered: Response, *, otherwise: Edit | None = None) -> Parts | None:

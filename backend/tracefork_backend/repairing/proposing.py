@@ -16,8 +16,7 @@ from ..grading.oracle import Oracle, name_of
 from ..grading.paid_model import PaidModel, ends_of
 from ..rerun.edits import Edit
 from ..rerun.edits.files import edit_of
-from .candidates import Candidate, Found
-from .hunks import parts_of
+from .candidates import Candidate, Found, candidate
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -82,7 +81,7 @@ class Proposer:
         left: list[str] = []
         for number, proposal in enumerate(proposals[:_MOST], 1):
             try:
-                found.append(_candidate(proposal, tape, shown))
+                found.append(_candidate(proposal, tape, shown, graded))
             except UsageError as error:
                 left.append(f"proposal {number} of {self.paid.model}: {error}")
         return Found(candidates=tuple(found), left=tuple(left))
@@ -101,18 +100,17 @@ def _text(body: bytes) -> str:
     return ends_of(body.decode("utf-8", "replace"), _SHOWN)
 
 
-def _candidate(proposal: object, tape: Tape, shown: Sequence[int]) -> Candidate:
+def _candidate(proposal: object, tape: Tape, shown: Sequence[int], graded: Graded) -> Candidate:
     if not isinstance(proposal, Mapping) or not all(isinstance(name, str) for name in proposal):
         raise UsageError("it is no change")
     told = dict(proposal)
     step = told.pop("step", None)
     if not isinstance(step, int) or isinstance(step, bool) or step not in shown:
         raise UsageError(f"it names no step that was shown: {step!r}")
-    edit = _edit(told)
-    parts = parts_of(edit, tape, step)
-    if parts is None:
-        raise UsageError(f"{edit.variant} at step {step} is what was recorded")
-    return Candidate(source="proposed", step=step, parts=parts)
+    one = candidate(_edit(told), tape, step, graded, source="proposed")
+    if not isinstance(one, Candidate):
+        raise UsageError(one)
+    return one
 
 
 def _edit(told: dict[str, Any]) -> Edit:

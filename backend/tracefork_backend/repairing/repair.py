@@ -199,7 +199,7 @@ def gathered(
         raise UsageError(f"run {run_name(run.run_id)} has no step {at}: its steps are 0..{tape.steps - 1}")
     pairs = list(edits.items() if isinstance(edits, Mapping) else edits)
     asked = [(step, checked(edit)) for step, edit in pairs if at is None or step == at]
-    return chosen([given(tape, asked), redraws(run.store, run, tape, at=at)])
+    return chosen([given(tape, asked, graded_run(run)), redraws(run.store, run, tape, at=at)])
 
 
 def nothing_to_try(run: Run, found: Found) -> UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -174,3 +175,13 @@ def test_a_change_without_parts_is_told_by_what_it_is() -> None:
     parts = parts_of(Fault.named("429"), tape, 0)
     assert parts is not None
     assert parts.words({0}) == Fault.named("429").variant
+
+
+def test_a_request_that_stays_as_it_was_is_no_change() -> None:
+    """Its prompt, or a value: unless a later request, which the edit holds in too, has another."""
+    first, later = asked(CLERK), asked(f"{CLERK} Be brief.")
+    same = RequestEdit(system=CLERK, changes=(("messages[1].content", "q"),))
+    assert parts_of(same, Tape(run_id="0" * 32, exchanges=(first, first)), 0) is None
+    tape = Tape(run_id="0" * 32, exchanges=(first, later))
+    assert parts_of(same, tape, 0) is not None
+    assert parts_of(replace(same, scope="once"), tape, 0) is None

@@ -105,6 +105,15 @@ def test_what_cannot_be_tried_is_left_aside_by_name(lost: Run, world: World) -> 
         assert why in str(refused.value)
 
 
+def test_a_proposal_that_writes_what_is_graded_is_left_aside(lost: Run, world: World) -> None:
+    """It would succeed whatever had happened before."""
+    world.proposes = json.dumps([{"step": 4, "text": "WON"}, {"step": 4, "model": "claude-haiku-4-5"}])
+    with pytest.raises(UsageError) as refused:
+        tf.repair(lost, oracle=GRADED, agent=ask, propose=MODEL, at=4)
+    assert "text WON at step 4 changes the answer that is what is graded" in str(refused.value)
+    assert "request model=claude-haiku-4-5 at step 4 is what was recorded" in str(refused.value)
+
+
 @pytest.mark.parametrize("said", ["I cannot help with that.", "[1, 2", "{}", "", "]["])
 def test_an_answer_that_is_no_list_is_said(lost: Run, world: World, said: str) -> None:
     """And nothing of it is tried."""

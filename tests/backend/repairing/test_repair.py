@@ -128,6 +128,8 @@ def test_a_budget_is_not_passed_and_ends_it_with_an_answer(lost: Run) -> None:
         ({7: tf.text("x")}, "has no step 7"),
         ({2: tf.tool_input({"a": 1})}, "step 2"),
         ({1: tf.text("good")}, "is what was recorded"),
+        ({1: tf.model("claude-haiku-4-5")}, "is what was recorded"),
+        ({4: tf.text("WON")}, "is what is graded"),
     ],
 )
 def test_what_cannot_be_tried_is_refused(lost: Run, edits: dict[int, tf.Fork], says: str) -> None:
@@ -163,7 +165,9 @@ def test_edits_are_the_same_once_written_and_read(tmp_path: Path) -> None:
     [
         ("[]", "must be like"),
         ("{", "is not JSON"),
-        ('{"2": 7}', "neither a text nor"),
+        ('{"1": "a", "2": 7}', "step 2: 7 is neither a text nor"),
+        ('{"2": "a", "2": "b"}', "has step 2 twice"),
+        ('{"2": "a", "02": "b"}', "has step 2 twice"),
         ('{"2": {"system": 7}}', "system is to be a text"),
         ('{"2": {"set": []}}', "set is to be an object"),
         ('{"2": {"tool_result": []}}', "tool_result is to be one value"),

@@ -23,7 +23,7 @@ def read_edits(file: str | Path, flag: str) -> dict[int, Edit]:
     """Return the edits of a JSON file by their steps; UsageError names flag and file, and what is wrong."""
     path = Path(file)
     try:
-        found = shapes.parsed(path.read_bytes())
+        found, told = shapes.parsed_pairs(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{flag}: cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
@@ -32,10 +32,15 @@ def read_edits(file: str | Path, flag: str) -> dict[int, Edit]:
         raise UsageError(
             f'{flag}: {path} must be like {{"3": "the better answer", "4": {{"tool_input": …}}}}'
         )
-    try:
-        return {int(step): edit_of(value) for step, value in found.items()}
-    except UsageError as error:
-        raise UsageError(f"{flag}: {path}: {error}") from None
+    edits: dict[int, Edit] = {}
+    for step, value in told:
+        if int(step) in edits:
+            raise UsageError(f"{flag}: {path} has step {int(step)} twice: a file gives one edit a step")
+        try:
+            edits[int(step)] = edit_of(value)
+        except UsageError as error:
+            raise UsageError(f"{flag}: {path}: step {int(step)}: {error}") from None
+    return edits
 
 
 def write_edits(file: str | Path, edits: Mapping[int, Edit]) -> None:
