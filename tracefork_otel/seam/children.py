@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ..session import current
 from ..session.imports import when_imported
@@ -36,7 +36,7 @@ def hand_down(undo: Undo) -> None:
             undo.replace(os, name, _giving(_started(getattr(os, name))))
     # These take this process's own environment, whatever the agent made of it.
     undo.replace(os, "execv", _executing(os.execv, execve))
-    undo.replace(os, "system", _inheriting(os.system))
+    undo.replace(os, "system", _of_line(_inheriting(os.system)))
     undo.add(when_imported("subprocess", lambda module: _on_subprocess(module, undo)))
     undo.add(when_imported("multiprocessing.util", lambda module: _on_multiprocessing(module, undo)))
 
@@ -70,12 +70,32 @@ def _completed(session: Session, env: Mapping[Any, Any] | None) -> Mapping[Any, 
     return {**{name: value for name, value in given.items() if os.fsdecode(name) not in missing}, **missing}
 
 
+def _gives_path(given: Any) -> bool:
+    """Return whether it may give what it starts a path of its own."""
+    if isinstance(given, str):
+        return "PYTHONPATH=" in given
+    words = cast("list[Any]", [*given]) if isinstance(given, list | tuple) else []
+    return all(isinstance(word, str) for word in words) and any("PYTHONPATH=" in word for word in words)
+
+
+def _reached(given: Any, *, shell: bool) -> Any:
+    """Return what is to be started, our entry in each `PYTHONPATH` that it surely gives to what it starts."""
+    if not _gives_path(given) or (isinstance(given, str) and not shell):
+        return given
+    from .reaching import in_line, in_words  # few give one
+
+    if isinstance(given, str):
+        return in_line(given, BOOT)
+    words: list[str] = list(given)
+    return [in_line(words[0], BOOT), *words[1:]] if shell else in_words(words, BOOT)
+
+
 def _on_subprocess(module: ModuleType, undo: Undo) -> None:
     original: Callable[..., None] = module.Popen.__init__
 
     @functools.cache  # asked at need: it takes as long as all else that is done here
-    def place() -> int:
-        return list(inspect.signature(original).parameters).index("env") - 1
+    def place(name: str) -> int:
+        return list(inspect.signature(original).parameters).index(name) - 1
 
     @functools.wraps(original)
     def start(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -83,15 +103,23 @@ def _on_subprocess(module: ModuleType, undo: Undo) -> None:
         if session is None:
             original(self, *args, **kwargs)
             return
+        given = args[0] if args else kwargs.get("args")
         try:
-            if len(args) > 1 and len(args) > (env := place()):
+            if len(args) > 1 and len(args) > (env := place("env")):
                 args = (*args[:env], _completed(session, args[env]), *args[env + 1 :])
             else:
                 kwargs = {**kwargs, "env": _completed(session, kwargs.get("env"))}
+            if _gives_path(given):
+                positional = len(args) > 1 and len(args) > place("shell")
+                shell = args[place("shell")] if positional else kwargs.get("shell")
+                started_as = _reached(given, shell=bool(shell))
+                args, kwargs = (started_as, *args[1:]), {**kwargs}
+                kwargs.pop("args", None)
         except Exception as error:
             session.lost("environment of a program", error)
         with Started() as started:
             original(self, *args, **kwargs)
+            self.args = given  # what its errors quote
             started.has(self.pid)
 
     undo.replace(module.Popen, "__init__", start)
@@ -110,7 +138,7 @@ def _giving(original: Callable[..., Any]) -> Callable[..., Any]:
         if session is None:
             return original(path, argv, env, *args, **kwargs)
         try:
-            env = _completed(session, env)
+            env, argv = _completed(session, env), _reached(argv, shell=False)
         except Exception as error:
             session.lost("environment of a program", error)
         return original(path, argv, env, *args, **kwargs)
@@ -141,10 +169,26 @@ def _executing(execv: Callable[..., Any], execve: Callable[..., Any]) -> Callabl
         env = None
         if session is not None:
             try:
-                env = _completed(session, None)
+                env, argv = _completed(session, None), _reached(argv, shell=False)
             except Exception as error:
                 session.lost("environment of a program", error)
         return execv(path, argv) if env is None else execve(path, argv, env)
+
+    return start
+
+
+def _of_line(original: Callable[[Any], int]) -> Callable[[Any], int]:
+    """Return `system`, with what its line gives as `PYTHONPATH` completed."""
+
+    @functools.wraps(original)
+    def start(command: Any) -> int:
+        session = current.session
+        if session is not None:
+            try:
+                command = _reached(command, shell=True)
+            except Exception as error:
+                session.lost("environment of a program", error)
+        return original(command)
 
     return start
 

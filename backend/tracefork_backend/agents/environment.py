@@ -14,6 +14,7 @@ import tracefork_otel
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction import redact
 from tracefork_otel.redaction.hidden import DUMMY
+from tracefork_otel.seam.reaching import in_words
 from tracefork_otel.settings import Mode, Settings
 from tracefork_otel.tape.start import HowStarted
 
@@ -66,6 +67,11 @@ def traced(
     if launch is not None:
         env["TRACEPARENT"] = f"00-{launch[0]}-{launch[1]}-01"
     return env
+
+
+def reaching(argv: Sequence[str]) -> list[str]:
+    """Return the command with the boot folder in each `PYTHONPATH` that it surely gives to what it starts."""
+    return in_words(argv, str(BOOT))
 
 
 def inside_another(environ: Mapping[str, str]) -> bool:

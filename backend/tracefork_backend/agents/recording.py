@@ -36,7 +36,7 @@ from ..store import Store, open_store, outgoing, states
 from ..store.drawn import shortfalls
 from ..store.unseen import unseen
 from ..writeback.sending import CLOSE_S, endpoint
-from .environment import inside_another, recordable, traced
+from .environment import inside_another, reaching, recordable, traced
 from .given_input import LIMIT, GivenInput, given_input
 from .kept_output import KeptOutput, kept_output
 from .left import Left, left_by, still_left
@@ -119,7 +119,8 @@ def record(
         fixed = {**fixed, "TRACEFORK_SKIP_HOSTS": ",".join(skipped)}
     below = (launch.trace_id, launch.span_id)
     # As a script says it now; and what goes by a proxy is seen there, whoever asks.
-    left = () if proxy else left_by(argv, Path.cwd(), recording=True)
+    started = reaching(argv)
+    left = () if proxy else left_by(started, Path.cwd(), recording=True)
     env = {**traced(os.environ, recording, launch=below), **fixed}
     routes = routes_of(os.environ) if proxy else ()
     with (
@@ -131,7 +132,7 @@ def record(
         )
         with _kept(launch) as head:
             with given_input() as given, kept_output() as printed:
-                status = run_inherited(argv, {**env, **behind.environment}, given.source, printed)
+                status = run_inherited(started, {**env, **behind.environment}, given.source, printed)
             launch = replace(launch, given=given, printed=printed.output)
             ended_ns = time.time_ns()
             found = reached(directory, launch.trace_id)

@@ -29,6 +29,7 @@ from ..agents.environment import (
     is_of_notebook,
     made_in_notebook,
     path_left_out,
+    reaching,
     traced,
     unstartable,
     working_directory,
@@ -245,7 +246,9 @@ class InProcesses:
         """Where the agent is started."""
         # What goes by a proxy is played there, whoever asks.
         by_command = entrypoint is None and not recorded_routes(start)
-        self.left: tuple[Left, ...] = left_by(self._argv, self.folder, recording=False) if by_command else ()
+        self.left: tuple[Left, ...] = (
+            left_by(reaching(self._argv), self.folder, recording=False) if by_command else ()
+        )
         """Programs that the command starts out of reach."""
         self._base = given_back(start, os.environ, self.folder)
         self._notes: tuple[str, ...] = ()
@@ -338,7 +341,7 @@ class InProcesses:
             except Refused as why:
                 self._refuse(why)
         return run_command(
-            self._argv,
+            reaching(self._argv),
             env=env,
             cwd=self.folder,
             timeout=timeout,

@@ -179,6 +179,50 @@ print(httpx2.get(base + "{path}").status_code)
     assert (result.passed, result.total) == (True, 2), result.receipt
 
 
+PATHS = {
+    "by a shell": "subprocess.run('cd . && PYTHONPATH=src python worker.py part', shell=True, check=True)",
+    "by a list": "subprocess.run(['sh', '-c', 'PYTHONPATH=\"src\" python worker.py part'], check=True)",
+    "by env": "subprocess.run(['env', 'PYTHONPATH=src', 'python', 'worker.py', 'part'], check=True)",
+    "by os.system": "assert os.system('export PYTHONPATH=src; python worker.py part') == 0",
+    "by os.spawn": "os.spawnlp(os.P_WAIT, 'sh', 'sh', '-c', 'PYTHONPATH=src python worker.py part')",
+    "by asyncio": """
+import asyncio
+async def main():
+    child = await asyncio.create_subprocess_shell('PYTHONPATH=src python worker.py part')
+    assert await child.wait() == 0
+asyncio.run(main())""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", PATHS)
+def test_a_line_with_another_python_path_is_in_reach(
+    desk: Desk, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it starts is recorded and played to, and finds its modules first where the line says."""
+    monkeypatch.setenv("PATH", os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    (desk.folder / "src").mkdir()
+    (desk.folder / "src" / "theirs.py").write_text("")
+    desk.write("import theirs\nfor text in sys.argv[1:]: say(text)", "worker.py")
+    run = desk.recorded(f"import subprocess\nsay('plan')\n{PATHS[way]}\nsay('sum up')")
+    assert (run.steps, run.incomplete_reasons) == (3, ())
+    result = replay(run)
+    assert result.passed, result.receipt
+    assert not desk.asked()
+
+
+@pytest.mark.slow
+def test_a_command_with_another_python_path_is_in_reach(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `run`'s own line, too; it is recorded as it was typed."""
+    monkeypatch.setenv("PATH", os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    desk.write("say('plan')")
+    recorded = desk.record("sh", "-c", "PYTHONPATH=src python agent.py; python worker.py part")
+    assert not recorded.problems
+    run = desk.run()
+    assert (run.steps, run.start.command[-1]) == (2, "PYTHONPATH=src python agent.py; python worker.py part")
+    assert replay(run).passed
+
+
 COMMANDS = {
     "a shell's line": ["sh", "-c", "timeout 9 sh -c 'python -I worker.py part'; python agent.py"],
     "a script": ["bash", "steps.sh"],
