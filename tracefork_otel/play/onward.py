@@ -35,7 +35,7 @@ class Onward:
     """The parts of a change, or the result of a tool, that requests after the forked one get too."""
 
     kin: str = ""
-    """Which requests have the parts: those of this kind."""
+    """Which requests have the parts: those of this kind; empty: any that have a place for them."""
     parts: tuple[Part, ...] = ()
     result: Carried | None = None
     label: str = ""
@@ -43,7 +43,7 @@ class Onward:
 
     def held(self, request: Request) -> Held | None:
         """Return the request as it goes out, None where nothing of the change has a place in it."""
-        from ..wire.rewriting import kin_of, part_edit, result_edits, uncoded
+        from ..wire.rewriting import kin_of, part_edits, result_edits, uncoded
 
         if self.result is not None:
             edits = result_edits(uncoded(request), self.result)
@@ -51,13 +51,13 @@ class Onward:
                 return Held(request=with_edits(request, edits), label=self.label) if edits else None
             except UsageError:
                 return None
-        if kin_of(request) != self.kin:
+        if self.kin and kin_of(request) != self.kin:
             return None
         changed, path, labels = request, None, [self.label]
         for part in self.parts:
             try:
-                edit, other = part_edit(uncoded(changed), part)
-                changed = changed if edit is None else with_edits(changed, (edit,))
+                edits, other = part_edits(uncoded(changed), part)
+                changed = with_edits(changed, edits) if edits else changed
             except UsageError:
                 continue  # it has no such path
             path = other or path

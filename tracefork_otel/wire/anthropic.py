@@ -20,6 +20,7 @@ from .messages import (
     message,
     served_by,
 )
+from .placing import Placed, Tools, named, named_at, one_at, system_turns, texts_at
 from .writing import (
     Call,
     ToolInput,
@@ -151,6 +152,22 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
     """Return the edit that makes this the system prompt, whether it was text, blocks or absent."""
     return "system", system
+
+
+def system_texts(request: dict[str, Any]) -> list[Placed]:
+    """Return the system prompt, be it text or blocks, and the turns that are the system's."""
+    turns = system_turns(request.get("messages"), "messages", ("system",))
+    return [*texts_at(request.get("system"), "system"), *turns]
+
+
+def tools(request: dict[str, Any]) -> Tools:
+    """Return the tools, those that the provider runs among them."""
+    chosen = named(request.get("tool_choice"), "name")
+    return Tools(
+        offered=tuple(named_at(request.get("tools"), "tools", "name", "type")),
+        chosen=tuple(one_at(chosen, "tool_choice")),
+        beside=("tool_choice",),
+    )
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .eventstream import AwsEventStream, is_exception
 from .framing import Event, Framing, event
 from .json_values import count, mapping, mappings, string
 from .messages import Asked, Reply, Usage, answering, served_by
+from .placing import Placed, Tools, named, named_at, one_at, texts_at
 from .writing import Call, ToolInput, ToolResult, as_blocks, compact, deltas, numbered, shifted, without
 
 if TYPE_CHECKING:
@@ -140,6 +141,21 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
     """Return the edit that makes this the system prompt."""
     return "system", [{"text": system}]
+
+
+def system_texts(request: dict[str, Any]) -> list[Placed]:
+    """Return the texts of the system prompt's blocks."""
+    return texts_at(request.get("system"), "system")
+
+
+def tools(request: dict[str, Any]) -> Tools:
+    """Return the tools of the request's settings of tools, which go with the last of them."""
+    settings = mapping(request.get("toolConfig"))
+    names = ("toolSpec.name", "systemTool.name")
+    return Tools(
+        offered=tuple(named_at(settings.get("tools"), "toolConfig.tools", *names, holders=("toolConfig",))),
+        chosen=tuple(one_at(named(settings.get("toolChoice"), "tool.name"), "toolConfig.toolChoice")),
+    )
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .eventstream import AwsEventStream, is_exception
 from .framing import Event, Framing, event
 from .json_values import count, loads, mapping, mappings, string
 from .messages import Asked, Reply, Usage
+from .placing import Placed, Tools
 from .writing import ToolInput, ToolResult, compact, without
 
 if TYPE_CHECKING:
@@ -106,6 +107,18 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
     """Return the edit that gives a request this system prompt."""
     return _writer(_asked(request)).system_edit(request, system)
+
+
+def system_texts(request: dict[str, Any]) -> Sequence[Placed]:
+    """Return the texts of the system prompt; of a model that completes a prompt there are none."""
+    form = _asked(request)
+    return [] if form is cast("WireForm", bedrock_prompts) else form.system_texts(request)
+
+
+def tools(request: dict[str, Any]) -> Tools:
+    """Return the tools; a model that completes a prompt has none."""
+    form = _asked(request)
+    return Tools() if form is cast("WireForm", bedrock_prompts) else form.tools(request)
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

@@ -25,6 +25,8 @@ streams = sse_if_asked
 # Messages with roles, results by `tool_call_id`: as in Chat Completions.
 tool_results = openai_chat.tool_results
 system_edit = openai_chat.system_edit
+system_texts = openai_chat.system_texts
+tools = openai_chat.tools
 
 _DONE = Event(None, b"[DONE]")
 _ERRORS = MappingProxyType(

@@ -21,6 +21,7 @@ from .messages import (
     base64_note,
     message,
 )
+from .placing import Placed, Tools, named_at, texts_at
 from .writing import ToolInput, ToolResult, as_blocks, call_id_of, numbered, signature, without
 
 if TYPE_CHECKING:
@@ -137,6 +138,47 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
     """Return the edit that makes this the system instruction, in the spelling that the request uses."""
     name = "system_instruction" if "system_instruction" in request else "systemInstruction"
     return name, {**without(request.get(name), "parts"), "parts": [{"text": system}]}
+
+
+def system_texts(request: dict[str, Any]) -> list[Placed]:
+    """Return the texts of the system instruction, in the spelling that the request uses."""
+    name = "system_instruction" if "system_instruction" in request else "systemInstruction"
+    said = request.get(name)
+    if isinstance(said, str):
+        return texts_at(said, name)
+    parts = mapping(said).get("parts")
+    if isinstance(parts, dict):
+        return texts_at(parts.get("text"), f"{name}.parts.text", name)
+    return texts_at(parts, f"{name}.parts", name)
+
+
+def tools(request: dict[str, Any]) -> Tools:
+    """Return the declared functions, and the tools that the provider runs by their names."""
+    offered: list[Placed] = []
+    given = request.get("tools")
+    for index, tool in enumerate(given if isinstance(given, list) else ()):
+        for key, value in mapping(tool).items():
+            at = f"tools[{index}].{key}"
+            if key in ("functionDeclarations", "function_declarations"):
+                offered += named_at(value, at, "name", holders=(at, f"tools[{index}]", "tools"))
+            else:
+                offered.append(Placed(key, at, (at, f"tools[{index}]", "tools"), len(dumps(value))))
+    settings = "tool_config" if "tool_config" in request else "toolConfig"
+    calling = mapping(member(mapping(request.get(settings)), "functionCallingConfig"))
+    allowed = member(calling, "allowedFunctionNames")
+    inner = (
+        "function_calling_config"
+        if "function_calling_config" in mapping(request.get(settings))
+        else "functionCallingConfig"
+    )
+    names = "allowed_function_names" if "allowed_function_names" in calling else "allowedFunctionNames"
+    within = f"{settings}.{inner}"
+    chosen = texts_at(allowed, f"{within}.{names}", within)
+    return Tools(
+        offered=tuple(offered),
+        chosen=tuple(one._replace(holders=(one.path, within)) for one in chosen),
+        beside=(settings,),
+    )
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

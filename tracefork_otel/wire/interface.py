@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ..exchange import Headers
     from .framing import Event, Framing
     from .messages import Asked, Reply
+    from .placing import Placed, Tools
     from .writing import Cut, IdSource, ToolInput, ToolResult
 
 Json = dict[str, Any]
@@ -66,6 +67,14 @@ class WireForm(Protocol):
 
     def system_edit(self, request: Json, system: str) -> tuple[str, Any]:
         """Return the JSON path and the value that give a request this system prompt."""
+        ...
+
+    def system_texts(self, request: Json) -> Sequence[Placed]:
+        """Return the texts of the system prompt, each at its place."""
+        ...
+
+    def tools(self, request: Json) -> Tools:
+        """Return the tools that a request offers, and where it names one of them beside that."""
         ...
 
     def write_request(self, asked: Asked, model: str) -> Json:

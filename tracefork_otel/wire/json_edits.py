@@ -20,6 +20,10 @@ _NAMED = 3
 _KINDS = {"{": "an object", "[": "an array", '"': "a string", "t": "true", "f": "false", "n": "null"}
 
 
+REMOVED: dict[str, str] = {"tracefork.removed": ""}
+"""As a value, it takes out what stands at the path; a member that only looks so is JSON like any other's."""
+
+
 class _Member(NamedTuple):
     """Where a member of an object stands, or an element of an array."""
 
@@ -69,6 +73,8 @@ def edited(body: bytes, content_encoding: str | None, edits: Iterable[tuple[str,
 def _edited(text: str, path: str, value: object) -> str:
     tokens = parse_path(path)
     edited = _Edited(text)
+    if value == REMOVED:
+        return edited.without(tokens)
     try:
         spelled = edited.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -142,6 +148,24 @@ class _Edited:
         if below:
             raise self._missing((*above, *rest), f"{_named(above)} has no {token!r}")
         yield self._added(value, [*members.values()], token)
+
+    def without(self, path: PathTokens) -> str:
+        """Return the text without the member or element at the path, and the comma that goes with it."""
+        above = self.whole
+        for depth, token in enumerate(path):
+            members = self._members(above) if self._text[above.start] in "{[" else {}
+            if token not in members:
+                raise self._missing(path, f"{_named(path[:depth])} has no {token!r}")
+            if depth < len(path) - 1:
+                above = members[token]
+                continue
+            order = list(members)
+            at = order.index(token)
+            if at + 1 < len(order):
+                return self._text[: members[token].at] + self._text[members[order[at + 1]].at :]
+            start = members[order[at - 1]].end if at else members[token].at
+            return self._text[:start] + self._text[members[token].end :]
+        return self._text
 
     def _added(self, value: _Member, members: list[_Member], name: str | int) -> _Splice:
         """Return where a further member of the object goes, and what leads up to its value."""

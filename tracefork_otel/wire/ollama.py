@@ -10,6 +10,7 @@ from . import openai_chat
 from .framing import NDJSON, Event, Framing, event
 from .json_values import count, dumps, loads, mapping, mappings, string
 from .messages import Asked, Message, Reply, Turn, Usage, answering, base64_note, flat, message
+from .placing import Placed, texts_at
 from .writing import Call, ToolInput, ToolResult, as_messages, compact, numbered, shifted, without
 
 if TYPE_CHECKING:
@@ -135,6 +136,14 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
     """Return the edit of the first system message, or of the member that a prompt has beside it."""
     return openai_chat.system_edit(request, system) if "messages" in request else ("system", system)
+
+
+def system_texts(request: dict[str, Any]) -> list[Placed]:
+    """Return the member that a prompt has beside it, and the texts of the system's messages."""
+    return [*texts_at(request.get("system"), "system"), *openai_chat.system_texts(request)]
+
+
+tools = openai_chat.tools
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

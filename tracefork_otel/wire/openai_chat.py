@@ -9,6 +9,7 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Message, Reply, Turn, answering, flat, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text
+from .placing import Placed, Tools, named, named_at, one_at, system_turns
 from .writing import (
     FIXED_DATE,
     Call,
@@ -40,6 +41,9 @@ _REASONING = ("reasoning_content", "reasoning")
 _TEXTS = ("content", "refusal", *_REASONING)
 # The most choices that the API gives to one request; a request that asks for more got an error.
 _MAX_CHOICES = 128
+
+_TOOL_NAMES = ("function.name", "custom.name", "name")
+"""Where a tool has its name."""
 
 
 def read_request(request: dict[str, Any]) -> Asked:
@@ -107,6 +111,30 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
         if mapping(turn).get("role") in SYSTEM_ROLES:
             return f"messages[{index}].content", system
     return "messages", [{"role": "system", "content": system}, *turns]
+
+
+def system_texts(request: dict[str, Any]) -> list[Placed]:
+    """Return the texts of the messages of the system and the developer."""
+    return system_turns(request.get("messages"), "messages", SYSTEM_ROLES)
+
+
+def tools(request: dict[str, Any]) -> Tools:
+    """Return the tools, and the functions that older requests have in their place."""
+    choice, called = request.get("tool_choice"), named(request.get("function_call"), "name")
+    allowed = mapping(mapping(choice).get("allowed_tools")).get("tools")
+    within = "tool_choice.allowed_tools.tools"
+    return Tools(
+        offered=(
+            *named_at(request.get("tools"), "tools", *_TOOL_NAMES, "type"),
+            *named_at(request.get("functions"), "functions", "name"),
+        ),
+        chosen=(
+            *one_at(named(choice, *_TOOL_NAMES), "tool_choice"),
+            *named_at(allowed, within, *_TOOL_NAMES, holders=("tool_choice",)),
+            *one_at(called, "function_call"),
+        ),
+        beside=("tool_choice", "parallel_tool_calls", "function_call", "strict_tools"),
+    )
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Message, Reply, message
 from .openai import error_type
+from .placing import Placed, Tools
 from .writing import FIXED_DATE, ToolInput, ToolResult, without
 
 if TYPE_CHECKING:
@@ -87,6 +88,16 @@ def tool_results(request: dict[str, Any]) -> list[ToolResult]:
 def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
     """Raise UsageError: the API has no system prompt."""
     raise UsageError("the Completions API has no system prompt: edit its prompt, with --set 'prompt=...'")
+
+
+def system_texts(request: dict[str, Any]) -> list[Placed]:
+    """Return none: the API has no system prompt."""
+    return []
+
+
+def tools(request: dict[str, Any]) -> Tools:
+    """Return none: the API has no tools."""
+    return Tools()
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from .framing import SSE, Event, event, sse_if_asked
 from .json_values import count, dumps, mapping, mappings, string
 from .messages import Asked, Kind, Message, Reply, Turn, Usage, answering, flat, joined, message
 from .openai import SYSTEM_ROLES, error_type, part_message, part_text, short_url
+from .placing import Placed, Tools, named, named_at, one_at, system_turns, texts_at
 from .writing import (
     FIXED_DATE,
     Call,
@@ -174,6 +175,37 @@ def system_edit(request: dict[str, Any], system: str) -> tuple[str, Any]:
             if mapping(item).get("role") in SYSTEM_ROLES:
                 return f"input[{index}].content", system
     return "instructions", system
+
+
+def system_texts(request: dict[str, Any]) -> list[Placed]:
+    """Return the instructions, and the texts of the items of the system and the developer."""
+    instructions = request.get("instructions")
+    if isinstance(instructions, list):
+        found = [
+            one
+            for index, item in enumerate(instructions)
+            for one in texts_at(
+                mapping(item).get("content"), f"instructions[{index}].content", f"instructions[{index}]"
+            )
+        ]
+    else:
+        found = texts_at(instructions, "instructions")
+    return [*found, *system_turns(request.get("input"), "input", SYSTEM_ROLES)]
+
+
+def tools(request: dict[str, Any]) -> Tools:
+    """Return the tools, those that the provider runs by their kinds."""
+    names = ("name", "server_label", "type")
+    choice = request.get("tool_choice")
+    allowed = mapping(choice).get("tools")
+    return Tools(
+        offered=tuple(named_at(request.get("tools"), "tools", *names)),
+        chosen=(
+            *(one_at(named(choice, *names), "tool_choice") if allowed is None else ()),
+            *named_at(allowed, "tool_choice.tools", *names, holders=("tool_choice",)),
+        ),
+        beside=("tool_choice", "parallel_tool_calls", "max_tool_calls"),
+    )
 
 
 def write_request(asked: Asked, model: str) -> dict[str, Any]:

@@ -181,6 +181,12 @@ def system_of(request: Request) -> str | None:
 _SYSTEM = ("system", "developer")
 
 
+def read_form(request: Request) -> tuple[WireForm, dict[str, Any]] | None:
+    """Return the form of a request and its JSON; None where it is no model call."""
+    found = _form(request)
+    return None if found is None else found[:2]
+
+
 def turns_of(request: Request) -> str | None:
     """Return the member in which a request has its turns, None where it has none, or is no model call."""
     found = _form(request)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..exchange import Request
     from .writing import ToolResult
 
-What: TypeAlias = Literal["set", "system", "model"]
+What: TypeAlias = Literal["set", "system", "model", "sections", "tools"]
 Change: TypeAlias = tuple[str, object]
 """A JSON path and the JSON value that it gets."""
 
@@ -31,6 +31,7 @@ class Part:
     label: str
     """What tables and spans call it: `model=…`."""
     value: object
+    """What it is to be; of sections and tools, which ones are taken out."""
     path: str = ""
     """The JSON path that is set."""
 
@@ -65,17 +66,21 @@ def uncoded(request: Request) -> Request:
     return replace(request, headers=headers, body=plain_request(request))
 
 
-def part_edit(asked: Request, part: Part) -> tuple[Change | None, str | None]:
-    """Return the edit of an uncoded request's body that makes this part of a change, or its new path.
+def part_edits(asked: Request, part: Part) -> tuple[tuple[Change, ...], str | None]:
+    """Return the edits of an uncoded request's body that make this part of a change, or its new path.
 
     Raises UsageError where the request has no place for it.
     """
     if part.what == "set":
-        return (part.path, part.value), None
+        return ((part.path, part.value),), None
     if part.what == "system":
-        return system_edit(asked, str(part.value)), None
+        return (system_edit(asked, str(part.value)),), None
+    if part.what in ("sections", "tools"):
+        from .removing import taken_out  # what few changes do
+
+        return tuple(taken_out(asked, part.what, part.value)), None
     path = model_path(asked, str(part.value))
-    return (None, path) if path is not None else (("model", part.value), None)
+    return ((), path) if path is not None else ((("model", part.value),), None)
 
 
 def rewritten(asked: Request, parts: tuple[Part, ...]) -> tuple[tuple[Change, ...], str | None]:
@@ -84,11 +89,10 @@ def rewritten(asked: Request, parts: tuple[Part, ...]) -> tuple[tuple[Change, ..
     edits: list[Change] = []
     path: str | None = None
     for part in parts:
-        edit, other = part_edit(plain, part)
+        made, other = part_edits(plain, part)
         path = other or path
-        if edit is not None:
-            plain = replace(plain, body=apply_edits(plain.body, [edit]))
-            edits.append(edit)
+        plain = replace(plain, body=apply_edits(plain.body, made))
+        edits += made
     return tuple(edits), path
 
 

@@ -42,7 +42,10 @@ def _message(state: State, found: Findings) -> str:
     reason: StopReason = found.stop_reason
     roots = [effect for effect in found.effects if effect.is_root]
     joint = [each for each in found.sets if each.verdict == "certified"]
-    if roots:
+    own = mode_found(found.mode).message(state, found)
+    if own is not None:
+        message = own
+    elif roots:
         effect = max(roots, key=lambda e: e.effect or 0.0)
         # Of a run that went well nothing is the cause of a loss: the step can lose it.
         role = "is the root cause" if state.plan.parent_failed else "decides the run"

@@ -55,6 +55,8 @@ _FIXED = (
     "alpha",
     "k",
     "attempts",
+    "parts",
+    "strata",
 )
 """What an experiment is gone on with as it was begun."""
 
@@ -75,7 +77,14 @@ _TOLD = {
     "tape_sha256": "the digest of the run",
 }
 """What some of them are called by those who do not know the journal."""
-_BEFORE: Mapping[str, Any] = {"coupling": "fresh", "attempts": [], "search": SEARCH, "every": False}
+_BEFORE: Mapping[str, Any] = {
+    "coupling": "fresh",
+    "attempts": [],
+    "search": SEARCH,
+    "every": False,
+    "parts": [],
+    "strata": 1,
+}
 """What held before it was kept."""
 
 OnProgress = Callable[[Progress], None]
@@ -101,6 +110,8 @@ def prepare(
 
     Raises UsageError if there is nothing to compare, or if the change fits no step.
     """
+    if settings.get("mode") == "parts":
+        raise UsageError("mode parts compares parts of requests: say which, --parts system or --parts tools")
     if tape.steps < 2:
         raise UsageError(
             f"run {run_name(tape.run_id)} has {tape.steps} step{'' if tape.steps == 1 else 's'}, the last is "
@@ -271,9 +282,9 @@ def blame(
                 grading=Grading(budget, oracle),
             )
             if resume:
-                _go_on(running, header)
+                go_on(running, header)
             running.grading.begin()
-            told = None if on_progress is None else lambda: on_progress(_progress(search, running))
+            told = None if on_progress is None else lambda: on_progress(progress_of(search, running))
             running.run(told)
         finally:
             journal.close()
@@ -317,7 +328,7 @@ class _Forks:
         return replace(change, step=self.plan.place(change.step, after=first.step))
 
 
-def _go_on(running: Running, header: Mapping[str, Any]) -> None:
+def go_on(running: Running, header: Mapping[str, Any]) -> None:
     """Tell the search the trials of its journal, and the budget what they cost.
 
     Raises UsageError if it is not the same experiment any more, or one that may take less than it took.
@@ -364,7 +375,7 @@ def _check_oracle(begun: Mapping[str, Any], oracle: Oracle, *, same: bool) -> No
     )
 
 
-def _progress(search: Search, running: Running) -> Progress:
+def progress_of(search: Search, running: Running) -> Progress:
     """Return the experiment as it stands."""
     return Progress(
         phase=search.phase,

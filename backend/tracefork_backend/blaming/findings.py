@@ -71,6 +71,10 @@ class SetFinding:
     log_e_min: float | None
     """The log e-value of the member with the least evidence; None where the agent is deterministic."""
     n_trials: int
+    effect: float | None = None
+    """By how much more often they flip it together than nothing changed does, where that was measured."""
+    ci_low: float | None = None
+    ci_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,10 @@ from typing import Literal, TypeAlias
 
 from tracefork_otel.errors import UsageError
 
-ModeName: TypeAlias = Literal["auto", "intervene", "value", "fixed"]
+ModeName: TypeAlias = Literal["auto", "intervene", "value", "fixed", "parts"]
 """How the steps are compared: each a file in `modes`."""
+What: TypeAlias = Literal["system", "tools"]
+"""The parts of requests that can be compared: sections of the system prompt, or tools."""
 Coupling: TypeAlias = Literal["fresh", "recorded"]
 """What a fork gets for a request that the recorded run made too: a new answer, or the recorded one."""
 
@@ -49,6 +51,11 @@ class Plan:
     """Which search decides what is asked for."""
     repair: bool = False
     """The intervention mends a step instead of breaking it: of steps to mend together each is a cause."""
+
+    parts: tuple[tuple[str, int], ...] = ()
+    """Where parts of requests are compared, and not steps: what each is called, and its tokens a call."""
+    strata: int = 1
+    """Over how many runs the forks are spread in turn; a look is taken after whole turns."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -32,6 +32,10 @@ class StepShown:
     """The first tool that it called."""
     preview: str | None = None
     """The beginning of its answer."""
+    part: str | None = None
+    """What it is called where it is no step, but a part of requests."""
+    tokens: int | None = None
+    """About how many tokens the part is in each call that has it."""
 
 
 def step_shown(exchange: Exchange) -> StepShown:

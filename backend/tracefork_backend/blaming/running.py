@@ -4,31 +4,64 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tracefork_otel.errors import StoreError
+from tracefork_otel.exchange import Exchange
+from tracefork_otel.tape.tape import Tape
 
 from ..grading.judge import Judge
 from ..grading.oracle import Oracle
 from ..rerun.budget import Budget, Grading, Purse
 from ..rerun.estimate import Estimate
 from ..rerun.estimate import estimate as priced
-from ..rerun.forking import Fork, Forker, Planned
+from ..rerun.forking import Fork, Gate, OnDone, Planned
 from ..rerun.records import went_live
 from ..rerun.spending import HasRoom
+from ..store import Store
 from ..store.prices import Bill, Given, bill
 from .asking import Asking
 from .journal import Journal, record_of
 from .trials import TrialRequest
 
 
+class Forks(Protocol):
+    """What makes the forks: of one run, or of several."""
+
+    @property
+    def store(self) -> Store | None:
+        """The store that they are kept in."""
+        ...
+
+    @property
+    def tape(self) -> Tape:
+        """The tape of the run, or of the first."""
+        ...
+
+    def remember(self, replicate: str, number: int, exchanges: Iterable[Exchange]) -> None:
+        """Share calls of a trial from before with forks of the replicate."""
+        ...
+
+    def forks(
+        self,
+        planned: Iterable[Planned],
+        *,
+        oracle: Oracle | None = None,
+        on_done: OnDone | None = None,
+        gate: Gate | None = None,
+        settle: bool = True,
+    ) -> list[Fork]:
+        """Make them; see `Forker.forks`."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Running:
     """A search and the forks that it asks for, as the gate of its forker."""
 
-    forker: Forker
+    forker: Forks
     journal: Journal
     search: Asking
     planned: Callable[[TrialRequest], Planned]
@@ -40,6 +73,8 @@ class Running:
     call_usd: float
     """What a call may cost that nobody counted."""
     grading: Grading
+    expects: Callable[[TrialRequest], Estimate] | None = None
+    """Gives what a trial is likely to take, where that is not a matter of one tape."""
     _estimates: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
     """What trials take, by their arms."""
     _batch: list[TrialRequest] = field(default_factory=list[TrialRequest])
@@ -130,8 +165,11 @@ class Running:
     def _expected(self, request: TrialRequest) -> Estimate:
         """Return what the trial is likely to take, with what it changes."""
         if request.arm_id not in self._estimates:
-            change = self.planned(request).change
-            self._estimates[request.arm_id] = priced(self.forker.tape, change, self.prices)
+            if self.expects is not None:
+                expected = self.expects(request)
+            else:
+                expected = priced(self.forker.tape, self.planned(request).change, self.prices)
+            self._estimates[request.arm_id] = expected
         return self._estimates[request.arm_id]
 
     def admit(self, at: int) -> bool:

@@ -32,6 +32,8 @@ class State:
     """Steps over which alpha is divided."""
     contrasts: dict[int, Contrast] = field(default_factory=dict[int, Contrast])
     """Steps that were confirmed or measured, each against its own control."""
+    turned: dict[int, Contrast] = field(default_factory=dict[int, Contrast])
+    """Where both directions are claimed, the same blocks read for the other one."""
     certified: set[int] = field(default_factory=set[int])
     closed: dict[int, tuple[Verdict, str]] = field(default_factory=dict[int, tuple[Verdict, str]])
     """What was decided about steps that are not certified, and why."""

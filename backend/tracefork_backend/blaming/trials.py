@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Role = Literal["treatment", "control", "group", "conditional", "value"]
-Phase = Literal["control", "screen", "confirm", "interact", "conditional", "value", "fixed", "repair"]
+Phase = Literal[
+    "control", "screen", "confirm", "interact", "conditional", "value", "fixed", "repair", "parts"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,17 @@ class Ledger:
             altered=steps,
             kept=steps[0],
             scope=use if scope is None else scope,
+        )
+
+    def removing(self, parts: tuple[int, ...], *, use: str = "") -> Arm:
+        """Return the arm in which these parts are taken out of all requests; of none, its control."""
+        return self._arm(
+            f"without:{'+'.join(map(str, parts)) or '-'}{use and '/' + use}",
+            ("treatment" if len(parts) == 1 else "group") if parts else "control",
+            steps=parts,
+            altered=parts,
+            kept=0,
+            scope=use,
         )
 
     def trying(self, name: str, step: int, *, changed: bool, kept: int) -> Arm:

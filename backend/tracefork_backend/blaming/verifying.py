@@ -122,6 +122,7 @@ def _plan(params: Mapping[str, Any]) -> Plan:
             "costs": tuple(params["costs"]),
             "attempts": tuple((a, b) for a, b in params.get("attempts", ())),
             "search": params.get("search", 1),
+            "parts": tuple((name, tokens) for name, tokens in params.get("parts", ())),
         }
     )
 

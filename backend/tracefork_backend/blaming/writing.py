@@ -30,11 +30,13 @@ def write_back(
     *,
     roots: Mapping[str, str] | None = None,
     root_of_parent: str | None = None,
+    noted_at: int | None = None,
 ) -> None:
     """Write the experiment with its arms and trials as a trace, and notes at the steps of its parent's.
 
     `roots` are the root spans of its trials by their runs, and `root_of_parent` the recorded run's, where the
-    caller knows them: the store need not be read then, which has just grown by all trials.
+    caller knows them: the store need not be read then, which has just grown by all trials. What is no step is
+    noted at the step `noted_at`.
     """
     ends = [one.ended_ns for one in result.trials] or [time.time_ns()]
     starts = [one.started_ns for one in result.trials] or ends
@@ -70,7 +72,9 @@ def write_back(
                 )
         for effect in result.findings.effects:
             if effect.verdict in NOTED:
-                _note(spans, roots, tape, result, effect, root)
+                _note(
+                    spans, roots, tape, result, effect, root, at=effect.step if noted_at is None else noted_at
+                )
 
 
 def _json(row: Mapping[str, Any]) -> str:
@@ -123,12 +127,14 @@ def _note(
     result: BlameResult,
     effect: Effect,
     root: SpanRef,
+    *,
+    at: int,
 ) -> None:
     """Say at the step's exchange what was found of it; the root cause is an error in words."""
     flipped = [one for one in result.trials if one.status == "flip" and effect.step in one.steps]
     shown = {f"tracefork.blame.{name}": value for name, value in finite(dataclasses.asdict(effect)).items()}
     spans.note(
-        exchange=tape.exchanges[effect.step],
+        exchange=tape.exchanges[at],
         name=BLAME_NOTE.format(verdict=effect.verdict),
         links=[link(root.trace_id, root.span_id, "fork"), *trial_links(roots, flipped)],
         attributes={

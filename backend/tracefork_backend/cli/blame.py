@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from tracefork_otel.errors import UsageError
 
+from ..blaming.plan import What
 from ..spelling import money
 from . import blame_view as view
 from .flags import expanded
@@ -24,12 +25,14 @@ from .flags.options import (
     JsonOption,
     PriceOption,
     StoreOption,
+    choice,
 )
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags, TrustOption
 from .interrupt import terminable
 from .opening import reading, told
 from .output import FINDING, print_json, say
+from .parts_view import print_parts_tried, say_left_out
 from .searching import progress, status_of
 
 if TYPE_CHECKING:
@@ -80,10 +83,19 @@ class _Later(TyperCommand):
 
 
 def run(
-    ref: Annotated[str, typer.Argument(metavar="RUN", help="`last`, `last~2`, or a unique prefix.")],
+    refs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN…", help="`last`, `last~2`, or a unique prefix; of several with --parts."),
+    ],
     *,
     store: StoreOption = STORE,
     oracle: OracleFlags,
+    parts: Annotated[
+        What | None,
+        choice(
+            "--parts", What, "Not steps: sections of the system prompt or tools, removed from each request."
+        ),
+    ] = None,
     search: SearchFlags,
     change: ChangeFlags,
     budget: BudgetOption = None,
@@ -101,8 +113,25 @@ def run(
     """
     how = {**asdict(search), **start.asked(), "price": price}
     trust = how.pop("trust")  # said anew each time: a journal is a file that anybody may write
-    asked = {"oracle": oracle.values, "change": change.given, "how": how, "jobs": jobs}
+    if parts is not None:
+        _check_parts(search, change, report)
+        how = {name: value for name, value in how.items() if name not in _OF_STEPS}
+    elif len(refs) > 1:
+        raise UsageError("blame looks at one run; several are compared by their parts: --parts system|tools")
+    (ref, *_) = refs
+    asked = {
+        "oracle": oracle.values,
+        "change": change.given if parts is None else {"parts": parts},
+        "how": how,
+        "jobs": jobs,
+    }
     with reading(store) as opened:
+        if parts is not None:
+            runs = [opened.run(one) for one in refs]
+            if estimate:
+                return _estimated_parts(runs, parts, search, budget, price, as_json, oracle=oracle.asked())
+            asked["how"] = {**how, "runs": [one.run_id for one in runs]}
+            return _parts(opened, asked, budget, trust=trust, as_json=as_json)
         if estimate:
             asked_for = oracle.asked()
             return _estimated(opened.run(ref), search, change, budget, price, as_json, oracle=asked_for)
@@ -140,6 +169,9 @@ def resume(
         how["same_oracle"] = same_oracle
         asked = {**settings, "how": how, "jobs": jobs}
         budget = known["budget_usd"] if budget is None else budget
+        if "parts" in asked["change"]:
+            _check_no_report(report)
+            return _parts(opened, asked, budget, trust=trust, as_json=as_json, resume=experiment_id)
         return _experiment(
             opened,
             header["run_id"],
@@ -164,6 +196,8 @@ def show(
 
     with reading(store) as opened:
         tables = stored_tables(opened, experiment)
+        if tables.experiment["mode"] == "parts":
+            _check_no_report(report)
         if as_json:
             print_json({**tables.to_dict(), **told(opened)})
         else:
@@ -190,6 +224,105 @@ def verify(
     else:
         print(f"{experiment_id}: every number follows from its trials")
     return FINDING if wrong or lacking else 0
+
+
+_OF_STEPS = ("mode", "coupling", "k", "every")
+"""What says how steps are compared."""
+
+
+def _check_parts(search: SearchFlags, change: ChangeFlags, report: Path | None) -> None:
+    """Raise UsageError where something was asked for that only steps have."""
+    asked = asdict(search)
+    usual = asdict(SearchFlags())
+    given = [f"--{'all' if name == 'every' else name}" for name in _OF_STEPS if asked[name] != usual[name]]
+    given += [f"--{name}" for name in change.given]
+    if given:
+        raise UsageError(
+            f"--parts takes parts out of requests, so {given[0]} has no place there: leave it out"
+        )
+    _check_no_report(report)
+
+
+def _check_no_report(report: Path | None) -> None:
+    if report is not None:
+        raise UsageError(
+            "a page shows the steps of a run, and parts are none: leave --report out, take --json"
+        )
+
+
+def _estimated_parts(
+    runs: list[Any],
+    parts: str,
+    search: SearchFlags,
+    budget: float | None,
+    price: list[str],
+    as_json: bool,
+    *,
+    oracle: Any,
+) -> int:
+    from ..blaming.parting import estimate
+    from ..store.prices import rates_given
+
+    found, which = estimate(
+        runs,
+        parts=parts,
+        budget_usd=budget,
+        oracle=oracle,
+        prices=rates_given(price),
+        alpha=search.alpha,
+        max_trials=search.max_trials,
+    )
+    if as_json:
+        print_json(
+            {**asdict(found), "parts": [{"part": one.name, "tokens": one.tokens} for one in which.parts]}
+        )
+    else:
+        print_parts_tried(which)
+        view.print_estimate(found, budget, what="part")
+    return 0
+
+
+def _parts(
+    opened: Store,
+    asked: Mapping[str, Any],
+    budget: float | None,
+    *,
+    trust: bool,
+    as_json: bool,
+    resume: str | None = None,
+) -> int:
+    """Run an experiment on parts to its end and show it; return the exit status."""
+    from ..blaming.parting import blame_parts
+    from ..blaming.result import tables_of
+    from ..grading.kinds import asked_for
+
+    how = dict(asked["how"])
+    runs = [opened.run(one) for one in how.pop("runs")]
+    oracle = asked_for(asked["oracle"], runs[0])
+    try:
+        with terminable(), progress(view.progress_line) as on_progress:
+            result = blame_parts(
+                runs,
+                parts=asked["change"]["parts"],
+                oracle=oracle,
+                budget_usd=budget,
+                jobs=asked["jobs"],
+                resume=resume,
+                settings=asked,
+                on_progress=on_progress,
+                on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
+                on_parts=lambda which: say_left_out(which),
+                **{**how, "trust": trust},
+            )
+    except KeyboardInterrupt:
+        say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
+        raise
+    tables = tables_of(result)
+    if as_json:
+        print_json({**tables.to_dict(), **told(opened)})
+    else:
+        view.print_experiment(tables, every=False)
+    return status_of(result.findings.stop_reason, result.trials, result.problem)
 
 
 def _write_report(opened: Store, experiment: str, path: Path | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..spelling import at_least, counted, money, total_money
 from .output import cell, print_narrow, table
+from .parts_view import print_parts
 
 if TYPE_CHECKING:
     from ..blaming.experiment import Progress
@@ -19,7 +20,7 @@ _LIMITS = {"budget": "--budget USD", "max_trials": "--max-trials N"}
 """What to raise where an experiment ended at it."""
 
 
-def print_estimate(found: Estimate, budget: float | None) -> None:
+def print_estimate(found: Estimate, budget: float | None, *, what: str = "step") -> None:
     """Print what an experiment would take, before anything is spent."""
     print(f"forks  {found.forks_median} typically, {found.forks_p95} in 19 of 20 experiments")
     left_out = len(found.unknown)
@@ -33,14 +34,25 @@ def print_estimate(found: Estimate, budget: float | None) -> None:
         aside = "" if budget is None else f"; the budget sets {money(found.judge_worst_usd)} aside for each"
         print(f"       with the judge, {money(found.judge_usd)} for an ending like the recorded one{aside}")
     within = "" if budget is None else f" within {money(budget)}"
-    print(f"chance of a verdict{within}: {found.chance:.0%}, if one step has an effect of {found.effect:g}")
-    print(f"if no step has one: {found.null_forks_mean:.0f} forks, {none}")
+    print(f"chance of a verdict{within}: {found.chance:.0%}, if one {what} has an effect of {found.effect:g}")
+    print(f"if no {what} has one: {found.null_forks_mean:.0f} forks, {none}")
 
 
 def print_experiment(tables: Tables, *, every: bool) -> None:
     """Print the finding and the steps that have something to say, or every step with its reason."""
-    from ..blaming.modes import mode_found
+    found = tables.experiment
+    if found["mode"] == "parts":
+        print_parts(tables, every=every)
+    else:
+        _print_steps(tables, every=every)
+    _print_footer(found)
+    if not every:
+        why = "each is judged so" if found["mode"] == "parts" else "a step is not named"
+        print(f"why {why}: tracefork-otel blame show {found['experiment_id'][:8]}")
+    _print_limit(found)
 
+
+def _print_steps(tables: Tables, *, every: bool) -> None:
     found = tables.experiment
     print(found["message"])
     rows = sorted(tables.effects, key=lambda row: (row["rank"] is None, row["rank"] or 0, row["step"]))
@@ -65,6 +77,12 @@ def print_experiment(tables: Tables, *, every: bool) -> None:
         print(f"step{'s' * (len(steps) > 1)} {', '.join(steps)}: {reason}")
     for one in tables.sets:
         print(f"steps {one['set_id']} together: {one['verdict']} ({one['reason']})")
+
+
+def _print_footer(found: Mapping[str, Any]) -> None:
+    """Print what the experiment was, and what it took."""
+    from ..blaming.modes import mode_found
+
     controls = f", {found['controls']} of them controls" if mode_found(found["mode"]).counts_controls else ""
     print(
         f"experiment {found['experiment_id']} · {found['mode']}, {found['perturbation']}{_coupled(found)} · "
@@ -75,8 +93,10 @@ def print_experiment(tables: Tables, *, every: bool) -> None:
         if found["grading_usd"] is not None:
             grading = total_money(found["grading_usd"], found["grading_unpriced"], what="answer")
         print(f"{found['oracle_name']}: {found['oracle_note']} · {grading}")
-    if not every:
-        print(f"why a step is not named: tracefork-otel blame show {found['experiment_id'][:8]}")
+
+
+def _print_limit(found: Mapping[str, Any]) -> None:
+    """Print how to go on where a limit ended the experiment."""
     if found["stop_reason"] in _LIMITS:
         limit = _LIMITS[found["stop_reason"]]
         print(f"to go on: tracefork-otel blame resume {found['experiment_id'][:8]} {limit}")
@@ -104,5 +124,5 @@ def progress_line(progress: Progress) -> str:
         effect = found.effects[step]
         moved = "" if effect.effect is None else f" {effect.effect:+.2f}"
         sure = "" if effect.ci_low is None else f" ({effect.ci_low:.2f} to {effect.ci_high:.2f})"
-        lines.append(f"  step {step}: {effect.verdict}{moved}{sure}")
+        lines.append(f"  {'part' if found.mode == 'parts' else 'step'} {step}: {effect.verdict}{moved}{sure}")
     return "\n".join(lines)

@@ -44,6 +44,10 @@ class PairedDifferences:
         """Return the log capital of betting that the true mean is above `mean`; an e-value if it is not."""
         return _log_capital(self.plus, self.zero, self.minus, mean)
 
+    def within(self, bound: float, *, alpha: float) -> bool:
+        """Tell whether `upper` is at most `bound`, without working it out."""
+        return _log_capital(self.minus, self.zero, self.plus, -bound) >= -math.log(alpha)
+
     def lower(self, *, alpha: float) -> float:
         """Return the bound below which the true mean lies with chance at most `alpha`, at any look."""
         return _lower(self.plus, self.zero, self.minus, alpha)

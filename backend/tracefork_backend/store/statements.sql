@@ -276,18 +276,18 @@ SELECT trace_id, span_id FROM spans WHERE parent_span_id IS NULL AND name LIKE '
 -- :redrawn_steps
 SELECT e.step
 FROM blame_effects e
-JOIN (SELECT experiment_id FROM blame_experiments WHERE run_id = $id ORDER BY created_at DESC LIMIT 1) x USING (experiment_id)
+JOIN (SELECT experiment_id FROM blame_experiments WHERE run_id = $id AND mode <> 'parts' ORDER BY created_at DESC LIMIT 1) x USING (experiment_id)
 WHERE e.rank IS NOT NULL
 ORDER BY e.rank
 -- :redraws
 SELECT t.kept, t.status = 'flip' AS flipped, t.run_id
 FROM blame_trials t
 JOIN blame_experiments x USING (experiment_id)
-WHERE x.run_id = $id AND len(t.altered) = 0 AND t.status <> 'undefined'
+WHERE x.run_id = $id AND x.mode <> 'parts' AND len(t.altered) = 0 AND t.status <> 'undefined'
 ORDER BY x.created_at DESC, t.seq
 -- :unchanged_reruns
 SELECT t.kept, count(*) FILTER (t.status = 'flip')::INTEGER AS flips, count(*)::INTEGER AS trials
 FROM blame_trials t
 JOIN blame_experiments x USING (experiment_id)
-WHERE x.run_id = $id AND len(t.altered) = 0 AND t.status <> 'undefined'
+WHERE x.run_id = $id AND x.mode <> 'parts' AND len(t.altered) = 0 AND t.status <> 'undefined'
 GROUP BY t.kept

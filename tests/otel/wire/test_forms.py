@@ -59,6 +59,7 @@ from tracefork_otel.wire.interface import WireForm
 from tracefork_otel.wire.json_edits import apply_edits
 from tracefork_otel.wire.messages import Asked, Message, Reply, Usage
 from tracefork_otel.wire.registry import load, recognise
+from tracefork_otel.wire.removing import system_texts, taken_out, tools_of
 from tracefork_otel.wire.replies import encode_body, encode_error, encode_reply, system_edit, tool_results
 from tracefork_otel.wire.writing import Ids, deltas
 
@@ -357,6 +358,104 @@ def test_the_system_prompt_and_a_result_are_edited_in_place(name: str, at: int |
     assert told(load(name).read_request(body).messages) == wanted
 
 
+@each_way
+def test_a_system_prompt_is_taken_out_whole_and_in_sections(name: str, at: int | None) -> None:
+    """Without its one section a request says no system prompt; without one of two it says the other."""
+    request = asked(name, at)
+    said = [content for role, _, _, content in sample(name)["asked"] if role in ("system", "developer")]
+    texts = [one.what for one in system_texts(request)]
+    assert texts == said
+    for text in texts:
+        bare = apply_edits(
+            request.body, taken_out(request, "sections", {"sections": [[text, 1]], "level": "items"})
+        )
+        assert not [one for one in load(name).read_request(json.loads(bare)).messages if one.role == "system"]
+        twice = replace(
+            request, body=apply_edits(request.body, [system_edit(request, f"{text}\n\nBe kind.")])
+        )
+        other = taken_out(twice, "sections", {"sections": [[text, 1]], "level": "items"})
+        kept = load(name).read_request(json.loads(apply_edits(twice.body, other))).messages
+        assert [one.content for one in kept if one.role in ("system", "developer")] == ["Be kind."]
+
+
+TOOLED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "anthropic": (
+        {"tools": [{"name": "a"}, {"name": "b"}], "tool_choice": {"type": "tool", "name": "a"}},
+        {"tools": [{"name": "b"}]},
+        {},
+    ),
+    "openai_chat": (
+        {
+            "tools": [{"type": "function", "function": {"name": name}} for name in "ab"],
+            "tool_choice": {"type": "function", "function": {"name": "a"}},
+            "parallel_tool_calls": False,
+        },
+        {"tools": [{"type": "function", "function": {"name": "b"}}], "parallel_tool_calls": False},
+        {},
+    ),
+    "openai_responses": (
+        {
+            "tools": [{"type": "function", "name": "a"}, {"type": "web_search"}],
+            "tool_choice": {"type": "allowed_tools", "tools": [{"type": "function", "name": "a"}]},
+        },
+        {"tools": [{"type": "web_search"}]},
+        {},
+    ),
+    "cohere_chat": (
+        {"tools": [{"type": "function", "function": {"name": name}} for name in "ab"], "strict_tools": True},
+        {"tools": [{"type": "function", "function": {"name": "b"}}], "strict_tools": True},
+        {},
+    ),
+    "ollama": (
+        {"tools": [{"type": "function", "function": {"name": name}} for name in "ab"]},
+        {"tools": [{"type": "function", "function": {"name": "b"}}]},
+        {},
+    ),
+    "gemini": (
+        {
+            "tools": [{"functionDeclarations": [{"name": "a"}]}, {"function_declarations": [{"name": "b"}]}],
+            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["a", "b"]}},
+        },
+        {
+            "tools": [{"function_declarations": [{"name": "b"}]}],
+            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["b"]}},
+        },
+        {},
+    ),
+    "bedrock_converse": (
+        {
+            "toolConfig": {
+                "tools": [{"toolSpec": {"name": "a"}}, {"toolSpec": {"name": "b"}}],
+                "toolChoice": {"tool": {"name": "a"}},
+            }
+        },
+        {"toolConfig": {"tools": [{"toolSpec": {"name": "b"}}]}},
+        {},
+    ),
+    "bedrock_invoke": (
+        {"tools": [{"name": "a"}, {"name": "b"}], "tool_choice": {"type": "any"}},
+        {"tools": [{"name": "b"}], "tool_choice": {"type": "any"}},
+        {},
+    ),
+}
+"""Of each form with tools what a request says of two, of the second alone, and of none."""
+
+
+@each_with_tools
+def test_a_tool_is_taken_out_with_what_names_it(name: str) -> None:
+    """The other tool stays; with the last go the members that speak of tools, and nothing else changes."""
+    request = asked(name, None)
+    plain = {key: value for key, value in json.loads(request.body).items() if key != "tools"}
+    two, one, none = TOOLED[name]
+    names = [each.what for each in tools_of(replace(request, body=dumped({**plain, **two}))).offered]
+    for gone, left in ((names[:1], one), (names, none)):
+        given = replace(request, body=dumped({**plain, **two}))
+        bare = apply_edits(given.body, taken_out(given, "tools", {"names": gone}))
+        assert json.loads(bare) == {**plain, **left}
+    with pytest.raises(UsageError, match="offers no tool"):
+        taken_out(request, "tools", {"names": ["none"]})
+
+
 @pytest.mark.parametrize(
     ("name", "key", "kind"),
     [("anthropic", "messages", "image"), ("openai_responses", "input", "input_image")],
@@ -451,6 +550,9 @@ def test_no_json_of_any_shape_raises(name: str, data: st.DataObject) -> None:
     form.tool_results(body)
     with suppress(UsageError):
         form.system_edit(body, "x")
+    for shape in (body, bent(sample(name)["request"], data, odd)):
+        form.system_texts(shape)
+        form.tools(shape)
     form.is_reply(body)
 
 

@@ -69,20 +69,21 @@ SELECT unnest(json_transform(effect, '{"experiment_id": "VARCHAR", "run_id": "VA
     "bound_high": "DOUBLE", "log_e": "DOUBLE", "e_value": "DOUBLE", "q_value": "DOUBLE", "pairs": "INTEGER",
     "n_treatment": "INTEGER", "flips_treatment": "INTEGER", "undefined_treatment": "INTEGER", "n_control": "INTEGER",
     "flips_control": "INTEGER", "undefined_control": "INTEGER", "is_root": "BOOLEAN", "echo_of": "INTEGER",
-    "forks": "INTEGER", "cost_usd": "DOUBLE", "model": "VARCHAR", "tool": "VARCHAR", "preview": "VARCHAR"}'))
+    "forks": "INTEGER", "cost_usd": "DOUBLE", "model": "VARCHAR", "tool": "VARCHAR", "preview": "VARCHAR",
+    "part": "VARCHAR", "tokens": "INTEGER"}'))
 FROM _blame_rows WHERE effect IS NOT NULL;
 
 CREATE OR REPLACE VIEW blame_sets AS
 SELECT unnest(json_transform(joint, '{"experiment_id": "VARCHAR", "set_id": "VARCHAR", "steps": ["INTEGER"],
     "kind": "VARCHAR", "verdict": "VARCHAR", "reason": "VARCHAR", "flip_rate": "DOUBLE", "log_e_min": "DOUBLE",
-    "n_trials": "INTEGER"}'))
+    "n_trials": "INTEGER", "effect": "DOUBLE", "ci_low": "DOUBLE", "ci_high": "DOUBLE"}'))
 FROM _blame_rows WHERE joint IS NOT NULL;
 
 -- The steps that have something to say, the most to blame first.
 CREATE OR REPLACE VIEW blame AS
 SELECT
     experiment_id, run_id, rank, step, verdict, effect, ci_low, ci_high, flip_rate, control_rate, e_value, q_value,
-    is_root, n_treatment AS trials, n_control AS controls, cost_usd, model, preview
+    is_root, n_treatment AS trials, n_control AS controls, cost_usd, model, preview, part, tokens
 FROM blame_effects
 WHERE rank IS NOT NULL
 ORDER BY experiment_id, rank;

@@ -8,11 +8,12 @@ from .auto import AUTO
 from .fixed import FIXED
 from .intervene import INTERVENE
 from .mode import Mode, Words
+from .parts import PARTS
 from .value import VALUE
 
 __all__ = ["MODES", "Mode", "Words", "mode_found", "mode_named"]
 
-MODES: tuple[Mode, ...] = (AUTO, INTERVENE, VALUE, FIXED)
+MODES: tuple[Mode, ...] = (AUTO, INTERVENE, VALUE, FIXED, PARTS)
 
 
 def mode_named(name: str) -> Mode:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...statistics import e_bh_adjusted
 from ..contrast import Contrast
-from ..findings import Drop, Effect, Guess, Verdict
+from ..findings import Drop, Effect, Findings, Guess, Verdict
 from ..plan import Plan
 from ..state import State
 from ..tasks import Task
@@ -86,6 +86,10 @@ class Mode(ABC):
 
     def guess(self, state: State) -> Guess | None:
         """Return what a model says where no step is certified, where the mode has one."""
+        return None
+
+    def message(self, state: State, found: Findings) -> str | None:
+        """Return the finding in one sentence, where the mode has words of its own for it."""
         return None
 
     def effects(self, state: State) -> list[Effect]:

@@ -1,0 +1,351 @@
+"""The search over parts of requests: each taken out of every request, beside re-runs with all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ...statistics import e_bh, e_bh_adjusted
+from ..contrast import Contrast
+from ..findings import Effect, Findings, SetFinding, Verdict
+from ..state import State
+from ..tasks import Task, until
+from ..trials import Arm
+from .mode import Mode, Words, measured
+
+# Up to so many parts each is tried alone; above, so many groups are tried first, and their members then.
+MOST_ALONE = 12
+
+# Blocks before which no part is closed, and after which each is.
+_LEAST = 6
+_MOST = 60
+
+# A part is closed once an effect this large, in either direction, is less likely than that. No error rate
+# depends on it: what is closed so says how large its effect may still be.
+_MATTERS = 0.4
+_UNLIKELY = 0.05
+
+# Those without an effect alone are taken out together until it is shown that the run fails no more than so
+# much more often, or for so many blocks.
+_BOUND = 0.15
+_TOGETHER_MOST = 60
+
+_TOGETHER = "together"
+
+
+class Parts(Mode):
+    """A race in step: each look reads as many blocks of each part that is open as of the one control.
+
+    So what is known at a look says nothing of the blocks to come, of whichever part, though all share a
+    control. A block is one trial of each in the same run; looks are taken after whole turns of the runs.
+    """
+
+    name = found = "parts"
+    words = Words(
+        lost="Removing part {step} changes how often the run fails.",
+        won="Removing part {step} changes how often the run fails.",
+        treated="removed",
+        treated_fully="removed from every request",
+        chart="Dots: how much more often the run fails without the part than with it. Bars: where the true "
+        "effect may lie. At 0 the part makes no difference.",
+        axis="how much more often the run fails",
+    )
+
+    def search(self, state: State) -> Task[None]:
+        """Run to the end; the state then holds the answer."""
+        state.mode, state.phase = self.name, "parts"
+        control = state.baseline = state.ledger.removing(())
+        yield from until((control, _turns(state, _LEAST)))
+        if not control.defined:
+            state.stop_reason = "aborted"
+            return
+        alone = list(state.tested)
+        if len(alone) > MOST_ALONE:
+            alone = yield from _groups(state)
+        yield from _race(state, alone)
+        yield from _all_together(state)
+        found = state.certified or any(one.verdict == "certified" for one in state.sets)
+        state.stop_reason = "certified" if found else "none_found"
+
+    def effects(self, state: State) -> list[Effect]:
+        """Return what is known about each part."""
+        q_values = self.q_values(state)
+        found: list[Effect] = []
+        for part in range(state.plan.steps):
+            verdict, reason = self.verdict(state, part)
+            contrast = state.contrasts.get(part)
+            numbers: dict[str, Any] = {}
+            if contrast is not None:
+                numbers = {**measured(contrast, level=1 - state.plan.alpha), "q_value": q_values[part]}
+                # Evidence in the direction in which there is more.
+                log_e = max(contrast.log_e, state.turned[part].log_e)
+                numbers |= {"log_e": log_e, "e_value": math.exp(min(log_e, 700.0))}
+            found.append(Effect(step=part, verdict=verdict, reason=reason, **numbers))
+        return found
+
+    def q_values(self, state: State) -> dict[int, float]:
+        """Return the smallest alpha at which each part would be certified, in either direction."""
+        values = e_bh_adjusted(_evidence(state, confirmed=False))
+        both = zip(values[: state.plan.steps], values[state.plan.steps : -2], strict=True)
+        return {part: min(pair) for part, pair in enumerate(both)}
+
+    def verdict(self, state: State, step: int) -> tuple[Verdict, str]:
+        """Return what is decided about a part, and why, in words."""
+        if step in state.certified:
+            contrast = state.contrasts[step]
+            more = "more" if (contrast.effect or 0.0) > 0 else "less"
+            return "certified", f"without it the run fails {more} often, at any stopping time"
+        if step in state.closed:
+            return state.closed[step]
+        if step in state.contrasts and state.contrasts[step].blocks:
+            return "inconclusive", "not settled before the end"
+        return "untested", "the experiment ended before it was tested"
+
+    def message(self, state: State, found: Findings) -> str | None:
+        """Return the finding in one sentence, by the parts' names."""
+        if found.stop_reason == "aborted":
+            return None
+        names = [name for name, _ in state.plan.parts] or [f"part {at}" for at in range(state.plan.steps)]
+        sure = sorted(
+            (one for one in found.effects if one.verdict == "certified"), key=lambda one: -(one.effect or 0.0)
+        )
+        said = [
+            f"{names[one.step]} carries success: without it the run fails {_told(one)} more often"
+            if (one.effect or 0.0) > 0
+            else f"{names[one.step]} costs success: without it the run fails {_told(one)} less often"
+            for one in sure
+        ]
+        joint = next((one for one in found.sets if one.verdict == "certified"), None)
+        if joint is not None:
+            more = "more" if (joint.effect or 0.0) > 0 else "less"
+            said.append(
+                f"without {len(joint.steps)} of the parts together the run fails {more} often, though no "
+                "single one of them was seen to matter: one stands in for another, or each does a little"
+            )
+        return "; ".join(said) or "no part is shown to carry success, or to cost it"
+
+    def ranking(self, state: State, effects: Sequence[Effect]) -> tuple[int, ...]:
+        """Order the parts that have something to say: those that carry most first."""
+        order = [
+            effect.step
+            for wanted in ("certified", "inconclusive")
+            for effect in sorted(effects, key=lambda one: (-abs(one.effect or 0.0), one.step))
+            if effect.verdict == wanted
+        ]
+        return tuple(dict.fromkeys(order))
+
+
+def _told(effect: Effect) -> str:
+    """Return how large an effect is, in either direction, with its interval."""
+    size, low, high = effect.effect or 0.0, effect.ci_low, effect.ci_high
+    if low is None or high is None:
+        return f"{abs(size):.2f}"
+    if size < 0:
+        low, high = -high, -low
+    return f"{abs(size):.2f} ({low:.2f} to {high:.2f})"
+
+
+def bounded(contrast: Contrast, *, level: float) -> float:
+    """Return how large the effect may be, in either direction, as far as the interval says."""
+    if not contrast.blocks:
+        return 1.0
+    low, high = contrast.interval(level=level)
+    return max(-low, high)
+
+
+def _turns(state: State, blocks: int) -> int:
+    """Return so many blocks, or as many more as make whole turns of the runs."""
+    return math.ceil(blocks / state.plan.strata) * state.plan.strata
+
+
+def _read(treatment: Arm, control: Arm, blocks: int) -> Contrast:
+    """Return the contrast of the two over so many blocks: the control may have gone on for other parts."""
+    found = Contrast(_first(treatment, blocks), _first(control, blocks))
+    found.fold()
+    return found
+
+
+def _first(arm: Arm, trials: int) -> Arm:
+    """Return the arm with its first trials alone."""
+    found = Arm(arm_id=arm.arm_id, role=arm.role, steps=arm.steps, altered=arm.altered, kept=arm.kept)
+    for replicate, outcome in enumerate(arm.outcomes[:trials]):
+        found.record(replicate, outcome, "", shared=arm.shared)
+    return found
+
+
+def _keep(state: State, part: int, contrast: Contrast) -> Contrast:
+    """Keep what was read of a part, for both claims."""
+    state.contrasts[part], state.turned[part] = contrast, turned(contrast)
+    return contrast
+
+
+def turned(contrast: Contrast) -> Contrast:
+    """Return the same blocks read for the other claim: that the control flips more often."""
+    other = Contrast(contrast.control, contrast.treatment, paired=contrast.paired)
+    other.fold()
+    return other
+
+
+def _evidence(state: State, *, confirmed: bool) -> list[float]:
+    """Return the log e-values of all claims: that each part carries, that each harms, and both of all
+    together; 0 where nothing was bet, and where it is to be `confirmed`, if the interval does not say so too.
+    """
+    level = 1 - state.plan.alpha
+    parts = range(state.plan.steps)
+    claims = [(known, part) for known in (state.contrasts, state.turned) for part in parts]
+    claims += [(state.contrasts, _ALL), (state.turned, _ALL)]
+    found: list[float] = []
+    for known, part in claims:
+        one = known.get(part)
+        if one is None or (confirmed and not (one.blocks and one.excludes_zero(level=level))):
+            found.append(0.0)
+        else:
+            found.append(one.log_e)
+    return found
+
+
+_ALL = -1
+"""Stands for all parts that show nothing alone, taken out together."""
+
+
+def _certify(state: State) -> bool:
+    """Certify what e-BH rejects now, and tell whether that is so of all together."""
+    parts = state.plan.steps
+    rejected = e_bh(_evidence(state, confirmed=True), alpha=state.plan.alpha)
+    state.certified |= {at % parts for at in rejected if at < 2 * parts}
+    return any(at >= 2 * parts for at in rejected)
+
+
+def _race(state: State, parts: Iterable[int]) -> Task[None]:
+    """Read blocks of all open parts in step until each is certified or closed."""
+    racing = list(parts)
+    control = state.ledger.removing(())
+    blocks = 0
+    while racing:
+        blocks = _turns(state, max(_LEAST, blocks + 1))
+        arms = [state.ledger.removing((part,)) for part in racing]
+        yield from until((control, blocks), *((arm, blocks) for arm in arms))
+        for part, arm in zip(racing, arms, strict=True):
+            _keep(state, part, _read(arm, control, blocks))
+        _certify(state)
+        racing = [part for part in racing if part not in state.certified and not _closed(state, part)]
+
+
+def _closed(state: State, part: int) -> bool:
+    """Close a part that is not worth more blocks, and say why."""
+    contrast = state.contrasts[part]
+    if not contrast.treatment.defined and contrast.blocks >= _LEAST:
+        state.closed[part] = (
+            "not_intervenable",
+            f"none of {contrast.blocks} forks without it could be graded",
+        )
+        return True
+    if _nothing(contrast):
+        bound = bounded(contrast, level=1 - state.plan.alpha)
+        state.closed[part] = (
+            "screened_out",
+            f"no effect found in {contrast.blocks} pairs, bounded by {bound:.2f}",
+        )
+        return True
+    if contrast.blocks >= _MOST:
+        state.closed[part] = ("inconclusive", f"not settled after {contrast.blocks} pairs")
+        return True
+    return False
+
+
+def _nothing(contrast: Contrast) -> bool:
+    """Tell whether a large effect is unlikely, in either direction."""
+    return all(one.chance(_MATTERS) < _UNLIKELY for one in (contrast, turned(contrast)))
+
+
+def _groups(state: State) -> Task[list[int]]:
+    """Take parts out in groups, and return the members of those that show something, or are not settled."""
+    size = math.ceil(len(state.tested) / MOST_ALONE)
+    groups = [state.tested[at : at + size] for at in range(0, len(state.tested), size)]
+    control = state.ledger.removing((), use="groups")
+    racing, alone = list(groups), list[int]()
+    blocks = 0
+    while racing:
+        blocks = _turns(state, max(_LEAST, blocks + 1))
+        arms = [state.ledger.removing(group, use="groups") for group in racing]
+        yield from until((control, blocks), *((arm, blocks) for arm in arms))
+        still: list[tuple[int, ...]] = []
+        for group, arm in zip(racing, arms, strict=True):
+            contrast = _read(arm, control, blocks)
+            if _nothing(contrast) and contrast.treatment.defined:
+                bound = bounded(contrast, level=1 - state.plan.alpha)
+                for part in group:
+                    state.closed[part] = (
+                        "screened_out",
+                        f"no effect found in {blocks} pairs of parts {group[0]} to {group[-1]} taken out "
+                        f"together, bounded by {bound:.2f} for all of them",
+                    )
+            elif _stands_out(contrast) or blocks >= _MOST:
+                alone += group
+            else:
+                still.append(group)
+        racing = still
+    return sorted(alone)
+
+
+def _stands_out(contrast: Contrast) -> bool:
+    """Tell whether an effect is likely enough for members to be tried alone."""
+    return any(one.chance(_MATTERS / 2) > 1 - _UNLIKELY for one in (contrast, turned(contrast)))
+
+
+def _all_together(state: State) -> Task[None]:
+    """Take out together, on fresh forks, all parts that show nothing alone: one may stand in for another."""
+    parts = tuple(part for part, (verdict, _) in sorted(state.closed.items()) if verdict == "screened_out")
+    if len(parts) < 2:
+        return
+    arm, control = state.ledger.removing(parts, use=_TOGETHER), state.ledger.removing((), use=_TOGETHER)
+    whole = _keep(state, _ALL, _read(arm, control, 0))
+    alpha = state.plan.alpha / 2
+    blocks, certified = 0, False
+    try:
+        while blocks < _TOGETHER_MOST and not certified:
+            blocks = _turns(state, max(_LEAST, blocks + 1))
+            yield from until((arm, blocks), (control, blocks))
+            whole = _keep(state, _ALL, _read(arm, control, blocks))
+            certified = _certify(state)
+            if whole.high.within(_BOUND, alpha=alpha):
+                break
+    finally:
+        state.sets = [_together(state, parts, certified=certified)]
+
+
+def _together(state: State, parts: tuple[int, ...], *, certified: bool) -> SetFinding:
+    """Return what is known of those parts taken out together."""
+    whole = state.contrasts[_ALL]
+    verdict: Verdict = "untested"
+    reason = "the experiment ended before they were taken out together"
+    low = high = None
+    if whole.blocks:
+        low, high = whole.interval(level=1 - state.plan.alpha)
+        verdict, reason = (
+            "screened_out",
+            (
+                f"no effect found in {whole.blocks} pairs without any of them: the run fails at most "
+                f"{max(0.0, high):.2f} more often, or {max(0.0, -low):.2f} less"
+            ),
+        )
+    if certified:
+        more = "more" if (whole.effect or 0.0) > 0 else "less"
+        verdict = "certified"
+        reason = f"without all of them the run fails {more} often, though no single one was seen to matter"
+    return SetFinding(
+        steps=parts,
+        kind="and",
+        verdict=verdict,
+        reason=reason,
+        flip_rate=whole.treatment.rate,
+        log_e_min=max(whole.log_e, state.turned[_ALL].log_e),
+        n_trials=len(whole.treatment.outcomes) + len(whole.control.outcomes),
+        effect=whole.effect,
+        ci_low=low,
+        ci_high=high,
+    )
+
+
+PARTS = Parts()
