@@ -161,6 +161,7 @@ def _start(session: Session, changes: Undo) -> None:
         changes.add(_release_clients)
         for name in CLIENTS:
             changes.add(when_imported(name, _on_client))
+        changes.add(when_imported("urllib3", _on_urllib3))
 
 
 def _on_client(module: ModuleType) -> None:
@@ -169,10 +170,17 @@ def _on_client(module: ModuleType) -> None:
     patch.install(module)
 
 
+def _on_urllib3(module: ModuleType) -> None:
+    from .seam import pooled
+
+    pooled.install(module)
+
+
 def _release_clients() -> None:
-    patch = sys.modules.get("tracefork_otel.seam.patch")
-    if patch is not None:
-        patch.uninstall()
+    for name in ("patch", "pooled"):
+        seam: Any = sys.modules.get(f"tracefork_otel.seam.{name}")
+        if seam is not None:
+            seam.uninstall()
 
 
 def _meet_trace(changes: Undo) -> None:

@@ -8,6 +8,18 @@ SEND = "_send_single_request"
 """`Client` and `AsyncClient` of httpx2 and httpx: one request, one response, below redirects and auth."""
 TRANSPORT_FOR_URL = "_transport_for_url"
 """The same classes: asked by `SEND` for the transport; a replay answers it with one that plays a tape."""
+MAKE_REQUEST = "_make_request"
+"""`HTTPConnectionPool` of urllib3: one attempt on one connection, below retries and redirects."""
+PREPARE_PROXY = "_prepare_proxy"
+"""The pools of urllib3: connects by way of a proxy, before a request is known."""
+GET_CONNECTION = "_get_conn"
+"""`HTTPConnectionPool` of urllib3: gives a connection, which is not made yet."""
+ORIGINAL_RESPONSE = "_original_response"
+"""A response of urllib3: that of `http.client` behind it."""
+FINALIZING = "_finalizing"
+"""A file of `io`, while it is closed because nobody has it any more (held by test_urllib3.py)."""
+BODY = "_body"
+"""The same: its body, where it is read at once."""
 GLOBAL_PROVIDER = "_TRACER_PROVIDER"
 """`opentelemetry.trace`: the provider that was set, read without loading the one the environment names."""
 
@@ -34,6 +46,11 @@ _UVICORN = ("startup", "main_loop", "on_tick", "shutdown", "capture_signals")
 
 PRIVATE_NAMES: tuple[Private, ...] = (
     *(Private(module, owner, name) for module, owner in _CLIENTS for name in (SEND, TRANSPORT_FOR_URL)),
+    Private("urllib3.connectionpool", "HTTPConnectionPool", MAKE_REQUEST),
+    Private("urllib3.connectionpool", "HTTPConnectionPool", PREPARE_PROXY),
+    Private("urllib3.connectionpool", "HTTPConnectionPool", GET_CONNECTION),
+    Private("urllib3.connectionpool", "HTTPSConnectionPool", PREPARE_PROXY),
+    *(Private("urllib3.response", "HTTPResponse", name, ()) for name in (ORIGINAL_RESPONSE, BODY)),
     Private("opentelemetry.context", None, "_SUPPRESS_INSTRUMENTATION_KEY"),
     Private("opentelemetry.trace", None, GLOBAL_PROVIDER),
     Private("opentelemetry.trace", "ProxyTracer", PROXY_TRACER),

@@ -307,6 +307,61 @@ def agents(url: str) -> dict[str, Callable[[], str]]:
     return {"whole": whole, "streamed": streamed, "async streamed": lambda: asyncio.run(asynchronously())}
 
 
+def conversing(request: Request) -> Response:
+    """What `clerk` does, asked in the form of Converse."""
+    told = [
+        part["text"]
+        for turn in json.loads(request.body)["messages"]
+        for block in turn["content"]
+        if "toolResult" in block
+        for part in block["toolResult"]["content"]
+    ]
+    if len(told) < len(ASKED):
+        call = bedrock.call("population", city=ASKED[len(told)])
+        return bedrock.saying(request, bedrock.text("I look it up."), call)
+    return bedrock.saying(request, bedrock.text(" and ".join(told)))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_of_boto3(capture: Capture, provider: TracerProvider, stream: bool) -> None:
+    """Its loop by Converse is recorded whole, without its key; SQL reads it, the run replays and forks."""
+    model = Model()
+
+    def agent() -> str:
+        client = model.client()
+        messages: list[Any] = [{"role": "user", "content": [{"text": QUESTION}]}]
+        while True:
+            content, _, _ = converse(client, stream, modelId=CLAUDE, messages=messages)
+            messages.append({"role": "assistant", "content": content})
+            results = [
+                {
+                    "toolResult": {
+                        "toolUseId": block["toolUse"]["toolUseId"],
+                        "content": [{"text": population(block["toolUse"]["input"]["city"])}],
+                    }
+                }
+                for block in content
+                if "toolUse" in block
+            ]
+            if not results:
+                return content[0]["text"]
+            messages.append({"role": "user", "content": results})
+
+    with bedrock.bedrock(conversing) as served:
+        model.url = served.url
+        bench = Bench(served, capture, provider)  # type: ignore[arg-type]
+        run = bench.record(agent)
+        for secret in ("AKIAEXAMPLE", "the-secret-key", "AWS4-HMAC-SHA256"):
+            assert all(secret not in repr(exchange) for exchange in run.exchanges)
+        bench.holds(run, agent)
+    with open_store(capture.store) as store:
+        asked = f"from exchanges where run_id = '{run.run_id}' order by step"
+        rows = store.sql(
+            f"select provider, operation, model, streamed, input_tokens, cost_usd > 0 {asked}"
+        ).fetchall()
+    assert rows == [("aws.bedrock", "chat", CLAUDE, stream, 100, True)] * 3
+
+
 @pytest.mark.parametrize("way", ["whole", "streamed", pytest.param("async streamed", marks=pytest.mark.slow)])
 def test_an_agent_of_anthropic_on_bedrock(capture: Capture, provider: TracerProvider, way: str) -> None:
     """Its loop is recorded whole, without its key; SQL reads it, the run replays exactly and forks."""

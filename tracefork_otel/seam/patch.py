@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -15,14 +15,10 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
 
 from .. import private_names as names
 from ..session import current
-from ..session.housekeeping import asking
 from ..session.session import Session
 from ..session.telemetry import sender_above
-from ..wire.hosts import is_loopback
-from ..wire.registry import port_of, recognise
-from .noting import at, caller, note_once, note_skipped
 from .recording import arecord, known_body, record
-from .services import known_services
+from .routing import aside, note_missed, routed
 from .streams import Tees, tees_for
 from .supported import is_supported
 
@@ -145,49 +141,21 @@ def _unbound(method: Any) -> Callable[..., Any]:
 def _sender(
     session: Session, module: ModuleType, request: Any, *, is_async: bool
 ) -> Callable[..., Any] | None:
-    """Return what records in this session, or plays, or leaves the request aside.
-
-    None for what is said to a service of the run's own.
-    """
-    who = _housekeeper(session, module, request)
-    if who is not None:
+    """Return what records in this session, plays, or leaves the request aside; None to send it as it is."""
+    way, who = routed(session, request, lambda: known_body(module, request)[0])
+    if way == "aside":
         return functools.partial(asend_aside if is_async else send_aside, who=who)
-    listener = None
-    if is_loopback(request.url.host) and (services := known_services(session)) is not None:
-        listener = services.asked(request.method, request.url, known_body(module, request)[0])
-    if listener == "own":
-        return None
-    if session.player is None:
-        if session.paused is not None:
-            return amissed_while_paused if is_async else missed_while_paused
+    if way == "paused":
+        return amissed_while_paused if is_async else missed_while_paused
+    if way == "record":
         return arecord if is_async else record
+    if way == "own":
+        return None
     from . import playing
 
-    if listener == "nobody" and session.player.watching:
+    if way == "refuse":
         return playing.arefuse if is_async else playing.refuse
     return playing.asend if is_async else playing.send
-
-
-def _housekeeper(session: Session, module: ModuleType, request: Any) -> str | None:
-    """Return who makes the request beside what the agent does, empty where the user said so; else None."""
-    url = request.url
-    if not session.housekeeping.has(url.host):
-        return None
-    who = session.housekeeping.of(url.host, url.path, port_of(url))
-    asks_model = who is not None and recognise(request.method, str(url), known_body(module, request)[0])
-    return None if asks_model else who
-
-
-@contextmanager
-def _aside(session: Session, url: Any, who: str) -> Iterator[None]:
-    """Have what connects within the block be housekeeping too; a replay says that it was asked."""
-    if session.player is not None:
-        note_skipped(session, url.host, port_of(url), who)
-    token = asking.set(who)
-    try:
-        yield
-    finally:
-        asking.reset(token)
 
 
 def send_aside(
@@ -201,7 +169,7 @@ def send_aside(
     who: str,
 ) -> Any:
     """Send the request as no part of what the agent does."""
-    with _aside(session, request.url, who):
+    with aside(session, request.url, who):
         return original(client, request)
 
 
@@ -216,7 +184,7 @@ async def asend_aside(
     who: str,
 ) -> Any:
     """Do what `send_aside` does, for an asynchronous client."""
-    with _aside(session, request.url, who):
+    with aside(session, request.url, who):
         return await original(client, request)
 
 
@@ -224,12 +192,7 @@ def missed_while_paused(
     session: Session, module: ModuleType, tees: Tees, original: Callable[..., Any], client: Any, request: Any
 ) -> Any:
     """Send the request unrecorded, as the agent turned the recording off, and note that there was one."""
-    host, called_at = request.url.host, caller()
-    why = (
-        f"a call of {host}{at(called_at)} was made while the recording was off, by uninstrument()"
-        f"{at(session.paused)}: it is not recorded"
-    )
-    note_once(session, "incomplete", f"{host} {called_at}", {"host": host, "why": why})
+    note_missed(session, request.url.host)
     return original(client, request)
 
 

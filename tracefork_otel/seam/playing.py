@@ -7,27 +7,17 @@ import builtins
 import functools
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from time import perf_counter_ns
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .. import private_names as names
-from ..draws.blaming import after_draws
-from ..exchange import Exchange
-from ..play.answers import Live, Miss, Served
-from ..play.retries import at_once
+from ..play.answers import Live
 from ..play.tools import GRACE_S
-from ..session.housekeeping import renewing
-from .exchange import SeamExchange
-from .holding import Held
-from .noting import at
-from .recording import Sending, arecord, known_body, received, record, start, value_of
+from .recording import Sending, arecord, known_body, received, record
+from .staging import Staged, leaving, staged, unheard
 
 if TYPE_CHECKING:
-    from ..play.answers import Answer
-    from ..play.match import Explanation
     from ..session.session import Session
     from .streams import Tees
 
@@ -36,15 +26,14 @@ def send(session: Session, module: ModuleType, tees: Tees, original: Any, client
     """Return the recorded or a fork's live response; raise the recorded error, or that of a drift."""
     body, complete = known_body(module, request)
     body = body if complete else request.read()
-    staged = _staged(session, module, request, body)
-    if isinstance(staged, Live):
-        edited = _edited(module, request, body, staged)
-        with _leaving(staged):
-            return record(session, module, tees, _moving(session, original), client, edited, staged)
-    exchange, transport = staged
-    with Sending(exchange, request):
-        response = original(_Stage(client, transport), request)
-    return received(exchange, tees.response_sync, response, None)
+    found = _transport(session, module, request, body)
+    if isinstance(found, Live):
+        edited = _edited(module, request, body, found)
+        with leaving(found):
+            return record(session, module, tees, _moving(session, original), client, edited, found)
+    with Sending(found.exchange, request):
+        response = original(_Stage(client, found), request)
+    return received(found.exchange, tees.response_sync, response, None)
 
 
 async def asend(
@@ -53,15 +42,14 @@ async def asend(
     """Do what `send` does, for an asynchronous client."""
     body, complete = known_body(module, request)
     body = body if complete else await request.aread()
-    staged = _staged(session, module, request, body)
-    if isinstance(staged, Live):
-        edited = _edited(module, request, body, staged)
-        with _leaving(staged):
-            return await arecord(session, module, tees, _moving(session, original), client, edited, staged)
-    exchange, transport = staged
-    with Sending(exchange, request):
-        response = await original(_Stage(client, transport), request)
-    return received(exchange, tees.response_async, response, None)
+    found = _transport(session, module, request, body)
+    if isinstance(found, Live):
+        edited = _edited(module, request, body, found)
+        with leaving(found):
+            return await arecord(session, module, tees, _moving(session, original), client, edited, found)
+    with Sending(found.exchange, request):
+        response = await original(_Stage(client, found), request)
+    return received(found.exchange, tees.response_async, response, None)
 
 
 def _edited(module: ModuleType, request: Any, body: bytes, live: Live) -> Any:
@@ -72,16 +60,6 @@ def _edited(module: ModuleType, request: Any, body: bytes, live: Live) -> Any:
     if live.path is not None:
         edited.url = at_path(edited.url, live.path)
     return edited
-
-
-@contextmanager
-def _leaving(live: Live) -> Iterator[None]:
-    """Let the request leave this machine, where a fork asks for a key before its change."""
-    token = renewing.set(live.phase == "prefix")
-    try:
-        yield
-    finally:
-        renewing.reset(token)
 
 
 def _moving(session: Session, original: Any) -> Any:
@@ -117,58 +95,17 @@ def with_body(module: ModuleType, request: Any, body: bytes) -> Any:
     )
 
 
-def _staged(
-    session: Session, module: ModuleType, request: Any, body: bytes
-) -> tuple[SeamExchange, _Transport] | Live:
-    """Return an open exchange and the transport that answers it, or how to go live; else raise the drift."""
-    value = value_of(session, request, body)
-    player = session.player
-    assert player is not None
-    answer: Answer | None = None
-    why = ""
-    try:
-        answer = player.answer(value)
-        if session.draws is not None:
-            answer = session.draws.seen(answer)
-    except Exception as error:
-        session.lost("answer of a tape", error)
-        why = f"the tape gave no answer: {error}"
-    if isinstance(answer, Live) and answer.step is not None:
-        player.order.passed(answer.step)
-    elif isinstance(answer, Live | Miss):
-        player.order.free()
-    if isinstance(answer, Live):
-        return answer
-    served = answer if isinstance(answer, Served) else None
-    if served is not None and served.asked is not None:
-        value = served.asked
-    exchange = start(session, request, value, replayed=served is not None)
-    if answer is not None and answer.phase is not None:
-        exchange.belongs_to(answer.phase, None if served is None else served.label)
-    if served is not None:
-        exchange.served_span_id = None if served.changed else served.exchange.span_id
-        exchange.not_compared(served.uncompared)
-    exchange.open(complete=True)
-    if served is not None:
-        waits = session.settings.timing == "recorded"
-        held = None
-        if not waits and player.order.has_others(served.step):
-            held = Held(player.order, served.step)
-            player.order.begun(served.step)
-        recorded = served.exchange
-        if served.retried and not waits and recorded.response is not None:
-            recorded = replace(recorded, response=at_once(recorded.response))
-        return exchange, _Transport(module, exchange, recorded, waits=waits, held=held)
-    if isinstance(answer, Miss):
-        explanation = _advised(session, answer.explanation)
-        exchange.attributes["tracefork.drift"] = explanation.to_json()
-        why = explanation.text()
-        player.tell(explanation)
-    exchange.error_type = "tracefork_otel.Drift"
-    # A class of the client's own, so that SDKs handle it as they handle a connection that failed.
-    error = module.ConnectError(f"tracefork {session.settings.mode}: {why}", request=request)
-    exchange.fail(error)
-    raise error
+def _unheard(session: Session, module: ModuleType, request: Any, why: str) -> BaseException:
+    body, complete = known_body(module, request)
+    return unheard(session, request, body, module.ConnectError(why, request=request), complete=complete)
+
+
+def _transport(session: Session, module: ModuleType, request: Any, body: bytes) -> _Transport | Live:
+    """Return what answers the request, or how to go live; raise the drift else."""
+    found = staged(session, request, body, lambda why: module.ConnectError(why, request=request))
+    if isinstance(found, Live):
+        return found
+    return _Transport(found.exchange, found.recorded, found.waits, found.held, module=module)
 
 
 def refuse(session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any) -> Any:
@@ -176,34 +113,14 @@ def refuse(session: Session, module: ModuleType, tees: Tees, original: Any, clie
 
     It may be that of a service of the run's own that is about to start; else the replay fails by it.
     """
-    _unheard(session, module, request, "[Errno 111] Connection refused")
+    raise _unheard(session, module, request, "[Errno 111] Connection refused")
 
 
 async def arefuse(
     session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any
 ) -> Any:
     """Do what `refuse` does, as an asynchronous client says it."""
-    _unheard(session, module, request, "All connection attempts failed")
-
-
-def _unheard(session: Session, module: ModuleType, request: Any, why: str) -> NoReturn:
-    body, complete = known_body(module, request)
-    exchange = start(session, request, value_of(session, request, body), replayed=False)
-    exchange.open(complete=complete)
-    error = module.ConnectError(why, request=request)
-    exchange.fail(error)
-    raise error
-
-
-def _advised(session: Session, explanation: Explanation) -> Explanation:
-    """Return the explanation with advice that helps where this process is the reason."""
-    if session.paused is None:
-        return after_draws(explanation) if session.player and session.player.drew else explanation
-    advice = (
-        f"it is made where the recording is off, by uninstrument(){at(session.paused)}: leave that out, and "
-        "record anew"
-    )
-    return replace(explanation, advice=advice)
+    raise _unheard(session, module, request, "All connection attempts failed")
 
 
 class _Stage:
@@ -222,14 +139,10 @@ class _Stage:
 
 
 @dataclass(slots=True)
-class _Transport:
+class _Transport(Staged):
     """A transport that answers one request with one recorded exchange."""
 
-    module: ModuleType
-    exchange: SeamExchange
-    recorded: Exchange
-    waits: bool
-    held: Held | None = None
+    module: ModuleType = field(kw_only=True)
 
     def handle_request(self, request: Any) -> Any:
         """Return the recorded response, or raise the recorded error."""
@@ -238,12 +151,6 @@ class _Transport:
             self.hold()
             raise self.error(request)
         return self.response(request)
-
-    def hold(self) -> None:
-        """Wait for whatever ended before this in the recording; this has ended then."""
-        if self.held is not None:
-            self.held.wait(self.left_until_the_end() + GRACE_S)
-            self.held.over()
 
     async def ahold(self) -> None:
         """Do what `hold` does, in an event loop."""
@@ -280,25 +187,6 @@ class _Transport:
             extensions=extensions,
         )
 
-    def chunks(self) -> Iterator[tuple[float, bytes, bool]]:
-        """Yield each recorded chunk, the number of seconds in which it is due, and whether it is the last."""
-        response = self.recorded.response
-        assert response is not None
-        offsets = response.chunk_offsets_us if self.waits else ()
-        # What came in over OTLP without its cuts is served in one piece.
-        pieces = response.chunks() or ((response.body,) if response.body else ())
-        for number, piece in enumerate(pieces):
-            due_ns = offsets[number] * 1000 if number < len(offsets) else 0
-            due_s = max(0.0, (self.exchange.started + due_ns - perf_counter_ns()) / 1e9)
-            yield due_s, piece, number == len(pieces) - 1
-        if not pieces:
-            yield 0.0, b"", True
-
-    def left_until_the_end(self) -> float:
-        """Return the seconds until the recorded exchange was over, counted from this one's start."""
-        length_ns = (self.recorded.ended_ns or self.recorded.started_ns) - self.recorded.started_ns
-        return max(0.0, (self.exchange.started + length_ns - perf_counter_ns()) / 1e9)
-
     async def hang(self) -> None:
         """Wait to be cancelled as in the recording; raise the cancellation if nobody does."""
         try:
@@ -320,13 +208,7 @@ class _Transport:
         if isinstance(cls, type) and issubclass(cls, OSError | RuntimeError | ValueError | EOFError):
             return cls(message)
         fallback = module.ConnectError if recorded.response is None else module.ReadError
-        what = message or f"the recording of this exchange ends here ({recorded.outcome})"
-        return fallback(f"{recorded.error_type}: {what}" if recorded.error_type else what, request=request)
-
-    @property
-    def ends_well(self) -> bool:
-        """Whether the recorded body was read to its end."""
-        return self.recorded.outcome == "complete"
+        return fallback(self.ending(), request=request)
 
 
 @functools.cache

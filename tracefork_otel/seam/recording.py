@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ class Sending:
 
     __slots__ = ("_exchange", "_request", "_token")
 
-    def __init__(self, exchange: SeamExchange, request: Any) -> None:
+    def __init__(self, exchange: SeamExchange, request: Any = None) -> None:
         self._exchange = exchange
         self._request = request
 
@@ -89,7 +90,7 @@ class Sending:
             self._exchange.fail(error)
         if self._token is not None:
             otel_context.detach(self._token)
-        stream = self._request.stream
+        stream = getattr(self._request, "stream", None)
         if isinstance(stream, RequestTee):
             self._request.stream = stream.stream
 
@@ -98,15 +99,33 @@ def begin(
     session: Session, module: ModuleType, tees: Tees, request: Any, live: Live | None = None
 ) -> SeamExchange | None:
     """Open an exchange and write its request down; where that fails, count the loss and return None."""
+
+    def tee(exchange: SeamExchange) -> None:
+        request.stream = tees.request(module, request.stream, exchange)
+
+    return opened(session, request, lambda: known_body(module, request), tee, live)
+
+
+def opened(
+    session: Session,
+    request: Any,
+    body: Callable[[], tuple[bytes, bool]],
+    tee: Callable[[SeamExchange], None],
+    live: Live | None = None,
+) -> SeamExchange | None:
+    """Open an exchange and write its request down; where that fails, count the loss and return None.
+
+    `body` gives what is sent, and whether it is known yet; where it is not, `tee` has it kept as it is sent.
+    """
     exchange: SeamExchange | None = None
     try:
         session.reap()
-        body, complete = known_body(module, request)
-        exchange = start(session, request, value_of(session, request, body), replayed=False)
+        sent, complete = body()
+        exchange = start(session, request, value_of(session, request, sent), replayed=False)
         if live is not None:
             exchange.belongs_to(live.phase, live.label)
         if not complete:
-            request.stream = tees.request(module, request.stream, exchange)
+            tee(exchange)
         exchange.open(complete=complete)
         return exchange
     except Exception as error:

@@ -18,6 +18,12 @@ def is_supported(module: ModuleType) -> bool:
     why = _misfit(module)
     if why is None:
         return True
+    left_alone(module, why)
+    return False
+
+
+def left_alone(module: ModuleType, why: str) -> None:
+    """Say in the log and the store that this version of a client is not captured."""
     version = f"{module.__name__} {getattr(module, '__version__', '(of no version)')}"
     why = f"{version} is not captured: {why}; its calls go out as ever, and are not recorded"
     warn_once(
@@ -27,7 +33,6 @@ def is_supported(module: ModuleType) -> bool:
     if session is not None:
         session.note("incomplete", {"why": why, "client": module.__name__}, session.launch_id)
         session.said_why = True
-    return False
 
 
 def _misfit(module: ModuleType) -> str | None:

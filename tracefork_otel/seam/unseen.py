@@ -124,7 +124,7 @@ def _client(frame: FrameType | None) -> str | None:
     """Return the client that connects here, by the name that the agent's code called; None for any other."""
     found: str | None = None
     for package, file in _packages(frame):
-        if package in _CAPTURED and found is None:
+        if found is None and (package in _CAPTURED or (package == "urllib3" and _has_pools())):
             return None
         if package in HTTP_CLIENTS:
             found = package
@@ -133,6 +133,11 @@ def _client(frame: FrameType | None) -> str | None:
         elif found is not None and is_own_code(file):
             break
     return found
+
+
+def _has_pools() -> bool:
+    pooled = sys.modules.get("tracefork_otel.seam.pooled")
+    return pooled is not None and pooled.is_captured()
 
 
 def _packages(frame: FrameType | None) -> Iterator[tuple[str, str]]:

@@ -65,13 +65,13 @@ def why_nothing(
         if has_client(processes):
             count = f"{len(processes)} process{'' if len(processes) == 1 else 'es'}"
             return (
-                f"nothing captured: Python was reached ({count}), but made no request through httpx or "
-                "httpx2; a client on requests, aiohttp or urllib is not recorded"
+                f"nothing captured: Python was reached ({count}), but made no request through httpx, "
+                "httpx2 or urllib3; a client on aiohttp or urllib is not recorded"
             )
         where = processes[0].executable
         return (
-            f"nothing captured: {where} has neither httpx nor httpx2, through which model SDKs talk; "
-            f"if the agent should have one: {where} -m pip install httpx2"
+            f"nothing captured: {where} has none of httpx, httpx2 and urllib3, through which model SDKs "
+            f"talk; if the agent should have one: {where} -m pip install httpx2"
         )
     if absent:
         where = absent[0].executable
@@ -120,7 +120,9 @@ def unwritable(store: Path) -> str | None:
 
 def has_client(processes: Sequence[ProcessStarted]) -> bool:
     """Return whether an interpreter among these can import a client that is captured."""
-    probe = "import importlib.util as u, sys; sys.exit(not any(map(u.find_spec, ('httpx', 'httpx2'))))"
+    probe = (
+        "import importlib.util as u, sys; sys.exit(not any(map(u.find_spec, ('httpx', 'httpx2', 'urllib3'))))"
+    )
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRACEFORK_")}
     for executable in dict.fromkeys(process.executable for process in processes):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):

@@ -345,7 +345,7 @@ def test_output_is_kept_and_bounded(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("kind", "leaky"),
     [
-        pytest.param("requests", "import requests\nrequests.get(URL)", marks=pytest.mark.slow),
+        pytest.param("urllib", "import urllib.request\nurllib.request.urlopen(URL)", marks=pytest.mark.slow),
         pytest.param(
             "aiohttp",
             """
@@ -367,7 +367,7 @@ subprocess.run([sys.executable, "-c", "import urllib.request, sys; urllib.reques
     ],
 )
 def test_what_goes_round_the_tape_is_seen(desk: Desk, kind: str, leaky: str) -> None:
-    """Calls by requests, aiohttp or a child are named in a replay and before the change, but not after it."""
+    """Calls by urllib, aiohttp or a child are named in a replay and before the change, but not after it."""
     call = f"URL = os.environ['AGENT_URL'] + '/raw/bytes/1'\n{leaky}"
     run = desk.recorded(f"say('a')\n{call}\nsay('b')")
     result = replay(run)

@@ -107,11 +107,6 @@ async def main():
         except aiohttp.ClientError: pass
 asyncio.run(main())
 """,
-    "requests": """
-import requests
-try: requests.get("https://api.openai.com/v1/models")
-except requests.ConnectionError: pass
-""",
     "urllib": """
 import urllib.request
 try: urllib.request.urlopen("https://api.openai.com/v1/models")
@@ -138,7 +133,7 @@ subprocess.run(["claude", "-p", "hello"], env={"PATH": DEAD})
 @pytest.mark.parametrize("mode", ["record", pytest.param("replay", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("client", REAL_CLIENTS)
 def test_each_client_is_named(client: str, mode: str, tmp_path: Path) -> None:
-    """aiohttp, requests, urllib, curl, a shell's curl and a model's own program are named, with the place."""
+    """aiohttp, urllib, curl, a shell's curl and a model's own program are named, with the place."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("curl", "claude", "wc"):

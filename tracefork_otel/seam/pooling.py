@@ -1,0 +1,339 @@
+"""One attempt of a pool of urllib3: recorded, or answered from a tape."""
+
+from __future__ import annotations
+
+import builtins
+import http.client
+import inspect
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from .. import private_names as names
+from ..play.answers import Live
+from ..session.session import Session
+from .asked import Asked, asked
+from .exchange import SeamExchange
+from .http1 import TUNNEL, BodyTee, Framing, Played, wire
+from .recording import Sending, opened
+from .routing import aside, note_missed, routed
+from .staging import Staged, leaving, staged, unheard
+
+_PORTS = {"http": 80, "https": 443}
+_HOMES = {"builtins": builtins, "http.client": http.client, "socket": socket, "ssl": ssl}
+"""Modules of the errors that a connection ends by."""
+_ENDS = (OSError, EOFError, ValueError, http.client.HTTPException)
+_PIECE = 65_536
+"""Bytes that are read at once of a file that is sent."""
+
+
+def sent(
+    session: Session,
+    module: ModuleType,
+    original: Callable[..., Any],
+    pool: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Return what answers the request; `original` is the pool's own method, called with these arguments."""
+    given = dict(_signature(original).bind(pool, *args, **kwargs).arguments)
+    given |= given.pop("httplib_request_kw", {})  # where 1.26 has the body and the headers
+    conn = given.pop("conn")
+    given.pop("self")
+    return _routed(_Attempt(module, session, pool, conn, _asked(pool, given), given, original))
+
+
+@cache
+def _signature(original: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(original)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One request of a pool, on a connection of it."""
+
+    module: ModuleType
+    session: Session
+    pool: Any
+    conn: Any
+    request: Asked
+    given: dict[str, Any]
+    """The arguments besides."""
+    original: Callable[..., Any]
+
+    def send(self) -> Any:
+        """Send it as it is; nothing of it is recorded here."""
+        tunnel = self.conn.__dict__.pop(TUNNEL, None)
+        if tunnel is not None and not getattr(self.conn, "sock", None):
+            tunnel()
+        return self.original(self.pool, self.conn, **self.given)
+
+
+def _asked(pool: Any, given: Mapping[str, Any]) -> Asked:
+    url, host = str(given["url"]), str(pool.host)
+    if not url.startswith(("http://", "https://")):  # to a proxy it is whole
+        name = f"[{host.strip('[]')}]" if ":" in host else host
+        own = _PORTS.get(pool.scheme)
+        place = name if pool.port in (None, own) else f"{name}:{pool.port}"
+        url = f"{pool.scheme}://{place}{url}"
+    listed = _headers(given)
+    if not any(_name(name) == "host" for name, _ in listed):
+        listed.insert(0, ("host", urlsplit(url).netloc))
+    return asked(str(given["method"]), url, listed)
+
+
+def _headers(given: Mapping[str, Any]) -> list[tuple[str | bytes, str | bytes]]:
+    headers: Any = given.get("headers") or {}
+    return list(headers.items())
+
+
+def _name(name: str | bytes) -> str:
+    return (name.decode("latin-1") if isinstance(name, bytes) else name).lower()
+
+
+def _routed(attempt: _Attempt) -> Any:
+    session, request = attempt.session, attempt.request
+    try:
+        way, who = routed(session, request, lambda: _known(attempt)[0])
+    except Exception as error:
+        if session.player is not None:
+            raise  # a replay sends nothing
+        session.lost("start of an exchange", error)
+        way, who = "own", ""
+    if way == "aside":
+        with aside(session, request.url, who):
+            return attempt.send()
+    if way == "own":
+        return attempt.send()
+    if way == "paused":
+        note_missed(session, request.url.host)
+        return attempt.send()
+    if way == "record":
+        return _recorded(attempt)
+    if way == "refuse":
+        body, complete = _known(attempt)
+        error = _refused(attempt, "[Errno 111] Connection refused")
+        raise unheard(session, request, body, error, complete=complete)
+    return _played(attempt)
+
+
+def _known(attempt: _Attempt) -> tuple[bytes, bool]:
+    """Return the body, and whether it is known yet: one that is read or iterated is only once it was sent."""
+    body = attempt.given.get("body")
+    if body is None:
+        return b"", True
+    if isinstance(body, str):
+        return body.encode("utf-8" if attempt.module.__version__ >= "2" else "latin-1", "replace"), True
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body), True
+    if hasattr(body, "read"):
+        with suppress(Exception):
+            at = body.tell()
+            found = body.read()
+            body.seek(at)
+            return _bytes(found), True
+    elif isinstance(body, list | tuple):
+        return b"".join(map(_bytes, cast("Iterable[Any]", body))), True
+    return b"", False
+
+
+def _bytes(piece: Any) -> bytes:
+    return piece.encode("utf-8") if isinstance(piece, str) else bytes(piece)
+
+
+def _pieces(body: Any) -> Iterator[Any]:
+    """Yield what is sent of a body that is read or iterated."""
+    if not hasattr(body, "read"):
+        yield from body
+        return
+    while piece := body.read(_PIECE):
+        yield piece
+
+
+def _recorded(attempt: _Attempt, live: Live | None = None) -> Any:
+    """Send the request, record it and return the answer; `live` says which part of a fork it is."""
+
+    def tee(exchange: SeamExchange) -> None:
+        body, parts = attempt.given["body"], list[bytes]()
+        exchange.request_parts = parts
+
+        def kept() -> Iterator[Any]:
+            for piece in _pieces(body):
+                parts.append(_bytes(piece))
+                yield piece
+
+        attempt.given["body"] = kept()
+
+    exchange = opened(attempt.session, attempt.request, lambda: _known(attempt), tee, live)
+    if exchange is None:
+        return attempt.send()
+    return _answered(attempt, exchange, attempt.send, live)
+
+
+def _answered(
+    attempt: _Attempt, exchange: SeamExchange, send: Callable[[], Any], live: Live | None = None
+) -> Any:
+    """Return what `send` gives, its head kept and its body as it is read."""
+    given = attempt.given
+    # Else the body would be read before anybody could keep it.
+    at_once = given.get("preload_content") if "preload_content" in given else False
+    if at_once:
+        given["preload_content"] = False
+    with Sending(exchange):
+        response = send()
+    _keep(exchange, response)
+    if at_once:
+        decode = given.get("decode_content", True)
+        setattr(response, names.BODY, response.read(decode_content=decode))
+    return response
+
+
+def _keep(exchange: SeamExchange, response: Any) -> None:
+    """Keep the response's head, and have its body kept as it is read."""
+    try:
+        raw = getattr(response, names.ORIGINAL_RESPONSE, response)
+        if not isinstance(raw, http.client.HTTPResponse):
+            exchange.answered(response.status, _lines(exchange, response.headers.items()), "HTTP/2")
+            exchange.chunk(response.data)
+            exchange.finish("complete")
+            return
+        version = "HTTP/1.0" if raw.version == 10 else "HTTP/1.1"
+        exchange.answered(
+            raw.status, _lines(exchange, raw.msg.items()), version, reason_phrase=raw.reason or None
+        )
+        file: Any = raw.fp
+        framing = Framing(chunked=bool(raw.chunked), length=raw.length)
+        if file is None or framing.complete:
+            exchange.finish("complete")
+        else:
+            raw.fp = cast("Any", BodyTee(file, exchange, framing))
+    except Exception as error:
+        exchange.give_up("head of a response", error)
+
+
+def _lines(exchange: SeamExchange, headers: Iterable[tuple[str, str]]) -> Any:
+    raw = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+    return exchange.session.redactor.response_headers(raw, exchange.replaced)
+
+
+def _played(attempt: _Attempt) -> Any:
+    """Return the recorded or a fork's live response; raise the recorded error, or that of a drift."""
+    body, complete = _known(attempt)
+    if not complete:
+        body = b"".join(map(_bytes, _pieces(attempt.given["body"])))
+        attempt.given["body"] = body
+    found = staged(attempt.session, attempt.request, body, lambda why: _refused(attempt, why))
+    if isinstance(found, Live):
+        _edit(attempt, found)
+        with leaving(found):
+            return _moved(attempt, found)
+    return _answered(attempt, found.exchange, lambda: _served(attempt, found))
+
+
+def _served(attempt: _Attempt, found: Staged) -> Any:
+    recorded = found.recorded
+    if recorded.response is None:
+        time.sleep(found.left_until_the_end() if found.waits else 0)
+        found.hold()
+        raise _error(attempt, found)
+    conn, given = attempt.conn, attempt.given
+    conn.__dict__.pop(TUNNEL, None)
+    if getattr(conn, "sock", None) is not None:
+        conn.close()
+    conn.sock = Played(
+        wire(recorded.response, _body(attempt, found), method=str(given["method"]), whole=found.ends_well)
+    )
+    if hasattr(conn, "is_verified"):
+        conn.is_verified = True  # what it says comes from nobody
+    try:
+        return attempt.original(attempt.pool, conn, **given)
+    finally:
+        conn.sock = None  # the response has a file of its own
+
+
+def _body(attempt: _Attempt, found: Staged) -> Iterator[bytes]:
+    """Yield the recorded body in its recorded cuts, with its recorded end."""
+    for wait, piece, is_last in found.chunks():
+        if wait:
+            time.sleep(wait)
+        if is_last:
+            found.hold()
+        if piece:
+            yield piece
+    if not found.ends_well and not (found.recorded.error_type or "").endswith(".IncompleteRead"):
+        raise _error(attempt, found)
+
+
+def _error(attempt: _Attempt, found: Staged) -> BaseException:
+    """Return the recorded error, of the class that it had."""
+    recorded = found.recorded
+    home, _, name = (recorded.error_type or "").rpartition(".")
+    message = recorded.error_message or ""
+    if home in _HOMES:
+        cls = getattr(_HOMES[home], name, None)
+        if isinstance(cls, type) and issubclass(cls, _ENDS):
+            return cls(message)
+    if home == "urllib3.exceptions" and (error := _made(attempt, name, message)) is not None:
+        return error
+    if recorded.response is None:
+        return _refused(attempt, found.ending())
+    return ConnectionResetError(found.ending())
+
+
+def _refused(attempt: _Attempt, why: str) -> BaseException:
+    error = _made(attempt, "NewConnectionError", why)
+    return ConnectionRefusedError(why) if error is None else error
+
+
+def _made(attempt: _Attempt, name: str, message: str) -> BaseException | None:
+    """Return an error of urllib3's, whose constructors differ from version to version, with this message."""
+    cls: Any = getattr(attempt.module.exceptions, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, attempt.module.exceptions.HTTPError)):
+        return None
+    error = cast("BaseException", cls.__new__(cls, message))
+    error.args = (message,)
+    for attribute, value in (("pool", attempt.pool), ("conn", attempt.conn), ("url", attempt.given["url"])):
+        with suppress(AttributeError):
+            setattr(error, attribute, value)
+    return error
+
+
+def _edit(attempt: _Attempt, live: Live) -> None:
+    """Have the request go out as a fork changes its body or its path."""
+    given = attempt.given
+    if live.body is not None:
+        told = ("content-length", "transfer-encoding")
+        headers = {name: value for name, value in _headers(given) if _name(name) not in told}
+        headers["Content-Length"] = str(len(live.body))
+        given |= {"body": live.body, "chunked": False, "headers": headers}
+    if live.path is not None:
+        before, _, after = str(given["url"]).partition("?")
+        parts = urlsplit(before)
+        start = before[: len(before) - len(parts.path)] if parts.netloc else ""
+        given["url"] = f"{start}{live.path}" + (f"?{after}" if after else "")
+    if live.body is not None or live.path is not None:
+        attempt.request = _asked(attempt.pool, given)
+
+
+def _moved(attempt: _Attempt, live: Live) -> Any:
+    """Send the request to where its address has moved, and record it as it was addressed."""
+    url = urlsplit(str(attempt.request.url))
+    there = dict(attempt.session.settings.moved or ()).get(f"{url.scheme}://{url.netloc}".lower())
+    if there is None:
+        return _recorded(attempt, live)
+    pool = attempt.module.connectionpool.connection_from_url(there)
+    conn = attempt.conn = getattr(pool, names.GET_CONNECTION)()
+    headers = {name: value for name, value in _headers(attempt.given) if _name(name) != "host"}
+    attempt.pool, attempt.given["headers"] = pool, headers
+    base = urlsplit(there).path.rstrip("/")
+    attempt.given["url"] = f"{base}{url.path}" + (f"?{url.query}" if url.query else "")
+    if "response_conn" in attempt.given:
+        attempt.given["response_conn"] = conn
+    return _recorded(attempt, live)
