@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from threading import RLock
 
 from ..exchange import Exchange
+from .parts import Parts
 
 _LEFT = ("closed", "abandoned")
 """Ends that the garbage collector may have chosen."""
@@ -36,8 +37,12 @@ class Order:
         self._elsewhere = elsewhere
         self._lock = RLock()  # the garbage collector may end one anywhere
         self._places: dict[int, tuple[_Group, int]] = {}
+        self._parts: dict[int, Parts] = {}
         for group in _groups(exchanges, steps):
             self._places |= {step: (group, place) for place, step in enumerate(group.ends)}
+            parts = Parts(exchanges, group.ends)
+            if parts.matter:
+                self._parts |= dict.fromkeys(group.starts, parts)
         self._begun: set[int] = set()
         self._ended = {step for step in self._places if exchanges[step].outcome in _LEFT}
         self._waiting: dict[int, Callable[[], object]] = {}
@@ -48,6 +53,10 @@ class Order:
         """Return whether any other exchange overlaps this one."""
         return step in self._places
 
+    def parts(self, step: int) -> Parts | None:
+        """Return the order of the parts of the streams that overlap with this one, if any do."""
+        return self._parts.get(step)
+
     def begun(self, step: int) -> None:
         """Note that the exchange was asked for."""
         self._come(step, self._begun)
@@ -55,6 +64,8 @@ class Order:
     def ended(self, step: int) -> None:
         """Note that the exchange is over."""
         self._come(step, self._ended)
+        if step in self._parts:
+            self._parts[step].over(step)
 
     def passed(self, step: int) -> None:
         """Wait for the exchange no more, which goes over the network: nobody knows when it ends."""
@@ -67,6 +78,8 @@ class Order:
             self._free = True
             for step in list(self._waiting):
                 self._wake(step)
+        for parts in self._parts.values():
+            parts.free()
 
     def may_end(self, step: int) -> bool:
         """Return whether nothing that is to come before the exchange's end is missing."""
@@ -96,6 +109,8 @@ class Order:
                 self._begun.add(other)
                 self._ended.add(other)
                 self._advance(group)
+                if other in self._parts:
+                    self._parts[other].over(other)
 
     def give_up(self, step: int) -> None:
         """Wait no more for what the exchange has waited for, here or for any other."""

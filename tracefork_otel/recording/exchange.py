@@ -41,6 +41,8 @@ TOLD_BY_FIELDS = frozenset(
 """Attributes of an exchange's span that its record has as fields."""
 
 
+_LATE_NS = 10 * 10**9
+"""A clock that was set, not a load, is further from the start than this."""
 UNCOMPARED = "tracefork.uncompared"
 """Attribute of a replayed exchange: the names of replaced values that were not compared with the tape's."""
 
@@ -135,9 +137,15 @@ class OpenExchange:
     """Given where others said it."""
     links: Sequence[Mapping[str, object]] = field(default=(), init=False)
     started: int = field(default_factory=perf_counter_ns, init=False)
+    """The start by the clock that its parts are timed by."""
     _once: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
+        # What is loaded for the first of them takes milliseconds, by which the parts of streams that overlap
+        # would be told in another order.
+        late = time_ns() - self.started_ns
+        if 0 < late < _LATE_NS:
+            self.started -= late
         self.was_redacted = self.replayed
         if isinstance(self.request, RedactedRequest):
             self.asked.update(self.request.counts)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _TURNS = 50
 """Turns of an event loop that what has just ended gets, to reach whoever waits for it: an SDK takes a few."""
+_TURNS_OF_A_PART = 10
+"""The same for a part of a stream, which is read in the task that waits for it."""
 _LOOK_S = (0.02, 0.32)
 """How soon it is looked for what other processes took, and how seldom in the end."""
 
@@ -63,6 +65,34 @@ class Held:
             order.give_up(step)
         for _ in range(_TURNS):
             await anyio.sleep(0)
+
+    def came(self, number: int) -> None:
+        """Note that the part is given."""
+        parts = self.order.parts(self.step)
+        if parts is not None:
+            parts.came(self.step, number)
+
+    async def part(self, number: int, most_s: float) -> None:
+        """Return when the part may come, in an event loop, at the latest after that time."""
+        parts, step = self.order.parts(self.step), self.step
+        if parts is None:
+            return
+        import anyio  # both client libraries bring it
+
+        if not parts.may_come(step, number):
+            woken = anyio.Event()
+            with parts.waking(step, number, _from_any_thread(woken.set)):
+                for pause in _pauses(most_s):
+                    self.order.look(step)
+                    with anyio.move_on_after(pause):
+                        await woken.wait()
+                    if woken.is_set():
+                        break
+            if not parts.may_come(step, number):
+                parts.free()
+        if parts.follows_another(step, number):
+            for _ in range(_TURNS_OF_A_PART):
+                await anyio.sleep(0)
 
     def over(self) -> None:
         """Note that the answer was given, or nobody wants it any more."""

@@ -187,6 +187,11 @@ class _Transport(Staged):
             extensions=extensions,
         )
 
+    async def apart(self, number: int) -> None:
+        """Wait for what came of other streams before this chunk did."""
+        if self.held is not None:
+            await self.held.part(number, self.left_until_the_end() + GRACE_S)
+
     async def hang(self) -> None:
         """Wait to be cancelled as in the recording; raise the cancellation if nobody does."""
         try:
@@ -224,11 +229,12 @@ def _playback_class(module: ModuleType) -> type[Any]:
 
         def __iter__(self) -> Iterator[bytes]:
             transport = self._transport
-            for wait, chunk, is_last in self._chunks:
+            for number, wait, chunk, is_last in self._chunks:
                 if wait:
                     time.sleep(wait)
                 if is_last:
                     transport.hold()
+                transport.came(number)
                 if chunk:
                     yield chunk
             if not transport.ends_well:
@@ -236,11 +242,13 @@ def _playback_class(module: ModuleType) -> type[Any]:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             transport = self._transport
-            for wait, chunk, is_last in self._chunks:
+            for number, wait, chunk, is_last in self._chunks:
                 if wait:
                     await _sleep(wait)
+                await transport.apart(number)
                 if is_last and transport.recorded.outcome != "cancelled":
                     await transport.ahold()
+                transport.came(number)
                 if chunk:
                     yield chunk
             if transport.recorded.outcome == "cancelled":

@@ -260,11 +260,12 @@ def _served(attempt: _Attempt, found: Staged) -> Any:
 
 def _body(attempt: _Attempt, found: Staged) -> Iterator[bytes]:
     """Yield the recorded body in its recorded cuts, with its recorded end."""
-    for wait, piece, is_last in found.chunks():
+    for number, wait, piece, is_last in found.chunks():
         if wait:
             time.sleep(wait)
         if is_last:
             found.hold()
+        found.came(number)
         if piece:
             yield piece
     if not found.ends_well and not (found.recorded.error_type or "").endswith(".IncompleteRead"):

@@ -117,8 +117,13 @@ class Staged:
             self.held.wait(self.left_until_the_end() + GRACE_S)
             self.held.over()
 
-    def chunks(self) -> Iterator[tuple[float, bytes, bool]]:
-        """Yield each recorded chunk, the number of seconds in which it is due, and whether it is the last."""
+    def came(self, number: int) -> None:
+        """Note that this chunk is given, for streams that wait for it."""
+        if self.held is not None:
+            self.held.came(number)
+
+    def chunks(self) -> Iterator[tuple[int, float, bytes, bool]]:
+        """Yield each recorded chunk: number, seconds in which it is due, bytes, whether it is the last."""
         response = self.recorded.response
         assert response is not None
         offsets = response.chunk_offsets_us if self.waits else ()
@@ -127,9 +132,9 @@ class Staged:
         for number, piece in enumerate(pieces):
             due_ns = offsets[number] * 1000 if number < len(offsets) else 0
             due_s = max(0.0, (self.exchange.started + due_ns - perf_counter_ns()) / 1e9)
-            yield due_s, piece, number == len(pieces) - 1
+            yield number, due_s, piece, number == len(pieces) - 1
         if not pieces:
-            yield 0.0, b"", True
+            yield 0, 0.0, b"", True
 
     def left_until_the_end(self) -> float:
         """Return the seconds until the recorded exchange was over, counted from this one's start."""
