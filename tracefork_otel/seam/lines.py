@@ -36,6 +36,9 @@ _EXECUTES = ("-exec", "-execdir", "-ok", "-okdir")
 """Options of `find` after which a program follows."""
 _SPLITS = ("-S", "--split-string")
 """Options of `env` whose value is several words."""
+_READING = (".", "source")
+"""What reads a script as if it stood there."""
+_SETTLING = ("export", "unset")
 _SEPARATORS = frozenset(";|&()\n")
 _BLANK = frozenset(" \t\r")
 _ASSIGNED = re.compile(r"(\w+)=")
@@ -45,6 +48,8 @@ _KEPT = "PYTHONPATH"
 """Stays by its name: whether a value has the one before it is what is asked."""
 _DEPTH = 8
 """So often a line stands in a line, and no deeper."""
+_SCRIPTS = 32
+"""So many scripts of one command are read."""
 _LONGEST = 1 << 16
 """So many characters of a line, or of a shell's script, are read."""
 
@@ -69,20 +74,53 @@ def folder_of(event: str, args: tuple[Any, ...]) -> str:
     return os.fsdecode(folder) if isinstance(folder, (str, bytes, os.PathLike)) else ""
 
 
-def in_scripts(commands: Sequence[Sequence[str]], folder: str) -> Iterator[list[str]]:
-    """Yield the commands in the scripts of shells that these start, whether they will run or not."""
+def in_scripts(commands: Sequence[Sequence[str]], folder: str, beside: str = "") -> Iterator[list[str]]:
+    """Yield the commands in the scripts of shells that these start, whether they will run or not.
+
+    Also of scripts that those start, or read (`. FILE`), which may say something of the environment of what
+    follows; `beside` is the script in which these stand.
+    """
+    yield from _in_scripts(commands, folder, beside, {})
+
+
+def _in_scripts(
+    commands: Sequence[Sequence[str]],
+    folder: str,
+    beside: str,
+    read: dict[tuple[str, frozenset[str]], list[str]],
+) -> Iterator[list[str]]:
+    carried: list[str] = []
     for words in commands:
+        if carried:
+            yield [*carried, *words]
         place = program_at(words, folder)
         if place is None:
             continue
-        path = found_in(folder, words[place])
-        if os.path.basename(words[place]) in SHELLS:
+        if words[place] in _READING:
+            path = next(iter(words[place + 1 :]), None)
+        elif os.path.basename(words[place]) in SHELLS:
             path = next((word for word in words[place + 1 :] if not word.startswith("-")), None)
-        elif path is not None and not any(os.path.basename(word) in SHELLS for word in shebang(path)):
+        else:
+            path = found_in(folder, _by(words[place], beside))
+            if path is None or not any(os.path.basename(word) in SHELLS for word in shebang(path)):
+                continue
+        if path is None:
             continue
-        if path is not None:
-            for line in _script(os.path.join(folder, path)):
-                yield [*words[:place], *line]
+        path, before = os.path.join(folder, _by(path, beside)), [*carried, *words[:place]]
+        once = (path, frozenset(before))
+        if once not in read and len(read) < _SCRIPTS:  # else it has been read: one may start itself
+            text = _script(path)
+            read[once] = [word for line in _simple(text, (), 0) for word in _settled(line)]
+            lines = [[*before, *line] for line in _commands(text)]
+            yield from lines
+            yield from _in_scripts(lines, folder, path, read)
+        if words[place] in _READING:
+            carried = list(dict.fromkeys((*carried, *read.get(once, ()))))
+
+
+def _by(path: str, beside: str) -> str:
+    """Return the path where it begins with what is put in the place of an output, as `$(dirname "$0")` is."""
+    return os.path.join(os.path.dirname(beside), path[2:]) if beside and path.startswith("$/") else path
 
 
 def program_at(words: Sequence[str], folder: str = "") -> int | None:
@@ -118,11 +156,12 @@ def _runs(word: str, folder: str) -> bool:
     return known or found_in(folder, word) is not None
 
 
-def _script(path: str) -> Iterator[list[str]]:
+def _script(path: str) -> str:
     with suppress(OSError, ValueError):
         if os.path.isfile(path):
             with open(path, encoding="utf-8", errors="replace") as file:
-                yield from _commands(file.read(_LONGEST))
+                return file.read(_LONGEST)
+    return ""
 
 
 def _commands(line: str, given: Sequence[str] = (), depth: int = 0) -> Iterator[list[str]]:
@@ -132,13 +171,18 @@ def _commands(line: str, given: Sequence[str] = (), depth: int = 0) -> Iterator[
     """
     carried: list[str] = []
     for words in _simple(line[:_LONGEST], given, depth):
-        settled = words[0] in ("export", "unset") or all(assigned(word) is not None for word in words)
-        if settled:
-            names = words[1:] if words[0] in ("export", "unset") else words
-            carried += [f"{name}=" if words[0] == "unset" else name for name in names]
-            carried = [word for word in carried if assigned(word) is not None]
+        if words[0] in _SETTLING or all(assigned(word) is not None for word in words):
+            carried += _settled(words)
         else:
             yield from _below([*carried, *words], depth)
+
+
+def _settled(words: Sequence[str]) -> list[str]:
+    """Return what a simple command says of the environment of those that follow it."""
+    if words[0] in _SETTLING:
+        said = [f"{name}=" if words[0] == "unset" else name for name in words[1:]]
+        return [word for word in said if assigned(word) is not None]
+    return [*words] if all(assigned(word) is not None for word in words) else []
 
 
 def _below(words: list[str], depth: int = 0) -> Iterator[list[str]]:

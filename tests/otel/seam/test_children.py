@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,29 @@ def test_the_script_of_a_shell_is_read(words: list[str], tmp_path: Path) -> None
         ("a.py", "-I keeps Python from reading PYTHONPATH")
     ]
     assert not list(in_scripts([words], str(tmp_path / "elsewhere")))
+
+
+def test_scripts_that_scripts_start_or_read_are_read_too(tmp_path: Path) -> None:
+    """However deep they lie, by the folder of the one in which they are named too, and none for ever."""
+    (tmp_path / "steps.sh").write_text('. ./env.sh\npython3 a.py\nbash "$(dirname "$0")"/more/inner.sh\n')
+    (tmp_path / "env.sh").write_text("export PYTHONPATH=src\n. ./env.sh\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "inner.sh").write_text("python3 -I b.py; sh steps.sh\n. ./env.sh; python3 d.py\n")
+    found = set(filter(None, map(leaving, in_scripts([["sh", "steps.sh"]], str(tmp_path)))))
+    assert {program for program, _ in found} == {"a.py", "b.py", "d.py"}
+    commands = commands_of("os.system", (". ./env.sh && python3 c.py",))
+    assert {one[0] for one in filter(None, map(leaving, in_scripts(commands, str(tmp_path))))} == {"c.py"}
+    (tmp_path / "env.sh").write_text("export PYTHONPATH=src:$PYTHONPATH\n")
+    assert not list(filter(None, map(leaving, in_scripts(commands, str(tmp_path)))))
+
+
+def test_scripts_that_start_one_another_are_read_once(tmp_path: Path) -> None:
+    """Whatever they carry along, reading them takes no time to speak of."""
+    for name, other in ("ab", "ba"):
+        (tmp_path / name).write_text(f"export A{name}=1\n" + f". ./{other}\nsh {other}\nsh {name}\n" * 200)
+    began = time.process_time()
+    assert not list(filter(None, map(leaving, in_scripts([["sh", "a"]], str(tmp_path)))))
+    assert time.process_time() - began < 5
 
 
 def test_in_a_replay_no_line_turns_it_off() -> None:
