@@ -6,6 +6,7 @@ import dataclasses
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tracefork_otel.errors import UsageError
@@ -57,6 +58,7 @@ _FIXED = (
     "attempts",
     "parts",
     "strata",
+    "bound",
 )
 """What an experiment is gone on with as it was begun."""
 
@@ -84,6 +86,7 @@ _BEFORE: Mapping[str, Any] = {
     "every": False,
     "parts": [],
     "strata": 1,
+    "bound": None,
 }
 """What held before it was kept."""
 
@@ -215,13 +218,9 @@ def blame(
     """
     known = ""
     if resume:
-        begun, made, _ = read(path_of(run.store.path, resume))
-        known, kept = begun["tape_sha256"], limits_of(begun)
-        budget_usd = kept["budget_usd"] if budget_usd is None else budget_usd
-        max_trials = kept["max_trials"] if max_trials is None else max_trials
-        # Before the run is replayed, as far as the journal alone tells it.
-        _check_limits(kept, {"budget_usd": budget_usd, "max_trials": max_trials}, _least_spent(made), made)
-        _check_oracle(begun, oracle, same=same_oracle)
+        known, budget_usd, max_trials = begun_with(
+            path_of(run.store.path, resume), oracle, budget_usd, max_trials, same_oracle=same_oracle
+        )
     check_kept(run, budget_usd, "experiment")
     budget, store = Budget(budget_usd), run.store
     if not isinstance(change, Change):
@@ -326,6 +325,22 @@ class _Forks:
         """Return the change of a step in the tail of another's, at the place that its call has there."""
         change = self.fits[step]
         return replace(change, step=self.plan.place(change.step, after=first.step))
+
+
+def begun_with(
+    path: Path, oracle: Oracle, budget_usd: float | None, max_trials: int | None, *, same_oracle: bool
+) -> tuple[str, float | None, int | None]:
+    """Return the digest of what the journal's experiment was begun on, and the limits that hold now.
+
+    Raises UsageError, before anything is replayed, where it may take less than it took, or by another oracle.
+    """
+    begun, made, _ = read(path)
+    kept = limits_of(begun)
+    budget_usd = kept["budget_usd"] if budget_usd is None else budget_usd
+    max_trials = kept["max_trials"] if max_trials is None else max_trials
+    _check_limits(kept, {"budget_usd": budget_usd, "max_trials": max_trials}, _least_spent(made), made)
+    _check_oracle(begun, oracle, same=same_oracle)
+    return begun["tape_sha256"], budget_usd, max_trials
 
 
 def go_on(running: Running, header: Mapping[str, Any]) -> None:

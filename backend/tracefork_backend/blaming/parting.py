@@ -35,9 +35,9 @@ from ..store import Run
 from ..store.prices import NONE_GIVEN, Given, rates_given
 from . import drive, forecast
 from .beforehand import admitted, check_kept, check_money, header_of
-from .experiment import OnProgress, go_on, progress_of
+from .experiment import OnProgress, begun_with, go_on, progress_of
 from .forecast import Estimate
-from .journal import Journal, limits_of, path_of, read
+from .journal import Journal, path_of
 from .plan import Plan, What
 from .result import BlameResult, StepShown
 from .running import Running
@@ -212,6 +212,7 @@ def estimate(
     oracle: Oracle | None = None,
     prices: Given = NONE_GIVEN,
     alpha: float = 0.05,
+    bound: float | None = None,
     max_trials: int | None = None,
 ) -> tuple[Estimate, Parts]:
     """Return what an experiment on parts would take, by simulating it, and the parts."""
@@ -219,7 +220,7 @@ def estimate(
     tapes = [reconstruct(run.store, run) for run in runs]
     found = parts_of(tapes, what)
     priced = _priced(tapes, found, prices)
-    plan = _plan(found, priced, alpha=alpha, max_trials=max_trials)
+    plan = _plan(found, priced, alpha=alpha, bound=bound, max_trials=max_trials)
     Budget(budget_usd)
     unknown = tuple(dict.fromkeys(why for one in priced for why in one.unknown))
     grading = drive.FREE
@@ -240,6 +241,7 @@ def blame_parts(
     budget_usd: float | None = None,
     jobs: int = 1,
     alpha: float = 0.05,
+    bound: float | None = None,
     max_trials: int | None = None,
     agent: Agent | None = None,
     timeout: float | None = DEFAULT_TIMEOUT,
@@ -253,22 +255,23 @@ def blame_parts(
     on_progress: OnProgress | None = None,
     trust: bool = False,
     price: Sequence[str] = (),
+    same_oracle: bool = False,
     on_bound: Callable[[str], None] | None = None,
     on_parts: Callable[[Parts], None] | None = None,
 ) -> BlameResult:
     """Find which parts of requests carry success: each taken out of them all, beside re-runs as they are.
 
     `parts` is `system`, its sections, or `tools`. Of several runs, trials are spread over them in turn and
-    compared within each. What else it takes is as `blame` takes it; `on_parts` is told what is tried, before
-    anything is paid. Raises UsageError where a run has no such parts, or none in common with the others.
+    compared within each. With a `bound` it goes on until what shows no effect is shown to be followed by so
+    much more failure at most. What else it takes is as `blame` takes it; `on_parts` is told what is tried,
+    before anything is paid. Raises UsageError where a run has no such parts, or none in common with others.
     """
     what = _checked(runs, parts)
     known = ""
     if resume:
-        begun, _, _ = read(path_of(runs[0].store.path, resume))
-        known, kept = begun["tape_sha256"], limits_of(begun)
-        budget_usd = kept["budget_usd"] if budget_usd is None else budget_usd
-        max_trials = kept["max_trials"] if max_trials is None else max_trials
+        known, budget_usd, max_trials = begun_with(
+            path_of(runs[0].store.path, resume), oracle, budget_usd, max_trials, same_oracle=same_oracle
+        )
     check_kept(runs[0], budget_usd, "experiment")
     budget, store = Budget(budget_usd), runs[0].store
     prices = rates_given(price)
@@ -298,7 +301,7 @@ def blame_parts(
         if on_parts is not None:
             on_parts(found)
         priced = _priced(tapes, found, prices)
-        plan = _plan(found, priced, alpha=alpha, max_trials=max_trials)
+        plan = _plan(found, priced, alpha=alpha, bound=bound, max_trials=max_trials)
         check_money(forkers[0], oracle, priced, prices, budget_usd=budget_usd, on_bound=on_bound)
         for forker, run in zip(forkers, runs, strict=True):
             admitted(forker, run, oracle)

@@ -19,6 +19,10 @@ SEARCH = 2
 """The search of value mode that is built here; an experiment of an earlier one is read as it was written."""
 
 
+MOST_EXACT = 0.02
+"""The least effect that parts can be bounded by, for some 250 forks of each."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The settings of one search; the same plan and the same outcomes always give the same findings."""
@@ -54,6 +58,8 @@ class Plan:
 
     parts: tuple[tuple[str, int], ...] = ()
     """Where parts of requests are compared, and not steps: what each is called, and its tokens a call."""
+    bound: float | None = None
+    """How far the effect of a part must be bounded before it is closed; None: a large one is unlikely."""
     strata: int = 1
     """Over how many runs the forks are spread in turn; a look is taken after whole turns."""
 
@@ -64,6 +70,10 @@ class Plan:
             )
         if not 0 < self.alpha < 1:
             raise UsageError(f"alpha is {self.alpha}: give a chance between 0 and 1, for example 0.05")
+        if self.bound is not None and not MOST_EXACT <= self.bound < 1:
+            raise UsageError(
+                f"a bound of {self.bound:g} is not one that forks can show: give one from {MOST_EXACT} to 1"
+            )
         if self.k < 1:
             raise UsageError(f"k is {self.k}: fixed mode needs at least one fork a step")
         if self.costs and len(self.costs) != self.steps + 1:

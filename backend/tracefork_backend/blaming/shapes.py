@@ -58,7 +58,7 @@ SETTINGS = shapes.record(
             {
                 **dict.fromkeys(("mode", "coupling", "match", "timing"), _TEXT),
                 **dict.fromkeys(("ignore", "allow_hosts", "skip_hosts", "price"), shapes.many(_TEXT)),
-                **dict.fromkeys(("alpha", "timeout"), shapes.optional(shapes.amount)),
+                **dict.fromkeys(("alpha", "timeout", "bound"), shapes.optional(shapes.amount)),
                 **dict.fromkeys(("k", "max_trials"), shapes.optional(_COUNT)),
                 "agent": shapes.optional(_TEXT),
                 "every": shapes.boolean,

@@ -26,6 +26,7 @@ from .flags.options import (
     PriceOption,
     StoreOption,
     choice,
+    valued,
 )
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags, TrustOption
@@ -96,6 +97,10 @@ def run(
             "--parts", What, "Not steps: sections of the system prompt or tools, removed from each request."
         ),
     ] = None,
+    bound: Annotated[
+        float | None,
+        valued("--bound", "SHARE", "With --parts: go on until no effect means so much more failure at most."),
+    ] = None,
     search: SearchFlags,
     change: ChangeFlags,
     budget: BudgetOption = None,
@@ -115,7 +120,9 @@ def run(
     trust = how.pop("trust")  # said anew each time: a journal is a file that anybody may write
     if parts is not None:
         _check_parts(search, change, report)
-        how = {name: value for name, value in how.items() if name not in _OF_STEPS}
+        how = {**{name: value for name, value in how.items() if name not in _OF_STEPS}, "bound": bound}
+    elif bound is not None:
+        raise UsageError("--bound is of parts that show no effect: use it with --parts system|tools")
     elif len(refs) > 1:
         raise UsageError("blame looks at one run; several are compared by their parts: --parts system|tools")
     (ref, *_) = refs
@@ -129,7 +136,9 @@ def run(
         if parts is not None:
             runs = [opened.run(one) for one in refs]
             if estimate:
-                return _estimated_parts(runs, parts, search, budget, price, as_json, oracle=oracle.asked())
+                return _estimated_parts(
+                    runs, parts, search, budget, price, as_json, bound=bound, oracle=oracle.asked()
+                )
             asked["how"] = {**how, "runs": [one.run_id for one in runs]}
             return _parts(opened, asked, budget, trust=trust, as_json=as_json)
         if estimate:
@@ -258,6 +267,7 @@ def _estimated_parts(
     price: list[str],
     as_json: bool,
     *,
+    bound: float | None,
     oracle: Any,
 ) -> int:
     from ..blaming.parting import estimate
@@ -270,6 +280,7 @@ def _estimated_parts(
         oracle=oracle,
         prices=rates_given(price),
         alpha=search.alpha,
+        bound=bound,
         max_trials=search.max_trials,
     )
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def print_parts(tables: Tables, *, every: bool) -> None:
         print("\nwhat changes the outcome, taken out of every request:")
         _table(sure, "effect on failure", _effect)
     if none:
-        print("\nno effect found (which does not say that there is none):")
+        print("\nno effect found, bounded by so much more failure without it (there may be one):")
         _table(sorted(none, key=lambda row: (-(row["tokens"] or 0), row["step"])), "bounded by", _bound)
     if rest:
         print("\nnot settled:")
@@ -77,9 +78,9 @@ def _effect(row: Mapping[str, Any]) -> str:
 
 
 def _bound(row: Mapping[str, Any]) -> str:
-    if row["ci_low"] is None:
+    if row["ci_high"] is None:
         return "in a group"
-    return f"{max(-row['ci_low'], row['ci_high']):.2f}"
+    return f"{max(0.0, row['ci_high']):.2f}"
 
 
 def _together(one: Mapping[str, Any], effects: Sequence[Mapping[str, Any]]) -> None:
@@ -91,15 +92,23 @@ def _together(one: Mapping[str, Any], effects: Sequence[Mapping[str, Any]]) -> N
 
 def _meaning(found: Mapping[str, Any], none: Sequence[Mapping[str, Any]]) -> str:
     """Return what is shown and what is not, and what it takes to know more."""
-    strata = json.loads(found["params_json"]).get("strata", 1)
-    runs = "this run's task" if strata == 1 else f"the tasks of these {strata} runs"
-    said = f"shown for {runs} alone, with the model and the tools of today"
+    plan = json.loads(found["params_json"])
+    runs = "this run's task" if plan["strata"] == 1 else f"the tasks of these {plan['strata']} runs"
+    said = f"This holds for {runs}, with the models and tools of today."
     if none:
-        said += "; what shows no effect may still matter by as much as its bound, and to other tasks by any"
-    if not found["forks"]:
+        said += " What shows no effect may still have one up to its bound, and any on other tasks."
+    elif not found["forks"]:
         return said
-    each = found["spent_usd"] / found["forks"]
-    halved = f": {money(4 * each * found['forks'])} more for bounds half as wide" if each else ""
-    if strata == 1:
-        return f"{said}. More runs tell of more tasks: blame RUN RUN … --parts"
-    return f"{said}. More runs tell more{halved}"
+    if none and plan.get("bound") is None:
+        forks = math.ceil(_PAIRS / _FINER) * (len(none) + 1)
+        usd = found["spent_usd"] / found["forks"] * forks if found["spent_usd"] else 0.0
+        price = f", {money(usd)}" if usd else ""
+        said += f" For bounds of {_FINER} each: --bound {_FINER}, about {forks} forks{price} or more."
+    if plan["strata"] == 1:
+        said += " For more tasks name more runs."
+    return said
+
+
+_FINER = 0.15
+_PAIRS = 5
+"""Pairs that show a bound, times it, of an agent whose re-runs never fail."""

@@ -11,6 +11,8 @@ from tracefork_backend.blaming.plan import Plan
 from tracefork_backend.blaming.search import Search
 from tracefork_backend.blaming.trials import TrialRequest
 
+from tracefork_otel.errors import UsageError
+
 
 def searched(
     parts: int, rates: Sequence[float], effects: Mapping[int, float], seed: int, max_trials: int | None = None
@@ -98,4 +100,16 @@ def test_what_shows_no_effect_is_never_called_more_than_bounded() -> None:
         assert one.ci_high is not None
         assert one.ci_low <= 0 <= one.ci_high
         assert one.reason.startswith("no effect found in ")
-        assert f"bounded by {max(-one.ci_low, one.ci_high):.2f}" in one.reason
+        assert (
+            f"without it the run fails at most {one.ci_high:.2f} more often, or {-one.ci_low:.2f} less"
+            in one.reason
+        )
+
+
+def test_a_bound_is_reached_where_an_agent_is_steady() -> None:
+    """Each part and all together are bounded so; one that no forks can show is refused."""
+    plan = Plan(steps=3, mode="parts", parent_failed=False, output=None, bound=0.1)
+    found = run(Search(plan), lambda request: False).findings
+    assert all(one.ci_high is not None and one.ci_high <= 0.1 for one in (*found.effects, *found.sets))
+    with pytest.raises(UsageError, match="a bound of 0 is not one that forks can show"):
+        Plan(steps=3, mode="parts", bound=0.0)

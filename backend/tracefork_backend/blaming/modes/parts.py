@@ -9,6 +9,7 @@ from typing import Any
 from ...statistics import e_bh, e_bh_adjusted
 from ..contrast import Contrast
 from ..findings import Effect, Findings, SetFinding, Verdict
+from ..plan import Plan
 from ..state import State
 from ..tasks import Task, until
 from ..trials import Arm
@@ -30,6 +31,9 @@ _UNLIKELY = 0.05
 # much more often, or for so many blocks.
 _BOUND = 0.15
 _TOGETHER_MOST = 60
+
+# So many blocks, over the square of a bound, show it of an agent whose re-runs fail now and then.
+_PER_BOUND = 2
 
 _TOGETHER = "together"
 
@@ -146,12 +150,11 @@ def _told(effect: Effect) -> str:
     return f"{abs(size):.2f} ({low:.2f} to {high:.2f})"
 
 
-def bounded(contrast: Contrast, *, level: float) -> float:
-    """Return how large the effect may be, in either direction, as far as the interval says."""
-    if not contrast.blocks:
-        return 1.0
+def bounded(contrast: Contrast, *, level: float, without: str = "it") -> str:
+    """Return how large the effect may be, as the interval says, in words."""
     low, high = contrast.interval(level=level)
-    return max(-low, high)
+    more, less = max(0.0, high), max(0.0, -low)
+    return f"without {without} the run fails at most {more:.2f} more often, or {less:.2f} less"
 
 
 def _turns(state: State, blocks: int) -> int:
@@ -241,17 +244,25 @@ def _closed(state: State, part: int) -> bool:
             f"none of {contrast.blocks} forks without it could be graded",
         )
         return True
-    if _nothing(contrast):
-        bound = bounded(contrast, level=1 - state.plan.alpha)
-        state.closed[part] = (
-            "screened_out",
-            f"no effect found in {contrast.blocks} pairs, bounded by {bound:.2f}",
-        )
+    enough = contrast.blocks >= _most(state.plan)
+    if _nothing(contrast) and (enough or _narrow(state, part)):
+        found = bounded(contrast, level=1 - state.plan.alpha)
+        state.closed[part] = ("screened_out", f"no effect found in {contrast.blocks} pairs: {found}")
         return True
-    if contrast.blocks >= _MOST:
+    if enough:
         state.closed[part] = ("inconclusive", f"not settled after {contrast.blocks} pairs")
-        return True
-    return False
+    return enough
+
+
+def _narrow(state: State, part: int) -> bool:
+    """Tell whether the run is shown to fail no more than so much more often, where that was asked for."""
+    bound = state.plan.bound
+    return bound is None or state.contrasts[part].high.within(bound, alpha=state.plan.alpha / 2)
+
+
+def _most(plan: Plan) -> int:
+    """Return after how many blocks a part is closed, whatever is known of it."""
+    return _MOST if plan.bound is None else max(_MOST, math.ceil(_PER_BOUND / plan.bound**2))
 
 
 def _nothing(contrast: Contrast) -> bool:
@@ -274,12 +285,12 @@ def _groups(state: State) -> Task[list[int]]:
         for group, arm in zip(racing, arms, strict=True):
             contrast = _read(arm, control, blocks)
             if _nothing(contrast) and contrast.treatment.defined:
-                bound = bounded(contrast, level=1 - state.plan.alpha)
+                found = bounded(contrast, level=1 - state.plan.alpha, without="all of them")
                 for part in group:
                     state.closed[part] = (
                         "screened_out",
                         f"no effect found in {blocks} pairs of parts {group[0]} to {group[-1]} taken out "
-                        f"together, bounded by {bound:.2f} for all of them",
+                        f"together: {found}",
                     )
             elif _stands_out(contrast) or blocks >= _MOST:
                 alone += group
@@ -304,12 +315,12 @@ def _all_together(state: State) -> Task[None]:
     alpha = state.plan.alpha / 2
     blocks, certified = 0, False
     try:
-        while blocks < _TOGETHER_MOST and not certified:
+        while blocks < max(_TOGETHER_MOST, _most(state.plan)) and not certified:
             blocks = _turns(state, max(_LEAST, blocks + 1))
             yield from until((arm, blocks), (control, blocks))
             whole = _keep(state, _ALL, _read(arm, control, blocks))
             certified = _certify(state)
-            if whole.high.within(_BOUND, alpha=alpha):
+            if whole.high.within(state.plan.bound or _BOUND, alpha=alpha):
                 break
     finally:
         state.sets = [_together(state, parts, certified=certified)]
@@ -323,13 +334,9 @@ def _together(state: State, parts: tuple[int, ...], *, certified: bool) -> SetFi
     low = high = None
     if whole.blocks:
         low, high = whole.interval(level=1 - state.plan.alpha)
-        verdict, reason = (
-            "screened_out",
-            (
-                f"no effect found in {whole.blocks} pairs without any of them: the run fails at most "
-                f"{max(0.0, high):.2f} more often, or {max(0.0, -low):.2f} less"
-            ),
-        )
+        verdict = "screened_out"
+        found = bounded(whole, level=1 - state.plan.alpha, without="all of them")
+        reason = f"no effect found in {whole.blocks} pairs: {found}"
     if certified:
         more = "more" if (whole.effect or 0.0) > 0 else "less"
         verdict = "certified"
