@@ -39,6 +39,15 @@ def test_an_edit_is_shrunk_confirmed_kept_and_forked(folder: Path) -> None:
     assert "what else differed did not matter: flight" in done.out
     assert "step 1: " in done.out
     assert "ended: confirmed" in done.out
+    assert here("repair", "show", "last", cwd=folder).out == done.out
+    (told,) = here("repair", "show", "last", "--json", cwd=folder).rows
+    assert [(one["verdict"], one["without"], one["answers"]) for one in told["repairs"]] == [
+        ("nothing_found", "", True),
+        ("confirmed", "flight", True),
+    ]
+    journal = next((folder / ".tracefork" / "blame").glob("*.repair.jsonl"))
+    shutil.copy(journal, journal.with_name("ffffffffffffffff.repair.jsonl"))  # one that was killed at its end
+    here("repair", "show", "last", cwd=folder).refused("has not ended, after ", "type its `repair` again")
     fixed = json.loads((folder / "fix.json").read_text())
     assert fixed == {"2": {"tool_input": {"flight": "JL60", "date": "2026-11-03"}, "tool": "check_seats"}}
     done = tracefork("fork", "last@2", "--edit", "fix.json", *GRADED, cwd=folder, **BARE)
@@ -61,6 +70,8 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         (("repair", "last", *GRADED, "--try", "edits.json", "--budget", "0"), "pays for no fork"),
         (("repair", "last", *GRADED, "--try", "edits.json", "--alpha", "2"), "alpha is 2"),
         (("repair", "abcdef", *GRADED), "no run"),
+        (("repair", "show", "last"), "no search for repairs begins with last; `repair RUN` makes one"),
+        (("repair", "show", "last", "--alpha", "2"), "leave --alpha out"),
         (("fork", "last@2", "--edit", "other.json"), "has no edit for step 2"),
         (("fork", "last@2", "--edit", "edits.json", "--text", "x"), "leave out --edit"),
     ):

@@ -298,18 +298,19 @@ def find(store: Path, prefix: str) -> str:
     return the_one(experiments(store), prefix, "experiment")
 
 
-def experiments(store: Path) -> list[str]:
+def experiments(store: Path, kind: str = _BLAME) -> list[str]:
     """Return the ids of the experiments that have a journal, finished or not; the newest is the last."""
-    ending = _ENDING.format(kind=_BLAME)
+    ending = _ENDING.format(kind=kind)
     found = sorted((store / _FOLDER).glob(f"*{ending}"), key=lambda path: path.lstat().st_mtime_ns)
     return [path.name.removesuffix(ending) for path in found]
 
 
-def the_one(ids: Sequence[str], prefix: str, kind: str) -> str:
+def the_one(ids: Sequence[str], prefix: str, kind: str, *, made_by: str = "blame RUN") -> str:
     """Return the one id that begins so, `last` being the last of them; raises UsageError if there is none."""
     fitting = list(ids[-1:]) if prefix == "last" else [one for one in ids if one.startswith(prefix)]
     if len(fitting) == 1:
         return fitting[0]
     near = ", ".join(one[:8] for one in (fitting or ids)[-5:])
     what = "several experiments begin" if fitting else f"no {kind} begins"
-    raise UsageError(f"{what} with {prefix}" + (f": there is {near}" if near else "; `blame RUN` makes one"))
+    more = f": there is {near}" if near else f"; `{made_by}` makes one"
+    raise UsageError(f"{what} with {prefix}{more}")

@@ -35,7 +35,7 @@ VERBS = {
     "blame": "Say which step of a run moves its outcome, and how sure that is. `blame RUN …` is short for "
     "`blame run RUN …`.",
     "repair": "Find the smallest change that makes a failed run succeed, confirmed on fresh forks beside "
-    "controls.",
+    "controls. `repair RUN …` is short for `repair run RUN …`.",
     "sql": "Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …",
     "tape": "Write a run to a tape file, or read one into the store.",
     "send": "Send runs where OTEL_EXPORTER_OTLP_* points, with their own ids and times.",

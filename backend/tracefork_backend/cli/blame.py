@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from tracefork_otel.errors import UsageError
 
 from ..blaming.plan import What
 from ..spelling import money
 from . import blame_view as view
+from .experiments import Later, ShortRun
 from .flags import expanded
 from .flags.blame import ChangeFlags, MaxTrialsOption, SearchFlags
 from .flags.options import (
@@ -50,37 +50,12 @@ ExperimentArgument: TypeAlias = Annotated[
 ]
 
 
-class _ShortRun(TyperGroup):
-    """`blame RUN …` is short for `blame run RUN …`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_ShortRun,
+    cls=ShortRun,
     no_args_is_help=True,
     help="Say which step of a run moves its outcome, and how sure that is. `blame RUN …` is short for "
     "`blame run RUN …`.",
 )
-
-
-class _Later(TyperCommand):
-    """A verb on an experiment: what it was begun with is refused by name, not as an unknown option."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own, begun = (
-            {name for parameter in command.params for name in parameter.opts}
-            for command in (self, ctx.parent.command.commands["run"])
-        )
-        for flag in (arg.partition("=")[0] for arg in args):
-            if flag.startswith("-") and flag in begun - own:
-                raise UsageError(
-                    f"`blame {ctx.info_name}` keeps to what its experiment was begun with: leave {flag} out"
-                )
-        return super().parse_args(ctx, args)
 
 
 def run(
@@ -150,7 +125,7 @@ def run(
 app.command("run")(expanded(run))
 
 
-@app.command("resume", cls=_Later)
+@app.command("resume", cls=Later)
 def resume(
     experiment: ExperimentArgument,
     store: StoreOption = STORE,
@@ -193,7 +168,7 @@ def resume(
         )
 
 
-@app.command("show", cls=_Later)
+@app.command("show", cls=Later)
 def show(
     experiment: ExperimentArgument,
     store: StoreOption = STORE,
@@ -214,7 +189,7 @@ def show(
         _write_report(opened, tables.experiment["experiment_id"], report)
 
 
-@app.command("verify", cls=_Later)
+@app.command("verify", cls=Later)
 def verify(
     experiment: ExperimentArgument,
     store: StoreOption = STORE,

@@ -12,6 +12,8 @@ from tracefork_otel.errors import UnknownRun, UsageError
 
 from ..spelling import money
 from . import repair_view as view
+from .experiments import Later, ShortRun
+from .flags import expanded
 from .flags.blame import MaxTrialsOption
 from .flags.options import (
     STORE,
@@ -34,7 +36,15 @@ if TYPE_CHECKING:
     from ..store import Run, Store
 
 
-def repair(
+app = typer.Typer(
+    cls=ShortRun,
+    no_args_is_help=True,
+    help="Find the smallest change that makes a failed run succeed, confirmed on fresh forks beside "
+    "controls. `repair RUN …` is short for `repair run RUN …`.",
+)
+
+
+def run(
     ref: Annotated[
         str,
         typer.Argument(
@@ -129,9 +139,9 @@ def repair(
                 say(f"--over: {error}")
         if as_json:
             carried_over = None if beside is None else {**asdict(beside), "checked": beside.checked}
-            print_json({**view.summary(result), "over": carried_over, **told(opened)})
+            print_json({**result.to_dict(), "over": carried_over, **told(opened)})
         else:
-            view.print_result(result)
+            view.print_search(result.to_dict())
             if beside is not None:
                 view.print_carried(beside)
             elif others and result.confirmed and result.edit.answers:
@@ -144,6 +154,28 @@ def repair(
         else:
             say(f"{keep} is not written: no repair is confirmed")
     return status_of(result.stop_reason, result.trials, result.problem)
+
+
+app.command("run")(expanded(run))
+
+
+@app.command("show", cls=Later)
+def show(
+    search: Annotated[
+        str, typer.Argument(metavar="REPAIR", help="`last`, or a unique prefix of a search's id.")
+    ],
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a finished search for repairs: what is confirmed, how that is known, and what else was tried."""
+    from ..repairing.stored import stored_search
+
+    with reading(store) as opened:
+        found = stored_search(opened, search)
+        if as_json:
+            print_json({**found, **told(opened)})
+        else:
+            view.print_search(found)
 
 
 def _run_of(opened: Store, ref: str) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..spelling import counted, money, run_name, total_money
@@ -9,54 +10,45 @@ from ..spelling import counted, money, run_name, total_money
 if TYPE_CHECKING:
     from ..repairing.carrying import Carried
     from ..repairing.repair import Progress
-    from ..repairing.result import Repair, RepairResult
 
 
-def summary(result: RepairResult) -> dict[str, Any]:
-    """Return what was found for machines."""
-    return {
-        **result.search_row(),
-        "left": list(result.left),
-        "proposing_usd": result.proposing_usd,
-        "repairs": result.rows(),
-    }
-
-
-def print_result(result: RepairResult) -> None:
+def print_search(found: Mapping[str, Any]) -> None:
     """Print what repairs the run, how that is known, and what else was tried."""
     from ..repairing.result import SOURCES
 
-    if not result.confirmed:
-        print(result.message)
-    for one in sorted(result.repairs, key=lambda one: one.verdict != "confirmed"):
-        if one.verdict == "confirmed":
-            _print_confirmed(one)
-        elif one.tried.forks or not result.confirmed:
-            print(f"step {one.step}: {one.words} ({SOURCES[one.candidate.source]}): {one.tried.reason}")
-    for why in result.left:
+    rows: Sequence[Mapping[str, Any]] = found["repairs"]
+    confirmed = [row for row in rows if row["verdict"] == "confirmed"]
+    if not confirmed:
+        print(found["message"])
+    for row in (*confirmed, *(row for row in rows if row["verdict"] != "confirmed")):
+        if row["verdict"] == "confirmed":
+            _print_confirmed(row)
+        elif row["forks"] or not confirmed:
+            source = SOURCES.get(row["source"], row["source"])
+            print(f"step {row['step']}: {row['change']} ({source}): {row['reason']}")
+    for why in found["left"] or ():
         print(f"not tried: {why}")
-    if result.proposing_usd:
-        print(f"asking for changes cost {money(result.proposing_usd)}, counted below")
+    if found["proposing_usd"]:
+        print(f"asking for changes cost {money(found['proposing_usd'])}, counted below")
     print(
-        f"repair {result.repair_id} · {counted(len(result.trials), 'fork')} · "
-        f"{total_money(result.cost_usd, result.unpriced)} · ended: {result.verdict}"
+        f"repair {found['repair_id']} · {counted(found['forks'], 'fork')} · "
+        f"{total_money(found['spent_usd'], found['unpriced'])} · ended: {found['verdict']}"
     )
 
 
-def _print_confirmed(one: Repair) -> None:
-    shown, whole = one.tried.measured, len(one.candidate.all)
-    less = f" ({len(one.tried.kept)} of {whole} differences)" if whole > 1 else ""
-    print(f"step {one.step}: {one.words}{less}")
+def _print_confirmed(row: Mapping[str, Any]) -> None:
+    less = f" ({row['parts']} of {row['parts_tried']} differences)" if row["parts_tried"] > 1 else ""
+    print(f"step {row['step']}: {row['change']}{less}")
     print(
-        f"  success {shown['flips_treatment']}/{shown['n_treatment']} with it, "
-        f"{shown['flips_control']}/{shown['n_control']} without, on fresh forks · "
-        f"effect {shown['effect']:+.2f}, {shown['ci_low']:.2f} to {shown['ci_high']:.2f}"
+        f"  success {row['flips_treatment']}/{row['n_treatment']} with it, "
+        f"{row['flips_control']}/{row['n_control']} without, on fresh forks · "
+        f"effect {row['effect']:+.2f}, {row['ci_low']:.2f} to {row['ci_high']:.2f}"
     )
-    if one.without:
-        print(f"  what else differed did not matter: {one.without}")
-    if not one.tried.minimal:
+    if row["without"]:
+        print(f"  what else differed did not matter: {row['without']}")
+    if not row["minimal"]:
         print("  it may not be the smallest: shrinking it ended at its share of the budget")
-    if one.edit.answers:
+    if row["answers"]:
         print("  another answer shows what went wrong; a prompt, a tool or a model has to change for good")
 
 

@@ -118,6 +118,10 @@ class RepairResult:
         """Return the arm of the forks that confirmed a candidate, by its place among all."""
         return fresh_arm(number)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the search with its candidates, as it is kept and shown."""
+        return {**self.search_row(), "repairs": self.rows()}
+
     def search_row(self) -> dict[str, Any]:
         """Return what is kept of the search as a whole."""
         return {
@@ -131,6 +135,8 @@ class RepairResult:
             "unpriced": self.unpriced,
             "forks": len(self.trials),
             "stop_reason": self.stop_reason,
+            "left": list(self.left),
+            "proposing_usd": self.proposing_usd,
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -153,6 +159,8 @@ class RepairResult:
                 "parts": len(one.tried.kept),
                 "parts_tried": len(one.candidate.all),
                 "minimal": one.tried.minimal,
+                "without": one.without,
+                "answers": one.edit.answers,
                 **{name: shown.get(name) for name in _SHOWN},
                 "forks": one.tried.forks,
                 "cost_usd": one.cost_usd,
