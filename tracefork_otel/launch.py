@@ -162,6 +162,7 @@ def _start(session: Session, changes: Undo) -> None:
         for name in CLIENTS:
             changes.add(when_imported(name, _on_client))
         changes.add(when_imported("urllib3", _on_urllib3))
+        changes.add(when_imported("aiohttp", _on_aiohttp))
 
 
 def _on_client(module: ModuleType) -> None:
@@ -176,8 +177,14 @@ def _on_urllib3(module: ModuleType) -> None:
     pooled.install(module)
 
 
+def _on_aiohttp(module: ModuleType) -> None:
+    from .seam import connected
+
+    connected.install(module)
+
+
 def _release_clients() -> None:
-    for name in ("patch", "pooled"):
+    for name in ("patch", "pooled", "connected"):
         seam: Any = sys.modules.get(f"tracefork_otel.seam.{name}")
         if seam is not None:
             seam.uninstall()

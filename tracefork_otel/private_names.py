@@ -20,6 +20,18 @@ FINALIZING = "_finalizing"
 """A file of `io`, while it is closed because nobody has it any more (held by test_urllib3.py)."""
 BODY = "_body"
 """The same: its body, where it is read at once."""
+PARSER = "_parser"
+"""A connection of aiohttp: what parses the response that it waits for."""
+TIMER = "_timer"
+"""A request of aiohttp: the timer of its whole time."""
+CANCELLED = "_cancelled"
+"""That timer: whether its time is over."""
+BUFFER, WAITER = "_buffer", "_waiter"
+"""A body of aiohttp: what came and was not read, and who waits for more."""
+VALUE = "_value"
+"""A body of bytes that aiohttp sends: the bytes."""
+RELEASE = "_release"
+"""A connector of aiohttp: takes a connection back."""
 GLOBAL_PROVIDER = "_TRACER_PROVIDER"
 """`opentelemetry.trace`: the provider that was set, read without loading the one the environment names."""
 
@@ -51,6 +63,12 @@ PRIVATE_NAMES: tuple[Private, ...] = (
     Private("urllib3.connectionpool", "HTTPConnectionPool", GET_CONNECTION),
     Private("urllib3.connectionpool", "HTTPSConnectionPool", PREPARE_PROXY),
     *(Private("urllib3.response", "HTTPResponse", name, ()) for name in (ORIGINAL_RESPONSE, BODY)),
+    Private("aiohttp.client_proto", "ResponseHandler", PARSER),
+    Private("aiohttp.client_reqrep", "ClientRequest", BODY),
+    Private("aiohttp.helpers", "TimerContext", CANCELLED),
+    *(Private("aiohttp.streams", "StreamReader", name) for name in (BUFFER, WAITER)),
+    Private("aiohttp.payload", "BytesPayload", VALUE, (b"",)),
+    Private("aiohttp.connector", "BaseConnector", RELEASE),
     Private("opentelemetry.context", None, "_SUPPRESS_INSTRUMENTATION_KEY"),
     Private("opentelemetry.trace", None, GLOBAL_PROVIDER),
     Private("opentelemetry.trace", "ProxyTracer", PROXY_TRACER),

@@ -35,7 +35,7 @@ def agents(genai: Any, url: str) -> dict[str, Callable[[], str]]:
         return genai.Client(api_key="the-secret-key", http_options={"base_url": url, **options})
 
     def httpx_client() -> Any:
-        # Where aiohttp is installed the SDK's async client prefers it, and it is not captured.
+        # Where aiohttp is installed the SDK's async client prefers it.
         return client(async_client_args={"transport": httpx2.AsyncHTTPTransport()})
 
     def whole() -> str:
@@ -46,20 +46,22 @@ def agents(genai: Any, url: str) -> dict[str, Callable[[], str]]:
         with client() as made:
             return last_turn([*made.chats.create(**asked).send_message_stream(QUESTION)])
 
-    async def asynchronously() -> str:
-        async with httpx_client().aio as made:
+    async def asynchronously(client: Callable[[], Any]) -> str:
+        async with client().aio as made:
             return (await made.chats.create(**asked).send_message(QUESTION)).text
 
-    async def streamed_asynchronously() -> str:
-        async with httpx_client().aio as made:
+    async def streamed_asynchronously(client: Callable[[], Any]) -> str:
+        async with client().aio as made:
             stream = await made.chats.create(**asked).send_message_stream(QUESTION)
             return last_turn([chunk async for chunk in stream])
 
     return {
         "whole": whole,
         "streamed": streamed,
-        "async": lambda: asyncio.run(asynchronously()),
-        "async streamed": lambda: asyncio.run(streamed_asynchronously()),
+        "async": lambda: asyncio.run(asynchronously(httpx_client)),
+        "async streamed": lambda: asyncio.run(streamed_asynchronously(httpx_client)),
+        "aiohttp": lambda: asyncio.run(asynchronously(client)),
+        "aiohttp streamed": lambda: asyncio.run(streamed_asynchronously(client)),
     }
 
 
@@ -75,7 +77,9 @@ def last_turn(chunks: list[Any]) -> str:
         "whole",
         pytest.param("streamed", marks=pytest.mark.slow),
         pytest.param("async", marks=pytest.mark.slow),
+        pytest.param("aiohttp", marks=pytest.mark.slow),
         "async streamed",
+        "aiohttp streamed",
     ],
 )
 def test_an_agent_with_a_function(bench: Bench, genai: Any, way: str) -> None:
@@ -115,7 +119,9 @@ def pieces(told: list[Any], way: str) -> list[str]:
     return first
 
 
-@pytest.mark.parametrize("way", [pytest.param("whole", marks=pytest.mark.slow), "async streamed"])
+@pytest.mark.parametrize(
+    "way", [pytest.param("whole", marks=pytest.mark.slow), "async streamed", "aiohttp streamed"]
+)
 def test_another_model_is_asked_by_another_url(bench: Bench, genai: Any, way: str) -> None:
     """A fork with another model sends its requests, with their key, to that model's path."""
     agent = agents(genai, bench.server.url)[way]

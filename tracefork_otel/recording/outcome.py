@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from ..exchange import Outcome
 
-_BROKEN = ("RemoteProtocolError", "ReadError", "CloseError", "WriteError", "ProtocolError", "IncompleteRead")
+_BROKEN = (
+    "RemoteProtocolError",
+    "ReadError",
+    "CloseError",
+    "WriteError",
+    "ProtocolError",
+    "IncompleteRead",
+    "ClientPayloadError",
+    "ClientOSError",
+    "ServerDisconnectedError",
+)
 """Errors of the client libraries that mean that the connection ended in mid-body."""
 _CANCELLED = ("CancelledError", "Cancelled")
 """asyncio's and trio's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 RUN_ID = "tracefork.run.id"
 """Attribute of an exchange's span: the run that it is part of, where that is not its trace."""
+
+sent_here: ContextVar[SeamExchange | None] = ContextVar("tracefork_sent_here", default=None)
+"""The exchange that a client is sending: a client below it sends the same once more."""
 
 
 class SeamExchange(OpenExchange):

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,23 +49,14 @@ class Held:
 
     async def turn(self, most_s: float) -> None:
         """Do what `wait` does, for an event loop."""
-        import anyio  # both client libraries bring it
-
         order, step = self.order, self.step
         if order.may_end(step):
             return
-        woken = anyio.Event()
-        with order.waking(step, _from_any_thread(woken.set)):
-            for pause in _pauses(most_s):
-                order.look(step)
-                with anyio.move_on_after(pause):
-                    await woken.wait()
-                if woken.is_set():
-                    break
+        await _woken(order, step, partial(order.waking, step), most_s)
         if not order.may_end(step):
             order.give_up(step)
         for _ in range(_TURNS):
-            await anyio.sleep(0)
+            await asleep(0)
 
     def came(self, number: int) -> None:
         """Note that the part is given."""
@@ -77,26 +69,71 @@ class Held:
         parts, step = self.order.parts(self.step), self.step
         if parts is None:
             return
-        import anyio  # both client libraries bring it
-
         if not parts.may_come(step, number):
-            woken = anyio.Event()
-            with parts.waking(step, number, _from_any_thread(woken.set)):
-                for pause in _pauses(most_s):
-                    self.order.look(step)
-                    with anyio.move_on_after(pause):
-                        await woken.wait()
-                    if woken.is_set():
-                        break
+            await _woken(self.order, step, partial(parts.waking, step, number), most_s)
             if not parts.may_come(step, number):
                 parts.free()
         if parts.follows_another(step, number):
             for _ in range(_TURNS_OF_A_PART):
-                await anyio.sleep(0)
+                await asleep(0)
 
     def over(self) -> None:
         """Note that the answer was given, or nobody wants it any more."""
         self.order.ended(self.step)
+
+
+async def asleep(seconds: float) -> None:
+    """Sleep in whatever event loop runs here; 0 lets others have a turn."""
+    if _is_asyncio():
+        await asyncio.sleep(seconds)
+    else:
+        import anyio  # where trio runs, httpx or httpx2 has brought it
+
+        await anyio.sleep(seconds)
+
+
+def _is_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _event() -> Any:
+    if _is_asyncio():
+        return asyncio.Event()
+    import anyio
+
+    return anyio.Event()
+
+
+async def _woken(
+    order: Order,
+    step: int,
+    waking: Callable[[Callable[[], object]], AbstractContextManager[None]],
+    most_s: float,
+) -> None:
+    """Return once this wakes it, or after that time; meanwhile look what other processes took."""
+    woken = _event()
+    with waking(_from_any_thread(woken.set)):
+        for pause in _pauses(most_s):
+            order.look(step)
+            await _wait(woken, pause)
+            if woken.is_set():
+                return
+
+
+async def _wait(woken: Any, most_s: float) -> None:
+    if isinstance(woken, asyncio.Event):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await woken.wait()
+        return
+    import anyio
+
+    with anyio.move_on_after(most_s):
+        await woken.wait()
 
 
 def _pauses(most_s: float) -> Iterator[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import functools
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import private_names as names
 from ..play.answers import Live
-from ..play.tools import GRACE_S
+from .holding import asleep
 from .recording import Sending, arecord, known_body, received, record
 from .staging import Staged, leaving, staged, unheard
 
@@ -152,20 +151,13 @@ class _Transport(Staged):
             raise self.error(request)
         return self.response(request)
 
-    async def ahold(self) -> None:
-        """Do what `hold` does, in an event loop."""
-        if self.held is not None:
-            try:
-                await self.held.turn(self.left_until_the_end() + GRACE_S)
-            finally:
-                self.held.over()
-
     async def handle_async_request(self, request: Any) -> Any:
         """Do what `handle_request` does, for an asynchronous client."""
         if self.recorded.response is None:
             if self.recorded.outcome == "cancelled":
                 await self.hang()
-            await _sleep(self.left_until_the_end() if self.waits else 0)
+            if self.waits:
+                await asleep(self.left_until_the_end())
             await self.ahold()
             raise self.error(request)
         return self.response(request)
@@ -186,20 +178,6 @@ class _Transport(Staged):
             stream=_playback_class(self.module)(self, request),
             extensions=extensions,
         )
-
-    async def apart(self, number: int) -> None:
-        """Wait for what came of other streams before this chunk did."""
-        if self.held is not None:
-            await self.held.part(number, self.left_until_the_end() + GRACE_S)
-
-    async def hang(self) -> None:
-        """Wait to be cancelled as in the recording; raise the cancellation if nobody does."""
-        try:
-            await _sleep(self.left_until_the_end() + GRACE_S)
-        finally:
-            if self.held is not None:
-                self.held.over()
-        raise asyncio.CancelledError
 
     def error(self, request: Any) -> BaseException:
         """Return the recorded error, of the client library's own class."""
@@ -244,7 +222,7 @@ def _playback_class(module: ModuleType) -> type[Any]:
             transport = self._transport
             for number, wait, chunk, is_last in self._chunks:
                 if wait:
-                    await _sleep(wait)
+                    await asleep(wait)
                 await transport.apart(number)
                 if is_last and transport.recorded.outcome != "cancelled":
                     await transport.ahold()
@@ -258,18 +236,10 @@ def _playback_class(module: ModuleType) -> type[Any]:
 
         def close(self) -> None:
             """Let nobody wait for this end: no connection is held."""
-            if self._transport.held is not None:
-                self._transport.held.over()
+            self._transport.leave()
 
         async def aclose(self) -> None:
             """Let nobody wait for this end: no connection is held."""
             self.close()
 
     return Playback
-
-
-async def _sleep(seconds: float) -> None:
-    if seconds > 0:
-        import anyio  # both client libraries bring it; it also serves agents that run on trio
-
-        await anyio.sleep(seconds)

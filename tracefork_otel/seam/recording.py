@@ -15,7 +15,7 @@ from ..recording.exchange import named
 from ..session import calls, spans, tool_calls
 from ..session.events import BELOW_CALL, begun_attributes
 from ..session.root import parent_and_tracer, run_of
-from .exchange import RUN_ID, SeamExchange
+from .exchange import RUN_ID, SeamExchange, sent_here
 from .streams import RequestTee, Tees
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def arecord(
 class Sending:
     """The time in which a client sends a request: its span is current, and an error ends its exchange."""
 
-    __slots__ = ("_exchange", "_request", "_token")
+    __slots__ = ("_exchange", "_outer", "_request", "_token")
 
     def __init__(self, exchange: SeamExchange, request: Any = None) -> None:
         self._exchange = exchange
@@ -84,10 +84,12 @@ class Sending:
         # A span that no provider records must not become current: others would send its ids along.
         span = self._exchange.span.sdk
         self._token = None if span is None else otel_context.attach(trace.set_span_in_context(span))
+        self._outer = sent_here.set(self._exchange)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None:
             self._exchange.fail(error)
+        sent_here.reset(self._outer)
         if self._token is not None:
             otel_context.detach(self._token)
         stream = getattr(self._request, "stream", None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from ..session.housekeeping import asking
 from ..session.session import Session
 from ..wire.hosts import is_loopback
 from ..wire.registry import port_of, recognise
+from .exchange import sent_here
 from .noting import at, caller, note_once, note_skipped
 from .services import known_services
 
@@ -18,13 +20,15 @@ Way: TypeAlias = Literal[
     "play",
     "refuse",  # as this machine would: nobody listens there, and the tape has no such address
     "aside",  # it is housekeeping
-    "own",  # it is said to a service of the run's own
+    "own",  # it is said to a service of the run's own, or a client above has it already
     "paused",  # the agent turned the recording off
 ]
 
 
 def routed(session: Session, request: Any, body: Callable[[], bytes]) -> tuple[Way, str]:
     """Return what is done with the request; and who makes what is left aside: empty for the user's word."""
+    if _is_below(session, request):
+        return "own", ""
     who = _housekeeper(session, request, body)
     if who is not None:
         return "aside", who
@@ -36,6 +40,18 @@ def routed(session: Session, request: Any, body: Callable[[], bytes]) -> tuple[W
     if session.player is None:
         return ("record" if session.paused is None else "paused"), ""
     return ("refuse" if listener == "nobody" and session.player.watching else "play"), ""
+
+
+def _is_below(session: Session, request: Any) -> bool:
+    """Return whether this is a client's transport, which sends what that client has been asked for."""
+    above = sent_here.get()
+    if above is None or above.done or above.status is not None or above.session is not session:
+        return False
+    if session.settings.moved:
+        return True  # to another address by now
+    url, asked = request.url, above.request
+    here = (request.method, url.host, unquote(url.path) or "/")
+    return here == (asked.method, above.host, unquote(urlsplit(asked.url).path) or "/")
 
 
 def _housekeeper(session: Session, request: Any, body: Callable[[], bytes]) -> str | None:

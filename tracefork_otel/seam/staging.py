@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..draws.blaming import after_draws
 from ..exchange import Exchange
@@ -15,7 +17,7 @@ from ..play.retries import at_once
 from ..play.tools import GRACE_S
 from ..session.housekeeping import renewing
 from .exchange import SeamExchange
-from .holding import Held
+from .holding import Held, asleep
 from .noting import at
 from .recording import start, value_of
 
@@ -122,6 +124,32 @@ class Staged:
         if self.held is not None:
             self.held.came(number)
 
+    async def apart(self, number: int) -> None:
+        """Wait, in an event loop, for what came of other streams before this chunk did."""
+        if self.held is not None:
+            await self.held.part(number, self.left_until_the_end() + GRACE_S)
+
+    async def ahold(self) -> None:
+        """Do what `hold` does, in an event loop."""
+        if self.held is not None:
+            try:
+                await self.held.turn(self.left_until_the_end() + GRACE_S)
+            finally:
+                self.held.over()
+
+    async def hang(self) -> None:
+        """Wait to be cancelled as in the recording; raise the cancellation if nobody does."""
+        try:
+            await asleep(self.left_until_the_end() + GRACE_S)
+        finally:
+            self.leave()
+        raise asyncio.CancelledError
+
+    def leave(self) -> None:
+        """Let nobody wait for this end."""
+        if self.held is not None:
+            self.held.over()
+
     def chunks(self) -> Iterator[tuple[int, float, bytes, bool]]:
         """Yield each recorded chunk: number, seconds in which it is due, bytes, whether it is the last."""
         response = self.recorded.response
@@ -161,3 +189,11 @@ def leaving(live: Live) -> Iterator[None]:
         yield
     finally:
         renewing.reset(token)
+
+
+def moved_to(session: Session, url: Any) -> str | None:
+    """Return where the address is by now, without a path of its own; None where it is where it was."""
+    moved = dict(session.settings.moved or ())
+    place = f"{url.scheme}://{urlsplit(str(url)).netloc}".lower()
+    found = moved.get(place)
+    return None if found is None else found.rstrip("/")

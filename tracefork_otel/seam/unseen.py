@@ -24,6 +24,8 @@ from .noting import HTTP_CLIENTS, at, caller, is_own_code, leaked, note_once, ru
 
 _CAPTURED = ("anyio", "httpcore", "httpcore2", "httpx", "httpx2")
 """Packages below which the seam stands; tasks of anyio connect for them."""
+_SEAMS = {"urllib3": "pooled", "aiohttp": "connected", "aiohappyeyeballs": "connected"}
+"""The same, where a seam may have left them alone: tasks of aiohappyeyeballs connect for aiohttp."""
 _CHANNELS = ("insecure_channel", "secure_channel")
 
 
@@ -67,6 +69,12 @@ def summary(session: Session) -> list[str]:
         for place, count in _counts.items()
         if place.process_id == session.process_id
     ]
+
+
+def noted(session: Session, client: str, host: str, port: int) -> None:
+    """Note a connection that is not captured of a client that is: a websocket's."""
+    if session.settings.mode == "record" and sender_above(sys._getframe(1)) is None:
+        _note(session, client, host, port, host)
 
 
 def _note(session: Session, client: str, host: str, port: int, address: str) -> None:
@@ -124,7 +132,7 @@ def _client(frame: FrameType | None) -> str | None:
     """Return the client that connects here, by the name that the agent's code called; None for any other."""
     found: str | None = None
     for package, file in _packages(frame):
-        if found is None and (package in _CAPTURED or (package == "urllib3" and _has_pools())):
+        if found is None and (package in _CAPTURED or _has_seam(package)):
             return None
         if package in HTTP_CLIENTS:
             found = package
@@ -135,9 +143,9 @@ def _client(frame: FrameType | None) -> str | None:
     return found
 
 
-def _has_pools() -> bool:
-    pooled = sys.modules.get("tracefork_otel.seam.pooled")
-    return pooled is not None and pooled.is_captured()
+def _has_seam(package: str) -> bool:
+    seam = sys.modules.get(f"tracefork_otel.seam.{_SEAMS.get(package)}")
+    return seam is not None and seam.is_captured()
 
 
 def _packages(frame: FrameType | None) -> Iterator[tuple[str, str]]:

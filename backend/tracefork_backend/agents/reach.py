@@ -22,6 +22,8 @@ from ..store.unseen import unseen
 from .left import Left
 
 _NAME_LENGTH = 60
+_CLIENTS = ("httpx", "httpx2", "urllib3", "aiohttp")
+"""Packages of clients that are captured."""
 
 
 def reached(store: Path, launch_id: str) -> tuple[list[ProcessStarted], list[Absent], tuple[str, ...]]:
@@ -66,7 +68,7 @@ def why_nothing(
             count = f"{len(processes)} process{'' if len(processes) == 1 else 'es'}"
             return (
                 f"nothing captured: Python was reached ({count}), but made no request through httpx, "
-                "httpx2 or urllib3; a client on aiohttp or urllib is not recorded"
+                "httpx2, urllib3 or aiohttp; a client on urllib is not recorded"
             )
         where = processes[0].executable
         return (
@@ -120,9 +122,7 @@ def unwritable(store: Path) -> str | None:
 
 def has_client(processes: Sequence[ProcessStarted]) -> bool:
     """Return whether an interpreter among these can import a client that is captured."""
-    probe = (
-        "import importlib.util as u, sys; sys.exit(not any(map(u.find_spec, ('httpx', 'httpx2', 'urllib3'))))"
-    )
+    probe = f"import importlib.util as u, sys; sys.exit(not any(map(u.find_spec, {_CLIENTS})))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRACEFORK_")}
     for executable in dict.fromkeys(process.executable for process in processes):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):

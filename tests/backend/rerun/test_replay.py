@@ -412,7 +412,7 @@ def test_a_run_that_still_goes_on(desk: Desk) -> None:
         ([sys._base_executable, "-c", "pass"], 3, "has no tracefork-otel"),  # type: ignore[attr-defined]
         (["/bin/true"], 3, "no Python process was reached from '/bin/true'"),
         (["/bin/false"], 1, "no Python process was reached from '/bin/false'"),
-        ([sys.executable, "-c", "pass"], 3, "made no request through httpx, httpx2 or urllib3"),
+        ([sys.executable, "-c", "pass"], 3, "made no request through httpx, httpx2, urllib3 or aiohttp"),
     ],
 )
 def test_nothing_captured(desk: Desk, argv: list[str], status: int, says: str) -> None:

@@ -103,7 +103,7 @@ REAL_CLIENTS = {
 import asyncio, aiohttp
 async def main():
     async with aiohttp.ClientSession() as session:
-        try: await session.get("https://api.openai.com/v1/models")
+        try: await session.ws_connect("https://api.openai.com/v1/realtime")
         except aiohttp.ClientError: pass
 asyncio.run(main())
 """,
@@ -133,7 +133,7 @@ subprocess.run(["claude", "-p", "hello"], env={"PATH": DEAD})
 @pytest.mark.parametrize("mode", ["record", pytest.param("replay", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("client", REAL_CLIENTS)
 def test_each_client_is_named(client: str, mode: str, tmp_path: Path) -> None:
-    """aiohttp, urllib, curl, a shell's curl and a model's own program are named, with the place."""
+    """A websocket of aiohttp, urllib, curl, a shell's and a model's own program are named, with the place."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("curl", "claude", "wc"):

@@ -20,7 +20,7 @@ from tracefork_otel.play.answers import Served
 from tracefork_otel.play.claims import Claims
 from tracefork_otel.play.order import Order
 from tracefork_otel.play.player import Player
-from tracefork_otel.seam import playing, resting
+from tracefork_otel.seam import resting, staging
 from tracefork_otel.settings import Settings
 
 URL = "https://model.example/ask/"
@@ -60,7 +60,7 @@ def replaying(exchanges: Sequence[Exchange], folder: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is still to come is waited for on any machine."""
-    monkeypatch.setattr(playing, "GRACE_S", 30)
+    monkeypatch.setattr(staging, "GRACE_S", 30)
 
 
 THREE = (exchange("a", 0, 600), exchange("b", 1, 300), exchange("c", 2, 30))
@@ -245,7 +245,7 @@ def test_an_agent_that_changed_is_not_held_for_ever(tmp_path: Path, monkeypatch:
     with replaying(THREE, tmp_path):
         assert asyncio.run(main()) == "a"
     (tmp_path / "again").mkdir()
-    monkeypatch.setattr(playing, "GRACE_S", 0.1)
+    monkeypatch.setattr(staging, "GRACE_S", 0.1)
     with replaying([exchange("a", 0, 20), exchange("b", 1, 10)], tmp_path / "again"):
         assert httpx2.get(URL + "a").text == "a0;"
 

@@ -18,7 +18,7 @@ from tracefork_backend.simulate.model import Reply
 
 from tracefork_otel.exchange import Exchange, Outcome
 from tracefork_otel.recording.exchange import OpenExchange
-from tracefork_otel.seam import playing
+from tracefork_otel.seam import staging
 
 EVENTS = (("content-type", "text/event-stream; charset=utf-8"),)
 
@@ -80,7 +80,7 @@ def test_a_stream_that_is_left_holds_no_other(tmp_path: Path, monkeypatch: pytes
     """One that an agent closes earlier than it did, or does not ask for, is waited for once at most."""
     both = stream("a", [10, 30, 40, 70]), stream("b", [20, 50, 60, 80])
     assert in_replay(tmp_path, both, "ab", most=2) == ["a0", "b0", "a1", "b1"]
-    monkeypatch.setattr(playing, "GRACE_S", 0.1)
+    monkeypatch.setattr(staging, "GRACE_S", 0.1)
     (tmp_path / "alone").mkdir()
     assert in_replay(tmp_path / "alone", both, "b") == ["b0", "b1", "b2", "b3"]
 

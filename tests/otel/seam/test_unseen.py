@@ -25,8 +25,16 @@ CLIENTS = {
         "import aiohttp, asyncio\n"
         "async def get():\n"
         "    async with aiohttp.ClientSession() as session:\n"
-        '        await (await session.get(f"{URL}/empty")).read()\n'
+        '        try: await session.ws_connect(f"{URL}/empty")\n'
+        "        except aiohttp.WSServerHandshakeError: pass\n"
         "def ask(): asyncio.run(get())\n"
+    ),
+    "tornado": (  # what speaks HTTP on asyncio
+        "import asyncio\n"
+        "there = {'__name__': 'tornado.simple_httpclient', 'asyncio': asyncio}\n"
+        "get = 'async def get(*place): (await asyncio.open_connection(*place))[1].close()'\n"
+        "exec(compile(get, 'site-packages/tornado.py', 'exec'), there)\n"
+        "def ask(): asyncio.run(there['get'](*HOST.split(':')))\n"
     ),
     "grpc": "import grpc\ndef ask(): grpc.insecure_channel(HOST)\n",
 }
@@ -177,7 +185,7 @@ def look_up(name):
     thread.join()
 """
     first, then = ('look_up("api.openai.com")\nask()\n', 'look_up("tools.example")\nask()\n')
-    run(agent(tmp_path, raw, LINE, OURS, CLIENTS["aiohttp"], other, first, then))
+    run(agent(tmp_path, raw, LINE, OURS, CLIENTS["tornado"], other, first, then))
     with open_store(tmp_path / ".tracefork") as store:
         hosts = [line.split()[3].partition(":")[0] for line in store.run("last").unseen]
     assert hosts == ["127.0.0.1", "tools.example"]
