@@ -66,11 +66,12 @@ def shut(caller: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def importing() -> Generator[None]:
+def importing(*, serves: bool = False) -> Generator[None]:
     """Within the block, in which the agent's module is imported, let calls be none of the run that is played.
 
-    A run that is one call of a function has only that on its tape. What its module asks before is answered
-    from a copy, so that the import is what it was, goes into no store, and is noted.
+    So while an application starts, if it `serves`. A run that is one call of a function, or one request, has
+    only that on its tape. What its module asks before is answered from a copy, so that the import is what it
+    was, goes into no store, and is noted.
     """
     session = current.session
     if session is None or session.player is None:
@@ -84,7 +85,7 @@ def importing() -> Generator[None]:
         yield
         return
     sink, root = session.sink, session.root
-    rehearsal: Any = Rehearsal(player)
+    rehearsal: Any = Rehearsal(player, serves=serves)
     session.player, session.sink = rehearsal, _Notes(sink)
     try:
         yield
@@ -163,12 +164,20 @@ def _start(session: Session, changes: Undo) -> None:
             changes.add(when_imported(name, _on_client))
         changes.add(when_imported("urllib3", _on_urllib3))
         changes.add(when_imported("aiohttp", _on_aiohttp))
+    if session.player is None:
+        changes.add(when_imported("uvicorn.config", lambda module: _on_uvicorn(module, changes)))
 
 
 def _on_client(module: ModuleType) -> None:
     from .seam import patch
 
     patch.install(module)
+
+
+def _on_uvicorn(module: ModuleType, changes: Undo) -> None:
+    from .session import inbound
+
+    inbound.on_uvicorn(module, changes)
 
 
 def _on_urllib3(module: ModuleType) -> None:

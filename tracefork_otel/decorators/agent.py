@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..play.claims import result_of
+from ..session.result import RESULT_LIMIT, WHOLE_LIMIT, Items, as_text, kept
 from .around import Call, around
-from .result import RESULT_LIMIT, WHOLE_LIMIT, Items, as_text, kept
 
 if TYPE_CHECKING:
     from ..session.session import Session

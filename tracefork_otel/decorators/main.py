@@ -16,7 +16,14 @@ NOT_STARTED = 120
 
 
 def find(entrypoint: str) -> Callable[..., Any]:
-    """Return the function that `pkg.mod:fn` names; raise ImportError, or what the module raises."""
+    """Return the function that `pkg.mod:fn` names; raise ImportError, or what the module raises.
+
+    `asgi:pkg.mod:app` is a request to that application.
+    """
+    if entrypoint.startswith("asgi:"):
+        from .asgi_call import request_to
+
+        return request_to(entrypoint)
     module, colon, path = entrypoint.partition(":")
     if not (module and colon and path):
         raise ImportError(f"{entrypoint!r} does not name a function: write it like pkg.mod:fn")

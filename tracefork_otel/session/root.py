@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -15,12 +16,19 @@ from opentelemetry import trace
 from . import current, spans
 from .calls import is_trace_of_a_call
 from .cells import open_cell
+from .own_span import Parent
 from .process import program, resource_attributes
 from .providers import tracer
 
 if TYPE_CHECKING:
-    from .own_span import OwnSpan, Parent
+    from .own_span import OwnSpan
     from .session import Session
+
+
+waiting: ContextVar[Callable[[Parent | None], OwnSpan | None] | None] = ContextVar(
+    "tracefork_entry", default=None
+)
+"""What opens the span of the piece of work that this is part of, given what is current, at its first call."""
 
 
 def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
@@ -30,10 +38,30 @@ def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
     this process; else the process's root.
     """
     chosen = tracer()
-    parent = spans.current_parent(session)
+    parent = _current(session)
     if parent is None:
         parent = spans.only_work(session) or spans.under(_root_span(session, chosen))
     return parent, chosen
+
+
+def _current(session: Session) -> Parent | None:
+    """Return the current span as a parent, or that of the piece of work, opened for it; else None."""
+    parent, opens = spans.current_parent(session), waiting.get()
+    entry = None if opens is None else opens(parent)
+    return spans.under(entry) if parent is None and entry is not None else parent
+
+
+def open_entry(
+    session: Session, name: str, attributes: dict[str, Any], parent: Parent | None
+) -> OwnSpan | None:
+    """Open the span of a piece of work that came from outside: below what is current, else a run."""
+    try:
+        begun = {**attributes, "process.pid": os.getpid()}
+        above = parent or Parent(otel_context.Context(), None)
+        return _started(session, tracer(), name, above, begun)
+    except Exception as error:
+        session.lost("start of a request", error)
+        return None
 
 
 def run_of(session: Session, parent: Parent) -> str | None:
@@ -88,7 +116,7 @@ def enter(
         parent, chosen = parent_and_tracer(session)
     else:
         chosen = tracer()
-        parent = spans.current_parent(session) or spans.remote_parent(session)
+        parent = _current(session) or spans.remote_parent(session)
     span = _started(session, chosen, name, parent, attributes)
     if parent.span is None or parent.span.is_remote:
         spans.opened(session, span.context, lambda: None if span.ended else spans.under(span))

@@ -48,7 +48,7 @@ class Graded:
     @property
     def text(self) -> str:
         """What is graded, as text: the output, else the last response's text."""
-        from tracefork_otel.decorators.result import as_text
+        from tracefork_otel.session.result import as_text
 
         output = "" if self.output is None else as_text(self.output)
         return output if output.strip() else self.last_text

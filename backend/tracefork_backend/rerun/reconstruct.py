@@ -10,6 +10,7 @@ from tracefork_otel.errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.redaction.redact import WITHHELD
 from tracefork_otel.session.housekeeping import Housekeeping
+from tracefork_otel.session.inbound import ASGI
 from tracefork_otel.store.records import Note
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
 from tracefork_otel.tape.marks import mark_of_tape
@@ -37,7 +38,7 @@ def reconstruct(store: Store, run: Run, *, command: bool = False) -> Tape:
     are open then are not on the tape, which says that it is a part.
     """
     start, marked = run.beginning
-    launched = run.launch_id is not None and _of_launch(store, run.launch_id)
+    launched = _launched(store, run)
     run_ids = (run.run_id, *repeated_with(store, run, command=command))
     if launched:
         start, marked = launched
@@ -88,8 +89,8 @@ def repeated_with(store: Store, run: Run, *, command: bool = True) -> tuple[str,
     """Return the ids of the other runs on the run's tape, in which their steps follow its own in order."""
     start, _ = run.beginning
     others: tuple[str, ...] = ()
-    if run.launch_id is not None and _of_launch(store, run.launch_id):
-        others = store.runs_of_launch(run.launch_id)
+    if _launched(store, run):
+        others = store.runs_of_launch(str(run.launch_id))
     elif start.command and not start.entrypoint and command:
         others = store.runs_beside(run.run_id)
     return tuple(run_id for run_id in dict.fromkeys(others) if run_id != run.run_id)
@@ -123,6 +124,16 @@ def _of_launch(store: Store, launch_id: str) -> tuple[HowStarted, bool] | None:
     """Return how the command started, and whether that is marked, if the span that says so is there."""
     start, marked = store.beginning(launch_id, None)
     return (start, marked) if start.command else None
+
+
+def _launched(store: Store, run: Run) -> tuple[HowStarted, bool] | None:
+    """Return how the command began that a replay of the run starts again; None where it starts none.
+
+    A request to a server is made again by itself: the command would wait for somebody who makes it.
+    """
+    if run.launch_id is None or (run.start.entrypoint or "").startswith(ASGI):
+        return None
+    return _of_launch(store, run.launch_id)
 
 
 def _by_entrypoint(start: HowStarted, run: Run) -> HowStarted:

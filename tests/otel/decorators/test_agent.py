@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from recorded import fetch
 
 from tracefork_otel import agent
-from tracefork_otel.decorators.result import RESULT_LIMIT
+from tracefork_otel.session.result import RESULT_LIMIT
 
 
 @agent

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tracefork_otel.decorators.result import as_text
+from tracefork_otel.session.result import as_text
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from ..session.events import ends
+from .events import ends
 
 RESULT_LIMIT = 64 * 1024
 """Bytes of a result that are kept: enough to grade it, not a second copy of the run."""
