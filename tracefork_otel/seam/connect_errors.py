@@ -37,6 +37,12 @@ def connect_timeout(module: ModuleType, req: Any) -> BaseException:
     return kind(f"Connection timeout to host {req.url}")
 
 
+def is_of_connecting(module: ModuleType, error: BaseException) -> bool:
+    """Return whether it comes before there is a connection: some versions ask once more after others."""
+    late = isinstance(error, module.ServerTimeoutError) and str(error).startswith("Connection timeout")
+    return late or isinstance(error, module.ClientConnectorError)
+
+
 def recorded_error(module: ModuleType, req: Any, found: Staged) -> BaseException:
     """Return the recorded error, of the class that it had where that is aiohttp's or Python's."""
     recorded = found.recorded

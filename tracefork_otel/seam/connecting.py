@@ -12,7 +12,7 @@ from .. import private_names as names
 from ..play.answers import Live
 from ..session.session import Session
 from .asked import Asked, asked
-from .connect_errors import connect_timeout, recorded_error, refused
+from .connect_errors import connect_timeout, is_of_connecting, recorded_error, refused
 from .exchange import SeamExchange
 from .holding import asleep
 from .http1 import wire
@@ -131,32 +131,49 @@ async def _played(attempt: _Attempt) -> Any:
     """Return a connection that gives the recorded response, or a fork's own; raise the error of a drift."""
     body, complete = _known(attempt)
     if not complete:
-        body = await _drained(attempt)
+        body = await _read(attempt)
     found = staged(
         attempt.session, attempt.request, body, lambda why: refused(attempt.module, attempt.req, why)
     )
     if isinstance(found, Live):
+        if not complete:
+            _send_read(attempt, body)
         await _edit(attempt, found)
         with leaving(found):
             return await _recorded(attempt, found)
+    error = recorded_error(attempt.module, attempt.req, found)
+    if found.recorded.outcome == "no_response" and is_of_connecting(attempt.module, error):
+        await asleep(found.left_until_the_end() if found.waits else 0)
+        await found.ahold()
+        found.exchange.fail(error)
+        raise error
     return _stage(attempt, found)
 
 
-async def _drained(attempt: _Attempt) -> bytes:
-    """Return what would be sent of a body that is read, and have that sent in its place."""
-    module, req = attempt.module, attempt.req
+async def _read(attempt: _Attempt) -> bytes:
+    """Return what would be sent of a body that is read; in a replay nothing of it is sent after that."""
+    module, req, body = attempt.module, attempt.req, attempt.req.body
     protocol, sent = _protocol(module), _Sent()
     protocol.connection_made(sent)
     writer = module.http_writer.StreamWriter(protocol, req.loop)
     if req.compress:
         writer.enable_compression(req.compress)
-    await req.body.write(writer)
+    await type(body).write(body, writer)
     await writer.write_eof()
-    body = b"".join(sent.pieces)
+    vars(body).update(dict.fromkeys(("write", "write_with_length"), _write_nothing))
+    return b"".join(sent.pieces)
+
+
+async def _write_nothing(*_: Any, **__: Any) -> None:
+    """Do nothing: a file is read, and may be closed by now."""
+
+
+def _send_read(attempt: _Attempt, body: bytes) -> None:
+    """Have the body sent that was read, as it would have been."""
+    req = attempt.req
     own = names.BODY if hasattr(req, names.BODY) else "body"
-    setattr(req, own, module.payload.BytesPayload(body))
+    setattr(req, own, attempt.module.payload.BytesPayload(body))
     req.compress = None  # it is, by now
-    return body
 
 
 def _protocol(module: ModuleType) -> Any:
@@ -302,6 +319,8 @@ class _Played(_Sent):
     async def _run(self) -> None:
         found = self._found
         try:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)  # no server answers before it was asked
             if found.recorded.outcome == "cancelled" and found.recorded.response is None:
                 await found.hang()
             if found.recorded.response is None:

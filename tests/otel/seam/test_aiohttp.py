@@ -201,6 +201,19 @@ def test_bodies_that_are_sent(
     assert replayed(recorded, tmp_path / "r", lambda: asyncio.run(call())) == seen
 
 
+def test_a_body_that_was_read_is_not_sent_again(capture: Capture, raw: str, tmp_path: Path) -> None:
+    """A redirect that would need it once more is an error of aiohttp's, in a replay too."""
+
+    async def call() -> Seen:
+        return await ask("POST", f"{raw}/redirect?to=/raw/echo", data=in_parts())
+
+    capture.on()
+    seen = asyncio.run(call())
+    recorded = capture.read()
+    assert seen[0] is aiohttp.ClientPayloadError
+    assert replayed(recorded, tmp_path / "r", lambda: asyncio.run(call())) == seen
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_form_is_recorded_whole(capture: Capture, raw: str) -> None:
     """With its boundaries, as the server got it."""
