@@ -283,6 +283,9 @@ def _error(attempt: _Attempt, found: Staged) -> BaseException:
             return cls(message)
     if home == "urllib3.exceptions" and (error := _made(attempt, name, message)) is not None:
         return error
+    if name.endswith("Timeout"):  # another client's, as those of faults are
+        late = _made(attempt, "ReadTimeoutError", message) if recorded.response is None else None
+        return TimeoutError(message) if late is None else late
     if recorded.response is None:
         return _refused(attempt, found.ending())
     return ConnectionResetError(found.ending())

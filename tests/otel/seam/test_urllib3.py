@@ -401,13 +401,15 @@ def test_an_agent_on_requests(tmp_path: Path) -> None:
         forked = here("fork", "last@1", "--text", "other", cwd=tmp_path, **env)
         other = here("fork", "last~1@1", "--model", "gpt-4o-mini", cwd=tmp_path, **env)
         asked = [request.body for request in server.requests[arrived:]]
+        late = here("fork", "last~2@1", "--fault", "timeout", cwd=tmp_path, **env)
     assert "PASS" in replayed.out
     assert "1 served, 1 edited, 1 live" in forked.out
+    assert "requests.exceptions.ReadTimeout" in late.out + late.err
     assert "held in 2 of 2 requests" in other.out
     assert b"other" in asked[0]
     assert [b"gpt-4o-mini" in body for body in asked] == [False, True, True]
     with open_store(tmp_path / ".tracefork") as store:
-        run = store.run("last~2")
+        run = store.run("last~3")
         assert run.complete
         assert not run.unseen
         rows = store.sql("select provider, model, operation from exchanges where run_id = ?", [run.run_id])
