@@ -88,6 +88,8 @@ class _Inbound:
         self._name = name
         self._scope = scope
         self._span: OwnSpan | None = None
+        self._over = False
+        """Whether it was answered: a task that goes on after that and only then asks is none of it."""
         self._body = bytearray()
         self._size = 0
         self._whole = True  # what the application does not read it does not need
@@ -125,7 +127,7 @@ class _Inbound:
 
     def open(self, parent: Parent | None) -> OwnSpan | None:
         """Return the span of the request, which begins with the first thing that is asked in it."""
-        if self._span is None:
+        if self._span is None and not self._over:
             from . import root
 
             scope = self._scope
@@ -135,7 +137,7 @@ class _Inbound:
 
     def end(self, failure: BaseException | None) -> None:
         """End the span, if there is one, with what was answered."""
-        span, session = self._span, self._session
+        span, session, self._over = self._span, self._session, True
         if span is None:
             return
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from conftest import Capture
 from e2e.command import environment, here
 from tracefork_backend.simulate import ModelServer, Reply
 from tracefork_backend.store import open_store
@@ -233,3 +234,33 @@ def test_an_application_that_does_not_start(tmp_path: Path, monkeypatch: pytest.
     for name, why in (("asgi:plain_none", "write it like"), ("asgi:failing:other", "has no other")):
         with pytest.raises(ImportError, match=why):
             find(name)
+
+
+def test_a_task_that_outlives_its_request(capture: Capture, raw: str) -> None:
+    """What it only asks then is the process's own run, and no span of the request is left open."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0.05)
+            async with httpx2.AsyncClient() as client:
+                await client.get(f"{raw}/empty")
+
+        tasks.append(asyncio.create_task(later()))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def main() -> None:
+        recorded = inbound.RecordedApplication(app, "app:app")
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+
+        async def nothing(*message: Any) -> Any:
+            return {"type": "http.disconnect"}
+
+        await recorded(scope, nothing, nothing)
+        await asyncio.gather(*tasks)
+
+    tasks: list[asyncio.Task[None]] = []
+    capture.on()
+    asyncio.run(main())
+    recorded = capture.read()
+    assert recorded.only().outcome == "complete"
+    assert not [span for span in recorded.spans if span.name == "GET /"]
