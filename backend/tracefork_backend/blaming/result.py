@@ -91,6 +91,9 @@ def unpriced(trials: Iterable[TrialRecord]) -> int:
     )
 
 
+_OF_PARTS = ("part", "tokens")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
     """One experiment as the views have it."""
@@ -102,7 +105,12 @@ class Tables:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the experiment's row with its effects and sets."""
-        return {**self.experiment, "effects": self.effects, "sets": self.sets}
+        return {**self.experiment, "effects": list(map(_told, self.effects)), "sets": self.sets}
+
+
+def _told(effect: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row without what only parts of requests have, where it is of a step."""
+    return {name: value for name, value in effect.items() if value is not None or name not in _OF_PARTS}
 
 
 def tables_of(result: BlameResult) -> Tables:
