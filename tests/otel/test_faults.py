@@ -44,7 +44,7 @@ GUARDS = frozenset((
     # What stands around the application's own call, and what is one `try` that catches everything.
     "record", "arecord", "Sending.__init__", "Sending.__enter__", "Sending.__exit__", "_made", "_kept",
     "Session.lost", "Session.append", "SeamExchange.finish", "SeamExchange.give_up", "begin", "received",
-    "SeamExchange.chunk", "SeamExchange.fail", "_AgentCall.end", "OpenToolCall.end", "warn", "end",
+    "opened", "SeamExchange.chunk", "SeamExchange.fail", "_AgentCall.end", "OpenToolCall.end", "warn", "end",
     "store_span", "TraceforkSpanProcessor.on_start", "TraceforkSpanProcessor.on_end",
     # What reads and sets an attribute or two.
     "_ready", "RequestTee._parts", "Call.__init__", "Call.enter", "OpenToolCall.enter", "OpenExchange.drop",

@@ -43,11 +43,18 @@ def sent(
     kwargs: Mapping[str, Any],
 ) -> Any:
     """Return what answers the request; `original` is the pool's own method, called with these arguments."""
-    given = dict(_signature(original).bind(pool, *args, **kwargs).arguments)
-    given |= given.pop("httplib_request_kw", {})  # where 1.26 has the body and the headers
-    conn = given.pop("conn")
-    given.pop("self")
-    return _routed(_Attempt(module, session, pool, conn, _asked(pool, given), given, original))
+    try:
+        given = dict(_signature(original).bind(pool, *args, **kwargs).arguments)
+        given |= given.pop("httplib_request_kw", {})  # where 1.26 has the body and the headers
+        conn = given.pop("conn")
+        given.pop("self")
+        attempt = _Attempt(module, session, pool, conn, _asked(pool, given), given, original)
+    except Exception as error:
+        if session.player is not None:
+            raise  # a replay sends nothing
+        session.lost("start of an exchange", error)
+        return original(pool, *args, **kwargs)
+    return _routed(attempt)
 
 
 @cache
