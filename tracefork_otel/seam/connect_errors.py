@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import ast
-import builtins
 import errno
 import re
-import socket
 import ssl
 from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .staging import made_anew, pythons_error
+
 if TYPE_CHECKING:
     from .staging import Staged
 
-_HOMES = {"builtins": builtins, "asyncio.exceptions": builtins, "socket": socket, "ssl": ssl}
-"""Modules of the errors that are not aiohttp's own."""
-_ENDS = (OSError, EOFError, ValueError, RuntimeError)
-_NUMBERED = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
 _WHY = re.compile(r"\[(.*)\]$", re.DOTALL)
 """What an error of a connector says at its end: the system's own words."""
 
@@ -48,13 +44,10 @@ def recorded_error(module: ModuleType, req: Any, found: Staged) -> BaseException
     recorded = found.recorded
     home, _, name = (recorded.error_type or "").rpartition(".")
     message = recorded.error_message or ""
-    cls: Any = None
-    if home in _HOMES:
-        cls = getattr(_HOMES[home], name, None)
-        if isinstance(cls, type) and issubclass(cls, _ENDS):
-            return _made(cls, message)
-    elif home.startswith("aiohttp."):
-        cls = getattr(getattr(module, home.partition(".")[2], None), name, None)
+    if (error := pythons_error(recorded)) is not None:
+        return error
+    if home.startswith("aiohttp."):
+        cls: Any = getattr(getattr(module, home.partition(".")[2], None), name, None)
         if isinstance(cls, type) and issubclass(cls, Exception):
             return _own(module, req, cls, message)
     answered = recorded.response is not None
@@ -65,13 +58,6 @@ def recorded_error(module: ModuleType, req: Any, found: Staged) -> BaseException
     if name == "RemoteProtocolError":
         return module.ServerDisconnectedError()
     return refused(module, req, found.ending())
-
-
-def _made(cls: Any, message: str) -> BaseException:
-    numbered = _NUMBERED.fullmatch(message)
-    if numbered is not None and issubclass(cls, OSError):
-        return cls(int(numbered[1]), numbered[2])
-    return cls(message) if message else cls()
 
 
 def _own(module: ModuleType, req: Any, cls: Any, message: str) -> BaseException:
@@ -91,6 +77,6 @@ def _own(module: ModuleType, req: Any, cls: Any, message: str) -> BaseException:
                 return cls(req.request_info, (), status=int(told[1]), message=ast.literal_eval(told[2]))
         return cls(req.request_info, (), message=message)
     try:
-        return _made(cls, message)
+        return made_anew(cls, message)
     except TypeError:  # it is made of something else
         return module.ClientConnectionError(message)

@@ -183,6 +183,7 @@ class Writing:
 
     def __init__(self, protocol: Any, exchange: SeamExchange) -> None:
         self._protocol = protocol
+        self._exchange = exchange
         self._transport = protocol.transport
         self._parts = exchange.request_parts = []
         self._framing: Framing | None = None
@@ -194,14 +195,22 @@ class Writing:
 
     def write(self, data: Any) -> None:
         """Send it."""
-        self._keep(bytes(data))
+        self._seen((data,))
         self._transport.write(data)
 
     def writelines(self, pieces: Iterable[Any]) -> None:
         """Send them."""
         listed = list(pieces)
-        self._keep(b"".join(map(bytes, listed)))
+        self._seen(listed)
         self._transport.writelines(listed)
+
+    def _seen(self, pieces: Iterable[Any]) -> None:
+        """Keep what is sent; what cannot be kept goes out all the same."""
+        try:
+            self._keep(b"".join(map(bytes, pieces)))
+        except Exception as problem:
+            self.over()
+            self._exchange.give_up("body of a request", problem)
 
     def _keep(self, data: bytes) -> None:
         if self._framing is None:

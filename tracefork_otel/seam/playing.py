@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import functools
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +13,7 @@ from .. import private_names as names
 from ..play.answers import Live
 from .holding import asleep
 from .recording import Sending, arecord, known_body, received, record
-from .staging import Staged, leaving, staged, unheard
+from .staging import Staged, leaving, pythons_error, staged, unheard
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -182,14 +181,13 @@ class _Transport(Staged):
     def error(self, request: Any) -> BaseException:
         """Return the recorded error, of the client library's own class."""
         module, recorded = self.module, self.recorded
-        home, _, name = (recorded.error_type or "").rpartition(".")
+        name = (recorded.error_type or "").rpartition(".")[2]
         message = recorded.error_message or ""
         cls = getattr(module, name, None)
         if isinstance(cls, type) and issubclass(cls, module.RequestError):
             return cls(message, request=request)
-        cls = getattr(builtins, name, None) if home == "builtins" else None
-        if isinstance(cls, type) and issubclass(cls, OSError | RuntimeError | ValueError | EOFError):
-            return cls(message)
+        if (error := pythons_error(recorded)) is not None:
+            return error
         fallback = module.ConnectError if recorded.response is None else module.ReadError
         return fallback(self.ending(), request=request)
 

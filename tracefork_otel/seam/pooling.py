@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import http.client
 import inspect
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,12 +21,9 @@ from .exchange import SeamExchange
 from .http1 import TUNNEL, BodyTee, Framing, Played, wire
 from .recording import Sending, opened
 from .routing import aside, note_missed, routed
-from .staging import Staged, leaving, staged, unheard
+from .staging import Staged, leaving, moved_to, pythons_error, staged, unheard
 
 _PORTS = {"http": 80, "https": 443}
-_HOMES = {"builtins": builtins, "http.client": http.client, "socket": socket, "ssl": ssl}
-"""Modules of the errors that a connection ends by."""
-_ENDS = (OSError, EOFError, ValueError, http.client.HTTPException)
 _PIECE = 65_536
 """Bytes that are read at once of a file that is sent."""
 
@@ -284,10 +278,8 @@ def _error(attempt: _Attempt, found: Staged) -> BaseException:
     recorded = found.recorded
     home, _, name = (recorded.error_type or "").rpartition(".")
     message = recorded.error_message or ""
-    if home in _HOMES:
-        cls = getattr(_HOMES[home], name, None)
-        if isinstance(cls, type) and issubclass(cls, _ENDS):
-            return cls(message)
+    if (error := pythons_error(recorded)) is not None:
+        return error
     if home == "urllib3.exceptions" and (error := _made(attempt, name, message)) is not None:
         return error
     if name.endswith("Timeout"):  # another client's, as those of faults are
@@ -335,16 +327,15 @@ def _edit(attempt: _Attempt, live: Live) -> None:
 
 def _moved(attempt: _Attempt, live: Live) -> Any:
     """Send the request to where its address has moved, and record it as it was addressed."""
-    url = urlsplit(str(attempt.request.url))
-    there = dict(attempt.session.settings.moved or ()).get(f"{url.scheme}://{url.netloc}".lower())
+    there = moved_to(attempt.session, attempt.request.url)
     if there is None:
         return _recorded(attempt, live)
     pool = attempt.module.connectionpool.connection_from_url(there)
     conn = attempt.conn = getattr(pool, names.GET_CONNECTION)()
     headers = {name: value for name, value in _headers(attempt.given) if _name(name) != "host"}
     attempt.pool, attempt.given["headers"] = pool, headers
-    base = urlsplit(there).path.rstrip("/")
-    attempt.given["url"] = f"{base}{url.path}" + (f"?{url.query}" if url.query else "")
+    url = urlsplit(str(attempt.request.url))
+    attempt.given["url"] = f"{urlsplit(there).path}{url.path}" + (f"?{url.query}" if url.query else "")
     if "response_conn" in attempt.given:
         attempt.given["response_conn"] = conn
     return _recorded(attempt, live)

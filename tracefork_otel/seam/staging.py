@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import http.client
+import re
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -189,6 +194,34 @@ def leaving(live: Live) -> Iterator[None]:
         yield
     finally:
         renewing.reset(token)
+
+
+_HOMES = {"asyncio.exceptions": builtins} | {
+    module.__name__: module for module in (builtins, http.client, socket, ssl)
+}
+"""Modules of the errors by which a connection ends that are no client's own."""
+_ENDS = (OSError, EOFError, ValueError, RuntimeError, http.client.HTTPException)
+_NUMBERED = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
+
+
+def pythons_error(recorded: Exchange) -> BaseException | None:
+    """Return the recorded error, made anew, where it is one of Python's; None where it is a client's own."""
+    home, _, name = (recorded.error_type or "").rpartition(".")
+    cls: Any = getattr(_HOMES.get(home), name, None)
+    if not (isinstance(cls, type) and issubclass(cls, _ENDS)):
+        return None
+    try:
+        return made_anew(cls, recorded.error_message or "")
+    except TypeError:  # it is made of more than words
+        return None
+
+
+def made_anew(cls: Any, message: str) -> BaseException:
+    """Return an error of this class that says the same; TypeError where it is made of something else."""
+    numbered = _NUMBERED.fullmatch(message)
+    if numbered is not None and issubclass(cls, OSError):
+        return cls(int(numbered[1]), numbered[2])
+    return cls(message) if message else cls()
 
 
 def moved_to(session: Session, url: Any) -> str | None:

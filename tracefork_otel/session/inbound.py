@@ -88,6 +88,8 @@ class _Inbound:
         self._name = name
         self._scope = scope
         self._span: OwnSpan | None = None
+        self._told = (0, True)
+        """How much of the body the span says, and whether that is all."""
         self._over = False
         """Whether it was answered: a task that goes on after that and only then asks is none of it."""
         self._body = bytearray()
@@ -132,6 +134,7 @@ class _Inbound:
 
             scope = self._scope
             name = f"{scope['method']} {scope['path']}"
+            self._told = self._size, self._whole
             self._span = root.open_entry(self._session, name, self._attributes(), parent)
         return self._span
 
@@ -143,7 +146,8 @@ class _Inbound:
         try:
             from . import spans
 
-            span.attributes.update(self._attributes())
+            if self._told != (self._size, self._whole):
+                span.attributes.update(self._attributes())
             text = json.dumps(
                 {"status": self._status, "body": kept_input(bytes(self._answer))}, ensure_ascii=False
             )
