@@ -134,6 +134,9 @@ class _Inbound:
 
             scope = self._scope
             name = f"{scope['method']} {scope['path']}"
+            if parent is not None:
+                # Below the user's own spans only such a one says how a run began (`_heads` in views.sql).
+                name = f"invoke_agent {name}"
             self._told = self._size, self._whole
             self._span = root.open_entry(self._session, name, self._attributes(), parent)
         return self._span

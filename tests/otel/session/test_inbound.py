@@ -184,6 +184,32 @@ def test_what_a_request_may_be(tmp_path: Path, model: ModelServer) -> None:
     assert "PASS" in here("replay", runs[2].run_id, cwd=tmp_path, **env).out
 
 
+TRACED = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+
+async def traced(scope, receive, send):
+    if scope["type"] != "http":
+        return await app(scope, receive, send)
+    with trace.get_tracer("web").start_as_current_span("their own", kind=trace.SpanKind.SERVER):
+        await app(scope, receive, send)
+"""
+
+
+@pytest.mark.slow
+def test_a_request_below_a_span_of_the_users_own(tmp_path: Path, model: ModelServer) -> None:
+    """It is that span's run, and is made again: its command would wait for nobody."""
+    with served(tmp_path, model, code=LINE + APP + TRACED, app="app:traced") as client:
+        assert client.post("/chat", json={"ask": "hello"}).status_code == 200
+    with open_store(tmp_path / ".tracefork") as store:
+        (run,) = [run for run in store.runs() if run.steps]
+        assert (run.name, run.steps, run.entrypoint) == ("their own", 3, "asgi:app:traced")
+    env = {"MODEL_URL": model.openai_url}
+    assert "PASS    bit-exact" in here("replay", "last", "--timeout", "30", cwd=tmp_path, **env).out
+    assert "1 edited, 2 live" in here("fork", "last@0", "--text", "other", cwd=tmp_path, **env).out
+
+
 @pytest.mark.slow
 def test_an_application_that_asks_a_model_at_its_start(tmp_path: Path, model: ModelServer) -> None:
     """What it asks then is no part of the request's run: a replay has no answer to it, and says why."""
