@@ -330,8 +330,11 @@ class _Joined:
         return exchanges, spans, processes, unrecorded(self._notes, self._heads, processes)
 
     def _is_own(self, exchange: Exchange) -> bool:
-        """Return whether it was one with a service of the run's own that was yet to start, and no model's."""
-        if not self._own or exchange.outcome != "no_response":
+        """Return whether it was one with a service of the run's own that was yet to start, and no model's.
+
+        Refused, or answered as the service began to listen after it was looked for.
+        """
+        if not self._own:
             return False
         try:
             url = urlsplit(exchange.request.url)

@@ -51,6 +51,26 @@ url = f"http://127.0.0.1:{server.server_address[1]}"
 assert httpx2.get(url).status_code == 204
 print(say("hi"))
 """
+BEGINS = """
+import http.server, threading
+class Service(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(204); self.end_headers()
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service, bind_and_activate=False)
+server.server_bind()
+url = f"http://127.0.0.1:{server.server_address[1]}"
+def listen(event="connection.connect_tcp.started", told=None):
+    if event == "connection.connect_tcp.started":
+        server.server_activate()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+try:
+    assert httpx2.Client().request("GET", url, extensions={"trace": listen}).status_code == 204
+except httpx2.ConnectError:
+    listen()
+assert httpx2.get(url).status_code == 204
+print(say("hi"))
+"""
 
 
 @pytest.fixture
@@ -77,6 +97,15 @@ def test_a_service_in_the_agents_own_process(desk: Desk) -> None:
     """A web interface that the agent serves and asks itself."""
     run = desk.recorded(WITHIN)
     assert run.steps == 1
+    assert replay(run).passed
+
+
+@pytest.mark.slow
+def test_a_service_that_begins_to_listen_as_it_is_asked(desk: Desk) -> None:
+    """It was looked for in vain a moment before, and answers: no step either."""
+    run = desk.recorded(BEGINS)
+    assert [one.request.method for one in run.exchanges] == ["POST"]
+    assert run.complete, run.incomplete_reasons
     assert replay(run).passed
 
 
