@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .blaming.experiment import blame
+    from .blaming.parting import blame_parts
     from .blaming.result import BlameResult
     from .diffs.diff import Diff, diff
     from .grading.exit_code import exit_code
@@ -47,6 +48,7 @@ _HOME = {
     "Run": "store",
     "Store": "store",
     "blame": "blaming.experiment",
+    "blame_parts": "blaming.parting",
     "diff": "diffs.diff",
     "exit_code": "grading.exit_code",
     "fault": "rerun.edits",
@@ -81,6 +83,7 @@ __all__ = [
     "Run",
     "Store",
     "blame",
+    "blame_parts",
     "diff",
     "exit_code",
     "fault",

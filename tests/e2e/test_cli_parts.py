@@ -76,7 +76,8 @@ def test_the_sections_of_two_runs_are_told_apart(folder: Path, server: ModelServ
     asked = ("blame", "last", "last~1", "--parts", "system", *GRADED, "--jobs", "2")
     cut = asking(folder, server, *asked, "--max-trials", "20")
     assert "ended: max_trials" in cut.out, cut.err
-    done = asking(folder, server, "blame", "resume", "last", "--max-trials", "76", "--jobs", "2")
+    further = ("--max-trials", "76", "--jobs", "2", "--report", "parts.html")
+    done = asking(folder, server, "blame", "resume", "last", *further)
     assert done.status == 0, done.err
     assert "## Booking carries success: without it the run fails 1.00" in done.out
     changes, none = done.out.split("no effect found, bounded by so much more failure without it")
@@ -87,6 +88,10 @@ def test_the_sections_of_two_runs_are_told_apart(folder: Path, server: ModelServ
     assert here("blame", "verify", "last", cwd=folder).status == 0
     again = here("blame", "show", "last", cwd=folder)
     assert "## Booking: without it the run fails more often" in again.out
+    page = (folder / "parts.html").read_text()
+    assert "<h1>## Booking carries success.</h1>" in page
+    shown = here("blame", "show", "last", "--report", "again.html", cwd=folder)
+    assert (shown.status, (folder / "again.html").read_text()) == (0, page)
     told = json.loads(here("blame", "show", "last", "--json", cwd=folder).out)
     assert [(one["part"], one["verdict"]) for one in told["effects"]][2] == ("## Booking", "certified")
 
@@ -104,7 +109,6 @@ def test_tools_are_told_apart_and_bad_usage_is_refused(folder: Path, server: Mod
         (("last", "last~1"), "--parts system|tools"),
         (("last", "--parts", "system", "--ablate", "x"), "--ablate"),
         (("last", "--parts", "system", "--mode", "value"), "--mode"),
-        (("last", "--parts", "system", "--report", "x.html"), "--report"),
         (("last", "--parts", "system", "--bound", "0"), "a bound of 0"),
         (("last", "--bound", "0.1"), "--parts system|tools"),
         (("last", "--mode", "parts"), "--parts system or --parts tools"),

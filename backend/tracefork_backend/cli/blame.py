@@ -94,7 +94,7 @@ def run(
     how = {**asdict(search), **start.asked(), "price": price}
     trust = how.pop("trust")  # said anew each time: a journal is a file that anybody may write
     if parts is not None:
-        _check_parts(search, change, report)
+        _check_parts(search, change)
         how = {**{name: value for name, value in how.items() if name not in _OF_STEPS}, "bound": bound}
     elif bound is not None:
         raise UsageError("--bound is of parts that show no effect: use it with --parts system|tools")
@@ -115,7 +115,7 @@ def run(
                     runs, parts, search, budget, price, as_json, bound=bound, oracle=oracle.asked()
                 )
             asked["how"] = {**how, "runs": [one.run_id for one in runs]}
-            return _parts(opened, asked, budget, trust=trust, as_json=as_json)
+            return _parts(opened, asked, budget, trust=trust, report=report, as_json=as_json)
         if estimate:
             asked_for = oracle.asked()
             return _estimated(opened.run(ref), search, change, budget, price, as_json, oracle=asked_for)
@@ -154,8 +154,9 @@ def resume(
         asked = {**settings, "how": how, "jobs": jobs}
         budget = known["budget_usd"] if budget is None else budget
         if "parts" in asked["change"]:
-            _check_no_report(report)
-            return _parts(opened, asked, budget, trust=trust, as_json=as_json, resume=experiment_id)
+            return _parts(
+                opened, asked, budget, trust=trust, report=report, as_json=as_json, resume=experiment_id
+            )
         return _experiment(
             opened,
             header["run_id"],
@@ -180,8 +181,6 @@ def show(
 
     with reading(store) as opened:
         tables = stored_tables(opened, experiment)
-        if tables.experiment["mode"] == "parts":
-            _check_no_report(report)
         if as_json:
             print_json({**tables.to_dict(), **told(opened)})
         else:
@@ -214,7 +213,7 @@ _OF_STEPS = ("mode", "coupling", "k", "every")
 """What says how steps are compared."""
 
 
-def _check_parts(search: SearchFlags, change: ChangeFlags, report: Path | None) -> None:
+def _check_parts(search: SearchFlags, change: ChangeFlags) -> None:
     """Raise UsageError where something was asked for that only steps have."""
     asked = asdict(search)
     usual = asdict(SearchFlags())
@@ -223,14 +222,6 @@ def _check_parts(search: SearchFlags, change: ChangeFlags, report: Path | None) 
     if given:
         raise UsageError(
             f"--parts takes parts out of requests, so {given[0]} has no place there: leave it out"
-        )
-    _check_no_report(report)
-
-
-def _check_no_report(report: Path | None) -> None:
-    if report is not None:
-        raise UsageError(
-            "a page shows the steps of a run, and parts are none: leave --report out, take --json"
         )
 
 
@@ -274,6 +265,7 @@ def _parts(
     budget: float | None,
     *,
     trust: bool,
+    report: Path | None,
     as_json: bool,
     resume: str | None = None,
 ) -> int:
@@ -308,16 +300,17 @@ def _parts(
         print_json({**tables.to_dict(), **told(opened)})
     else:
         view.print_experiment(tables, every=False)
+    _write_report(opened, result.experiment_id, report)
     return status_of(result.findings.stop_reason, result.trials, result.problem)
 
 
 def _write_report(opened: Store, experiment: str, path: Path | None) -> None:
     """Write the page, if one was asked for, and say where on standard error."""
     if path is not None:
-        from ..report.experiment import report_of_stored
+        from ..report.experiment import page_of_stored
         from ..report.html import write
 
-        say(f"report: {write(report_of_stored(opened, experiment), path)}")
+        say(f"report: {write(page_of_stored(opened, experiment), path)}")
 
 
 def _estimated(

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import UnknownRun
 
-from ..blaming.verifying import stored_result
+from ..blaming.modes.parts import PARTS
+from ..blaming.verifying import stored_result, stored_tables
 from .content import About, Change, Report, change_between, timeline
+from .html import render, render_parts
+from .parts import parts_told
 
 if TYPE_CHECKING:
     from ..blaming.journal import TrialRecord
@@ -50,6 +53,14 @@ def report_of_stored(store: Store, prefix: str) -> Report:
     """Return the report of a finished experiment, computed again from the trials in the store."""
     result = stored_result(store, prefix)
     return report_of_result(store.run(result.run_id), result)
+
+
+def page_of_stored(store: Store, prefix: str) -> str:
+    """Return the page of a finished experiment, on steps or on parts of requests."""
+    tables = stored_tables(store, prefix)
+    if tables.experiment["mode"] == PARTS.name:
+        return render_parts(parts_told(tables))
+    return render(report_of_stored(store, prefix))
 
 
 def _shown(run: Run, result: BlameResult, step: int) -> Change | None:

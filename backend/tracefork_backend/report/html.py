@@ -11,8 +11,9 @@ from tracefork_otel.files import write_whole
 
 from ..blaming.modes import mode_found
 from ..spelling import run_name
-from . import shapes, wording
+from . import parts, shapes, wording
 from .content import Report
+from .parts import PartsTold
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,6 +33,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(dollars=wording.dollars, duration=wording.duration, run=run_name)
+    made.filters.update(sentence=wording.sentence, interval=shapes.interval)
+    made.filters.update(name=parts.name, fails=parts.fails, tone=parts.tone)
     return made
 
 
@@ -46,6 +49,7 @@ def render(report: Report) -> str:
         .get_template("report.html")
         .render(
             report=report,
+            run_id=report.run_id,
             found=found,
             mode=mode,
             chart=mode.words.chart.format(treated=mode.words.treated),
@@ -60,17 +64,42 @@ def render(report: Report) -> str:
             effects=shapes.effects(report),
             rows=[(each, *wording.verdict(each, found)) for each in found.effects],
             not_guaranteed=wording.not_guaranteed(found),
-            stopped=wording.stopped(found),
+            stopped=wording.stopped(found.stop_reason),
             width=shapes.WIDTH,
         )
     )
 
 
-def write(report: Report, path: Path) -> Path:
+def render_parts(told: PartsTold) -> str:
+    """Return the page of an experiment on parts of requests, as `render` has that of one on steps."""
+    found = told.tables.experiment
+    tables = (
+        (parts.CHANGES, "Effect on failure", parts.effect, told.sure),
+        (parts.NONE_FOUND, "Bounded by", parts.bound, told.none),
+        (parts.UNSETTLED, "Verdict", parts.verdict, told.rest),
+    )
+    return (
+        _environment()
+        .get_template("parts.html")
+        .render(
+            told=told,
+            run_id=found["run_id"],
+            found=found,
+            strata=told.plan["strata"],
+            unpriced=found["unpriced"] or found["unpriced_forks"],
+            headline=told.headline,
+            explanation=wording.sentence(found["message"]),
+            sections=[table for table in tables if table[-1]],
+            none_found=parts.NONE_FOUND,
+            stopped=wording.stopped(found["stop_reason"]),
+        )
+    )
+
+
+def write(page: str, path: Path) -> Path:
     """Write the page into the file, whole or not at all; UsageError if it cannot be written."""
-    text = render(report).encode()
     try:
-        write_whole(path, text)
+        write_whole(path, page.encode())
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UsageError(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..blaming.modes import mode_found
 from . import wording
@@ -29,6 +31,9 @@ _DIFF_MOST = 20_000
 _COMPARED_MOST = 600
 """Words or lines of each side that are compared one by one; on repetitive text time grows with the cube."""
 _TICKS = 5
+_SMALL = 200
+_SMALL_EDGE = 6
+"""Of the small picture of an interval: its width, and what is left free for the dot at either end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,17 @@ class Effects:
     hidden: int
     """Steps without anything to say that got no row, for want of space."""
     axis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One effect with its interval, in a table's cell."""
+
+    width: float
+    zero: float
+    x: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +225,16 @@ def effects(report: Report) -> Effects:
         hidden=len(found.effects) - len(shown),
         axis=mode.words.axis,
     )
+
+
+def interval(row: Mapping[str, Any]) -> Interval | None:
+    """Place an effect and its interval in a small picture from -1 to 1; None where there is no interval."""
+    if row["effect"] is None or row["ci_low"] is None or row["ci_high"] is None:
+        return None
+    x, low, high = (
+        _SMALL / 2 * (1 + value) + _SMALL_EDGE for value in (row["effect"], row["ci_low"], row["ci_high"])
+    )
+    return Interval(width=_SMALL + 2 * _SMALL_EDGE, zero=_SMALL / 2 + _SMALL_EDGE, x=x, low=low, high=high)
 
 
 def side_by_side(change: Change) -> SideBySide:

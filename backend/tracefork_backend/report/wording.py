@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..blaming.findings import Effect, Findings
+from ..blaming.findings import Effect, Findings, StopReason
 from ..blaming.modes import mode_found
 from ..spelling import counted, money
 from .content import Report
@@ -43,7 +43,7 @@ def explanation(report: Report) -> str:
     """Return what was counted, in one or two sentences."""
     found, culprit = report.findings, report.culprit
     if culprit is None or _joint(found, culprit):
-        return _sentence(found.message)
+        return sentence(found.message)
     effect = found.effects[culprit]
     parts: list[str] = []
     if effect.n_treatment:
@@ -59,7 +59,7 @@ def explanation(report: Report) -> str:
         if others
         else ""
     )
-    return (_sentence("; ".join(parts)) if parts else _sentence(found.message)) + too
+    return (sentence("; ".join(parts)) if parts else sentence(found.message)) + too
 
 
 def graded(effect: Effect) -> int:
@@ -143,7 +143,7 @@ def not_guaranteed(found: Findings) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def stopped(found: Findings) -> str:
+def stopped(reason: StopReason) -> str:
     """Return why the experiment ended, in words."""
     return {
         "certified": "a cause was certified",
@@ -155,7 +155,7 @@ def stopped(found: Findings) -> str:
         "aborted": "no fork could be graded",
         "fixed": "all forks asked for were made",
         "running": "it is not finished",
-    }[found.stop_reason]
+    }[reason]
 
 
 def dollars(amount: float | None) -> str:
@@ -183,5 +183,6 @@ def _of(part: int, whole: int) -> str:
     return f"{part} of {counted(whole, 'fork')}"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """Return the text as a sentence of its own."""
     return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

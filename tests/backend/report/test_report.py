@@ -265,7 +265,7 @@ def test_no_verdict_is_said_as_plainly_as_one(found: dict[str, object], words: s
 @pytest.mark.parametrize("reason", get_args(StopReason))
 def test_whatever_ended_it_is_said_in_words(reason: StopReason) -> None:
     """A reason to stop without its words would end the report in an error."""
-    assert wording.stopped(of(effect(0), stop_reason=reason).findings)
+    assert wording.stopped(reason)
 
 
 def test_steps_that_act_together_are_named_together() -> None:
@@ -334,8 +334,8 @@ def test_the_file_is_whole_or_not_there(tmp_path: Path) -> None:
     """A report replaces the one before; one that cannot be written is an error that names the file."""
     path = tmp_path / "report.html"
     path.write_text("old")
-    assert write(booking(), path) == path
+    assert write(render(booking()), path) == path
     assert path.read_text().startswith("<!doctype html>")
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
     with pytest.raises(UsageError, match=r"no/such/report\.html"):
-        write(booking(), tmp_path / "no" / "such" / "report.html")
+        write(render(booking()), tmp_path / "no" / "such" / "report.html")
