@@ -17,7 +17,7 @@ from .json_text import to_json
 
 FORMAT = 1
 """Of a segment; its entry in the manifest says it where it is another one."""
-FACTS_VERSION = 9
+FACTS_VERSION = 10
 """Grows when other facts are read from the same bytes: facts of other versions are read anew."""
 Parts: TypeAlias = dict[str, dict[str, Any]]
 """Fields by name: those of an exchange under "", of its request and response under `request`, `response`."""

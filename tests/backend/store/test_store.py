@@ -303,6 +303,10 @@ def test_calls_without_a_price_get_one_from_a_newer_price_list(
     assert cost
     assert (reason, unpriced) == (None, None)
     assert opened("0.10.2", knows=False) == (cost, None, None)
+    (entry,) = manifest.load(tmp_path).segments
+    told_no_list = manifest.FactsFile(9, entry.sha256["facts"])
+    manifest.commit(tmp_path, facts={entry.id: told_no_list})
+    assert opened("0.10.2", knows=False) == (None, why, "0.10.2")  # nobody knows by which list: read anew
 
 
 def test_a_folder_that_is_not_there_has_no_runs(tmp_path: Path) -> None:
