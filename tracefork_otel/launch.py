@@ -18,6 +18,16 @@ from .store.records import Note
 from .undo import Undo
 
 CLIENTS = ("httpx2", "httpx")
+SERVERS = (
+    "uvicorn.config",
+    "hypercorn.app_wrappers",
+    "gunicorn.workers.base",
+    "gunicorn.workers.gasgi",
+    "werkzeug.serving",
+    "waitress.server",
+    "wsgiref.simple_server",
+)
+"""Modules of the servers of web applications, by which these are recorded (see `session.servers`)."""
 _API, _SDK = "opentelemetry.trace", "opentelemetry.sdk.trace"
 
 undo = Undo()
@@ -165,7 +175,8 @@ def _start(session: Session, changes: Undo) -> None:
         changes.add(when_imported("urllib3", _on_urllib3))
         changes.add(when_imported("aiohttp", _on_aiohttp))
     if session.player is None:
-        changes.add(when_imported("uvicorn.config", lambda module: _on_uvicorn(module, changes)))
+        for name in SERVERS:
+            changes.add(when_imported(name, lambda module: _on_server(module, changes)))
 
 
 def _on_client(module: ModuleType) -> None:
@@ -174,10 +185,10 @@ def _on_client(module: ModuleType) -> None:
     patch.install(module)
 
 
-def _on_uvicorn(module: ModuleType, changes: Undo) -> None:
-    from .session import inbound
+def _on_server(module: ModuleType, changes: Undo) -> None:
+    from .session import servers
 
-    inbound.on_uvicorn(module, changes)
+    servers.watch(module, changes)
 
 
 def _on_urllib3(module: ModuleType) -> None:

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from ..tape.start import REQUESTS
+
 NOT_STARTED = 120
 """Exit status if there is no such function, or if its module cannot be imported."""
 
@@ -18,10 +20,10 @@ NOT_STARTED = 120
 def find(entrypoint: str) -> Callable[..., Any]:
     """Return the function that `pkg.mod:fn` names; raise ImportError, or what the module raises.
 
-    `asgi:pkg.mod:app` is a request to that application.
+    `asgi:pkg.mod:app` and `wsgi:pkg.mod:app` are a request to that application.
     """
-    if entrypoint.startswith("asgi:"):
-        from .asgi_call import request_to
+    if entrypoint.startswith(REQUESTS):
+        from .request_call import request_to
 
         return request_to(entrypoint)
     module, colon, path = entrypoint.partition(":")

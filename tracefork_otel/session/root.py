@@ -40,8 +40,15 @@ def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
     chosen = tracer()
     parent = _current(session)
     if parent is None:
-        parent = spans.only_work(session) or spans.under(_root_span(session, chosen))
-    return parent, chosen
+        parent = spans.only_work(session) or _only_request(session)
+    return parent or spans.under(_root_span(session, chosen)), chosen
+
+
+def _only_request(session: Session) -> Parent | None:
+    """Return the one request that is being answered, opened for a thread of its; None where it is not one."""
+    opens = list(session.requests.values())
+    entry = opens[0](None) if len(opens) == 1 else None
+    return None if entry is None else spans.under(entry)
 
 
 def _current(session: Session) -> Parent | None:
@@ -58,7 +65,10 @@ def open_entry(
     try:
         begun = {**attributes, "process.pid": os.getpid()}
         above = parent or Parent(otel_context.Context(), None)
-        return _started(session, tracer(), name, above, begun)
+        span = _started(session, tracer(), name, above, begun)
+        if parent is None:
+            spans.opened(session, span.context, lambda: None if span.ended else spans.under(span))
+        return span
     except Exception as error:
         session.lost("start of a request", error)
         return None

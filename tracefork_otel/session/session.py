@@ -148,6 +148,8 @@ class Session:
         """Open exchanges by span id."""
         self.work: dict[int, Callable[[], Parent | None]] = {}
         """Pieces of work that are open: spans without a parent here, by their ids; None once over."""
+        self.requests: dict[int, Callable[[Parent | None], OwnSpan | None]] = {}
+        """What opens the span of each request that a web application is answering."""
         self.roots: WeakValueDictionary[int, ReadableSpan] = WeakValueDictionary()
         """Open spans of adopted providers that have no parent, by their traces."""
         self.names = Named()

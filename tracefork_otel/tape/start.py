@@ -13,6 +13,10 @@ from ..errors import TapeError
 CALLED = ("tracefork_otel.decorators.main", "tracefork_otel._agent_main")
 """The program that calls one agent function, whatever program was recorded, and its name on old tapes."""
 
+ASGI, WSGI = "asgi:", "wsgi:"
+REQUESTS = (ASGI, WSGI)
+"""Begin an entry point that names an application, to which a request is made, not a function."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HowStarted:

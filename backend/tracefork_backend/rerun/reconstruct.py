@@ -10,12 +10,11 @@ from tracefork_otel.errors import StoreError, TruncatedBody, UsageError
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.redaction.redact import WITHHELD
 from tracefork_otel.session.housekeeping import Housekeeping
-from tracefork_otel.session.inbound import ASGI
 from tracefork_otel.store.records import Note
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
 from tracefork_otel.tape.marks import mark_of_tape
 from tracefork_otel.tape.reads import Draw
-from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.start import REQUESTS, HowStarted
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.registry import recognise
 
@@ -131,7 +130,7 @@ def _launched(store: Store, run: Run) -> tuple[HowStarted, bool] | None:
 
     A request to a server is made again by itself: the command would wait for somebody who makes it.
     """
-    if run.launch_id is None or (run.start.entrypoint or "").startswith(ASGI):
+    if run.launch_id is None or (run.start.entrypoint or "").startswith(REQUESTS):
         return None
     return _of_launch(store, run.launch_id)
 

@@ -21,6 +21,7 @@ from tracefork_backend.store import open_store
 
 from tracefork_otel.decorators.main import find
 from tracefork_otel.session import inbound
+from tracefork_otel.session.applications import AsgiApplication
 
 LINE = (
     "from tracefork_otel import TraceforkInstrumentor\nTraceforkInstrumentor().instrument(http_spans=False)\n"
@@ -253,7 +254,7 @@ def test_an_application_that_does_not_start(tmp_path: Path, monkeypatch: pytest.
     ask = application(ECHO.format(lifespan=failing.format()), tmp_path, monkeypatch, "failing")
     with pytest.raises(RuntimeError, match="did not start: no database"):
         asyncio.run(ask())
-    monkeypatch.setattr("tracefork_otel.decorators.asgi_call.STARTED_S", 0.05)
+    monkeypatch.setattr("tracefork_otel.decorators.request_call.STARTED_S", 0.05)
     ask = application(ECHO.format(lifespan="await receive(); await receive()"), tmp_path, monkeypatch, "slow")
     with pytest.raises(TimeoutError, match="did not start within"):
         asyncio.run(ask())
@@ -275,7 +276,7 @@ def test_a_task_that_outlives_its_request(capture: Capture, raw: str) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def main() -> None:
-        recorded = inbound.RecordedApplication(app, "app:app")
+        recorded = AsgiApplication(app, "asgi:app:app")
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
 
         async def nothing(*message: Any) -> Any:

@@ -1,0 +1,203 @@
+"""The servers of web applications: the one place in each at which it has its application."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
+
+from ..tape.start import ASGI, REQUESTS, WSGI
+from . import current
+from .applications import AsgiApplication, Recorded, WsgiApplication
+
+if TYPE_CHECKING:
+    from ..undo import Undo
+
+
+def _nobody(server: Any) -> str | None:
+    return None
+
+
+def _always(server: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a server has its application: an attribute that it reads for each request."""
+
+    module: str
+    owner: str
+    """The class."""
+    attribute: str
+    speaks: Literal["asgi", "wsgi"] | None = None
+    """None where that depends on the application."""
+    named: Callable[[Any], str | None] = _nobody
+    """Gives the name by which the server was told of the application, if it knows it."""
+    is_ready: Callable[[Any], bool] = _always
+    """Whether the attribute is what is asked; before that the server may look at it more closely."""
+
+
+def _named_to_uvicorn(config: Any) -> str | None:
+    app = config.app if isinstance(config.app, str) else name_of(config.app)
+    if app is None:
+        return None
+    return f"{WSGI if config.interface == 'wsgi' else ASGI}{app}{'()' if config.factory else ''}"
+
+
+def _named_to_gunicorn(worker: Any) -> str | None:
+    """Return what `gunicorn app:app` names; `app` alone is its `application`."""
+    uri = getattr(worker.app, "app_uri", None)
+    return uri if uri is None or ":" in uri else f"{uri}:application"
+
+
+_NAME = re.compile(r"([aw]sgi:)?[\w.]+:[\w.]+(\(\))?")
+"""What can be imported, and called with nothing."""
+SERVERS = (
+    Server(
+        module="uvicorn.config",
+        owner="Config",
+        attribute="loaded_app",
+        speaks="asgi",
+        named=_named_to_uvicorn,
+        is_ready=lambda config: bool(config.loaded),
+    ),
+    Server(module="hypercorn.app_wrappers", owner="ASGIWrapper", attribute="app", speaks="asgi"),
+    Server(module="hypercorn.app_wrappers", owner="WSGIWrapper", attribute="app", speaks="wsgi"),
+    Server(module="gunicorn.workers.base", owner="Worker", attribute="wsgi", named=_named_to_gunicorn),
+    Server(
+        module="gunicorn.workers.gasgi",
+        owner="ASGIWorker",
+        attribute="asgi",
+        speaks="asgi",
+        named=_named_to_gunicorn,
+    ),
+    Server(module="werkzeug.serving", owner="BaseWSGIServer", attribute="app", speaks="wsgi"),
+    Server(module="waitress.server", owner="BaseWSGIServer", attribute="application", speaks="wsgi"),
+    # Django's `runserver` has one of these.
+    Server(module="wsgiref.simple_server", owner="WSGIServer", attribute="application", speaks="wsgi"),
+)
+
+
+def watch(module: ModuleType, undo: Undo) -> None:
+    """Have the applications of the module's servers be recorded, until that is undone."""
+    for server in SERVERS:
+        if server.module == module.__name__:
+            owner = getattr(module, server.owner)
+            before = owner.__dict__.get(server.attribute)
+            undo.replace(owner, server.attribute, _InPlaceOf(server, before))
+
+
+class _InPlaceOf:
+    """The attribute of a server, which gives the application that it has, recorded."""
+
+    def __init__(self, server: Server, default: Any) -> None:
+        self._server = server
+        self._default = default
+        self._made: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
+
+    def __get__(self, one: Any, owner: type | None = None) -> Any:
+        if one is None:
+            return self._default
+        name = self._server.attribute
+        try:
+            app = one.__dict__[name]
+        except KeyError:
+            if self._default is not None:
+                return self._default
+            raise AttributeError(f"{type(one).__name__!r} object has no attribute {name!r}") from None
+        if app is None:
+            return None
+        try:
+            return self._recorded(one, app)
+        except Exception as error:
+            if (session := current.session) is not None:
+                session.lost(f"hook into {self._server.module}", error)
+            return app
+
+    def __set__(self, one: Any, app: Any) -> None:
+        one.__dict__[self._server.attribute] = app
+
+    def __delete__(self, one: Any) -> None:
+        one.__dict__.pop(self._server.attribute, None)
+
+    def _recorded(self, one: Any, app: Any) -> Any:
+        if not self._server.is_ready(one):
+            return app
+        known, made = self._made.get(one, (None, None))
+        if known is not app:
+            made = recorded(app, self._server.named(one), self._server.speaks)
+            self._made[one] = app, made
+        return made
+
+
+def recorded(app: Any, named: str | None = None, speaks: str | None = None) -> Recorded:
+    """Return the application with its requests recorded; `named` is what its server calls it."""
+    if isinstance(app, Recorded):
+        return app
+    by_asgi = speaks == "asgi" if speaks else _speaks_asgi(app)
+    name = named if named and _NAME.fullmatch(named) else name_of(app)
+    if name is not None and not name.startswith(REQUESTS):
+        name = (ASGI if by_asgi else WSGI) + name
+    return (AsgiApplication if by_asgi else WsgiApplication)(app, name)
+
+
+def _speaks_asgi(app: Any) -> bool:
+    """Return whether an application is called as ASGI has it, as servers tell it."""
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
+
+
+def name_of(app: Any) -> str | None:
+    """Return `pkg.mod:app` of an application that is a module's own; None where it is none's."""
+    if isinstance(app, Recorded):
+        return None if app.entrypoint is None else app.entrypoint.partition(":")[2]
+    for module_name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is None or "-packages" in file:
+            continue
+        for name, value in list(vars(module).items()):
+            if value is app:
+                return f"{_importable(module_name, module, file)}:{name}"
+    return _name_of_made(app)
+
+
+def _importable(name: str, module: ModuleType, file: str) -> str:
+    """Return a module's name, also where it was started as `__main__`."""
+    if name != "__main__":
+        return name
+    spec = module.__spec__
+    return spec.name.removesuffix(".__main__") if spec is not None and spec.name else Path(file).stem
+
+
+def _name_of_made(app: Any) -> str | None:
+    """Return the name of what a server put something around, or of what makes an application."""
+    if getattr(app, "__module__", None) in _AROUND:
+        closed_over = inspect.getclosurevars(app).nonlocals if inspect.isfunction(app) else vars(app)
+        inner = closed_over.get("app") or closed_over.get("application")
+        return None if inner is None else name_of(inner)
+    if (made := _MADE_BY.get(f"{type(app).__module__}.{type(app).__qualname__}")) is not None:
+        return made
+    # Where Flask looks for an application, too.
+    module = sys.modules.get(getattr(app, "import_name", None) or "")
+    for name in ("create_app", "make_app"):
+        if callable(getattr(module, name, None)):
+            return f"{getattr(module, '__name__', '')}:{name}()"
+    return None
+
+
+_AROUND = (
+    "werkzeug.debug",
+    "werkzeug.middleware.shared_data",
+    "django.contrib.staticfiles.handlers",
+    "waitress.proxy_headers",
+)
+_MADE_BY = {
+    "django.core.handlers.wsgi.WSGIHandler": "django.core.wsgi:get_wsgi_application()",
+    "django.core.handlers.asgi.ASGIHandler": "django.core.asgi:get_asgi_application()",
+}
