@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from e2e.booking import GRADED, RIGHT, record_failure
-from e2e.command import BARE, here, tracefork
+from e2e.command import BARE, environment, here, tracefork
+from tracefork_backend.blaming import journal
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +51,49 @@ def test_an_edit_is_shrunk_confirmed_kept_and_forked(folder: Path) -> None:
         ("nothing_found", "", True),
         ("confirmed", "flight", True),
     ]
-    journal = next((folder / ".tracefork" / "blame").glob("*.repair.jsonl"))
-    shutil.copy(journal, journal.with_name("ffffffffffffffff.repair.jsonl"))  # one that was killed at its end
-    here("repair", "show", "last", cwd=folder).refused("has not ended, after ", "type its `repair` again")
+    begun = next((folder / ".tracefork" / "blame").glob("*.repair.jsonl"))
+    shutil.copy(begun, begun.with_name("ffffffffffffffff.repair.jsonl"))  # one that was killed at its end
+    here("repair", "show", "last", cwd=folder).refused("has not ended, after ", "repair resume ffffffff")
     fixed = json.loads((folder / "fix.json").read_text())
     assert fixed == {"2": {"tool_input": {"flight": "JL60", "date": "2026-11-03"}, "tool": "check_seats"}}
     done = tracefork("fork", "last@2", "--edit", "fix.json", *GRADED, cwd=folder, **BARE)
     assert "outcome: success" in done.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # a process for each of some thirty forks
+def test_one_that_was_killed_goes_on_from_its_journal(folder: Path) -> None:
+    """Kill -9 in the middle, then `repair resume`: confirmed, each fork made once, kept in a file."""
+    (folder / "right.json").write_text(json.dumps({"2": RIGHT}))
+    asked = ("repair", "last", *GRADED, "--try", "right.json", "--max-trials", "60", "--jobs", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tracefork_backend.cli", *asked], cwd=folder, env=environment(**BARE)
+    )
+    blame = folder / ".tracefork" / "blame"
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            found = list(blame.glob("*.repair.jsonl")) if blame.is_dir() else []
+            if found and len(found[0].read_bytes().splitlines()) > 4:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("no fork was journalled")
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    before = journal.read(found[0])[1]
+    here("repair", "show", "last", cwd=folder).refused("has not ended", "repair resume ")
+    here("repair", "resume", "last", "--max-trials", "1", cwd=folder).refused("is less than", "made already")
+    here("repair", "resume", "last", "--at", "2", cwd=folder).refused("leave --at out")
+    done = here("repair", "resume", "last", "--keep", "fix.json", cwd=folder, **BARE)
+    assert done.status == 0, done.err
+    assert 'step 2: call check_seats with date "2026-11-03" for "2026-11-04" (1 of 2 differences)' in done.out
+    after = journal.read(found[0])[1]
+    assert after[: len(before)] == before
+    assert len({one.trial_id for one in after}) == len(after)
+    assert here("repair", "show", "last", cwd=folder).out == done.out
+    assert json.loads((folder / "fix.json").read_text())["2"]["tool"] == "check_seats"
 
 
 @pytest.mark.slow
@@ -72,6 +114,7 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
         (("repair", "abcdef", *GRADED), "no run"),
         (("repair", "show", "last"), "no search for repairs begins with last; `repair RUN` makes one"),
         (("repair", "show", "last", "--alpha", "2"), "leave --alpha out"),
+        (("repair", "resume", "last"), "no search for repairs begins with last; `repair RUN` makes one"),
         (("fork", "last@2", "--edit", "other.json"), "has no edit for step 2"),
         (("fork", "last@2", "--edit", "edits.json", "--text", "x"), "leave out --edit"),
     ):

@@ -62,7 +62,7 @@ SETTINGS = shapes.record(
                 **dict.fromkeys(("k", "max_trials"), shapes.optional(_COUNT)),
                 "agent": shapes.optional(_TEXT),
                 "every": shapes.boolean,
-                "runs": shapes.many(_TEXT),
+                **dict.fromkeys(("runs", "over"), shapes.many(_TEXT)),
             },
         ),
     }

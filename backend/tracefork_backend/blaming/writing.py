@@ -40,10 +40,7 @@ def write_back(
     """
     ends = [one.ended_ns for one in result.trials] or [time.time_ns()]
     starts = [one.started_ns for one in result.trials] or ends
-    if roots is None or not {one.run_id for one in result.trials} <= roots.keys():
-        # Asked before anything is written: each write makes the store read itself anew.
-        found = store.ask("roots_of_forks", named=f'%"{result.experiment_id}"%')
-        roots = {row["trace_id"]: row["span_id"] for row in found}
+    roots = roots_of(store, result.experiment_id, result.trials, roots)
     if root_of_parent is None:
         root_of_parent = store.root_of(result.run_id)
     with WriteBack(store.path) as spans:
@@ -75,6 +72,17 @@ def write_back(
                 _note(
                     spans, roots, tape, result, effect, root, at=effect.step if noted_at is None else noted_at
                 )
+
+
+def roots_of(
+    store: Store, experiment_id: str, trials: Sequence[TrialRecord], known: Mapping[str, str] | None
+) -> Mapping[str, str]:
+    """Return the root spans of the trials by their runs: what is known, or what the store has."""
+    if known is not None and {one.run_id for one in trials} <= known.keys():
+        return known
+    # Asked before anything is written: each write makes the store read itself anew.
+    found = store.ask("roots_of_forks", named=f'%"{experiment_id}"%')
+    return {row["trace_id"]: row["span_id"] for row in found}
 
 
 def _json(row: Mapping[str, Any]) -> str:

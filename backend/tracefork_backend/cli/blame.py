@@ -16,7 +16,7 @@ from ..spelling import money
 from . import blame_view as view
 from .experiments import Later, ShortRun
 from .flags import expanded
-from .flags.blame import ChangeFlags, MaxTrialsOption, SearchFlags
+from .flags.blame import ChangeFlags, MaxTrialsOption, SameOracleOption, SearchFlags
 from .flags.options import (
     STORE,
     BudgetOption,
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 ReportOption: TypeAlias = Annotated[
     Path | None, typer.Option("--report", metavar="FILE.html", help="Also write the answer as a page.")
-]
-SameOracleOption: TypeAlias = Annotated[
-    bool, typer.Option("--same-oracle", help="The oracle's file or rubric changed, and it grades alike.")
 ]
 ExperimentArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="EXP", help="`last`, or a unique prefix of an experiment's id.")

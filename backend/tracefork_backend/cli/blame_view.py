@@ -49,7 +49,7 @@ def print_experiment(tables: Tables, *, every: bool) -> None:
     if not every:
         why = "each is judged so" if found["mode"] == "parts" else "a step is not named"
         print(f"why {why}: tracefork-otel blame show {found['experiment_id'][:8]}")
-    _print_limit(found)
+    print_limit(found, f"blame resume {found['experiment_id'][:8]}")
 
 
 def _print_steps(tables: Tables, *, every: bool) -> None:
@@ -95,11 +95,10 @@ def _print_footer(found: Mapping[str, Any]) -> None:
         print(f"{found['oracle_name']}: {found['oracle_note']} · {grading}")
 
 
-def _print_limit(found: Mapping[str, Any]) -> None:
-    """Print how to go on where a limit ended the experiment."""
+def print_limit(found: Mapping[str, Any], verb: str) -> None:
+    """Print by which verb to go on where a limit ended an experiment, or a search."""
     if found["stop_reason"] in _LIMITS:
-        limit = _LIMITS[found["stop_reason"]]
-        print(f"to go on: tracefork-otel blame resume {found['experiment_id'][:8]} {limit}")
+        print(f"to go on: tracefork-otel {verb} {_LIMITS[found['stop_reason']]}")
 
 
 def _coupled(found: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -14,7 +15,7 @@ from ..spelling import money
 from . import repair_view as view
 from .experiments import Later, ShortRun
 from .flags import expanded
-from .flags.blame import MaxTrialsOption
+from .flags.blame import MaxTrialsOption, SameOracleOption
 from .flags.options import (
     STORE,
     BudgetOption,
@@ -26,7 +27,7 @@ from .flags.options import (
     valued,
 )
 from .flags.oracle import OracleFlags
-from .flags.start import StartFlags
+from .flags.start import StartFlags, TrustOption
 from .interrupt import terminable
 from .opening import reading, told
 from .output import print_json, say
@@ -34,6 +35,14 @@ from .searching import progress, status_of
 
 if TYPE_CHECKING:
     from ..store import Run, Store
+
+
+SearchArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="REPAIR", help="`last`, or a unique prefix of a search's id.")
+]
+KeepOption: TypeAlias = Annotated[
+    Path | None, valued("--keep", "FILE", "Write the confirmed repair for `fork RUN@STEP --edit FILE`.")
+]
 
 
 app = typer.Typer(
@@ -68,9 +77,7 @@ def run(
         list[str],
         repeated("--over", "RUN", "Then make a repair of requests in this run too: what becomes worse?"),
     ] = [],  # noqa: B006
-    keep: Annotated[
-        Path | None, valued("--keep", "FILE", "Write the confirmed repair for `fork RUN@STEP --edit FILE`.")
-    ] = None,
+    keep: KeepOption = None,
     every: Annotated[bool, typer.Option("--all", help="Go on for further repairs after the first.")] = False,
     alpha: Annotated[
         float, typer.Option("--alpha", help="Chance of confirming a change that repairs nothing.")
@@ -88,82 +95,59 @@ def run(
     succeeded, and what a model proposes (--propose). Exit 0 with an answer (also: nothing confirmed), 1 if
     the run does not replay, 3 if no fork could be graded.
     """
-    from ..grading.kinds import asked_for
-    from ..repairing.carrying import carried
-    from ..repairing.repair import repair as repaired
-    from ..rerun.edits.files import read_edits, write_edits
-    from ..store.prices import rates_given
+    from ..rerun.edits.files import read_edits
 
     edits = [pair for file in tries for pair in read_edits(file, "--try").items()]
+    how = {**start.asked(), "alpha": alpha, "max_trials": max_trials, "price": price}
+    trust = how.pop("trust")  # said anew each time: a journal is a file that anybody may write
     with reading(store) as opened:
         run = _run_of(opened, ref)
-        others = [opened.run(name) for name in over]
-        graded_by = asked_for(oracle.values, run)
-        try:
-            with terminable(), progress(view.progress_line) as on_progress:
-                result = repaired(
-                    run,
-                    oracle=graded_by,
-                    edits=edits,
-                    at=at,
-                    propose=propose,
-                    budget_usd=budget,
-                    jobs=jobs,
-                    alpha=alpha,
-                    max_trials=max_trials,
-                    every=every,
-                    price=price,
-                    settings={"oracle": oracle.values},
-                    on_progress=on_progress,
-                    on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
-                    **start.asked(),
-                )
-        except KeyboardInterrupt:
-            say("interrupted; the forks that were made are kept in the store")
-            raise
-        beside = None
-        if others and result.confirmed and not result.edit.answers:
-            spent = result.cost_usd + (getattr(graded_by, "cost_usd", None) or 0.0)
-            try:
-                beside = carried(
-                    result.confirmed[0],
-                    others,
-                    oracle=graded_by,
-                    budget_usd=None if budget is None else max(0.0, budget - spent),
-                    jobs=jobs,
-                    store=opened,
-                    prices=rates_given(price),
-                    **start.asked(),
-                )
-            except UsageError as error:  # what was found is to be shown all the same
-                say(f"--over: {error}")
-        if as_json:
-            carried_over = None if beside is None else {**asdict(beside), "checked": beside.checked}
-            print_json({**result.to_dict(), "over": carried_over, **told(opened)})
-        else:
-            view.print_search(result.to_dict())
-            if beside is not None:
-                view.print_carried(beside)
-            elif others and result.confirmed and result.edit.answers:
-                print("  --over: another answer is this run's alone, so nothing is carried over")
-    if keep is not None:
-        if result.confirmed:
-            one = result.confirmed[0]
-            write_edits(keep, {one.step: one.edit})
-            say(f"kept: {keep}")
-        else:
-            say(f"{keep} is not written: no repair is confirmed")
-    return status_of(result.stop_reason, result.trials, result.problem)
+        how["over"] = [opened.run(name).run_id for name in over]
+        asked = {"oracle": oracle.values, "change": {}, "how": how, "jobs": jobs}
+        what = {"edits": edits, "at": at, "propose": propose, "every": every}
+        return _search(opened, run, asked, what, budget, trust=trust, keep=keep, as_json=as_json)
 
 
 app.command("run")(expanded(run))
 
 
+@app.command("resume", cls=Later)
+def resume(
+    search: SearchArgument,
+    store: StoreOption = STORE,
+    budget: BudgetOption = None,
+    price: PriceOption = [],  # noqa: B006
+    max_trials: MaxTrialsOption = None,
+    jobs: JobsOption = 4,
+    same_oracle: SameOracleOption = False,
+    trust: TrustOption = False,
+    keep: KeepOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Go on with a search after an interrupt or a kill, or past its limits; pay for no fork twice."""
+    from ..blaming import journal
+    from ..repairing import resuming
+
+    with reading(store) as opened:
+        repair_id = resuming.find(opened.path, search)
+        path = resuming.journal_of(opened.path, repair_id)
+        header, _, _ = journal.read(path)
+        resuming.check_tells(header)
+        settings = journal.settings_of(header, path)
+        journal.check_from_here(header, settings, trust=trust)
+        known = journal.limits_of(header)
+        how = {**settings["how"], "max_trials": max_trials or known["max_trials"]}
+        how["price"] = [*how.get("price", ()), *price]
+        asked = {**settings, "how": how, "jobs": jobs}
+        budget = known["budget_usd"] if budget is None else budget
+        what = {"resume": repair_id, "same_oracle": same_oracle}
+        run = opened.run(header["run_id"])
+        return _search(opened, run, asked, what, budget, trust=trust, keep=keep, as_json=as_json)
+
+
 @app.command("show", cls=Later)
 def show(
-    search: Annotated[
-        str, typer.Argument(metavar="REPAIR", help="`last`, or a unique prefix of a search's id.")
-    ],
+    search: SearchArgument,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -176,6 +160,80 @@ def show(
             print_json({**found, **told(opened)})
         else:
             view.print_search(found)
+
+
+def _search(
+    opened: Store,
+    run: Run,
+    asked: Mapping[str, Any],
+    what: Mapping[str, Any],
+    budget: float | None,
+    *,
+    trust: bool,
+    keep: Path | None,
+    as_json: bool,
+) -> int:
+    """Search to the end, carry a repair of requests over, and show it all; return the exit status."""
+    from ..grading.kinds import asked_for
+    from ..repairing.carrying import carried
+    from ..repairing.repair import repair as repaired
+    from ..rerun.edits.files import write_edits
+    from ..store.prices import rates_given
+
+    jobs, how = asked["jobs"], dict(asked["how"])
+    others = [opened.run(run_id) for run_id in how.pop("over", ())]
+    graded_by = asked_for(asked["oracle"], run)
+    try:
+        with terminable(), progress(view.progress_line) as on_progress:
+            result = repaired(
+                run,
+                oracle=graded_by,
+                budget_usd=budget,
+                jobs=jobs,
+                settings=asked,
+                on_progress=on_progress,
+                on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
+                **what,
+                **{**how, "trust": trust},
+            )
+    except KeyboardInterrupt:
+        say("interrupted; what was paid for is kept: tracefork-otel repair resume last")
+        raise
+    beside = None
+    if others and result.confirmed and not result.edit.answers:
+        spent = result.cost_usd + (getattr(graded_by, "cost_usd", None) or 0.0)
+        rates = rates_given(how.pop("price", ()))
+        start = {name: value for name, value in how.items() if name not in ("alpha", "max_trials")}
+        try:
+            beside = carried(
+                result.confirmed[0],
+                others,
+                oracle=graded_by,
+                budget_usd=None if budget is None else max(0.0, budget - spent),
+                jobs=jobs,
+                store=opened,
+                prices=rates,
+                **{**start, "trust": trust},
+            )
+        except UsageError as error:  # what was found is to be shown all the same
+            say(f"--over: {error}")
+    if as_json:
+        carried_over = None if beside is None else {**asdict(beside), "checked": beside.checked}
+        print_json({**result.to_dict(), "over": carried_over, **told(opened)})
+    else:
+        view.print_search(result.to_dict())
+        if beside is not None:
+            view.print_carried(beside)
+        elif others and result.confirmed and result.edit.answers:
+            print("  --over: another answer is this run's alone, so nothing is carried over")
+    if keep is not None:
+        if result.confirmed:
+            one = result.confirmed[0]
+            write_edits(keep, {one.step: one.edit})
+            say(f"kept: {keep}")
+        else:
+            say(f"{keep} is not written: no repair is confirmed")
+    return status_of(result.stop_reason, result.trials, result.problem)
 
 
 def _run_of(opened: Store, ref: str) -> Run:

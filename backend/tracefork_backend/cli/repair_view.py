@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..spelling import counted, money, run_name, total_money
+from .blame_view import print_limit
 
 if TYPE_CHECKING:
     from ..repairing.carrying import Carried
@@ -34,6 +35,7 @@ def print_search(found: Mapping[str, Any]) -> None:
         f"repair {found['repair_id']} · {counted(found['forks'], 'fork')} · "
         f"{total_money(found['spent_usd'], found['unpriced'])} · ended: {found['verdict']}"
     )
+    print_limit(found, f"repair resume {found['repair_id'][:8]}")
 
 
 def _print_confirmed(row: Mapping[str, Any]) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 from tracefork_otel.errors import UsageError
 from tracefork_otel.play.match import MatchMode
 from tracefork_otel.settings import Timing
+from tracefork_otel.tape.digest import digest_like
 from tracefork_otel.tape.tape import Tape
 
 from ..blaming.beforehand import admitted, check_kept, check_money, header_of, unchanged
-from ..blaming.journal import REPAIR, Journal
+from ..blaming.experiment import begun_with, go_on
+from ..blaming.journal import REPAIR, Journal, check_from_here, read
 from ..blaming.plan import Plan
 from ..blaming.running import Running
 from ..blaming.trials import TrialRequest
@@ -31,11 +33,15 @@ from ..store.prices import Given, rates_given
 from .candidates import Candidate, Found, chosen, given, named_steps, redraws
 from .proposing import Proposer
 from .result import Repair, RepairResult
+from .resuming import Begun, begun, journal_of
 from .search import RepairPlan, RepairSearch, Try
 from .writing import write_back
 
 _SHRINKING = 0.5
-"""The part of a budget that finding the smallest change may take."""
+"""The part of the first budget that finding the smallest change may take."""
+
+_NOTHING: Mapping[str, Any] = {"oracle": {}, "change": {}, "how": {}}
+"""What was asked for by a search that was begun from Python."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,8 @@ def repair(
     timing: Timing = "none",
     trust: bool = False,
     price: Sequence[str] = (),
+    resume: str | None = None,
+    same_oracle: bool = False,
     settings: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_bound: Callable[[str], None] | None = None,
@@ -78,15 +86,24 @@ def repair(
     succeeded, at the steps that they name or `at` one step, and what the model `propose` says: it is asked
     once, with the key of the environment, and shown how the run ended and what was said in these steps.
 
-    It goes on for `every` repair, or ends with the first. The other arguments say what they say to `blame`.
+    It goes on for `every` repair, or ends with the first. `resume` goes on with a search by its id: with what
+    that one tries, and none of its forks is made again. The other arguments say what they say to `blame`.
     Raises UsageError where there is nothing to try, or the run did not fail, Drift or AgentFailed if the run
     does not replay.
     """
+    known = ""
+    if resume:
+        path = journal_of(run.store.path, resume)
+        if edits or at is not None or propose is not None:
+            raise UsageError("a search that is gone on with tries what it began with: give it no edits")
+        known, budget_usd, max_trials = begun_with(
+            path, oracle, budget_usd, max_trials, same_oracle=same_oracle
+        )
     check_kept(run, budget_usd, "repair")
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: give a chance between 0 and 1, for example 0.05")
     prices = rates_given(price)
-    repair_id = secrets.token_hex(8)
+    repair_id = resume or secrets.token_hex(8)
     budget, store = Budget(budget_usd), run.store
     with Forker(
         run,
@@ -103,51 +120,50 @@ def repair(
         experiment_id=repair_id,
     ) as forker:
         tape = forker.tape
-        found = gathered(run, tape, edits, at=at)
-        proposer = None if propose is None else Proposer(propose, prices=prices)
-        if not found.candidates and proposer is None:
-            raise nothing_to_try(run, found)
-        if proposer is not None:
-            check_proposer(proposer, budget_usd)
-        check_money(
-            forker, oracle, _priced(tape, found, prices), prices, budget_usd=budget_usd, on_bound=None
-        )
-        if admitted(forker, run, oracle):
-            raise UsageError(
-                f"run {run_name(run.run_id)} succeeds by {name_of(oracle)}: there is nothing to repair; "
-                "name one that failed"
+        if resume:
+            header, _, _ = read(journal_of(store.path, resume))
+            check_from_here(header, {**_NOTHING, **header["settings"]}, trust=trust)
+            start = begun(header, journal_of(store.path, resume), tape)
+            budget.spend(start.proposing_usd)
+        else:
+            start = _start(
+                forker,
+                run,
+                oracle,
+                gathered(run, tape, edits, at=at),
+                None if propose is None else Proposer(propose, prices=prices),
+                budget=budget,
+                at=at,
+                every=every,
+                prices=prices,
             )
-        if proposer is not None:
-            steps = [at] if at is not None else named_steps(store, run) or list(range(tape.steps))
-            found = chosen([found, proposer.found(tape, steps, graded_run(run), oracle)])
-            budget.spend(proposer.paid.cost_usd or 0.0)
-            if not found.candidates:
-                raise nothing_to_try(run, found)
+        found = start.found
         forks = _Forks(tape=tape, candidates=found.candidates)
         estimates = _priced(tape, found, prices)
         check_money(forker, oracle, estimates, prices, budget_usd=budget_usd, on_bound=on_bound)
+        if resume:
+            _check_failed(forker, run, oracle)
         plan = RepairPlan(
-            tries=tuple(_tries(run, tape, found.candidates, estimates)),
+            tries=tuple(_tries(tape, start)),
             alpha=alpha,
-            every=every,
-            shrinking_usd=math.inf if budget_usd is None else _SHRINKING * budget_usd,
+            every=start.every,
+            shrinking_usd=start.shrinking_usd,
             max_trials=max_trials,
         )
         header = header_of(
             run,
-            Plan(steps=tape.steps, alpha=alpha, max_trials=max_trials, repair=True),
-            tape_sha256=tape.digest,
+            Plan(steps=tape.steps, alpha=alpha, max_trials=max_trials, repair=True, every=start.every),
+            tape_sha256=digest_like(known, tape.exchanges) or tape.digest,
             parent=False,
             change="repair",
             oracle=oracle,
             budget_usd=budget_usd,
             coupling="fresh",
-            settings=settings,
+            settings={**(settings or {}), **start.kept()},
         )
-        header["candidates"] = [[one.source, one.key] for one in found.candidates]
-        journal = Journal(store.path, repair_id, header, kind=REPAIR)
-        search = forks.search = RepairSearch(plan)
+        journal = Journal(store.path, repair_id, None if resume else header, kind=REPAIR)
         try:
+            search = forks.search = RepairSearch(plan)
             running = Running(
                 forker=forker,
                 journal=journal,
@@ -160,6 +176,8 @@ def repair(
                 call_usd=max(one.call_usd for one in estimates),
                 grading=Grading(budget, oracle),
             )
+            if resume:
+                go_on(running, header)
             running.grading.begin()
 
             def told() -> None:
@@ -181,14 +199,63 @@ def repair(
             for number, (one, tried) in enumerate(zip(found.candidates, search.tried, strict=True))
         ),
         trials=tuple(journal.trials),
-        header=journal.header,
+        header={**journal.header, "budget_usd": budget_usd, **running.beside()},
         stop_reason=search.stop_reason,
         left=found.left,
         problem=running.commonest_problem,
-        proposing_usd=0.0 if proposer is None else proposer.paid.cost_usd or 0.0,
+        proposing_usd=start.proposing_usd,
     )
     write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
     return result
+
+
+def _start(
+    forker: Forker,
+    run: Run,
+    oracle: Oracle,
+    found: Found,
+    proposer: Proposer | None,
+    *,
+    budget: Budget,
+    at: int | None,
+    every: bool,
+    prices: Given,
+) -> Begun:
+    """Return what a new search sets out with, after the run replayed and the model was asked for changes."""
+    tape, limit = forker.tape, budget.limit_usd
+    if not found.candidates and proposer is None:
+        raise nothing_to_try(run, found)
+    if proposer is not None:
+        check_proposer(proposer, limit)
+    check_money(forker, oracle, _priced(tape, found, prices), prices, budget_usd=limit, on_bound=None)
+    _check_failed(forker, run, oracle)
+    proposing_usd = 0.0
+    if proposer is not None:
+        steps = [at] if at is not None else named_steps(run.store, run) or list(range(tape.steps))
+        found = chosen([found, proposer.found(tape, steps, graded_run(run), oracle)])
+        proposing_usd = proposer.paid.cost_usd or 0.0
+        budget.spend(proposing_usd)
+        if not found.candidates:
+            raise nothing_to_try(run, found)
+    controls = [_control(tape, one)[1] for one in found.candidates]
+    rows = {row["kept"]: row for row in run.store.ask("unchanged_reruns", id=run.run_id)}
+    return Begun(
+        found=found,
+        known=[(rows[at]["flips"], rows[at]["trials"]) if at in rows else (0, 0) for at in controls],
+        costs_usd=[one.cost_usd for one in _priced(tape, found, prices)],
+        every=every,
+        shrinking_usd=math.inf if limit is None else _SHRINKING * limit,
+        proposing_usd=proposing_usd,
+    )
+
+
+def _check_failed(forker: Forker, run: Run, oracle: Oracle) -> None:
+    """Raise UsageError where the run succeeds, Drift or AgentFailed where it does not replay."""
+    if admitted(forker, run, oracle):
+        raise UsageError(
+            f"run {run_name(run.run_id)} succeeds by {name_of(oracle)}: there is nothing to repair; "
+            "name one that failed"
+        )
 
 
 def gathered(
@@ -245,22 +312,18 @@ class _Forks:
         return Planned(change=one.parts.edit(parts).bind(self.tape, one.step), replicate=request.shares)
 
 
-def _tries(run: Run, tape: Tape, candidates: Sequence[Candidate], estimates: Sequence[Estimate]) -> list[Try]:
-    known = {row["kept"]: row for row in run.store.ask("unchanged_reruns", id=run.run_id)}
+def _control(tape: Tape, one: Candidate) -> tuple[int, int]:
+    """Return how many recorded responses a fork with the candidate keeps, and how many its control does."""
+    bound = one.edit.bind(tape, one.step)
+    return bound.step, bound.step if bound.goes_live else bound.step + 1
+
+
+def _tries(tape: Tape, start: Begun) -> list[Try]:
     tries: list[Try] = []
-    for one, estimate in zip(candidates, estimates, strict=True):
-        bound = one.edit.bind(tape, one.step)
-        control = bound.step if bound.goes_live else bound.step + 1
-        row = known.get(control)
+    for one, known, cost in zip(start.found.candidates, start.known, start.costs_usd, strict=True):
+        kept, control = _control(tape, one)
         tries.append(
-            Try(
-                parts=len(one.all),
-                step=one.step,
-                kept=bound.step,
-                control=control,
-                known=(0, 0) if row is None else (row["flips"], row["trials"]),
-                cost_usd=estimate.cost_usd,
-            )
+            Try(parts=len(one.all), step=one.step, kept=kept, control=control, known=known, cost_usd=cost)
         )
     return tries
 

@@ -92,13 +92,15 @@ class RepairResult:
 
     @property
     def cost_usd(self) -> float:
-        """What all forks cost, and asking for changes, as far as prices are known."""
-        return self.proposing_usd + sum(one.cost_usd or 0.0 for one in self.trials)
+        """What all forks cost, lost ones too, and asking for changes, as far as prices are known."""
+        lost: float = self.header.get("lost_usd") or 0.0
+        return self.proposing_usd + sum(one.cost_usd or 0.0 for one in self.trials) + lost
 
     @property
     def unpriced(self) -> int:
-        """How many live calls of all forks have no price."""
-        return unpriced(self.trials)
+        """How many live calls of all forks, lost ones too, have no price."""
+        lost: int = self.header.get("lost_unpriced") or 0
+        return unpriced(self.trials) + lost
 
     @property
     def message(self) -> str:

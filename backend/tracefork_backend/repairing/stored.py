@@ -23,7 +23,7 @@ def stored_search(store: Store, prefix: str) -> dict[str, Any]:
     if repair_id not in rows:
         _, trials, _ = read(path_of(store.path, repair_id, REPAIR))
         raise UsageError(
-            f"search {repair_id[:8]} has not ended, after {counted(len(trials), 'fork')}; one that was "
-            "interrupted is not gone on with: type its `repair` again"
+            f"search {repair_id[:8]} has not ended, after {counted(len(trials), 'fork')}: where it was "
+            f"interrupted, go on with `tracefork-otel repair resume {repair_id[:8]}`"
         )
     return {**rows[repair_id], "repairs": store.ask("repair_candidates", id=repair_id)}

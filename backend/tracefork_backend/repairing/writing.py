@@ -9,7 +9,7 @@ from typing import Any
 
 from tracefork_otel.tape.tape import Tape
 
-from ..blaming.writing import trial_links, write_arms
+from ..blaming.writing import roots_of, trial_links, write_arms
 from ..store import Store
 from ..writeback.names import REPAIR, REPAIR_NOTE
 from ..writeback.spans import WriteBack, link
@@ -23,6 +23,7 @@ def write_back(
 
     `roots` are the root spans of its trials by their runs, `root_of_parent` that of the recorded run.
     """
+    roots = roots_of(store, result.repair_id, result.trials, roots)
     now = time.time_ns()
     ends = [one.ended_ns for one in result.trials] or [now]
     starts = [one.started_ns for one in result.trials] or ends

@@ -146,10 +146,10 @@ FROM (
 )
 WHERE list_contains($run_ids::VARCHAR[], json_extract_string(row, '$.run_id'))
 -- :repair_searches
-SELECT unnest(json_transform(_attribute(attributes, 'tracefork.repair.search'), '{"repair_id": "VARCHAR", "run_id": "VARCHAR",
+SELECT unnest(json_transform(row, '{"repair_id": "VARCHAR", "run_id": "VARCHAR",
     "verdict": "VARCHAR", "message": "VARCHAR", "oracle_name": "VARCHAR", "budget_usd": "DOUBLE", "spent_usd": "DOUBLE",
     "unpriced": "BIGINT", "forks": "BIGINT", "stop_reason": "VARCHAR", "left": ["VARCHAR"], "proposing_usd": "DOUBLE"}'))
-FROM (SELECT attributes FROM _spans WHERE attributes LIKE '%"tracefork.repair.search"%' ORDER BY ended_ns, trace_id)
+FROM (SELECT row FROM _repair_roots ORDER BY ended_ns, trace_id)
 -- :repair_candidates
 SELECT r.*, x.without, x.answers
 FROM repairs r
@@ -157,6 +157,7 @@ LEFT JOIN (
     SELECT unnest(json_transform(_attribute(attributes, 'tracefork.repair.candidate'),
         '{"repair_id": "VARCHAR", "rank": "INTEGER", "without": "VARCHAR", "answers": "BOOLEAN"}'))
     FROM _spans
+    JOIN _repair_roots USING (trace_id)
     WHERE attributes LIKE '%"tracefork.repair.candidate"%'
 ) x ON x.repair_id = r.repair_id AND x.rank = r.rank
 WHERE r.repair_id = $id

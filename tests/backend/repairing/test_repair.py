@@ -13,7 +13,11 @@ import tracefork_backend as tf
 from conftest import Capture
 from tracefork_backend.blaming import journal
 from tracefork_backend.repairing.carrying import carried
+from tracefork_backend.repairing.repair import Progress
+from tracefork_backend.repairing.resuming import find, journal_of
+from tracefork_backend.repairing.stored import stored_search
 from tracefork_backend.rerun.edits.files import read_edits, write_edits
+from tracefork_backend.rerun.trust import NotTrusted
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
 from tracefork_backend.store import Run, open_store
@@ -24,6 +28,8 @@ from tracefork_otel import UsageError
 
 GRADED = tf.regex(success="WON", failure="LOST")
 STEP = 2
+TRIED = [(1, tf.text("worse")), (STEP, tf.text("fine"))]
+"""One that repairs nothing, and one that does."""
 
 
 class World:
@@ -118,6 +124,59 @@ def test_a_budget_is_not_passed_and_ends_it_with_an_answer(lost: Run) -> None:
     assert found.verdict == "budget"
     assert 0 < found.cost_usd <= 0.2
     assert "no repair is confirmed yet: the budget ended after 1 candidate" in found.message
+
+
+@pytest.mark.slow
+def test_what_was_interrupted_goes_on_and_pays_for_no_fork_twice(lost: Run) -> None:
+    """It ends as one that was not interrupted, each of its forks made once, by the limits that hold now."""
+    whole = tf.repair(lost, oracle=GRADED, agent=ask, edits=TRIED)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.forks == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tf.repair(lost, oracle=GRADED, agent=ask, edits=TRIED, on_progress=interrupt)
+    repair_id = find(lost.store.path, "last")
+    before = journal.read(journal_of(lost.store.path, repair_id))[1]
+    again = open_store(lost.store.path).run(lost.run_id)
+    cut = tf.repair(again, oracle=GRADED, agent=ask, resume=repair_id, max_trials=14)
+    assert (cut.verdict, cut.stop_reason, len(cut.trials)) == ("budget", "max_trials", 14)
+    with pytest.raises(UsageError, match="14 forks were made already"):
+        tf.repair(again, oracle=GRADED, agent=ask, resume=repair_id, max_trials=3)
+    found = tf.repair(again, oracle=GRADED, agent=ask, resume=repair_id, max_trials=500)
+    assert found.trials[: len(before)] == tuple(before)
+    assert len({one.trial_id for one in found.trials}) == len(found.trials)
+    assert [(one.words, one.verdict, one.tried.kept) for one in found.repairs] == [
+        (one.words, one.verdict, one.tried.kept) for one in whole.repairs
+    ]
+    assert found.verdict == "confirmed"
+    store = open_store(lost.store.path)
+    (row,) = store.rows(f"select step, verdict from repairs where repair_id = '{repair_id}' and rank = 2")
+    assert row == {"step": STEP, "verdict": "confirmed"}
+    assert stored_search(store, repair_id)["forks"] == len(found.trials)
+
+
+@pytest.mark.slow
+def test_what_goes_on_is_what_was_begun(lost: Run, tmp_path: Path) -> None:
+    """Another oracle, other edits, and a journal that does not say what is tried are refused, in words."""
+    how = {"agent": ask, "edits": TRIED, "max_trials": 3}
+    found = tf.repair(lost, oracle=GRADED, **how)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="its oracle was"):
+        tf.repair(lost, oracle=tf.regex(success="W"), agent=ask, resume=found.repair_id, max_trials=9)
+    with pytest.raises(UsageError, match="tries what it began with"):
+        tf.repair(lost, oracle=GRADED, **how, resume=found.repair_id)  # type: ignore[arg-type]
+    path = journal_of(lost.store.path, found.repair_id)
+    header, *trials = path.read_text().splitlines()
+    told = json.loads(header)
+    told["settings"]["repair"]["candidates"][1]["edit"] = "worse"
+    path.write_text("\n".join([json.dumps(told), *trials, ""]))
+    with pytest.raises(NotTrusted, match="was changed"):
+        tf.repair(lost, oracle=GRADED, agent=ask, resume=found.repair_id, max_trials=9)
+    del told["settings"]["repair"]
+    path.write_text("\n".join([json.dumps(told), *trials, ""]))
+    with pytest.raises(UsageError, match=r"by an older version.*type its `repair` again"):
+        tf.repair(lost, oracle=GRADED, agent=ask, resume=found.repair_id, max_trials=9, trust=True)
 
 
 @pytest.mark.slow

@@ -11,9 +11,15 @@ QUALIFY row_number() OVER (
 ) = 1;
 
 CREATE OR REPLACE VIEW _repair_roots AS
-SELECT DISTINCT trace_id
+SELECT trace_id, ended_ns, _attribute(attributes, 'tracefork.repair.search') AS row
 FROM _spans
-WHERE attributes LIKE '%"tracefork.repair.search"%';
+WHERE attributes LIKE '%"tracefork.repair.search"%'
+QUALIFY row_number() OVER (
+    PARTITION BY _attribute(attributes, 'tracefork.experiment.id')
+    ORDER BY
+        TRY_CAST(json_extract_string(_attribute(attributes, 'tracefork.repair.search'), '$.forks') AS BIGINT) DESC,
+        ended_ns DESC, trace_id
+) = 1;
 
 CREATE OR REPLACE VIEW _blame_rows AS
 SELECT
@@ -100,6 +106,7 @@ FROM (
         "n_control": "INTEGER", "flips_control": "INTEGER", "undefined_control": "INTEGER", "forks": "INTEGER",
         "cost_usd": "DOUBLE", "created_ns": "BIGINT"}'))
     FROM _spans s
+    JOIN _repair_roots r ON r.trace_id = s.trace_id
     WHERE s.attributes LIKE '%"tracefork.repair.candidate"%'
 ) x
 ORDER BY x.repair_id, x.rank;

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MaxTrialsOption: TypeAlias = Annotated[
     int | None, typer.Option("--max-trials", min=1, help="Forks at most, over all of the experiment.")
 ]
+SameOracleOption: TypeAlias = Annotated[
+    bool, typer.Option("--same-oracle", help="The oracle's file or rubric changed, and it grades alike.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
