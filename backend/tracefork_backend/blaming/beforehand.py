@@ -13,7 +13,7 @@ from tracefork_otel.tape.tape import Tape
 
 from ..grading.graded import graded_run
 from ..grading.judge import Judge
-from ..grading.oracle import Oracle, digest_of, grade, name_of
+from ..grading.oracle import Oracle, digest_of, digests_of, grade, modules_of, name_of
 from ..rerun import edits
 from ..rerun.estimate import Estimate, check_priced, total
 from ..rerun.forking import Forker, Planned
@@ -92,6 +92,7 @@ def header_of(
         "change": change,
         "oracle": name_of(oracle),
         "oracle_sha256": digest_of(oracle),
+        "oracle_modules": digests_of(modules_of(oracle)),
         "budget_usd": budget_usd,
         "created_ns": time.time_ns(),
         "coupling": coupling,

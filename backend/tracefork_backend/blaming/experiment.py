@@ -18,7 +18,7 @@ from tracefork_otel.tape.tape import Tape
 
 from ..grading.graded import graded_run
 from ..grading.judge import Judge
-from ..grading.oracle import Oracle, digest_of, name_of, whose
+from ..grading.oracle import Oracle, digest_of, digests_of, modules_of, name_of, whose
 from ..rerun import edits
 from ..rerun.budget import Budget, Grading
 from ..rerun.edits import Edit, checked
@@ -381,11 +381,22 @@ def _least_spent(trials: Sequence[TrialRecord]) -> float:
 
 def _check_oracle(begun: Mapping[str, Any], oracle: Oracle, *, same: bool) -> None:
     """Raise UsageError if the oracle is not what graded the experiment, unless it is the `same`."""
-    known, name = begun.get("oracle_sha256"), name_of(oracle)
-    if same or known is None or name != begun["oracle"] or known == digest_of(oracle):
+    known = begun.get("oracle_sha256")
+    if same or known is None or name_of(oracle) != begun["oracle"]:
         return  # of a journal that does not say it, nobody can tell
+    how = "has changed"
+    if known == digest_of(oracle):
+        files = modules_of(oracle)
+        now = digests_of(files)
+        others = [name for name, was in begun.get("oracle_modules", {}).items() if now.get(name) != was]
+        if not others:
+            return
+        first = min(others, key=lambda name: name not in now)
+        more = f" and {counted(len(others) - 1, 'other module')}" if len(others) > 1 else ""
+        which = f"{first} ({files[first]}){more}" if first in now else f"{first}{more}"
+        how = f"imports {which}, which {'have' if more else 'has'} {'changed' if first in now else 'gone'}"
     raise UsageError(
-        f"the oracle {whose(oracle)} has changed since the experiment began, so its forks may have been "
+        f"the oracle {whose(oracle)} {how} since the experiment began, so its forks may have been "
         "graded otherwise: give it back as it was, or, if it grades alike, go on by --same-oracle"
     )
 

@@ -27,7 +27,12 @@ HEADER = shapes.record(
         "settings": shapes.named(shapes.anything),
         **_BUDGETED,
     },
-    {"coupling": _TEXT, "mark": _TEXT, "oracle_sha256": shapes.optional(_TEXT)},
+    {
+        "coupling": _TEXT,
+        "mark": _TEXT,
+        "oracle_sha256": shapes.optional(_TEXT),
+        "oracle_modules": shapes.named(_TEXT),
+    },
 )
 LIMITS = shapes.record({}, {"limits": shapes.record({**_BUDGETED, **_PLANNED})})
 TRIAL = shapes.record(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from tracefork_otel.errors import UsageError
 from ..spelling import run_name
 from .bounded import Endless, bounded
 from .graded import Graded, How
+from .imported import own_modules
 
 Oracle: TypeAlias = Callable[[Graded], bool | None]
 LIMIT_S = 600.0
@@ -78,6 +79,26 @@ def digest_of(oracle: Oracle) -> str | None:
         return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def modules_of(oracle: Oracle) -> dict[str, Path]:
+    """Return the user's own modules that the function's file imports, each with its file; none of ours."""
+    path = _file_of(oracle)
+    if path is None:
+        return {}
+    call = getattr(oracle, "call", oracle)
+    return own_modules(path, getattr(inspect.unwrap(call), "__module__", None) or path.stem)
+
+
+def digests_of(modules: Mapping[str, Path]) -> dict[str, str]:
+    """Return the digest of each module's file that can be read."""
+    found: dict[str, str] = {}
+    for name, path in modules.items():
+        try:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            continue
+    return found
 
 
 def whose(oracle: Oracle) -> str:

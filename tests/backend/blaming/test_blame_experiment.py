@@ -239,6 +239,50 @@ def test_an_oracle_that_changed_is_refused_by_name(
     assert len(blamed(resume=found.experiment_id, max_trials=4).trials) == 4
 
 
+@pytest.mark.slow
+def test_a_module_that_an_oracle_imports_is_refused_by_name_where_it_changed(
+    recorded: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the user's own code, however far away; what it does not import may change."""
+    run = recorded(4, cause=(1,))
+    monkeypatch.chdir(tmp_path)
+    rules = tmp_path / "rules_of_resume" / "words.py"
+    fits = "def fits(graded):\n    from . import words\n    return words.WON in graded.text\n"
+    for file, text in (
+        (tmp_path / "checks_by_rules.py", "import json\nfrom rules_of_resume import fits as good\n"),
+        (rules.with_name("__init__.py"), fits),
+        (rules, "WON = 'WON'\n"),
+        (tmp_path / "beside_of_resume.py", "WON = 1\n"),
+    ):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+
+    def blamed(**how: Any) -> tf.BlameResult:
+        for name in [one for one in sys.modules if one.endswith("_by_rules") or "rules_of_resume" in one]:
+            sys.modules.pop(name)
+        limits = {"mode": "fixed", "max_trials": 2, **how}
+        again = open_store(run.store.path).run(run.run_id)
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(tmp_path)
+            oracle = function("checks_by_rules:good")
+            return tf.blame(again, oracle=oracle, change=changes.resample(), agent=ask, **limits)
+
+    found = blamed()
+    header = journal.read(journal.path_of(run.store.path, found.experiment_id))[0]
+    assert {*header["oracle_modules"]} == {"rules_of_resume.words"}
+    (tmp_path / "beside_of_resume.py").write_text("WON = 2\n")
+    assert len(blamed(resume=found.experiment_id, max_trials=3).trials) == 3
+    rules.write_text("WON = 'WO'\n")
+    says = rf"checks_by_rules:good \(.*\) imports rules_of_resume.words \({rules}\), which has changed since"
+    with pytest.raises(UsageError, match=says):
+        blamed(resume=found.experiment_id, max_trials=4)
+    rules.unlink()
+    with pytest.raises(
+        UsageError, match=r"imports rules_of_resume.words, which has gone since .*--same-oracle"
+    ):
+        blamed(resume=found.experiment_id, max_trials=4)
+
+
 def test_what_an_oracle_grades_by_has_a_digest() -> None:
     """A judge's is of its model and rubric; what its name says whole has none."""
     asked = [("good", JUDGE_MODEL), ("good ", JUDGE_MODEL), ("bad", JUDGE_MODEL), ("good", "claude-opus-4-5")]
