@@ -9,6 +9,7 @@ from typing import Literal
 
 from .parts import OnProgress, RealForks
 from .parts import gates as real_gates
+from .removing import parts_cells
 from .repairs import repair_cells
 from .report import Gate, Report, Row
 from .suites import cells
@@ -81,6 +82,11 @@ _PROMISES: tuple[_Promise, ...] = (
         *("no repair", _falsely, "at most", 0.05),
     ),
     ("three candidates, some of which repair: one confirmed", "repair", _rate("recall"), "at least", 0.9),
+    (
+        "false blame where no part of requests makes a difference, upper 95 % bound",
+        *("no part", _falsely, "at most", 0.05),
+    ),
+    ("a part that carries success, or costs it: certified", "a part", _rate("recall"), "at least", 0.9),
     ("deterministic agent: all causes certified", "deterministic", _rate("recall"), "at least", 1.0),
     (
         "forks where nothing is a cause, n ≥ 20, baseline ≤ 0.1, mean",
@@ -120,7 +126,7 @@ def _simulated(quick: bool, on_progress: OnProgress | None) -> tuple[list[Row], 
     """Return the rows and gates of the suites that need no agent."""
     rows: list[Row] = []
     tagged: dict[str, list[Tally]] = {}
-    for number, cell in enumerate(every := (*cells(), *repair_cells())):
+    for number, cell in enumerate(every := (*cells(), *repair_cells(), *parts_cells())):
         if on_progress is not None:
             on_progress("simulated cells", number, len(every))
         counts = cell.run(_RUNS[quick])

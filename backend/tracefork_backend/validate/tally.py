@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 
 from ..blaming.findings import Findings
-from .worlds import NoisyOr, Pivot
+from .worlds import NoisyOr, Pivot, Prompt
 
 SEED = "tracefork blame, first registered seed"
 """Every cell draws from a generator seeded by this and its own name, whatever runs before it."""
@@ -34,7 +34,7 @@ class Tally:
     stops: Counter[str] = field(default_factory=Counter[str])
     forks: list[int] = field(default_factory=list[int])
 
-    def add(self, world: NoisyOr | Pivot, found: Findings, forks: int) -> None:
+    def add(self, world: NoisyOr | Pivot | Prompt, found: Findings, forks: int) -> None:
         """Count one experiment against the truth of its world."""
         self.runs += 1
         self.forks.append(forks)

@@ -6,7 +6,7 @@ They say nothing about real agents; they say whether the search finds what is th
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..blaming.trials import TrialRequest
@@ -92,6 +92,44 @@ class Pivot:
     def innocent(self) -> frozenset[int]:
         """The steps at which the chance does not fall."""
         return frozenset(step for step in range(self.steps) if self.effect(step) <= 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """Runs of one agent, whose chance of failure changes where a part of their requests is taken out."""
+
+    parts: int
+    rates: tuple[float, ...]
+    """How often each run fails with all parts: trials are spread over the runs in turn."""
+    effects: Mapping[int, float]
+    """By part the share of successes that are lost without it; below 0, of failures that are saved."""
+    echoes: tuple[int, ...] = ()
+
+    def flips(self, request: TrialRequest, rng: random.Random) -> bool:
+        """Return whether one fork fails."""
+        rate = self.rates[request.replicate % len(self.rates)]
+        for part in request.altered:
+            rate = _without(rate, self.effects.get(part, 0.0))
+        return rng.random() < rate
+
+    def effect(self, part: int) -> float:
+        """Return the true effect of one part, over all runs."""
+        own = self.effects.get(part, 0.0)
+        return sum(_without(rate, own) - rate for rate in self.rates) / len(self.rates)
+
+    @property
+    def causes(self) -> tuple[int, ...]:
+        """The parts that make a difference."""
+        return tuple(self.effects)
+
+    @property
+    def innocent(self) -> frozenset[int]:
+        """The parts that make none."""
+        return frozenset(range(self.parts)) - self.effects.keys()
+
+
+def _without(rate: float, effect: float) -> float:
+    return rate + effect * (1 - rate) if effect > 0 else rate * (1 + effect)
 
 
 def noise_of(steps: int, rate: float) -> tuple[float, ...]:

@@ -12,10 +12,11 @@ from e2e.command import tracefork
 from simpler_rules import baseline, bh_constant_null
 from tracefork_backend.validate import Gate, Report, Row, parts, run_suites
 from tracefork_backend.validate.parts import RealForks, gates
+from tracefork_backend.validate.removing import parts_cells
 from tracefork_backend.validate.repairs import repair_cells
 from tracefork_backend.validate.suites import cells
 from tracefork_backend.validate.tally import pooled, upper_bound
-from tracefork_backend.validate.worlds import conjunction, pivot, planted
+from tracefork_backend.validate.worlds import Prompt, conjunction, pivot, planted
 
 from tracefork_otel import AgentFailed
 
@@ -32,6 +33,31 @@ def test_no_false_repair_in_four_hundred_worlds() -> None:
     found = pooled([cell.run(16) for cell in cells])
     assert found.runs >= 400
     assert upper_bound(found.false_blame, found.runs) <= 0.05
+
+
+@pytest.mark.slow
+def test_no_part_is_blamed_where_none_matters_and_one_that_does_is_found() -> None:
+    """Suite P by itself, as its quick run has it, in either direction and over several runs."""
+    found = {
+        tag: pooled([cell.run(16) for cell in parts_cells() if tag in cell.tags])
+        for tag in ("no part", "a part")
+    }
+    assert upper_bound(found["no part"].false_blame, found["no part"].runs) <= 0.05
+    assert found["a part"].recall / found["a part"].runs >= 0.9
+
+
+@pytest.mark.parametrize("effect", [0.9, -0.8])
+def test_a_part_has_the_effect_that_its_world_says(effect: float) -> None:
+    """Over runs that fail at different rates, in either direction."""
+    from tracefork_backend.blaming.trials import Ledger
+
+    rng, ledger = random.Random(3), Ledger()
+    world = Prompt(parts=3, rates=(0.1, 0.8), effects={1: effect})
+    for part in range(3):
+        arms = [ledger.removing(parts, use=f"{part}") for parts in ((part,), ())]
+        failed = [sum(world.flips(arm.request("parts"), rng) for _ in range(4000)) / 4000 for arm in arms]
+        assert failed[0] - failed[1] == pytest.approx(world.effect(part), abs=0.04)
+    assert (world.causes, world.innocent) == ((1,), {0, 2})
 
 
 @pytest.mark.parametrize("rule", ["BH, constant null k=50", "raw flip rate k=10"])
@@ -69,10 +95,10 @@ def test_quick_run_of_real_forks_is_shown_and_gates_the_exit_status(tmp_path: Pa
     ran = tracefork("validate", "--quick", "--report", "report.json", cwd=tmp_path, timeout=280)
     shown = json.loads((tmp_path / "report.json").read_text())
     suites = {row["suite"] for row in shown["rows"]}
-    assert suites == {*"ABCDEFGHIJKLMNO", "real"}
+    assert suites == {*"ABCDEFGHIJKLMNOP", "real"}
     assert "real forks of a flaky agent" in ran.out
     assert "This was a look" in ran.out
-    assert len(shown["gates"]) == 24
+    assert len(shown["gates"]) == 26
     failed = [gate for gate in shown["gates"] if not gate["passed"]]
     assert shown["passed"] is (not failed)
     assert ran.status == (1 if failed else 0)
