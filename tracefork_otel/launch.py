@@ -174,6 +174,9 @@ def _start(session: Session, changes: Undo) -> None:
             changes.add(when_imported(name, _on_client))
         changes.add(when_imported("urllib3", _on_urllib3))
         changes.add(when_imported("aiohttp", _on_aiohttp))
+        changes.add(when_imported("websockets.client", _on_websockets))
+        for name in ("websockets.asyncio.client", "websockets.sync.client"):
+            changes.add(when_imported(name, _on_websockets_client))
     if session.player is None:
         for name in SERVERS:
             changes.add(when_imported(name, lambda module: _on_server(module, changes)))
@@ -203,8 +206,20 @@ def _on_aiohttp(module: ModuleType) -> None:
     connected.install(module)
 
 
+def _on_websockets(module: ModuleType) -> None:
+    from .seam import socketed
+
+    socketed.install(module)
+
+
+def _on_websockets_client(module: ModuleType) -> None:
+    from .seam import socketed
+
+    socketed.install_client(module)
+
+
 def _release_clients() -> None:
-    for name in ("patch", "pooled", "connected"):
+    for name in ("patch", "pooled", "connected", "socketed"):
         seam: Any = sys.modules.get(f"tracefork_otel.seam.{name}")
         if seam is not None:
             seam.uninstall()

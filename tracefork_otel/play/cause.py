@@ -20,6 +20,7 @@ Cause: TypeAlias = Literal[
     "extra",
     "order",
     "agent_error",
+    "websocket",
 ]
 
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"

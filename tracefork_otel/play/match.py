@@ -51,6 +51,8 @@ class Explanation:
     def text(self) -> str:
         """Return one line for a person: where, what, why, and what to do."""
         where = f"step {self.step}: {self.request}"
+        if self.cause == "websocket":
+            return f"{where}: {self.advice or _ADVICE[self.cause]}"
         if not self.path:
             return f"{where} is not on the tape ({self.cause}): {self.advice or _ADVICE[self.cause]}"
         more = f" and {self.differences - 1} more" if self.differences > 1 else ""
@@ -93,6 +95,7 @@ _ADVICE: dict[Cause, str] = {
     "extra": "the agent made a call that its tape does not hold (or one more of them): record anew",
     "order": "the same values in another order: try --match json",
     "agent_error": "the agent failed: see its own error",
+    "websocket": "a websocket is recorded, not replayed",
 }
 
 

@@ -80,6 +80,8 @@ def _looked_up(session: Session, host: Any, watching: bool) -> None:
     if any(exchange.host == name for exchange in list(session.open.values())):
         return
     by, called_at = client(), caller()
+    if name in unseen.expected and by in ("websockets", "aiohttp", "a client on asyncio"):
+        return
     missed(session, name, by, called_at, f"{by} called {name}{at(called_at)}")
 
 

@@ -24,8 +24,15 @@ from .noting import HTTP_CLIENTS, at, caller, is_own_code, leaked, note_once, ru
 
 _CAPTURED = ("anyio", "httpcore", "httpcore2", "httpx", "httpx2")
 """Packages below which the seam stands; tasks of anyio connect for them."""
-_SEAMS = {"urllib3": "pooled", "aiohttp": "connected", "aiohappyeyeballs": "connected"}
+_SEAMS = {
+    "urllib3": "pooled",
+    "aiohttp": "connected",
+    "aiohappyeyeballs": "connected",
+    "websockets": "socketed",
+}
 """The same, where a seam may have left them alone: tasks of aiohappyeyeballs connect for aiohttp."""
+expected: set[str] = set()
+"""Hosts of websockets that are captured: asyncio has them looked up where nobody sees for whom."""
 _CHANNELS = ("insecure_channel", "secure_channel")
 
 

@@ -182,7 +182,10 @@ def _command_line(summary: Mapping[str, Any]) -> str:
 def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
     """Return the step in a few words: the model and what it answered, or the request line."""
     from tracefork_otel.wire.facts import facts_of
+    from tracefork_otel.wire.websocket import is_websocket
 
+    if is_websocket(exchange):
+        return f"{row['method']} {row['url']}  {_how_many_said(exchange)}"
     facts = facts_of(exchange)
     if facts is None and row["operation"] and row["model"]:
         return f"{row['model']}  {row['operation']}"
@@ -238,16 +241,59 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
     if response is None:
         print_text(f"no response: {exchange.error_type or exchange.outcome}: {exchange.error_message or ''}")
         return
+    said = _said(exchange)
     print_text(
         f"{response.http_version} {response.status}  {exchange.outcome}, {len(response.body)} bytes in "
         f"{len(response.chunk_sizes)} chunks, first byte after {duration(row['ttfb_ms']) or 'no time'}, "
         f"whole after {duration(row['duration_ms']) or 'no time'}"
     )
-    print_text(_message(response.headers, body))
+    print_text(_message(response.headers, body) if not said else "\n".join(said))
     if exchange.error_type:
         print_text(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
     if exchange.damage:
         print_text(f"damaged: {exchange.damage}")
+
+
+def _how_many_said(exchange: Exchange) -> str:
+    """Return how many messages each side of a websocket sent."""
+    from tracefork_otel.wire.websocket import messages
+
+    assert exchange.response is not None
+    try:
+        senders = [one.sender for one in messages(exchange.response.chunks()) if one.data is not None]
+    except ValueError:
+        return "a websocket"
+    return f"websocket: agent {senders.count('agent')}, server {senders.count('server')} messages"
+
+
+def _said(exchange: Exchange) -> list[str]:
+    """Return what both sides of a websocket said, a line each and when; nothing of any other exchange."""
+    from tracefork_otel.wire.websocket import is_websocket, messages
+
+    response = exchange.response
+    if response is None or not is_websocket(exchange):
+        return []
+    try:
+        told = messages(response.chunks())
+    except ValueError:
+        return []  # of another's making: as it is
+    lines: list[str] = []
+    for one, at in zip(told, response.chunk_offsets_us or (0,) * len(told), strict=False):
+        if isinstance(one.data, bytes):
+            what = f"({len(one.data)} bytes: {one.data[:16].hex(' ')}{' …' if len(one.data) > 16 else ''})"
+        elif one.data is not None:
+            what = _in_a_line(one.data)
+        else:
+            what = " ".join(["closed the connection:", str(one.code or "no code"), one.reason]).rstrip()
+        lines.append(f"{at / 1e6:9.3f} s  {one.sender + ':':8}{what}")
+    return lines
+
+
+def _in_a_line(text: str) -> str:
+    try:
+        return json.dumps(_without_pictures(json.loads(text)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text.rstrip("\n")
 
 
 def _replaced(exchange: Exchange) -> object:
