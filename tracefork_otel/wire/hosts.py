@@ -47,7 +47,7 @@ HOSTS = (
     Host("*.cognitiveservices.azure.com", "azure.ai.openai", "azure", watched=False),
     Host("*.services.ai.azure.com", "azure.ai.inference", "azure"),
     Host("*.models.ai.azure.com", "azure.ai.inference", "azure"),
-    Host("api.cohere.com", "cohere"),
+    Host("api.cohere.com", "cohere", variable="CO_API_URL"),
     Host("api.cohere.ai", "cohere"),
     Host("api.deepseek.com", "deepseek"),
     Host("api.groq.com", "groq"),

@@ -52,6 +52,8 @@ def proxy(
     """Stand between an agent and its provider and record every call, until Ctrl-C.
 
     With --fork RUN@STEP and one change, as `fork` takes them, the agent that you start is served up to there.
+
+    Its address is a base URL for SDKs, not an HTTPS_PROXY: that is a tunnel, encrypted for the provider.
     """
     recordable(store)
     settings = _settings(upstream, store, redact, match, timing)

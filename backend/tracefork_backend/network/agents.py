@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 VARIABLE = "TRACEFORK_PROXY"
 """In the recorded environment of a command: its routes, by which a replay knows that it needs a proxy."""
 _PORTS = {"http": 80, "https": 443}
+_OLLAMA = "OLLAMA_HOST"
+_OLLAMA_PORT = 11434
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +46,50 @@ class Route:
         return f"http://{LOOPBACK}:{self.port}{self.path}"
 
 
+def _bedrock(environ: Mapping[str, str]) -> str | None:
+    # What AWS signs names the host that is asked, so a signed request cannot go by way of another. A key can.
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    keyed = environ.get("AWS_BEARER_TOKEN_BEDROCK")
+    return f"https://bedrock-runtime.{region}.amazonaws.com" if region and keyed else None
+
+
+def _vertex(environ: Mapping[str, str]) -> str | None:
+    location = environ.get("GOOGLE_CLOUD_LOCATION")
+    if not (location and environ.get("GOOGLE_CLOUD_PROJECT")):
+        return None
+    return f"https://{'' if location == 'global' else f'{location}-'}aiplatform.googleapis.com"
+
+
+def _nowhere(environ: Mapping[str, str]) -> str | None:
+    return None  # the address is the user's own
+
+
+_PLACED: Mapping[str, Callable[[Mapping[str, str]], str | None]] = {
+    _OLLAMA: lambda _: f"http://{LOOPBACK}:{_OLLAMA_PORT}",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": _bedrock,
+    "GOOGLE_VERTEX_BASE_URL": _vertex,
+    "AZURE_OPENAI_ENDPOINT": _nowhere,
+    "ANTHROPIC_FOUNDRY_BASE_URL": _nowhere,
+    "ANTHROPIC_VERTEX_BASE_URL": _nowhere,
+}
+"""Variables of SDKs whose address depends on the environment: what holds without them, if that is known."""
+
+
+def variables() -> tuple[str, ...]:
+    """Return all variables that lead SDKs to a proxy, where there is an address that they stand for."""
+    return (*base_urls(), *_PLACED)
+
+
 def routes_of(environ: Mapping[str, str]) -> tuple[Route, ...]:
     """Return a route for each provider, where its variable leads or to its own address; else UsageError."""
     found: list[Route] = []
-    for variable, default in base_urls().items():
+    defaults = {**base_urls(), **{name: place(environ) for name, place in _PLACED.items()}}
+    for variable, default in defaults.items():
         url = environ.get(variable) or default
+        if url is None:
+            continue
+        if variable == _OLLAMA and "://" not in url:
+            url = f"http://{url}" if _has_port(url) else f"http://{url.rstrip('/')}:{_OLLAMA_PORT}"
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or not parts.hostname:
             raise UsageError(
@@ -57,6 +98,13 @@ def routes_of(environ: Mapping[str, str]) -> tuple[Route, ...]:
         origin = f"{parts.scheme}://{parts.netloc}"
         found.append(Route(variable=variable, origin=origin, path=parts.path.rstrip("/")))
     return tuple(found)
+
+
+def _has_port(place: str) -> bool:
+    try:
+        return urlsplit(f"//{place}").port is not None
+    except ValueError:
+        return True  # what is wrong with it is said by whoever reads it
 
 
 def recorded_routes(start: HowStarted) -> tuple[Route, ...]:
@@ -68,7 +116,7 @@ def recorded_routes(start: HowStarted) -> tuple[Route, ...]:
     shape = shapes.many(
         shapes.record(
             {
-                "variable": shapes.text("|".join(base_urls()), "a variable that leads to a provider"),
+                "variable": shapes.text("|".join(variables()), "a variable that leads to a provider"),
                 "origin": shapes.text(r"https?://[^\s/?#]+", "an http or https URL of a host"),
                 "path": shapes.text(r"(/[^\s?#]*)?", "a path"),
             },

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 
 from tracefork_otel.exchange import Exchange, Request
+from tracefork_otel.log import warn_once
 from tracefork_otel.play.answers import Live, Miss, Served
 from tracefork_otel.play.loading import load_player
 from tracefork_otel.play.retries import at_once
@@ -42,6 +43,12 @@ MAX_REQUEST = 512 * 1024 * 1024
 MAX_HELD = 512 * 1024 * 1024
 """Bytes of requests that go on at once; whoever sends more is asked to try again."""
 _CONNECT_S = 30.0
+_NOT_FORWARD = (
+    "this is a reverse proxy: give its address to the SDK as base URL (OPENAI_BASE_URL and the like), not as "
+    "HTTPS_PROXY or HTTP_PROXY. What goes through such a tunnel is encrypted for the provider: to read it, "
+    "every client would have to trust a certificate of this proxy's for all hosts, which tracefork-otel does "
+    "not offer"
+)
 _GRACE_S = 1.0
 """Running answers may take this long when the proxy is stopped; also how long a client that left while it was
 recorded may take to leave again."""
@@ -182,17 +189,14 @@ class Proxy(Server):
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: bytes = scope["raw_path"]
+        if scope["method"] == "CONNECT" or not path.startswith(b"/"):
+            wanted = path.decode("ascii", "replace")
+            warn_once("forward proxy", "a client asked for %s: %s", wanted, _NOT_FORWARD)
+            await answer_error(send, 405, "tracefork_reverse_proxy", _NOT_FORWARD)
+            return
         if is_foreign(scope, self._host):
             await answer_error(
                 send, 421, "tracefork_foreign_host", "this proxy answers to loopback names only"
-            )
-            return
-        if scope["method"] == "CONNECT" or not path.startswith(b"/"):
-            await answer_error(
-                send,
-                405,
-                "tracefork_reverse_proxy",
-                "this is a reverse proxy: give its address to the SDK as base URL, not as HTTP proxy",
             )
             return
         try:

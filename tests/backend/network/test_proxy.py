@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anthropic
 import httpx2
@@ -217,6 +218,20 @@ def test_foreign_host_is_refused(store: Path, upstream: ModelServer) -> None:
     assert (response.status_code, connect.status_code) == (421, 405)
     assert len(upstream.requests) == before
     assert not store.exists() or not exchanges(store)
+
+
+def test_use_as_https_proxy_is_answered_in_words(store: Path, upstream: ModelServer) -> None:
+    """A client that tunnels through it, or names another host in its request line, is told why it may not."""
+    with proxying(upstream.url, store=store) as (url, _):
+        place = urlsplit(url)
+        for line in ("CONNECT api.anthropic.com:443", "GET http://api.anthropic.com/v1/models"):
+            with socket.create_connection((place.hostname or "", place.port or 0), timeout=10) as asking:
+                asking.sendall(f"{line} HTTP/1.1\r\nHost: api.anthropic.com:443\r\n\r\n".encode())
+                asking.shutdown(socket.SHUT_WR)
+                said = b"".join(iter(lambda: asking.recv(65536), b"")).decode()
+            assert " 405 " in said.partition("\r\n")[0]
+            for part in ("not as HTTPS_PROXY", "base URL", "encrypted for the provider", "certificate"):
+                assert part in said
 
 
 @pytest.mark.slow
