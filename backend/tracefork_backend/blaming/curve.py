@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,12 +24,29 @@ _CHANGES = (0.5, 2.0)
 _MOST_CHANGE = 0.5
 
 # A drop that is worth a certificate, and one that is worth going on for after the first.
-_WORTH = 0.1
+WORTH = 0.1
 _LARGE = 0.2
 LOSS = 0.25
 """What `Curve.loss` calls a loss."""
 # What halving a wide gap costs: four forks, and twice as many for halves gone into in vain.
 _HALVING = 12
+
+
+def drawn(steps: int, rng: random.Random) -> tuple[float, ...]:
+    """Return a curve as the prior has them, of a failed run some step of which loses `WORTH` or more.
+
+    It ends at 0, where all that was recorded is kept. How often a run fails by itself makes it likelier to be
+    looked at.
+    """
+    while True:
+        change = min(_MOST_CHANGE, rng.choice(_CHANGES) / steps)
+        curve = rng.choices(_LEVELS, _PRIOR)
+        while len(curve) < steps:
+            curve.append(rng.choices(_LEVELS, _PRIOR)[0] if rng.random() < change else curve[-1])
+        curve.append(0.0)
+        falls = max(high - low for high, low in itertools.pairwise(curve))
+        if falls >= WORTH and rng.random() >= curve[0]:
+            return tuple(curve)
 
 
 def _gain(high: float, low: float) -> float:
@@ -45,7 +63,7 @@ _DROPS = tuple(
     (x, y, high - low, _gain(high, low))
     for x, high in enumerate(_LEVELS)
     for y, low in enumerate(_LEVELS)
-    if high - low >= _WORTH
+    if high - low >= WORTH
 )
 _ALL = range(len(_LEVELS))
 

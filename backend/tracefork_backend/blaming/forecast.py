@@ -9,6 +9,7 @@ from .drive import FREE, Graders, Spent, run
 from .modes import mode_named
 from .plan import Plan
 from .search import Search
+from .trials import Sampler
 
 # Before the first control the baseline is taken to be about 0.1, as if from five trials.
 _PRIOR = (0.5, 4.5)
@@ -16,11 +17,11 @@ _PRIOR = (0.5, 4.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What simulated experiments came to, if one step has the assumed effect."""
+    """What simulated experiments came to, if what they take for granted holds."""
 
     simulations: int
     effect: float
-    """The effect that was assumed."""
+    """The effect that was assumed, where the mode assumes one."""
     forks_mean: float
     forks_median: int
     forks_p95: int
@@ -36,6 +37,8 @@ class Estimate:
     null_cost_mean: float
     unknown: tuple[str, ...] = ()
     """Why prices of calls are not known, which no cost has in it."""
+    assumed: str = ""
+    """What was taken for granted, in words."""
     judge_usd: float = 0.0
     """What a judge is likely to cost for each ending, which costs and chance have in them."""
     judge_worst_usd: float = 0.0
@@ -54,6 +57,8 @@ def estimate(
 ) -> Estimate:
     """Simulate the search itself on runs with one cause of that effect at a random step.
 
+    Where the mode has a model of runs, they are drawn from that: it is what its search goes by.
+
     The baseline is what `controls` (flips, trials) suggest, about 0.1 without any; a budget near the cost of
     an experiment makes the chance sensitive to it. Costs are in the unit of `plan.costs`; so are the budget
     and what grading costs, of which each ending is taken to be another one.
@@ -67,20 +72,18 @@ def estimate(
     # An agent may turn out deterministic, which is cheaper; that is not counted on.
     plan = replace(plan, deterministic="never")
     mode = mode_named(plan.mode).settled(natural=plan.natural)
-    places = mode.places(plan)
 
-    def simulated(cause: int, effect: float) -> Spent:
-        sample = mode.sampler(plan, rng, cause=cause, effect=effect, baseline=baseline)
+    def simulated(sample: Sampler) -> Spent:
         return run(Search(plan), sample, budget=budget, grading=grading)
 
     for index in range(simulations):
-        cause = rng.choice(places) if places else -1
-        result = simulated(cause, effect)
+        cause, sample = mode.foretold(plan, rng, effect=effect, baseline=baseline)
+        result = simulated(sample)
         spent.append((result.trials, result.cost))
         certified += bool(result.findings.certified)
         right += result.findings.top == cause
         if index % 4 == 0:
-            null = simulated(-1, 0.0)
+            null = simulated(mode.sampler(plan, rng, cause=-1, effect=0.0, baseline=baseline))
             nulls.append((null.trials, null.cost))
     forks = sorted(trial for trial, _ in spent)
     costs = sorted(cost for _, cost in spent)
@@ -97,6 +100,7 @@ def estimate(
         chance_right=right / simulations,
         null_forks_mean=sum(trial for trial, _ in nulls) / len(nulls),
         null_cost_mean=sum(cost for _, cost in nulls) / len(nulls),
+        assumed=mode.assumes.format(effect=effect),
         judge_usd=grading.usd,
         judge_worst_usd=grading.worst_usd,
     )

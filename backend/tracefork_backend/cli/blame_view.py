@@ -34,7 +34,7 @@ def print_estimate(found: Estimate, budget: float | None, *, what: str = "step")
         aside = "" if budget is None else f"; the budget sets {money(found.judge_worst_usd)} aside for each"
         print(f"       with the judge, {money(found.judge_usd)} for an ending like the recorded one{aside}")
     within = "" if budget is None else f" within {money(budget)}"
-    print(f"chance of a verdict{within}: {found.chance:.0%}, if one {what} has an effect of {found.effect:g}")
+    print(f"chance of a verdict{within}: {found.chance:.0%}, if {found.assumed}")
     print(f"if no {what} has one: {found.null_forks_mean:.0f} forks, {none}")
 
 

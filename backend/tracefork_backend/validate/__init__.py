@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from .forecasts import forecast_cells
 from .parts import OnProgress, RealForks
 from .parts import gates as real_gates
 from .removing import parts_cells
@@ -87,6 +88,8 @@ _PROMISES: tuple[_Promise, ...] = (
         *("no part", _falsely, "at most", 0.05),
     ),
     ("a part that carries success, or costs it: certified", "a part", _rate("recall"), "at least", 0.9),
+    ("experiments forecast at 60 to 80 %: end with a verdict", "forecast", _rate("ended"), "at least", 0.6),
+    ("the same, not more often than was told", "forecast", _rate("ended"), "at most", 0.8),
     ("deterministic agent: all causes certified", "deterministic", _rate("recall"), "at least", 1.0),
     (
         "forks where nothing is a cause, n ≥ 20, baseline ≤ 0.1, mean",
@@ -126,7 +129,7 @@ def _simulated(quick: bool, on_progress: OnProgress | None) -> tuple[list[Row], 
     """Return the rows and gates of the suites that need no agent."""
     rows: list[Row] = []
     tagged: dict[str, list[Tally]] = {}
-    for number, cell in enumerate(every := (*cells(), *repair_cells(), *parts_cells())):
+    for number, cell in enumerate(every := (*cells(), *repair_cells(), *parts_cells(), *forecast_cells())):
         if on_progress is not None:
             on_progress("simulated cells", number, len(every))
         counts = cell.run(_RUNS[quick])

@@ -27,6 +27,8 @@ class Tally:
     top: int = 0
     recall: float = 0.0
     false_blame: int = 0
+    ended: int = 0
+    """Experiments that ended with a verdict, where that was counted."""
     shown: int = 0
     covered: int = 0
     exact_sets: int = 0

@@ -11,6 +11,7 @@ import pytest
 from e2e.command import tracefork
 from simpler_rules import baseline, bh_constant_null
 from tracefork_backend.validate import Gate, Report, Row, parts, run_suites
+from tracefork_backend.validate.forecasts import forecast_cells
 from tracefork_backend.validate.parts import RealForks, gates
 from tracefork_backend.validate.removing import parts_cells
 from tracefork_backend.validate.repairs import repair_cells
@@ -44,6 +45,16 @@ def test_no_part_is_blamed_where_none_matters_and_one_that_does_is_found() -> No
     }
     assert upper_bound(found["no part"].false_blame, found["no part"].runs) <= 0.05
     assert found["a part"].recall / found["a part"].runs >= 0.9
+
+
+@pytest.mark.slow
+def test_what_a_forecast_says_comes_true() -> None:
+    """Suite Q by itself: of experiments forecast at 60 to 80 %, 60 to 80 % end with a verdict."""
+    held = [cell for cell in forecast_cells() if "forecast" in cell.tags]
+    assert len(held) == 3
+    assert all(0.6 <= cell.chance <= 0.8 for cell in held)
+    found = pooled([cell.run(16) for cell in held])
+    assert 0.6 <= found.ended / found.runs <= 0.8
 
 
 @pytest.mark.parametrize("effect", [0.9, -0.8])
@@ -95,10 +106,10 @@ def test_quick_run_of_real_forks_is_shown_and_gates_the_exit_status(tmp_path: Pa
     ran = tracefork("validate", "--quick", "--report", "report.json", cwd=tmp_path, timeout=280)
     shown = json.loads((tmp_path / "report.json").read_text())
     suites = {row["suite"] for row in shown["rows"]}
-    assert suites == {*"ABCDEFGHIJKLMNOP", "real"}
+    assert suites == {*"ABCDEFGHIJKLMNOPQ", "real"}
     assert "real forks of a flaky agent" in ran.out
     assert "This was a look" in ran.out
-    assert len(shown["gates"]) == 26
+    assert len(shown["gates"]) == 28
     failed = [gate for gate in shown["gates"] if not gate["passed"]]
     assert shown["passed"] is (not failed)
     assert ran.status == (1 if failed else 0)

@@ -53,6 +53,8 @@ class Mode(ABC):
     """It draws steps anew, whatever change was asked for."""
     compares = True
     """It has controls: what it shows of a step is an effect, not a rate."""
+    assumes = "one step has an effect of {effect:g}"
+    """What an estimate takes for granted."""
     counts_controls = True
     """Each fork is either a treatment or a control."""
 
@@ -67,6 +69,14 @@ class Mode(ABC):
     def places(self, plan: Plan) -> Sequence[int]:
         """Return the steps that may turn out to be the cause."""
         return plan.tested
+
+    def foretold(
+        self, plan: Plan, rng: random.Random, *, effect: float, baseline: float
+    ) -> tuple[int, Sampler]:
+        """Return a cause as `assumes` says, and outcomes of a run that has it."""
+        places = self.places(plan)
+        cause = rng.choice(places) if places else -1
+        return cause, self.sampler(plan, rng, cause=cause, effect=effect, baseline=baseline)
 
     def sampler(
         self, plan: Plan, rng: random.Random, *, cause: int, effect: float, baseline: float

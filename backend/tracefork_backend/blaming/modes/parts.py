@@ -46,6 +46,7 @@ class Parts(Mode):
     """
 
     name = found = "parts"
+    assumes = "one part has an effect of {effect:g}"
     words = Words(
         lost="Removing part {step} changes how often the run fails.",
         won="Removing part {step} changes how often the run fails.",

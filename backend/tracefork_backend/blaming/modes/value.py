@@ -15,6 +15,7 @@ from typing import Any
 
 from ..axis import MOST_FIRST, Axis, before, drop_at, drop_contrast, prefix, searched
 from ..contrast import Contrast
+from ..curve import WORTH, drawn
 from ..findings import Drop, Effect, Guess, Verdict
 from ..plan import Plan
 from ..state import State
@@ -37,6 +38,7 @@ class Value(Mode):
     name = found = "value"
     redraws = True
     counts_controls = False
+    assumes = f"some step loses {WORTH:g} or more, as the search expects of such runs"
     words = Words(
         lost="Step {step} lost this run.",
         won="Step {step} won this run.",
@@ -78,6 +80,14 @@ class Value(Mode):
     def places(self, plan: Plan) -> Sequence[int]:
         """Return all steps: each can be drawn again, with the attempts at it."""
         return plan.whole
+
+    def foretold(
+        self, plan: Plan, rng: random.Random, *, effect: float, baseline: float
+    ) -> tuple[int, Sampler]:
+        """Return outcomes by a curve as the search expects them, and the step that loses most."""
+        curve = drawn(plan.steps, rng)
+        cause = max(range(plan.steps), key=lambda step: curve[step] - curve[step + 1])
+        return cause, lambda request: rng.random() < curve[request.kept]
 
     def sampler(
         self, plan: Plan, rng: random.Random, *, cause: int, effect: float, baseline: float
