@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import inspect
+import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -135,6 +136,8 @@ def _known(attempt: _Attempt) -> tuple[bytes, bool]:
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body), True
     if hasattr(body, "read"):
+        if attempt.session.player is None and not isinstance(body, io.TextIOBase):
+            return b"", False  # it is read once, as it is sent: a file may be larger than the memory
         with suppress(Exception):
             at = body.tell()
             found = body.read()

@@ -18,12 +18,21 @@ KNOWN = (
     ("agno", "os-api.agno.com"),
     ("agno", "api.agno.com"),
     ("CrewAI", "telemetry.crewai.com"),
+    ("CrewAI", "app.crewai.com/crewai_plus/api/v1/tracing"),
     ("openai-agents", "api.openai.com/v1/traces/ingest"),
     ("litellm", "raw.githubusercontent.com/BerriAI/litellm"),
     # Inference has hosts of its own: what is asked here is where a model is served, once a day or a process.
     ("huggingface_hub", "huggingface.co/api"),
-    ("LangSmith", "api.smith.langchain.com/runs"),
-    ("LangSmith", "api.smith.langchain.com/otel"),
+    *(
+        ("LangSmith", f"{region}api.smith.langchain.com/{path}")
+        for region in ("", "eu.", "apac.", "aws.")
+        for path in ("runs", "otel", "info")
+    ),
+    ("MLflow", "*.mlflow-telemetry.io"),
+    # Its inference has a host of its own.
+    ("wandb", "api.wandb.ai"),
+    ("Weave", "trace.wandb.ai/call"),
+    ("Weave", "trace.wandb.ai/otel"),
     ("Langfuse", "cloud.langfuse.com/api/public/ingestion"),
     ("Traceloop", "api.traceloop.com"),
     ("PostHog", "*.posthog.com"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import aiohttp
 import httpx2
 import pytest
+import requests
 from conftest import Capture
 from recorded import fetch, launched, read_store, run_python
 
@@ -22,6 +25,15 @@ from tracefork_otel.session.housekeeping import KNOWN, Housekeeping
         ("api.openai.com", "/v1/responses", None),
         ("huggingface.co", "/api/models/x/y", "huggingface_hub"),
         ("huggingface.co", "/x/y/resolve/main/config.json", None),
+        ("config.mlflow-telemetry.io", "/3.5.0.json", "MLflow"),
+        ("api.wandb.ai", "/graphql", "wandb"),
+        ("api.inference.wandb.ai", "/v1/chat/completions", None),
+        ("trace.wandb.ai", "/call/upsert_batch", "Weave"),
+        ("trace.wandb.ai", "/obj/read", None),
+        ("eu.api.smith.langchain.com", "/runs/multipart", "LangSmith"),
+        ("api.smith.langchain.com", "/info", "LangSmith"),
+        ("api.smith.langchain.com", "/commits/owner/prompt/latest", None),
+        ("app.crewai.com", "/crewai_plus/api/v1/tracing/ephemeral/batches", "CrewAI"),
         ("mine.test", "/metrics/1", ""),
         ("mine.test", "/metrics?a=1", ""),
         ("mine.test", "/metricsome", None),
@@ -76,6 +88,25 @@ def test_what_is_skipped_is_not_recorded(kind: str, capture: Capture, raw: str) 
     body = {"model": "m", "max_tokens": 1, "messages": []}
     fetch(httpx2, kind, "POST", raw.removesuffix("/raw") + "/v1/messages", json=body)
     assert capture.read().only().request.url.endswith("/v1/messages")
+
+
+@pytest.mark.parametrize("by", ["requests", "aiohttp"])
+def test_by_any_client_it_is_no_step(by: str, capture: Capture, raw: str) -> None:
+    """What is sent by requests or aiohttp is left out likewise; what is said beside it is a step."""
+
+    async def ask(path: str) -> int:
+        async with aiohttp.ClientSession() as session, session.get(f"{raw}/{path}") as got:
+            return got.status
+
+    capture.on(skip_hosts=["127.0.0.1/raw/204"])
+    for path, status in (("204", 204), ("bytes/3", 200)):
+        found = (
+            requests.get(f"{raw}/{path}", timeout=5).status_code
+            if by == "requests"
+            else asyncio.run(ask(path))
+        )
+        assert found == status
+    assert capture.read().only().request.url.endswith("/bytes/3")
 
 
 @pytest.mark.slow

@@ -149,6 +149,32 @@ def test_bodies_that_are_sent(ask: Callable[..., Any], capture: Capture, raw: st
             assert ask("POST", f"{raw}/echo", make())[3] == expected
 
 
+class Counted(io.BytesIO):
+    """A file that counts what is read of it."""
+
+    given = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        piece = super().read(size)
+        self.given += len(piece)
+        return piece
+
+
+@CLIENTS
+def test_a_file_is_read_once(ask: Callable[..., Any], capture: Capture, raw: str, tmp_path: Path) -> None:
+    """What is uploaded of a file is kept as it is sent: it may be larger than the memory, or slow."""
+    content = b"\xff\x00file" * 50_000
+    capture.on()
+    file = Counted(content)
+    assert ask("POST", f"{raw}/echo", file)[3] == content
+    assert file.given == len(content)
+    recorded = capture.read()
+    assert recorded.only().request.body == content
+    with replaying(recorded, tmp_path / "r"):
+        assert ask("POST", f"{raw}/echo", Counted(content))[3] == content
+
+
 def test_redirects_and_retries_are_exchanges(capture: Capture, raw: str, tmp_path: Path) -> None:
     """Each hop and each attempt is an exchange of its own, in a replay too."""
     retry = urllib3.Retry(total=2, status_forcelist=[503], backoff_factor=0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from conftest import Capture
 from e2e.command import here
@@ -202,6 +203,44 @@ def test_off_again(talk: Any, capture: Capture, url: str) -> None:
     assert not socketed.is_captured()
     assert talk(url, "one") == ["hello", "one"]
     assert not capture.read().exchanges
+
+
+def test_openais_realtime(capture: Capture) -> None:
+    """The real SDK, sync and on asyncio: a connection is a step, and its key is not in the store."""
+    key = "sk-proj-" + "a1B2c3D4" * 6
+
+    def model(connection: ServerConnection) -> None:
+        connection.send('{"type": "session.created"}')
+        for _ in connection:
+            connection.send('{"type": "response.done"}')
+
+    async def by_asyncio(url: str) -> list[str]:
+        client = openai.AsyncOpenAI(api_key=key, base_url=url)
+        async with client.realtime.connect(model="gpt-realtime") as connection:
+            heard = [(await connection.recv()).type]
+            await connection.response.create()
+            return [*heard, (await connection.recv()).type]
+
+    def by_sync(url: str) -> list[str]:
+        with openai.OpenAI(api_key=key, base_url=url).realtime.connect(model="gpt-realtime") as connection:
+            heard = [connection.recv().type]
+            connection.response.create()
+            return [*heard, connection.recv().type]
+
+    capture.on()
+    with serve(model, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.socket.getsockname()[1]}/v1"
+        assert by_sync(url) == asyncio.run(by_asyncio(url)) == ["session.created", "response.done"]
+        server.shutdown()
+        thread.join()
+    recorded = capture.read()
+    assert len(recorded.exchanges) == 2
+    for one in recorded.exchanges:
+        assert one.request.url.endswith("/v1/realtime?model=gpt-realtime")
+        assert [m.sender for m in said(one)] == ["server", "agent", "server", "agent"]
+        assert key not in str(one)
 
 
 @BOTH
