@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Generator
 from types import ModuleType
@@ -48,6 +49,10 @@ def boot(via: str, settings: Settings | None = None, *, sink: Sink | None = None
     changes = _lasting if session.launched else undo
     _start(session, changes)
     if session.launched:
+        if session.settings.imported is not None and os.environ.pop("TRACEFORK_IMPORTED", None):
+            from .session.imported import tell_at_exit
+
+            tell_at_exit(session.settings.imported)
         # The command that started us has to know that it was reached, even if no exchange follows.
         session.append(session.process())
     with_children = session.settings.mode == "replay" or session.launched

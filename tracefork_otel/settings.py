@@ -88,6 +88,8 @@ class Settings:
     """TRACEFORK_STATE_LIMIT: bytes that are kept of them in all, or `unlimited`; each replay gets a copy."""
     private: Path | None = None
     """TRACEFORK_PRIVATE: the copies of its files that an agent works on; set by the backend."""
+    imported: Path | None = None
+    """TRACEFORK_IMPORTED: where the agent's first process tells what it imported; set by the backend."""
 
     tools: Literal["recorded", "live", "refuse"] | None = None
     """TRACEFORK_TOOLS: what calls of `@tool` functions get in a replay or a fork: their `recorded` results
@@ -235,6 +237,7 @@ _READERS: Mapping[str, Callable[[str, str], object]] = {
     "state": _paths,
     "state_limit": _size,
     "private": _path,
+    "imported": _path,
     "tools": _one_of("recorded", "live", "refuse"),
     "draws": yes,
     "draws_include": _names,

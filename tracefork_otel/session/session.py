@@ -192,7 +192,7 @@ class Session:
 
     def handed_down(self) -> dict[str, str]:
         """Return the variables by which a child records, or is played to, as this process is."""
-        ours = replace(self.settings, state=()).to_env()  # it is kept once, at the beginning
+        ours = replace(self.settings, state=(), imported=None).to_env()  # both are the first process's
         if self.remote is not None:
             trace_id, span_id, flags = self.remote
             ours["TRACEPARENT"] = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"

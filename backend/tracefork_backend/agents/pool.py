@@ -19,6 +19,7 @@ from typing import Any
 from tracefork_otel.settings import Settings
 
 from .environment import traced
+from .program import Program
 from .supervise import GRACE_S, Finished, NeverBegan, Stopper, supervise
 
 _ZYGOTE = Path(__file__).with_name("zygote.py")
@@ -43,7 +44,7 @@ class WarmPool:
 
     def __init__(
         self,
-        entrypoint: str,
+        agent: str | Program,
         *,
         env: Mapping[str, str],
         cwd: Path,
@@ -51,18 +52,21 @@ class WarmPool:
         settings: Settings = _OFF,
         draws: bool = False,
     ) -> None:
-        """Import the agent; raises Refused if its children would share threads or connections.
+        """Import the agent, `pkg.mod:fn`, or what a program imports of what is installed.
 
         With `draws` its modules read the tape's clocks and randomness, as the `settings` of the fork say.
+        Raises Refused if its children would share threads or connections.
         """
-        self._name = entrypoint
+        program = agent if isinstance(agent, Program) else None
+        self._name = agent if isinstance(agent, str) else agent.name
+        python = (sys.executable,) if program is None else program.python
         self._cwd = cwd
         self._lock = threading.Lock()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, str(_ZYGOTE), str(theirs.fileno())],
+                [*python, str(_ZYGOTE), str(theirs.fileno())],
                 env=traced(env, replace(settings, mode="off")),
                 cwd=cwd,
                 pass_fds=[theirs.fileno()],
@@ -73,13 +77,19 @@ class WarmPool:
                 start_new_session=True,
             )
         try:
-            self._import(entrypoint, tape, draws)
+            self._import(program, tape, draws)
         except BaseException:
             self.close()
             raise
 
-    def _import(self, entrypoint: str, tape: Path, draws: bool) -> None:
-        order = {"entrypoint": entrypoint, "tape": str(tape.absolute()), "draws": draws}
+    def _import(self, program: Program | None, tape: Path, draws: bool) -> None:
+        entrypoint = self._name
+        order = {
+            "entrypoint": entrypoint,
+            "program": None if program is None else program.told(),
+            "tape": str(tape.absolute()),
+            "draws": draws,
+        }
         self._control.settimeout(IMPORT_S)
         try:
             self._control.send(json.dumps(order).encode())
@@ -106,15 +116,31 @@ class WarmPool:
         return self._process.pid
 
     def run(
-        self, *, env: Mapping[str, str], arguments: Any, timeout: float | None, stopper: Stopper | None = None
+        self,
+        *,
+        env: Mapping[str, str],
+        timeout: float | None,
+        arguments: Any = None,
+        stdin: bytes | None = None,
+        stdin_kind: str | None = None,
+        stopper: Stopper | None = None,
+        linger: float = 0.0,
     ) -> Finished:
-        """Run the agent's call in a child of the warm process, and end all that the child started.
+        """Run the agent in a child of the warm process, and end all that the child started.
 
+        A program reads `stdin`, and what it leaves running may `linger`, as `run_command` has it.
         Raises Refused if the warm process is gone; from any number of threads at once.
         """
-        spec = {"env": dict(env), "arguments": arguments, "timeout": timeout, "grace": GRACE_S, "linger": 0.0}
+        spec = {
+            "env": dict(env),
+            "arguments": arguments,
+            "timeout": timeout,
+            "grace": GRACE_S,
+            "linger": linger,
+        }
+        piped = stdin_kind == "pipe"
         try:
-            return supervise(spec, self._name, self._hand_over, stopper=stopper)
+            return supervise(spec, self._name, self._hand_over, stdin=stdin, piped=piped, stopper=stopper)
         except NeverBegan:
             raise Refused(f"the process that imported {self._name} is gone{self._said()}") from None
 

@@ -3,23 +3,31 @@
 Started by path, by `pool.py`, with the agent's environment and `TRACEFORK_MODE=off`. Its first argument is
 the descriptor of a socket on which it is told what to import, says `ready` or `refused`, and then gets, for
 each trial, the four descriptors that `supervisor.py` would be started with. When the socket closes, it ends.
+
+An agent that is a function is imported with its module. Of one that is a program only what is installed is:
+its own files are read in each child, which then runs it as Python would have.
 """
 
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import gc
 import importlib.util
+import io
 import json
 import os
+import runpy
 import signal
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import SourceFileLoader
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from . import supervisor
@@ -56,6 +64,10 @@ _OWN_THREADS = "Otel"
 _INET = (socket.AF_INET, socket.AF_INET6)
 
 
+Work: TypeAlias = "Callable[[Any], int]"
+"""What a trial does: given the recorded arguments, the exit status."""
+
+
 class Refusal(Exception):
     """Why the agent cannot be forked."""
 
@@ -84,15 +96,20 @@ def main() -> None:
     """Fork trials until the director hangs up."""
     control = socket.socket(fileno=int(sys.argv[1]))
     order: dict[str, Any] = json.loads(control.recv(_MESSAGE))
-    # In place of this file's own folder, as `python -m` has it: an agent may import from where it is started.
-    sys.path[0] = os.getcwd()
+    program = order["program"]
     # What a fresh start would show: names of services and commands follow from it.
-    sys.orig_argv[:] = [sys.executable, "-m", "tracefork_otel.decorators.main", order["entrypoint"]]
-    sys.argv[:] = [sys.argv[0], order["entrypoint"]]
+    if program is None:
+        # In place of this file's own folder, as `python -m` has it: an agent imports from where it starts.
+        sys.path[0] = os.getcwd()
+        sys.orig_argv[:] = [sys.executable, "-m", "tracefork_otel.decorators.main", order["entrypoint"]]
+        sys.argv[:] = [sys.argv[0], order["entrypoint"]]
+    else:
+        _begin(program)
     try:
         if order["draws"]:
             _draw(order["tape"])
-        function = _imported(order["entrypoint"], control.fileno())
+        with _guarded(control.fileno()):
+            work = _function(order["entrypoint"]) if program is None else _program(program)
         _prepare(order["tape"])
     except Refusal as why:
         control.send(json.dumps({"refused": str(why)[:4000]}).encode())
@@ -100,7 +117,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # else the collector would touch, and so copy, every page in every child
     control.send(json.dumps({"ready": os.getpid()}).encode())
-    _fork_trials(control, function)
+    _fork_trials(control, work)
 
 
 def _draw(tape: str) -> None:
@@ -115,13 +132,15 @@ def _draw(tape: str) -> None:
     drawing.prepare(Tape.load(Path(tape)).draws, Settings.from_env().draws_include, (outside,))
 
 
-def _imported(entrypoint: str, control: int) -> Callable[..., Any]:
-    from tracefork_otel.decorators.main import find
-
+@contextlib.contextmanager
+def _guarded(control: int) -> Iterator[None]:
+    """Raise Refusal where what is imported within the block leaves something that children would share."""
     guard = _Guard()
     sys.addaudithook(guard)
     try:
-        function = find(entrypoint)
+        yield
+    except Refusal:
+        raise
     except BaseException as error:
         shown = "".join(traceback.format_exception_only(error)).strip()
         raise Refusal(guard.seen or f"it cannot be imported ({shown})") from None
@@ -132,7 +151,114 @@ def _imported(entrypoint: str, control: int) -> Callable[..., Any]:
     for problem in (_threads(), _sockets(control), _children(), _caches()):
         if problem is not None:
             raise Refusal(problem)
-    return function
+
+
+def _function(entrypoint: str) -> Work:
+    from tracefork_otel.decorators import main as agent_main
+
+    function = agent_main.find(entrypoint)
+
+    def work(arguments: Any) -> int:
+        from tracefork_otel import launch
+
+        launch.boot("agent")
+        return agent_main.call_once(function, arguments)
+
+    return work
+
+
+def _begin(program: dict[str, Any]) -> None:
+    """Show what Python shows of a program that it runs: its words, and where modules come from."""
+    runs, of = program["runs"], program["of"]
+    sys.orig_argv[:] = [sys.executable, *program["argv"][1:]]
+    sys.argv[:] = [of if runs == "script" else runs, *program["arguments"]]
+    if not sys.flags.safe_path:
+        folder = os.path.dirname(os.path.realpath(of)) if runs == "script" else os.getcwd()
+        sys.path[0] = "" if runs == "-c" else folder
+
+
+def _program(program: dict[str, Any]) -> Work:
+    from tracefork_otel.session.imported import is_below_installed
+
+    before = set(sys.modules)
+    with open(program["imported"]) as file:
+        steps = json.load(file)
+    for step in steps:
+        if isinstance(step, dict):
+            for name, value in step.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+        elif step not in sys.modules:
+            importlib.import_module(step)
+    for name in set(sys.modules) - before:
+        spec = getattr(sys.modules[name], "__spec__", None)
+        if spec is None or not spec.has_location or name.startswith("tracefork_"):
+            continue
+        if not is_below_installed(spec.origin):
+            raise Refusal(f"what is installed imports a module of its own ({name})")
+    unforkable = next((name for name in _REPLACING if name in sys.modules), None)
+    if unforkable is not None:
+        raise Refusal(f"it uses {unforkable}, which has to come before everything else")
+
+    def work(arguments: Any) -> int:
+        from tracefork_otel import launch
+
+        _take_input()
+        launch.boot("sitecustomize")
+        return _run(program)
+
+    return work
+
+
+_REPLACING = ("gevent.monkey", "eventlet.patcher")
+"""Modules by which a program changes those that are imported after them."""
+
+
+def _take_input() -> None:
+    """Have a standard input as Python makes it of what this process was given."""
+    old = sys.__stdin__
+    if old is not None:
+        given = open(0, "rb", closefd=False)  # noqa: SIM115 (it lasts as long as the process)
+        sys.stdin = io.TextIOWrapper(given, encoding=old.encoding, errors=old.errors)
+        sys.__stdin__ = sys.stdin  # type: ignore[misc]
+
+
+def _run(program: dict[str, Any]) -> int:
+    """Run the program as `__main__`; return its exit status."""
+    runs, of = program["runs"], program["of"]
+    module: Any = ModuleType("__main__")
+    module.__builtins__ = builtins
+    sys.modules["__main__"] = module
+    try:
+        if runs == "-m":
+            runpy._run_module_as_main(of)  # type: ignore[attr-defined]
+        elif runs == "-c":
+            exec(compile(of, "<string>", "exec", dont_inherit=True), module.__dict__)
+        else:
+            path = os.path.abspath(of)
+            module.__file__, module.__cached__ = path, None
+            module.__loader__ = SourceFileLoader("__main__", path)
+            with io.open_code(path) as file:
+                source = file.read()
+            exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        sys.excepthook(type(error), error, _own_frames(error.__traceback__))
+        return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback from the program's own first frame on."""
+    own = trace
+    while own is not None and (
+        own.tb_frame.f_code.co_filename == __file__ or own.tb_frame.f_globals is vars(runpy)
+    ):
+        own = own.tb_next
+    return own or trace
 
 
 def _threads() -> str | None:
@@ -212,7 +338,7 @@ def _prepare(tape: str) -> None:
             importlib.import_module("encodings.idna")
 
 
-def _fork_trials(control: socket.socket, function: Callable[..., Any]) -> None:
+def _fork_trials(control: socket.socket, work: Work) -> None:
     trials: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE, _DESCRIPTORS)
@@ -224,13 +350,13 @@ def _fork_trials(control: socket.socket, function: Callable[..., Any]) -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            _supervise(descriptors, function)
+            _supervise(descriptors, work)
         trials.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _supervise(descriptors: list[int], function: Callable[..., Any]) -> NoReturn:
+def _supervise(descriptors: list[int], work: Work) -> NoReturn:
     """See one trial to its end, with all that it started, and tell the director; then end this process."""
     status = 1
     try:
@@ -239,7 +365,7 @@ def _supervise(descriptors: list[int], function: Callable[..., Any]) -> NoReturn
             signal.signal(number, signal.SIG_DFL)
         supervisor.adopt_orphans()
         control, *streams = descriptors
-        _Forking(socket.socket(fileno=control), function).watch(*streams)
+        _Forking(socket.socket(fileno=control), work).watch(*streams)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -249,12 +375,12 @@ def _supervise(descriptors: list[int], function: Callable[..., Any]) -> NoReturn
 class _Forking(supervisor.Supervisor):
     """Watches over a child forked from here, in place of a command."""
 
-    def __init__(self, director: socket.socket, function: Callable[..., Any]) -> None:
+    def __init__(self, director: socket.socket, work: Work) -> None:
         super().__init__(director)
-        self._function = function
+        self._work = work
 
     def start(self, spec: dict[str, Any], *streams: int) -> bool:
-        """Fork a child that calls the agent's function in a session of its own."""
+        """Fork a child that does the agent's work in a session of its own."""
         above = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -262,7 +388,7 @@ class _Forking(supervisor.Supervisor):
             os.close(self.wake_w)
             os.close(self.wake_r)
             self.director.close()
-            _become_trial(above, streams, spec, self._function)
+            _become_trial(above, streams, spec, self._work)
         self.child = pid
         for descriptor in streams:
             os.close(descriptor)
@@ -270,10 +396,8 @@ class _Forking(supervisor.Supervisor):
         return True
 
 
-def _become_trial(
-    above: int, streams: Sequence[int], spec: dict[str, Any], function: Callable[..., Any]
-) -> NoReturn:
-    """Call the agent's function; this process ends as a fresh one would, but for its teardown."""
+def _become_trial(above: int, streams: Sequence[int], spec: dict[str, Any], work: Work) -> NoReturn:
+    """Do the agent's work; this process ends as a fresh one would, but for its teardown."""
     status = 1
     try:
         os.setsid()
@@ -288,11 +412,7 @@ def _become_trial(
         os.environ.clear()
         os.environ.update(spec["env"])
         _seed()
-        from tracefork_otel import launch
-        from tracefork_otel.decorators import main as agent_main
-
-        launch.boot("agent")
-        status = _status_of(lambda: agent_main.call_once(function, spec["arguments"]))
+        status = _status_of(lambda: work(spec["arguments"]))
     finally:
         _leave(status)
 

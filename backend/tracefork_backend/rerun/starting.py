@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ from ..agents.in_place import call, playing
 from ..agents.left import Left, left_by
 from ..agents.output import Output
 from ..agents.pool import Refused, WarmPool
+from ..agents.program import Program, program_of
 from ..agents.reach import reached, unwritable, why_nothing
 from ..agents.supervise import Finished, Stopper, run_command
 from ..network.agents import behind_proxy, recorded_routes
@@ -253,6 +255,9 @@ class InProcesses:
         self._base = given_back(start, os.environ, self.folder)
         self._notes: tuple[str, ...] = ()
         self._pool: WarmPool | None = None
+        self._program: Program | None = None
+        """A program that nobody has imported yet; its runs tell what they import."""
+        self._warming = threading.Lock()
         self._routes = recorded_routes(start)
         self._linger = lingering(tape)
         # One thread may go beyond the end of a recording that was cut short before another is there.
@@ -261,20 +266,34 @@ class InProcesses:
         self._hint = f"; no recording sets PYTHONPATH, set it as it was: {shown(left)}" if left else ""
 
     def warm_up(self, workspace: Workspace, *, draws: bool) -> None:
-        """Let a process import an agent function once; each run is then forked from it."""
-        if self._entrypoint is None:
-            return
+        """Let a process import the agent once; each run is then forked from it.
+
+        A function is imported now; of a program the first run tells what it imports, and those after it are
+        forked.
+        """
+        self._warm = partial(
+            WarmPool, env=self._base, cwd=self.folder, tape=workspace.tape, settings=self._how, draws=draws
+        )
+        if self._entrypoint is not None:
+            self._import(self._entrypoint)
+        elif not self._routes and self._stdin_kind != "closed":
+            told = workspace.folder / "imported.json"
+            self._program = program_of(self._argv, env=self._base, folder=self.folder, imported=told)
+
+    def _import(self, agent: str | Program) -> None:
         try:
-            self._pool = WarmPool(
-                self._entrypoint,
-                env=self._base,
-                cwd=self.folder,
-                tape=workspace.tape,
-                settings=self._how,
-                draws=draws,
-            )
+            self._pool = self._warm(agent)
         except Refused as why:
             self._refuse(why)
+
+    def _warmed(self) -> WarmPool | None:
+        """Return the warm process, started now if a run has told by now what it is to import."""
+        with self._warming:
+            program = self._program
+            if program is not None and program.imported.exists():
+                self._program = None
+                self._import(program)
+            return self._pool
 
     @property
     def is_warm(self) -> bool:
@@ -334,15 +353,25 @@ class InProcesses:
         )
 
     def _finished(self, env: Mapping[str, str], timeout: float | None, stopper: Stopper) -> Finished:
-        pool = self._pool
+        pool = self._warmed()
         if pool is not None:
+            given = None if self._entrypoint is not None else self._stdin
             try:
-                return pool.run(env=env, arguments=self._arguments, timeout=timeout, stopper=stopper)
+                return pool.run(
+                    env=env,
+                    arguments=self._arguments,
+                    timeout=timeout,
+                    stdin=given,
+                    stdin_kind=self._stdin_kind,
+                    stopper=stopper,
+                    linger=self._linger,
+                )
             except Refused as why:
                 self._refuse(why)
+        telling = {"TRACEFORK_IMPORTED": str(program.imported)} if (program := self._program) else {}
         return run_command(
             reaching(self._argv),
-            env=env,
+            env={**env, **telling},
             cwd=self.folder,
             timeout=timeout,
             stdin=self._stdin,
