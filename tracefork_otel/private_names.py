@@ -32,6 +32,8 @@ VALUE = "_value"
 """A body of bytes that aiohttp sends: the bytes."""
 RELEASE = "_release"
 """A connector of aiohttp: takes a connection back."""
+RUN_MODULE = "_run_module_as_main"
+"""`runpy`: what `python -m` calls, in the module `__main__` that is there."""
 GLOBAL_PROVIDER = "_TRACER_PROVIDER"
 """`opentelemetry.trace`: the provider that was set, read without loading the one the environment names."""
 
@@ -75,6 +77,7 @@ PRIVATE_NAMES: tuple[Private, ...] = (
     *(Private("opentelemetry.trace", "ProxyTracer", name, ("library",)) for name in _PROXY),
     Private("opentelemetry.util._decorator", None, "_agnosticcontextmanager"),
     Private("json", "__spec__", INITIALIZING),
+    Private("runpy", None, RUN_MODULE),
     Private("re", None, "_parser"),
     # What clocks and randomness end in, and the lanes of those who draw.
     Private("uuid", None, "_generate_time_safe"),

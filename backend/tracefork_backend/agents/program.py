@@ -58,13 +58,12 @@ def program_of(
     """
     words = list(argv)
     if not is_python(words[0]):
-        found = (
-            shutil.which(words[0], path=env.get("PATH")) if os.sep not in words[0] else str(folder / words[0])
-        )
-        line = shebang(found) if found else []
-        if not line or not is_python(line[0]):
+        named = os.sep in words[0]
+        script = words[0] if named else shutil.which(words[0], path=env.get("PATH"))
+        line = [] if script is None else shebang(str(folder / script))
+        if script is None or not line or not is_python(line[0]):
             return None
-        words = [*line, str(found), *words[1:]]
+        words = [*line, script, *words[1:]]
     own = list(own_words(words))
     if not own:
         return None

@@ -227,17 +227,19 @@ def _take_input() -> None:
 
 def _run(program: dict[str, Any]) -> int:
     """Run the program as `__main__`; return its exit status."""
+    from tracefork_otel import private_names as names
+
     runs, of = program["runs"], program["of"]
     module: Any = ModuleType("__main__")
     module.__builtins__ = builtins
     sys.modules["__main__"] = module
     try:
         if runs == "-m":
-            runpy._run_module_as_main(of)  # type: ignore[attr-defined]
+            getattr(runpy, names.RUN_MODULE)(of)
         elif runs == "-c":
             exec(compile(of, "<string>", "exec", dont_inherit=True), module.__dict__)
         else:
-            path = os.path.abspath(of)
+            path = os.path.join(os.getcwd(), of)  # as Python has it, with a `./` left in
             module.__file__, module.__cached__ = path, None
             module.__loader__ = SourceFileLoader("__main__", path)
             with io.open_code(path) as file:
@@ -246,7 +248,8 @@ def _run(program: dict[str, Any]) -> int:
     except SystemExit:
         raise
     except BaseException as error:
-        sys.excepthook(type(error), error, _own_frames(error.__traceback__))
+        own = error.with_traceback(_own_frames(error.__traceback__))
+        sys.excepthook(type(own), own, own.__traceback__)
         return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
