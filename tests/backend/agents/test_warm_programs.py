@@ -263,3 +263,22 @@ def test_which_commands_a_python_runs(tmp_path: Path) -> None:
         "python -m pack.mod -c": (("python",), "-m", "pack.mod", ("-c",)),
         "python -c pass b": (("python",), "-c", "pass", ("b",)),
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_recorded_draws_are_served(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the program and its own modules drew, while they were imported too, up to the forked step."""
+    (desk.folder / "helper.py").write_text(
+        "import random, time, uuid\nAT = time.time(), uuid.uuid4(), random.random()"
+    )
+    monkeypatch.setenv("TRACEFORK_DRAWS", "1")
+    run = desk.recorded(
+        "import helper, uuid\nfor _ in '123': say(f'{uuid.uuid4()} {helper.AT}')\nprint(uuid.uuid4())"
+    )
+    monkeypatch.delenv("TRACEFORK_DRAWS")
+    with Forker(run) as forker:
+        made = forker.forks([Planned(change=text("x").bind(forker.tape, 2))] * 3)
+        assert forker._stage.way.is_warm  # type: ignore[union-attr]
+    recorded = [one.request.body for one in run.exchanges]
+    assert [[one.request.body for one in fork.run.exchanges] for fork in made] == [recorded] * 3
+    assert len({fork.stdout for fork in made}) == 3
