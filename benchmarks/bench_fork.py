@@ -18,6 +18,7 @@ from pathlib import Path
 from report import Figure, report
 from tracefork_backend.agents.in_place import playing
 from tracefork_backend.agents.pool import WarmPool
+from tracefork_backend.agents.recording import record
 from tracefork_backend.rerun.edits import noop, text
 from tracefork_backend.rerun.forking import Forker, Planned
 from tracefork_backend.rerun.reconstruct import reconstruct
@@ -47,6 +48,7 @@ def talk(turns, words=()):
             break
     return said
 '''
+SCRIPT = "import sys\nimport bench_agent\nbench_agent.talk.__wrapped__(int(sys.argv[1]))\n"
 RECORD = """
 import json, sys
 from tracefork_otel import TraceforkInstrumentor
@@ -68,6 +70,7 @@ class World:
         self.latency = 0.0
         server.behaviour = self.answer
         (folder / "bench_agent.py").write_text(AGENT)
+        (folder / "bench_script.py").write_text(SCRIPT)
         os.environ["BENCH_URL"] = server.url
         os.environ["PYTHONPATH"] = str(folder)
         sys.path.insert(0, str(folder))
@@ -135,6 +138,24 @@ def speeds(world: World, steps: int, targets: tuple[float, float, float]) -> lis
         Figure(f"forks of a {what}, started anew, 2 at once", anew, "/s", fresh, at_least=True, note=f"replays started anew, one at a time: {started:.2f}/s"),
         Figure(f"forks of a {what}, warm, 2 at once", warmed, "/s", warm, at_least=True),
         Figure(f"forks of a {what}, in place", placed, "/s", place, at_least=True, note=f"the same calls replayed bare: {bare:.1f}/s"),
+    ]  # fmt: skip
+
+
+def of_a_command(world: World) -> list[Figure]:
+    """The same calls made by a script: started anew, and from a warm process once the first has run."""
+    store = world.folder / "store-command"
+    record(store, [sys.executable, "bench_script.py", "4"])
+    run = open_store(store).run("last")
+    with Forker(run, warm=False, jobs=2) as forker:
+        anew = rate(4, lambda: forks(forker, 2, 4))
+    with Forker(run, jobs=2) as forker:
+        started = time.perf_counter()
+        forks(forker, 2, 40)
+        whole = 40 / (time.perf_counter() - started)
+        warm = rate(20, lambda: forks(forker, 2, 20))
+    return [
+        Figure("forks of a 4-call anthropic command, warm, 2 at once", warm, "/s", 10, at_least=True, note=f"{whole:.1f}/s with the first, fresh one among 40"),
+        Figure("the same over those started anew", warm / anew, "×", 10, at_least=True, note=f"{anew:.2f}/s"),
     ]  # fmt: skip
 
 
@@ -221,6 +242,7 @@ def main() -> None:
             *speeds(world, 4, (0.7, 15, 31)),
             *speeds(world, 10, (0.7, 12, 20)),
             *speeds(world, 50, (0.5, 5, 5)),
+            *of_a_command(world),
             start_up(world),
             at_once(world),
             kept(world),

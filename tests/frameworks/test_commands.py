@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from e2e.command import Typed, environment, tracefork
 from frameworks.bench import chains, clerk
+from tracefork_backend.rerun.edits import tool_input
+from tracefork_backend.rerun.forking import Fork, Forker, Planned
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
 
@@ -139,3 +141,35 @@ def test_scripts_have_no_line_of_ours() -> None:
     for path in AGENTS.glob("*.py"):
         assert "tracefork" not in path.read_text()
     assert {script.name for script in SCRIPTS} == {path.stem for path in AGENTS.glob("*.py")}
+
+
+def bodies(fork: Fork) -> list[bytes]:
+    """What it asked."""
+    return [exchange.request.body for exchange in fork.run.exchanges]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_forks_from_a_warm_process(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ask and print what a fork from a fresh start does, byte for byte."""
+    for package in script.needs:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    (tmp_path / "agent.py").write_text((AGENTS / f"{script.name}.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    with ModelServer(clerk, seed=5) as server:
+        place = Place(tmp_path, server)
+        place.typed("run", "--", sys.executable, "agent.py", *script.words)
+        for name, value in place.variables.items():
+            monkeypatch.setenv(name, value)
+        with open_store(tmp_path / ".tracefork") as store:
+            run = store.run("last")
+            with Forker(run) as forker:
+                change = tool_input({"city": "Oslo"}).bind(forker.tape, 1)
+                fresh, *warm = forker.forks([Planned(change=change)] * 3)
+                assert forker._stage.way.is_warm  # type: ignore[union-attr]
+    told = [
+        (one.problem, one.notes, one.exit_status, one.stdout, one.stderr, *bodies(one))
+        for one in (fresh, *warm)
+    ]
+    assert "717710" in fresh.stdout
+    assert told[1:] == told[:1] * 2
