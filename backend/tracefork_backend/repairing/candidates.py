@@ -14,6 +14,7 @@ from tracefork_otel.wire.facts import facts_of
 from ..grading.graded import Graded
 from ..rerun.edits import Edit
 from ..rerun.edits.files import spelled_edit
+from ..spelling import counted
 from ..store import Run, Store
 from .hunks import Parts, answer_parts, parts_of
 
@@ -152,5 +153,5 @@ def chosen(found: Sequence[Found]) -> Found:
         every.setdefault(candidate.key, candidate)
     most = list(every.values())
     if len(most) > MOST:
-        left.append(f"{len(most) - MOST} further candidates are left aside: {MOST} are tried")
+        left.append(f"{counted(len(most) - MOST, 'further candidate')}: {MOST} are tried in one search")
     return Found(candidates=tuple(most[:MOST]), left=tuple(left))

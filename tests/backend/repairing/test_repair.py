@@ -12,7 +12,9 @@ import pytest
 import tracefork_backend as tf
 from conftest import Capture
 from tracefork_backend.blaming import journal
+from tracefork_backend.repairing.candidates import MOST, Candidate, Found, chosen
 from tracefork_backend.repairing.carrying import carried
+from tracefork_backend.repairing.hunks import Hunk, Whole
 from tracefork_backend.repairing.repair import Progress
 from tracefork_backend.repairing.resuming import find, journal_of
 from tracefork_backend.repairing.stored import stored_search
@@ -202,6 +204,15 @@ def test_a_run_that_went_well_has_nothing_to_repair(lost: Run) -> None:
     """It is said before anything is paid but its replay."""
     with pytest.raises(UsageError, match="nothing to repair"):
         tf.repair(lost, oracle=tf.regex(success="LOST"), agent=ask, edits={2: tf.text("fine")})
+
+
+@pytest.mark.parametrize(("more", "says"), [(1, "1 further candidate: 6"), (3, "3 further candidates: 6")])
+def test_of_redraws_that_all_differ_six_are_tried_and_how_many_are_not_is_said(more: int, says: str) -> None:
+    """The evidence asked of each grows with their number."""
+    every = [Whole(tf.text(f"Quito {n}"), Hunk(what="text", old="", new=str(n))) for n in range(MOST + more)]
+    found = chosen([Found(candidates=tuple(Candidate(source="redraw", step=0, parts=one) for one in every))])
+    assert [one.parts for one in found.candidates] == every[:MOST]
+    assert found.left == (f"{says} are tried in one search",)
 
 
 def test_edits_are_the_same_once_written_and_read(tmp_path: Path) -> None:
