@@ -84,6 +84,11 @@ class Stopper:
 
     ask_to_end = stop
 
+    def commands(self) -> list[int]:
+        """Return the process ids of the commands that run under it."""
+        with self._lock:
+            return [one for supervised in self._running for one in supervised.commands()]
+
     @contextlib.contextmanager
     def over(self, supervised: _Supervised | Stopper) -> Iterator[None]:
         """Count this command, or those of another stopper, among those that are ended, within the block."""
@@ -198,6 +203,7 @@ class _Supervised:
         self._report: dict[str, Any] = {}
         self.began = False
         """Whether the supervisor said that it started what it was told to."""
+        self._command: int | None = None
         self._received = b""
         self._ended = False
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -216,6 +222,10 @@ class _Supervised:
         stack.callback(self._leave)
         with contextlib.suppress(BrokenPipeError):  # ended already: its last word is still to be read
             self._socket.sendall(json.dumps(spec).encode() + b"\n")
+
+    def commands(self) -> list[int]:
+        """Return the command's process id, once it is known."""
+        return [] if self._command is None else [self._command]
 
     def follow(self) -> dict[str, Any]:
         """Take in all output, and return the supervisor's last word."""
@@ -263,6 +273,7 @@ class _Supervised:
             message: dict[str, Any] = json.loads(line)
             if "started" in message:
                 self.began = True
+                self._command = message["started"]
             else:
                 self._report = message
         if not data or self._report:

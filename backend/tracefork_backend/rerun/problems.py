@@ -79,6 +79,10 @@ def _not_reached(account: Account) -> Problem | None:
     if account.delivered:
         return None
     ended = account.ended
+    if ended.rested is not None:
+        return Problem(
+            "not_reached", f"{ended.name} did not come to step {account.change.step}: {ended.rested}"
+        )
     return Problem(
         "not_reached",
         f"{ended.name} ended before step {account.change.step}, after {counted(len(account.own), 'call')}, "

@@ -94,6 +94,8 @@ def replay(
             said = Said(ended=ended, records=records, space=space)
             if ended.given_up and found["ends"] and not found["missing"]:
                 ended_early = None  # it went on beyond the end of its recording, and was ended there
+            if ended.rested and not found["missing"]:
+                ended_early, found["notes"] = None, (*found["notes"], ended.rested)
             return ReplayResult(
                 run_id=tape.run_id,
                 replay_run_id=root.trace_id,
@@ -114,7 +116,7 @@ def replay(
             root.end(attributes={"tracefork.replay.passed": False}, status="ERROR", message=INTERRUPTED)
             raise
         _check(tape, ended, records)
-        result = result_of(ended, records, ended.given_up or ended.too_long)
+        result = result_of(ended, records, ended.given_up or ended.rested or ended.too_long)
         said = Said(ended=ended, records=records, space=space)
         if oracle is not None and result.passed:
             graded = Graded(

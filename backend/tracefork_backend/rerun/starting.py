@@ -48,8 +48,9 @@ from ..store.prices import NONE_GIVEN, Given
 from ..writeback.spans import RootSpan
 from .extent import lingering
 from .reconstruct import script_folder
+from .resting import resting
 from .spending import HasRoom, MoneyWatch
-from .watch import DriftWatch, OnDrift
+from .watch import DriftWatch, OnDrift, RestWatch
 from .workspace import TrialSpace, Workspace
 
 Agent: TypeAlias = str | Callable[..., Any]
@@ -127,6 +128,8 @@ class Ended:
     """Why the agent was never at work."""
     given_up: str | None = None
     """Why it was ended from here: it only tried again what its tape does not answer."""
+    rested: str | None = None
+    """What it was at when it was ended from here: it only waited for somebody who asks, or for work."""
     no_room: str | None = None
     """Why it was ended from here: the budget had no room for its next call."""
     notes: tuple[str, ...] = ()
@@ -262,6 +265,7 @@ class InProcesses:
         self._linger = lingering(tape)
         # One thread may go beyond the end of a recording that was cut short before another is there.
         self._steps = tape.steps if tape.cut_short is not None else 0
+        self._tape_steps, self._was_ended = tape.steps, tape.cut_short is not None
         left = path_left_out(start, os.environ)
         self._hint = f"; no recording sets PYTHONPATH, set it as it was: {shown(left)}" if left else ""
 
@@ -321,9 +325,18 @@ class InProcesses:
         # It may go on with its calls until it is gone, so it gets no time to end by itself.
         at_once = partial(own.stop, at_once=True)
         money = None if has_room is None else MoneyWatch(space.store, has_room, self._given, at_once)
+        rest = RestWatch(
+            space.claims,
+            own.commands,
+            own.stop,
+            steps=self._tape_steps,
+            replays=self._how.mode == "replay",
+            waited=self._was_ended,
+        )
         try:
             with (
                 money or contextlib.nullcontext(),
+                rest if self._entrypoint is None and not self._go_on else contextlib.nullcontext(),
                 behind_proxy(self._routes, settings, launch=launch, name=self._service) as behind,
                 stopper.over(own),
                 watch,
@@ -334,18 +347,21 @@ class InProcesses:
         ended = finished.reason == "stopped" and not stopper.stopped
         gave_up = ended and watch.ended is not None
         spent = money.ended if ended and money is not None else None
+        rested = resting(self._argv, rest.ended) if ended and rest.ended is not None else None
+        gave_up = gave_up and rested is None
         why: str | None = None
         if finished.reason == "exit":
             why = self._why_not_at_work(finished, space, root)
         return Ended(
-            exit_status=None if gave_up else finished.exit_status,
+            exit_status=None if gave_up or rested else finished.exit_status,
             name=self._name,
             stdout=finished.stdout,
             stderr=finished.stderr,
             output=finished.output,
             seconds=finished.seconds,
             timed_out=timeout if finished.reason == "timeout" else None,
-            stopped=finished.reason == "stopped" and not gave_up and spent is None,
+            stopped=finished.reason == "stopped" and not gave_up and spent is None and rested is None,
+            rested=rested,
             no_room=spent,
             not_started=why,
             given_up=watch.ended if gave_up else None,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from tracefork_otel.play.claims import DRIFTED, Claims, claim_to
+from tracefork_otel.play.claims import DRIFTED, Claims, Part, claim_to
+
+from ..agents.at_rest import AtRest, at_rest
 
 OnDrift: TypeAlias = Callable[[str], None]
 """Is given the first drift of an agent, in words, while the agent is at work."""
@@ -20,6 +22,11 @@ SDKs try again within 8 s at most, frameworks for minutes (273 s were seen); wha
 calls of its own is seldom as long."""
 LOOK_S = 0.1
 """Between two looks."""
+REST_S = 5.0
+"""So long an agent has to be seen to wait for somebody before it is ended: it asks for nothing more."""
+_REST_LOOK_S = 1.0
+_IDLE = 0.1
+"""Of a processor: servers that wait look up now and then."""
 
 
 class Watch(ABC):
@@ -51,6 +58,66 @@ class Watch(ABC):
     @abstractmethod
     def _watch(self) -> None:
         """Look until it is over, or the agent was ended."""
+
+
+class RestWatch(Watch):
+    """Ends an agent that has nothing more to ask, and only listens or waits for work.
+
+    One that computes, sleeps, is connected or has an answer to wait for goes on, and so does each agent where
+    the system does not say what its processes are at.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        commands: Callable[[], Sequence[int]],
+        end: Callable[[], None],
+        *,
+        steps: int,
+        replays: bool,
+        waited: bool,
+    ) -> None:
+        """`steps` are on its tape; a fork asks for more. `waited` says that its recording was ended.
+
+        One that was not came to its end by itself, and will again, unless it listens.
+        """
+        self._claims = claims
+        self._commands = commands
+        self._end = end
+        self._steps = steps
+        self._replays = replays
+        self._waited = waited
+        super().__init__("tracefork-rest")
+
+    def _is_done(self) -> bool:
+        """Return whether it asked for as much as was recorded."""
+        taken = self._claims.taken
+        parts: tuple[Part, ...] = ("step",) if self._replays else ("step", "place")
+        asked = sum(any(taken(claim_to(part, number)) for part in parts) for number in range(self._steps))
+        # The answer of a fork's own step is not its tape's.
+        return asked + (not self._replays and taken(claim_to("step", self._steps))) >= self._steps
+
+    def _watch(self) -> None:
+        answered, looks = -1, list[AtRest]()
+        while not self.over.wait(_REST_LOOK_S):
+            commands = self._commands()
+            now = at_rest(commands[0]) if commands else None
+            if now is None or not now.waits or len(self._claims) != answered:
+                answered, looks = len(self._claims), []
+            elif looks and now.cpu_s - looks[-1].cpu_s > _IDLE * _REST_LOOK_S:
+                looks = []
+            elif len(looks) * _REST_LOOK_S >= REST_S and self._only_waits(now, looks[-int(REST_S)]):
+                self.ended = "it only listens" if now.listens else "it only waits"
+                self._end()
+                return
+            if now is not None and now.waits:
+                looks.append(now)
+
+    def _only_waits(self, now: AtRest, before: AtRest) -> bool:
+        done = self._is_done()
+        if now.listens and now.is_beating(before):
+            return done or not now.connected
+        return done and self._waited
 
 
 class DriftWatch(Watch):

@@ -1,0 +1,139 @@
+"""A command that only listens, or waits for work, is told from one that sleeps or computes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from e2e.command import environment, here
+from tracefork_backend.agents.at_rest import at_rest
+from tracefork_backend.rerun.resting import resting
+from tracefork_backend.simulate import ModelServer, Reply
+
+LINUX = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"),
+    reason="the system does not say what a process is at",
+)
+SAY = """
+import os, queue, socket, sys, threading, time
+import httpx2
+
+def say(words):
+    said = {"model": "gpt-4o", "messages": [{"role": "user", "content": words}]}
+    httpx2.post(os.environ["MODEL_URL"] + "/chat/completions", json=said)
+
+def listen():
+    listening = socket.create_server(("127.0.0.1", 0))
+    print("ready", flush=True)
+    listening.accept()
+
+"""
+LISTENS = SAY + "say('at its start')\nlisten()\n"
+WAITS = SAY + "say('a task')\nprint('ready', flush=True)\nqueue.Queue().get()\n"
+SLEEPS = SAY + "threading.Thread(target=listen, daemon=True).start()\nsay('1')\ntime.sleep(9)\nsay('2')\n"
+
+
+def recorded(folder: Path, code: str, model: ModelServer) -> None:
+    """Record the agent, which is interrupted where it says that it is ready and does not end."""
+    (folder / "work.py").write_text(code)
+    command = [sys.executable, "-m", "tracefork_backend.cli", "run", "--", sys.executable, "work.py"]
+    agent = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(MODEL_URL=model.openai_url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert agent.stdout is not None
+    with agent.stdout:
+        assert agent.stdout.readline() == b"ready\n"
+        if code is SLEEPS:
+            assert agent.wait(60) == 0
+        else:
+            time.sleep(0.3)
+            os.killpg(agent.pid, signal.SIGINT)
+        agent.wait(30)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(agent.pid, signal.SIGKILL)
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "what"), [(LISTENS, "only listens"), (WAITS, "only waits")])
+def test_what_only_waits_is_ended(tmp_path: Path, code: str, what: str) -> None:
+    """Its receipt is whole, and says what to name; a fork of it is a fork like any other."""
+    with ModelServer(lambda call: Reply(text="yes")) as model:
+        recorded(tmp_path, code, model)
+        for words, passes in (
+            (("replay", "last"), "PASS    bit-exact"),
+            (("fork", "last@0", "--text", "no"), "1 edited"),
+        ):
+            began = time.monotonic()
+            done = here(*words, "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
+            assert passes in done.out, done.out + done.err
+            assert done.status == 0, done.out + done.err
+            assert time.monotonic() - began < 40
+            if words[0] == "replay":
+                assert (
+                    f"{what}; to make one request or one task again, name it: --agent pkg.mod:fn" in done.out
+                )
+
+
+@LINUX
+@pytest.mark.slow
+def test_what_sleeps_goes_on(tmp_path: Path) -> None:
+    """Also where a thread of it listens meanwhile."""
+    with ModelServer(lambda call: Reply(text="yes")) as model:
+        recorded(tmp_path, SLEEPS, model)
+        done = here("replay", "last", "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
+        assert "2 of 2 exchanges" in done.out, done.out + done.err
+        assert "PASS" in done.out
+
+
+@LINUX
+def test_what_a_process_is_at() -> None:
+    """One that waits for work waits; one that sleeps, or computes, may do so for long."""
+    found = {}
+    for name, code in (
+        ("waits", "import queue; queue.Queue().get()"),
+        ("sleeps", "import time; time.sleep(60)"),
+        ("computes", "while True: pass"),
+    ):
+        # Below a shell of its own, as the tree is that of the command's parent.
+        shell = ["sh", "-c", '"$0" -c "$1" & echo $!; wait', sys.executable, code]
+        with subprocess.Popen(
+            shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        ) as process:
+            assert process.stdout is not None
+            command = int(process.stdout.readline())
+            time.sleep(0.7)
+            before, _ = at_rest(command), time.sleep(0.3)
+            found[name] = before, at_rest(command)
+            os.killpg(process.pid, signal.SIGKILL)
+    at = {name: looks[1] for name, looks in found.items()}
+    if any(one is None for one in at.values()):
+        pytest.skip("this system does not say what a process is at")
+    assert [name for name, one in at.items() if one and not one.waits] == ["computes"]
+    assert [name for name, (a, b) in found.items() if a and b and not b.is_beating(a)] == ["sleeps"]
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("python -m uvicorn --port 0 app:app", "asgi:app:app;"),
+        ("/bin/gunicorn -w 2 pkg.app:make()", "wsgi:pkg.app:make();"),
+        ("gunicorn -k uvicorn_worker.UvicornWorker app:app", "asgi:app:app;"),
+        ("python manage.py runserver", "pkg.mod:fn, asgi:pkg.mod:app or wsgi:pkg.mod:app;"),
+    ],
+)
+def test_what_to_name(command: str, named: str) -> None:
+    """The application, where the command says which it serves."""
+    assert f"--agent {named}" in resting(command.split(), "it only listens")
