@@ -78,19 +78,25 @@ def one_trial(world: World, has_room: HasRoom, trial: list[float]) -> float:
 def run(world: World, jobs: int) -> None:
     """Every trial that is admitted is run; the director is killed once, and another goes on."""
     left, killed = list(world.trials), False
+    # Nothing is set aside for a trial that waits: it is, when it can start.
+    free = threading.Semaphore(jobs)
     while True:
         budget = Budget(world.budget_usd)
         budget.reserve(0.0)
         budget.settle(0.0, world.paid)
 
         def play(trial: list[float], purse: Purse) -> None:
-            purse.settle(one_trial(world, purse.has_room, trial))
+            try:
+                purse.settle(one_trial(world, purse.has_room, trial))
+            finally:
+                free.release()
 
         with ThreadPoolExecutor(jobs) as executor:
             for number, trial in enumerate(left):
                 if not killed and number == world.crash_at:
                     break
                 worst = max(world.estimate * WORST, world.call)
+                free.acquire()
                 if not budget.reserve(worst, wait=True):
                     return
                 executor.submit(play, trial, Purse(budget, worst, world.call))
