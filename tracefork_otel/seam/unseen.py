@@ -31,6 +31,8 @@ _SEAMS = {
     "websockets": "socketed",
 }
 """The same, where a seam may have left them alone: tasks of aiohappyeyeballs connect for aiohttp."""
+_BESIDE = ("websockets.legacy",)
+"""Clients in those packages that have a protocol of their own, which is not captured."""
 expected: set[str] = set()
 """Hosts of websockets that are captured: asyncio has them looked up where nobody sees for whom."""
 _CHANNELS = ("insecure_channel", "secure_channel")
@@ -138,8 +140,9 @@ def _say_taken_out(session: Session, gone: list[str], missed: str, remedy: str =
 def _client(frame: FrameType | None) -> str | None:
     """Return the client that connects here, by the name that the agent's code called; None for any other."""
     found: str | None = None
-    for package, file in _packages(frame):
-        if found is None and (package in _CAPTURED or _has_seam(package)):
+    for module, file in _modules(frame):
+        package = module.partition(".")[0]
+        if found is None and (package in _CAPTURED or _has_seam(package)) and not module.startswith(_BESIDE):
             return None
         if package in HTTP_CLIENTS:
             found = package
@@ -155,9 +158,9 @@ def _has_seam(package: str) -> bool:
     return seam is not None and seam.is_captured()
 
 
-def _packages(frame: FrameType | None) -> Iterator[tuple[str, str]]:
+def _modules(frame: FrameType | None) -> Iterator[tuple[str, str]]:
     while frame is not None:
-        yield str(frame.f_globals.get("__name__", "")).partition(".")[0], frame.f_code.co_filename
+        yield str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
         frame = frame.f_back
 
 

@@ -261,3 +261,22 @@ def test_show_says_who_said_what(talk: Any, capture: Capture, url: str, tmp_path
         "server: (2 bytes: 00 ff)",
         "agent:  closed the connection: 1000",
     ]
+
+
+def test_the_client_of_before_is_named(url: str, tmp_path: Path) -> None:
+    """`websockets.legacy` has a protocol of its own: what it says is not recorded, and that is said."""
+    agent = f"""
+import asyncio, warnings
+warnings.simplefilter("ignore")
+from tracefork_otel import TraceforkInstrumentor
+TraceforkInstrumentor().instrument(http_spans=False)
+import httpx2
+from websockets.legacy.client import connect
+async def main():
+    async with connect("{url}") as connection:
+        assert await connection.recv() == "hello"
+asyncio.run(main())
+"""
+    run_python(agent, store=tmp_path)
+    (note,) = (one for one in read_store(tmp_path).notes if one.kind == "unseen")
+    assert note.attributes["client"] == "websockets"
