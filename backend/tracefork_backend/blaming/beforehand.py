@@ -51,7 +51,8 @@ def check_money(
 def admitted(forker: Forker, run: Run, oracle: Oracle) -> bool:
     """Return the recorded run's outcome, after it replayed whole, without a live call that the tape has."""
     # A judge is asked once, about the replay.
-    outcome = None if isinstance(oracle, Judge) else grade(oracle, graded_run(run))
+    asked = not isinstance(oracle, Judge)
+    outcome = grade(oracle, graded_run(run), limit_s=forker.timeout) if asked else None
     last = forker.tape.steps - 1
     unchanged = Planned(change=edits.noop().bind(forker.tape, last))
     (fork,) = forker.forks([unchanged], oracle=oracle, settle=False)

@@ -69,7 +69,7 @@ def fork(
         runs_at = [named_step(opened, ref) for ref in refs]
         edits = edit.asked() if edit_file is None else _of_file(edit_file, edit, [at for _, at in runs_at])
         if estimate:
-            planned = plan(runs_at, edits, agent=start.agent, **trials)
+            planned = plan(runs_at, edits, agent=start.agent, timeout=start.timeout, **trials)
             judge_usd = getattr(trials["oracle"], "worst_usd", 0.0)
             view.print_plan(planned, judge_usd=judge_usd, as_json=as_json)
             return 0

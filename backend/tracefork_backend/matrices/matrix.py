@@ -47,14 +47,15 @@ def plan(
     oracle: Oracle | None = None,
     budget_usd: float | None = None,
     agent: Agent | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT,
     prices: Given = NONE_GIVEN,
 ) -> Matrix:
     """Return the matrix before anything runs: what each cell is likely to take, and which cannot be.
 
-    Raises UsageError if no cell can be, or if the oracle fails on a recorded run.
+    Raises UsageError if no cell can be, or if the oracle fails on a recorded run, or takes longer for it.
     """
     return _planned(
-        runs_at, edits, times, tail, oracle, budget_usd, agent, prices, look=lambda run, tape: None
+        runs_at, edits, times, tail, oracle, budget_usd, agent, timeout, prices, look=lambda run, tape: None
     )
 
 
@@ -66,6 +67,7 @@ def _planned(
     oracle: Oracle | None,
     budget_usd: float | None,
     agent: Agent | None,
+    timeout: float | None,
     prices: Given,
     *,
     look: Callable[[Run | Tape, Tape], object],
@@ -83,7 +85,7 @@ def _planned(
         # Asked before anything is spent: the oracle may be broken. A judge is asked within the budget.
         outcome = None
         if oracle is not None and not isinstance(oracle, Judge):
-            outcome = grade(oracle, graded_run(run))
+            outcome = grade(oracle, graded_run(run), limit_s=timeout)
         for edit, name in zip(edits, names, strict=True):
             change = expected = why = None
             try:
@@ -151,7 +153,7 @@ def matrix(
     def look(run: Run | Tape, tape: Tape) -> None:
         permitted(tape, agent=agent, trust=trust, portable=isinstance(run, Tape))
 
-    planned = _planned(runs_at, edits, times, tail, oracle, budget_usd, agent, prices, look=look)
+    planned = _planned(runs_at, edits, times, tail, oracle, budget_usd, agent, timeout, prices, look=look)
     if isinstance(oracle, Judge):
         oracle.priced(prices)
     check_priced((cell.estimate for cell in planned.cells if cell.estimate is not None), budget_usd, oracle)
@@ -213,7 +215,7 @@ def _recorded_outcome(run: Run | Tape, oracle: Oracle, how: Mapping[str, Any]) -
     """
     graded = graded_run(run)
     if not graded.partial:
-        return grade(oracle, graded)
+        return grade(oracle, graded, limit_s=how["timeout"])
     try:
         return replay(run, oracle=oracle, **how).outcome
     except (AgentFailed, TapeError):

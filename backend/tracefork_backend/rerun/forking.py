@@ -210,7 +210,7 @@ class Forker:
             tools=tools,
         )
         self.store = source.store if store is None and isinstance(source, Run) else store
-        self._timeout = timeout
+        self.timeout = timeout
         self._experiment_id = experiment_id
         self._made = 0
         self._said: set[str] = set()
@@ -378,7 +378,7 @@ class Forker:
         try:
             has_room = None if gate is None else gate.watching(attempt.at)
             ended, records = self._stage.run(
-                attempt.space, attempt.root, timeout=self._timeout, has_room=has_room
+                attempt.space, attempt.root, timeout=self.timeout, has_room=has_room
             )
             if replicate is not None:
                 self._memories.add(replicate, attempt.number, records.exchanges)
@@ -438,7 +438,7 @@ class Forker:
         try:
             if oracle is not None and fork.gradable:
                 graded = fork.graded(said.graded())
-                fork = replace(fork, outcome=grade(oracle, graded, limit_s=self._timeout))
+                fork = replace(fork, outcome=grade(oracle, graded, limit_s=self.timeout))
                 if fork.outcome is None and graded.left_out:
                     why = f"not graded: {graded.left_out} bytes in the middle of its output are not kept"
                     fork = replace(fork, notes=(*fork.notes, why))

@@ -19,6 +19,7 @@ from tracefork_backend.blaming.experiment import Progress, estimate
 from tracefork_backend.blaming.verifying import verify
 from tracefork_backend.blaming.writing import write_back
 from tracefork_backend.grading.function import function
+from tracefork_backend.grading.graded import Graded
 from tracefork_backend.grading.judge import JUDGE_MODEL, Judge
 from tracefork_backend.grading.oracle import digest_of
 from tracefork_backend.rerun.reconstruct import reconstruct
@@ -467,6 +468,17 @@ def test_an_agent_that_does_not_replay_is_not_admitted(recorded: Callable[..., R
     run = recorded(3)
     with pytest.raises(tracefork_otel.Drift):
         tf.blame(run, oracle=GRADED, change=BAD, agent=lambda url, steps: ask(url, 1) and ask(url, steps))
+
+
+def test_an_oracle_that_does_not_end_is_given_up_on_the_recorded_run(recorded: Callable[..., Run]) -> None:
+    """Before anything runs, after the time that a fork's would get."""
+
+    def endless(shown: Graded) -> bool:
+        while True:
+            pass
+
+    with pytest.raises(UsageError, match=r"endless did not end within 0\.2 s"):
+        tf.blame(recorded(3), oracle=endless, change=BAD, agent=ask, timeout=0.2)
 
 
 @pytest.mark.slow

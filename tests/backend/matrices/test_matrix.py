@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -13,6 +14,7 @@ import pytest
 import tracefork_backend as tf
 from conftest import Capture
 from tracefork_backend.agents.recording import record
+from tracefork_backend.grading.graded import Graded
 from tracefork_backend.matrices.matrix import Matrix, plan
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
@@ -169,6 +171,20 @@ def test_the_estimate_is_what_it_then_costs(desk: Desk) -> None:
     made = tf.matrix([(run, 0)], [tf.resample()], times=3, agent=talk, oracle=BOOKED)
     assert made.cost_usd == pytest.approx(planned.estimate.cost_usd)
     assert len(made.forks) == 3
+
+
+@pytest.mark.slow
+def test_an_oracle_that_does_not_end_is_given_up_on_the_recorded_run(desk: Desk) -> None:
+    """It is asked of that first, and gets no more time for it than for a fork."""
+    (run,) = desk.record(1)
+
+    def endless(shown: Graded) -> bool:
+        while True:
+            pass
+
+    for ask in (plan, partial(tf.matrix, agent=talk)):
+        with pytest.raises(UsageError, match=rf"endless did not end within 0.2 s on run {run.run_id[:8]}"):
+            ask([(run, 0)], [tf.noop()], oracle=endless, timeout=0.2)
 
 
 @pytest.mark.slow
