@@ -6,6 +6,7 @@ import atexit
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,12 @@ def parent_and_tracer(session: Session) -> tuple[Parent, trace.Tracer | None]:
 
 
 def _only_request(session: Session) -> Parent | None:
-    """Return the one request that is being answered, opened for a thread of its; None where it is not one."""
+    """Return the one request that is being answered, opened for a thread of its; None where it is not one.
+
+    What the main thread does outside of a request is the program's own, which may be asking its own server.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return None
     opens = list(session.requests.values())
     entry = opens[0](None) if len(opens) == 1 else None
     return None if entry is None else spans.under(entry)

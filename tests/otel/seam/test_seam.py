@@ -147,8 +147,8 @@ def test_timeout_in_mid_body_is_failed(module: ModuleType, kind: str, capture: C
             module,
             kind,
             "GET",
-            f"{raw}/sse?events=9&delay_ms=400",
-            client={"timeout": module.Timeout(5, read=0.2)},
+            f"{raw}/sse?events=9&delay_ms=4000",
+            client={"timeout": module.Timeout(5, read=0.8)},
         )
     assert capture.read().only().outcome == "failed"
 

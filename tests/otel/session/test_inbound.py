@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from tracefork_backend.store import open_store
 
 from tracefork_otel.decorators.main import find
 from tracefork_otel.session import inbound
-from tracefork_otel.session.applications import AsgiApplication
+from tracefork_otel.session.applications import AsgiApplication, WsgiApplication
 
 LINE = (
     "from tracefork_otel import TraceforkInstrumentor\nTraceforkInstrumentor().instrument(http_spans=False)\n"
@@ -291,3 +292,29 @@ def test_a_task_that_outlives_its_request(capture: Capture, raw: str) -> None:
     recorded = capture.read()
     assert recorded.only().outcome == "complete"
     assert not [span for span in recorded.spans if span.name == "GET /"]
+
+
+def test_the_main_thread_is_no_part_of_what_another_answers(capture: Capture, raw: str) -> None:
+    """What it asks while its own server answers is the program's; what another thread asks, the request's."""
+    begun, asked = threading.Event(), threading.Event()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        begun.set()
+        assert asked.wait(20)
+        start_response("200 OK", [])
+        return [b""]
+
+    capture.on()
+    served = WsgiApplication(app, "wsgi:app:app")
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/served"}
+    with ThreadPoolExecutor(2) as threads:
+        answering = threads.submit(served, environ, lambda *_: None)
+        assert begun.wait(20)
+        httpx2.get(f"{raw}/empty?by=main")
+        threads.submit(httpx2.get, f"{raw}/empty?by=thread").result()
+        asked.set()
+        answering.result()
+    recorded = capture.read()
+    served_in = recorded.span("GET /served").trace_id
+    by = {one.request.url.rpartition("=")[2]: one.trace_id == served_in for one in recorded.exchanges}
+    assert by == {"main": False, "thread": True}
