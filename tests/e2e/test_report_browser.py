@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from reported import booking
-from tracefork_backend.report.html import write
+from tracefork_backend.report.html import render, write
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -51,7 +51,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a booking that step 2 lost."""
-    return write(booking(), tmp_path_factory.mktemp("report") / "report.html")
+    return write(render(booking()), tmp_path_factory.mktemp("report") / "report.html")
 
 
 def browse(chromium: str, page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,10 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+_SEEN = "tracefork.recorded"
+"""In what a server says of a request: one application around another has it already."""
+
+
 class Recorded:
     """An application, whose requests are runs of their own."""
 
@@ -28,11 +32,13 @@ class Recorded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.app, name)
 
-    def _begun(self, read: Callable[[Any], Asked], request: Any) -> Inbound | None:
+    def _begun(self, read: Callable[[Any], Asked], request: MutableMapping[str, Any]) -> Inbound | None:
         """Return the request; None where it is not recorded, or is already by another around this one."""
         session = current.session
-        if session is None or session.player is not None or not session.capturing or root.waiting.get():
+        if session is None or session.player is not None or not session.capturing or _SEEN in request:
             return None
+        # Not by the context: a server may read a connection's next request in that of the one before.
+        request[_SEEN] = True
         try:
             return Inbound(session, self.entrypoint, read(request))
         except Exception as problem:

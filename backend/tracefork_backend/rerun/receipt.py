@@ -14,6 +14,7 @@ from tracefork_otel.tape.digest import digest_of
 from tracefork_otel.tape.tape import Tape
 
 from ..spelling import counted, run_name
+from .answering import answers
 from .evidence import Draws, Evidence, Exchanges, Redaction, Tools, uncompared
 from .extent import why_short
 from .records import DriftReport, Leak, Records, last_line
@@ -46,6 +47,8 @@ class ReplayResult:
     """Whether the digests must be equal; not where paths are ignored or JSON is compared as values."""
     exit_status: int | None = None
     expected_exit_status: int | None = None
+    answered: str | None = None
+    """How a request to a web application was answered, beside how it was then; None if it is none."""
     result: object = None
     """What the agent function returned: the object itself in place, else its text."""
     stdout: str = ""
@@ -98,6 +101,8 @@ class ReplayResult:
         if self.exit_status is not None and not self.ended_early:
             known = self.expected_exit_status
             lines.append(f"exit    {self.exit_status}" + ("" if known is None else f", recorded {known}"))
+        if self.answered is not None and not self.ended_early:
+            lines.append(f"answer  {self.answered}")
         if self.kept and self.matched:
             lines.append(f"replay  {run_name(self.replay_run_id)}")
         lines += [f"drift   {drift.text}" for drift in self.drifts]
@@ -143,9 +148,11 @@ def compare(
     stderr: str,
     tools: ToolsMode | None = None,
     whole: bool = True,
+    answered: object = None,
 ) -> dict[str, Any]:
     """Return the fields of a ReplayResult that the replay's records decide; `tools` is what was asked for.
 
+    `answered` is what a web application answered when it was recorded, as JSON, where that is known.
     Of an agent that was not seen to its end (not `whole`) nothing is missing that it may have come to.
     """
     exchanges, calls, draws = Exchanges(tape), Tools(tape, tools), Draws(tape)
@@ -163,6 +170,9 @@ def compare(
         drifts = ()
     elif whole and not drifts and crashed(tape, exit_status, missing=bool(missing)):
         drifts = (_agent_error(tape, min(missing, default=tape.steps), exit_status, stderr),)
+    answer = None if answered is None else answers(tape, answered, records.result())
+    if whole and not drifts and answer is not None:
+        drifts = answer.drifts
     return {
         "matched": len(served),
         "total": tape.steps,
@@ -180,6 +190,7 @@ def compare(
         "uncompared": tuple(step for step, one in sorted(served.items()) if uncompared(one)),
         "exit_status": exit_status,
         "expected_exit_status": tape.start.exit_status,
+        "answered": None if answer is None else answer.text,
         "notes": (
             *records.at_import(),
             *(remark for kind in kinds for remark in kind.remarks(records)),

@@ -16,6 +16,7 @@ from ..grading.graded import Graded, graded_run
 from ..grading.oracle import Oracle, grade
 from ..store import Run, Store
 from ..writeback.spans import RootSpan
+from .answering import is_request
 from .receipt import ReplayResult, compare, crashed
 from .records import DriftReport, Leak, Records
 from .said import Said
@@ -90,6 +91,7 @@ def replay(
                 stderr=ended.stderr,
                 tools=tools,
                 whole=ended_early is None,
+                answered=graded_run(source).output if is_request(tape) else None,
             )
             said = Said(ended=ended, records=records, space=space)
             if ended.given_up and found["ends"] and not found["missing"]:

@@ -156,6 +156,17 @@ def test_each_request_is_a_run(tmp_path: Path, model: ModelServer, words: tuple[
     for run in (runs[0], runs[3], runs[5]):
         replayed = here("replay", run.run_id, cwd=tmp_path, MODEL_URL=model.openai_url)
         assert "PASS    bit-exact" in replayed.out, replayed.out + replayed.err
+        assert "answer  200, recorded 200, with the same body" in replayed.out
+    code = (tmp_path / "app.py").read_text()
+    for change, said in (
+        ('{"said": second, "more": 1}', "answer  200, recorded 200, with another body\n"),
+        ('{"said": second}, status_code=500', "the request was answered with status 500, recorded 200\n"),
+    ):
+        (tmp_path / "app.py").write_text(code.replace('{"said": second}', change))
+        replayed = here("replay", runs[0].run_id, cwd=tmp_path, MODEL_URL=model.openai_url)
+        assert said in replayed.out, replayed.out + replayed.err
+        assert ("PASS    bit-exact" in replayed.out) == ("another body" in said)
+    (tmp_path / "app.py").write_text(code)
     assert len(model.requests) == arrived
     forked = here("fork", f"{runs[0].run_id}@0", "--text", "other", cwd=tmp_path, MODEL_URL=model.openai_url)
     assert "1 edited, 2 live" in forked.out, forked.out + forked.err
