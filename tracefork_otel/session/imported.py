@@ -8,8 +8,8 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,17 +77,8 @@ def is_below_installed(file: str | None) -> bool:
     return file is not None and os.path.realpath(file).startswith(_places())
 
 
+@cache
 def _places() -> tuple[str, ...]:
-    global _found
-    if not _found:
-        names = ("stdlib", "platstdlib", "purelib", "platlib")
-        places: Iterable[str] = (
-            *map(sysconfig.get_path, names),
-            *site.getsitepackages(),
-            site.getusersitepackages(),
-        )
-        _found = tuple({os.path.realpath(place) + os.sep for place in places})
-    return _found
-
-
-_found: tuple[str, ...] = ()
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    places = (*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages())
+    return tuple({os.path.realpath(place) + os.sep for place in places})

@@ -49,7 +49,7 @@ class Program:
         }
 
 
-def program_of(
+def python_program(
     argv: Sequence[str], *, env: Mapping[str, str], folder: Path, imported: Path
 ) -> Program | None:
     """Return the program that this command has a Python run; None where that is not all that it does.

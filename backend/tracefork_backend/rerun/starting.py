@@ -39,7 +39,7 @@ from ..agents.in_place import call, playing
 from ..agents.left import Left, left_by
 from ..agents.output import Output
 from ..agents.pool import Refused, WarmPool
-from ..agents.program import Program, program_of
+from ..agents.program import Program, python_program
 from ..agents.reach import reached, unwritable, why_nothing
 from ..agents.supervise import Finished, Stopper, run_command
 from ..network.agents import behind_proxy, recorded_routes
@@ -282,7 +282,7 @@ class InProcesses:
             self._import(self._entrypoint)
         elif not self._routes and self._stdin_kind != "closed":
             told = workspace.folder / "imported.json"
-            self._program = program_of(self._argv, env=self._base, folder=self.folder, imported=told)
+            self._program = python_program(self._argv, env=self._base, folder=self.folder, imported=told)
 
     def _import(self, agent: str | Program) -> None:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from forked import Desk, alive, at_desk
-from tracefork_backend.agents.program import program_of
+from tracefork_backend.agents.program import python_program
 from tracefork_backend.rerun.edits import noop, text
 from tracefork_backend.rerun.forking import Fork, Forker, Planned
 
@@ -254,7 +254,7 @@ def test_which_commands_a_python_runs(tmp_path: Path) -> None:
         |python -c pass b|python|python -|python -i agent.py|python -I agent.py|python -Im pack|python folder
         |python -m|python -V|python missing.py|node agent.mjs|python -x agent.py|./agent.py"""
     for line in map(str.strip, lines.split("|")):
-        one = program_of(line.split(), env={}, folder=tmp_path, imported=tmp_path / "told")
+        one = python_program(line.split(), env={}, folder=tmp_path, imported=tmp_path / "told")
         found[line] = one and (one.python, one.runs, one.of, one.arguments)
     assert {line: one for line, one in found.items() if one} == {
         "python agent.py a -x": (("python",), "script", "agent.py", ("a", "-x")),
