@@ -34,6 +34,7 @@ from .interrupt import terminable
 from .opening import reading, told
 from .output import FINDING, print_json, say
 from .parts_view import print_parts_tried, say_left_out
+from .resumed import asked_before
 from .searching import progress, status_of
 
 if TYPE_CHECKING:
@@ -138,18 +139,12 @@ def resume(
     """Go on with an experiment after an interrupt or a kill, or past its limits; pay for no trial twice."""
     from ..blaming import journal
 
+    limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price, "jobs": jobs}
     with reading(store) as opened:
         experiment_id = journal.find(opened.path, experiment)
-        path = journal.path_of(opened.path, experiment_id)
-        header, _, _ = journal.read(path)
-        settings = journal.settings_of(header, path)
-        journal.check_from_here(header, settings, trust=trust)
-        known = journal.limits_of(header)
-        how = {**settings["how"], "max_trials": max_trials or known["max_trials"]}
-        how["price"] = [*how.get("price", ()), *price]
-        how["same_oracle"] = same_oracle
-        asked = {**settings, "how": how, "jobs": jobs}
-        budget = known["budget_usd"] if budget is None else budget
+        begun = asked_before(journal.path_of(opened.path, experiment_id), **limits, trust=trust)
+        asked, header, budget = begun.asked, begun.header, begun.budget_usd
+        asked["how"]["same_oracle"] = same_oracle
         if "parts" in asked["change"]:
             return _parts(
                 opened, asked, budget, trust=trust, report=report, as_json=as_json, resume=experiment_id

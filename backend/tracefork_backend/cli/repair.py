@@ -31,6 +31,7 @@ from .flags.start import StartFlags, TrustOption
 from .interrupt import terminable
 from .opening import reading, told
 from .output import print_json, say
+from .resumed import asked_before
 from .searching import progress, status_of
 
 if TYPE_CHECKING:
@@ -128,21 +129,15 @@ def resume(
     from ..blaming import journal
     from ..repairing import resuming
 
+    limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price, "jobs": jobs}
     with reading(store) as opened:
         repair_id = resuming.find(opened.path, search)
         path = resuming.journal_of(opened.path, repair_id)
-        header, _, _ = journal.read(path)
-        resuming.check_tells(header)
-        settings = journal.settings_of(header, path)
-        journal.check_from_here(header, settings, trust=trust)
-        known = journal.limits_of(header)
-        how = {**settings["how"], "max_trials": max_trials or known["max_trials"]}
-        how["price"] = [*how.get("price", ()), *price]
-        asked = {**settings, "how": how, "jobs": jobs}
-        budget = known["budget_usd"] if budget is None else budget
+        resuming.check_tells(journal.read(path)[0])
+        begun = asked_before(path, **limits, trust=trust)
         what = {"resume": repair_id, "same_oracle": same_oracle}
-        run = opened.run(header["run_id"])
-        return _search(opened, run, asked, what, budget, trust=trust, keep=keep, as_json=as_json)
+        run, budget = opened.run(begun.header["run_id"]), begun.budget_usd
+        return _search(opened, run, begun.asked, what, budget, trust=trust, keep=keep, as_json=as_json)
 
 
 @app.command("show", cls=Later)
