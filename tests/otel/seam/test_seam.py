@@ -85,7 +85,7 @@ def test_ten_megabytes_are_recorded_whole(module: ModuleType, kind: str, capture
 def test_chunks_are_kept_in_their_cuts(module: ModuleType, kind: str, capture: Capture, raw: str) -> None:
     """Sizes are those of the chunks that the application got, and their times rise with the server's pace."""
     capture.on()
-    chunks = stream(module, kind, f"{raw}/sse?events=6&delay_ms=10")
+    chunks = stream(module, kind, f"{raw}/sse?events=6&delay_ms=40")
     exchange = capture.read().only()
     assert exchange.response is not None
     assert list(exchange.response.chunks()) == chunks
@@ -147,8 +147,8 @@ def test_timeout_in_mid_body_is_failed(module: ModuleType, kind: str, capture: C
             module,
             kind,
             "GET",
-            f"{raw}/sse?events=9&delay_ms=4000",
-            client={"timeout": module.Timeout(5, read=0.8)},
+            f"{raw}/sse?events=9&delay_ms=8000",
+            client={"timeout": module.Timeout(5, read=2)},
         )
     assert capture.read().only().outcome == "failed"
 
