@@ -197,7 +197,7 @@ def _program(program: dict[str, Any]) -> Work:
         if spec is None or not spec.has_location or name.startswith("tracefork_"):
             continue
         if not is_below_installed(spec.origin):
-            raise Refusal(f"what is installed imports a module of its own ({name})")
+            raise Refusal(f"what is installed imports a module of the agent's own ({name})")
     unforkable = next((name for name in _REPLACING if name in sys.modules), None)
     if unforkable is not None:
         raise Refusal(f"it uses {unforkable}, which has to come before everything else")

@@ -206,7 +206,7 @@ def test_its_own_files_are_read_each_time(desk: Desk) -> None:
     [
         ("import threading\nthreading.Timer(999, print).start()", "threads"),
         ("import sqlite3\nkept = sqlite3.connect('kept.db')", "opens a database"),
-        ("import own_one", "of its own (own_one)"),
+        ("import own_one", "of the agent's own (own_one)"),
         ("import sys\nif not hasattr(sys, 'once'): raise OSError('only once')", "only once"),
     ],
 )
