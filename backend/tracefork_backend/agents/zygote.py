@@ -40,6 +40,13 @@ else:
 
 _MESSAGE = 64 * 1024
 _CLIENTS = ("httpx2", "httpx")
+_SEAMS = {
+    **dict.fromkeys(_CLIENTS, "seam.patch"),
+    "urllib3": "seam.pooled",
+    "aiohttp": "seam.connected",
+    "websockets": "seam.socketed",
+}
+"""What wraps a client that the agent imported."""
 _OF_TRIALS = (
     "decorators.agent",
     "draws.blaming",
@@ -47,7 +54,6 @@ _OF_TRIALS = (
     "private.started",
     "seam.children",
     "seam.leaks",
-    "seam.patch",
     "seam.playing",
     "seam.resting",
     "session.cells",
@@ -58,6 +64,8 @@ _OF_TRIALS = (
     "session.unsampled",
 )
 """Modules of ours that a trial which asks a model needs: loading them takes some 20 ms."""
+_OF_SDKS = ("opentelemetry.propagate",)
+"""What SDKs of models load with their first call: some 5 ms."""
 _DESCRIPTORS = 4
 # OpenTelemetry's own workers: the SDK starts them anew in a forked child.
 _OWN_THREADS = "Otel"
@@ -329,9 +337,13 @@ def _prepare(tape: str) -> None:
 
     registered()
     loading.load_tape(Path(tape))
-    if any(name in sys.modules for name in _CLIENTS):
-        for module in _OF_TRIALS:
+    seams = {seam for name, seam in _SEAMS.items() if name in sys.modules}
+    if seams:
+        for module in (*_OF_TRIALS, *sorted(seams)):
             importlib.import_module(f"tracefork_otel.{module}")
+        for module in _OF_SDKS:
+            with contextlib.suppress(Exception):  # settings of the user's choose what it loads
+                importlib.import_module(module)
     for name in _CLIENTS:
         client = sys.modules.get(name)
         if client is not None:

@@ -361,6 +361,33 @@ def test_a_warm_fork_equals_a_fresh_one(desk: Desk) -> None:
 
 
 @pytest.mark.slow
+def test_forks_of_a_warm_process_import_nothing_of_ours(desk: Desk) -> None:
+    """What each fork needs is loaded once, before it is a copy: by an SDK that brings other clients along."""
+    run = desk.called(
+        """
+        import aiohttp, anthropic, requests
+
+        forked = set()
+        os.register_at_fork(after_in_child=lambda: forked.update(sys.modules))
+
+        @tracefork_otel.agent
+        def plan(first):
+            client = anthropic.Anthropic(api_key="k", base_url=os.environ["AGENT_URL"])
+            asked = [{"role": "user", "content": first}]
+            client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=asked)
+            ours = [name for name in sys.modules if name.startswith(("tracefork_otel", "opentelemetry"))]
+            say("b")
+            return {"new": [name for name in ours if name not in forked]}
+        """,
+        "plan('a')",
+    )
+    with Forker(run) as forker:
+        made = forker.fork(1, text("x"))
+        assert forker._stage.way.is_warm  # type: ignore[union-attr]
+    assert (made.problem, json.loads(str(made.result))) == (None, {"new": []})
+
+
+@pytest.mark.slow
 def test_a_refused_agent_starts_anew_and_says_so(desk: Desk) -> None:
     """An agent whose import holds a thread is forked all the same, each time from a fresh start."""
     run = desk.called(
