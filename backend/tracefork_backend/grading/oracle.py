@@ -54,6 +54,12 @@ def grade(oracle: Oracle, graded: Graded, *, limit_s: float | None = LIMIT_S) ->
         ) from error
     if answer is None or isinstance(answer, bool):
         return answer
+    if inspect.iscoroutine(answer):
+        answer.close()  # else Python warns of it, somewhere else
+        raise UsageError(
+            f"the oracle {name} is an `async def`, which answers nothing by itself: name a plain function, "
+            "such as one that gives it to asyncio.run()"
+        )
     raise UsageError(
         f"the oracle {name} answered {answer!r} on run {run}: "
         "it has to answer True (success), False (failure) or None (cannot tell)"

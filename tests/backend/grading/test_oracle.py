@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -50,6 +51,18 @@ def test_regex(output: str, both: bool | None, success: bool, failure: bool) -> 
     assert grade(regex("BOOKED", "ERROR"), shown) is both
     assert grade(regex(success="BOOKED"), shown) is success
     assert grade(regex(failure="ERROR"), shown) is failure
+
+
+def test_an_asynchronous_oracle(recwarn: pytest.WarningsRecorder) -> None:
+    """It is refused in words, and Python has nothing to say of a coroutine that nobody awaited."""
+
+    async def asked(run: Graded) -> bool:
+        return True
+
+    with pytest.raises(UsageError, match=r"asked is an `async def`.*asyncio\.run"):
+        grade(asked, graded("yes"))  # type: ignore[arg-type]
+    gc.collect()
+    assert [str(one.message) for one in recwarn] == []
 
 
 def test_the_return_value_goes_before_the_last_response() -> None:
