@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,27 @@ def raw() -> Iterator[str]:
     """The base URL of the awkward HTTP routes, one server for all tests of a worker."""
     with ModelServer() as server:
         yield f"{server.url}/raw"
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    """A model server that remembers what came in."""
+    with ModelServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of `model.test`, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    folder = tmp_path_factory.mktemp("certificate")
+    made, key = folder / "cert.pem", folder / "key.pem"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=model.test"
+    extensions = ["-addext", "subjectAltName=DNS:model.test,DNS:localhost,IP:127.0.0.1"]
+    argv = ["openssl", *words.split(), *extensions, "-keyout", str(key), "-out", str(made)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return made, key
 
 
 @pytest.fixture

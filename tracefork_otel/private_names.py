@@ -12,12 +12,16 @@ MAKE_REQUEST = "_make_request"
 """`HTTPConnectionPool` of urllib3: one attempt on one connection, below retries and redirects."""
 PREPARE_PROXY = "_prepare_proxy"
 """The pools of urllib3: connects by way of a proxy, before a request is known."""
+RAISE_TIMEOUT = "_raise_timeout"
+"""The same: raises an error of urllib3's where this one says that the time is over."""
+CONNECTED_TO_PROXY = "_has_connected_to_proxy"
+"""A connection of urllib3: whether its proxy answered, which decides how its errors are told."""
 GET_CONNECTION = "_get_conn"
 """`HTTPConnectionPool` of urllib3: gives a connection, which is not made yet."""
 ORIGINAL_RESPONSE = "_original_response"
 """A response of urllib3: that of `http.client` behind it."""
 FINALIZING = "_finalizing"
-"""A file of `io`, while it is closed because nobody has it any more (held by test_urllib3.py)."""
+"""A file of `io`, while it is closed because nobody has it any more (held by test_contract.py)."""
 BODY = "_body"
 """The same: its body, where it is read at once."""
 PARSER = "_parser"
@@ -62,6 +66,8 @@ PRIVATE_NAMES: tuple[Private, ...] = (
     *(Private(module, owner, name) for module, owner in _CLIENTS for name in (SEND, TRANSPORT_FOR_URL)),
     Private("urllib3.connectionpool", "HTTPConnectionPool", MAKE_REQUEST),
     Private("urllib3.connectionpool", "HTTPConnectionPool", PREPARE_PROXY),
+    Private("urllib3.connectionpool", "HTTPConnectionPool", RAISE_TIMEOUT),
+    Private("urllib3.connection", "HTTPConnection", CONNECTED_TO_PROXY, ("127.0.0.1",)),
     Private("urllib3.connectionpool", "HTTPConnectionPool", GET_CONNECTION),
     Private("urllib3.connectionpool", "HTTPSConnectionPool", PREPARE_PROXY),
     *(Private("urllib3.response", "HTTPResponse", name, ()) for name in (ORIGINAL_RESPONSE, BODY)),

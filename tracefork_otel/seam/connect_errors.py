@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 _WHY = re.compile(r"\[(.*)\]$", re.DOTALL)
 """What an error of a connector says at its end: the system's own words."""
 
-_TOLD = re.compile(r"(\d+), message=(.*), url='.*'", re.DOTALL)
-"""What an error of a response says."""
+_WHERE = re.compile(r"Cannot connect to host (\S+):(\d+) ssl:")
+"""What it says at its beginning: the proxy, where that is what could not be connected to."""
+
+_TOLD = re.compile(r"(\d+), message=(.*), url='(.*)'", re.DOTALL)
+"""What an error of a response says: of a proxy's, the address is the proxy's."""
 
 
 def refused(module: ModuleType, req: Any, why: str) -> BaseException:
@@ -64,6 +67,8 @@ def _own(module: ModuleType, req: Any, cls: Any, message: str) -> BaseException:
     why = _WHY.search(message)
     said = message if why is None else why[1]
     key = req.connection_key
+    if where := _WHERE.match(message):
+        key = key._replace(host=where[1], port=int(where[2]))
     if issubclass(cls, getattr(module.client_exceptions, "UnixClientConnectorError", ())):
         return cls(str(req.url), key, OSError(errno.ECONNREFUSED, said))
     if issubclass(cls, module.ClientConnectorCertificateError):
@@ -74,7 +79,9 @@ def _own(module: ModuleType, req: Any, cls: Any, message: str) -> BaseException:
         told = _TOLD.fullmatch(message)
         if told is not None:
             with suppress(ValueError, SyntaxError):
-                return cls(req.request_info, (), status=int(told[1]), message=ast.literal_eval(told[2]))
+                place = type(req.url)(told[3])
+                info = module.RequestInfo(place, req.method, req.headers, place)
+                return cls(info, (), status=int(told[1]), message=ast.literal_eval(told[2]))
         return cls(req.request_info, (), message=message)
     try:
         return made_anew(cls, message)

@@ -92,7 +92,7 @@ class BodyTee:
 
     def read(self, size: int | None = -1) -> bytes:
         """Read as the file does."""
-        return self._kept(self._file.read, size)
+        return self._kept(self._file.read, size, fills=True)
 
     def read1(self, size: int = -1) -> bytes:
         """Read as the file does."""
@@ -104,11 +104,12 @@ class BodyTee:
 
     def readinto(self, buffer: Any) -> int:
         """Read as the file does."""
-        data = self._kept(self._file.read, len(memoryview(buffer).cast("B")))
+        data = self._kept(self._file.read, len(memoryview(buffer).cast("B")), fills=True)
         memoryview(buffer).cast("B")[: len(data)] = data
         return len(data)
 
-    def _kept(self, read: Any, size: int | None) -> bytes:
+    def _kept(self, read: Any, size: int | None, *, fills: bool = False) -> bytes:
+        """Keep what is read; one that `fills` gives less than is asked for only where the connection ends."""
         exchange, framing = self._exchange, self._framing
         try:
             data: bytes = read(size)
@@ -122,7 +123,7 @@ class BodyTee:
                 exchange.chunk(piece)
             if framing.complete:
                 exchange.finish("complete")
-            elif not data and size != 0:
+            elif (not data and size != 0) or (fills and (size is None or size < 0 or len(data) < size)):
                 if framing.ends_with_connection:
                     exchange.finish("complete")
                 else:  # who reads says so in its own way

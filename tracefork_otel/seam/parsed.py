@@ -23,6 +23,11 @@ _EMPTY = (204, 304)
 """Statuses of responses that have no body, whatever their head says."""
 
 
+def _words(reason: str | None) -> str | None:
+    """Return what a status line says, a character a byte as it is recorded; aiohttp reads it as UTF-8."""
+    return reason.encode("utf-8", "surrogateescape").decode("latin-1") if reason else None
+
+
 class Reading:
     """In the place of the parser of a connection: what is the response's is kept, and how it ends."""
 
@@ -102,7 +107,7 @@ class Reading:
                     message.code,
                     exchange.session.redactor.response_headers(headers, exchange.replaced),
                     version,
-                    reason_phrase=message.reason or None,
+                    reason_phrase=_words(message.reason),
                 )
                 self._framing = self._framed(message, payload)
                 self._keep(raw, at_once=True)

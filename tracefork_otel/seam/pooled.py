@@ -57,9 +57,10 @@ def _wrap(cls: type[Any], name: str, make: Callable[[Callable[..., Any]], Callab
 def _preparing(original: Callable[..., Any]) -> Callable[..., Any]:
     def prepare(pool: Any, conn: Any) -> Any:
         session = current.session
-        if session is None or session.player is None or sender_above(sys._getframe(1)) is not None:
+        if session is None or sender_above(sys._getframe(1)) is not None:
             return original(pool, conn)
-        setattr(conn, TUNNEL, functools.partial(original, pool, conn))  # once it is known to go out
+        # Once it is known for which request, and that this goes out: what fails here is how that one ends.
+        setattr(conn, TUNNEL, functools.partial(original, pool, conn))
         return None
 
     return prepare
@@ -69,6 +70,9 @@ def _making(module: ModuleType, original: Callable[..., Any]) -> Callable[..., A
     def make(pool: Any, *args: Any, **kwargs: Any) -> Any:
         session = current.session
         if session is None or sender_above(sys._getframe(1)) is not None:
+            tunnel = vars(args[0] if args else kwargs["conn"]).pop(TUNNEL, None)
+            if tunnel is not None:  # the recorder was turned off in between
+                tunnel()
             return original(pool, *args, **kwargs)
         from . import pooling  # it loads OpenTelemetry, and many programs only import urllib3
 

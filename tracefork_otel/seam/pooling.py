@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import inspect
 import io
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -48,8 +49,23 @@ def sent(
         if session.player is not None:
             raise  # a replay sends nothing
         session.lost("start of an exchange", error)
+        _connect(module, pool, args[0] if args else kwargs["conn"])
         return original(pool, *args, **kwargs)
     return _routed(attempt)
+
+
+def _connect(module: ModuleType, pool: Any, conn: Any) -> None:
+    """Make the connection by way of a proxy that the pool would have made before, with the same errors."""
+    tunnel = vars(conn).pop(TUNNEL, None)
+    if tunnel is None or getattr(conn, "sock", None):
+        return
+    try:
+        tunnel()
+    except OSError as error:
+        if module.__version__ >= "2":
+            late = getattr(pool, names.RAISE_TIMEOUT)
+            late(err=error, url=pool.proxy.url, timeout_value=conn.timeout)
+        raise
 
 
 @cache
@@ -72,9 +88,7 @@ class _Attempt:
 
     def send(self) -> Any:
         """Send it as it is; nothing of it is recorded here."""
-        tunnel = self.conn.__dict__.pop(TUNNEL, None)
-        if tunnel is not None and not getattr(self.conn, "sock", None):
-            tunnel()
+        _connect(self.module, self.pool, self.conn)
         return self.original(self.pool, self.conn, **self.given)
 
 
@@ -242,13 +256,14 @@ def _played(attempt: _Attempt) -> Any:
 
 
 def _served(attempt: _Attempt, found: Staged) -> Any:
-    recorded = found.recorded
+    recorded, conn, given = found.recorded, attempt.conn, attempt.given
+    conn.__dict__.pop(TUNNEL, None)
     if recorded.response is None:
         time.sleep(found.left_until_the_end() if found.waits else 0)
         found.hold()
-        raise _error(attempt, found)
-    conn, given = attempt.conn, attempt.given
-    conn.__dict__.pop(TUNNEL, None)
+        error = _error(attempt, found)
+        setattr(conn, names.CONNECTED_TO_PROXY, _leaves_connected(error))
+        raise error
     if getattr(conn, "sock", None) is not None:
         conn.close()
     conn.sock = Played(
@@ -288,9 +303,18 @@ def _error(attempt: _Attempt, found: Staged) -> BaseException:
     if name.endswith("Timeout"):  # another client's, as those of faults are
         late = _made(attempt, "ReadTimeoutError", message) if recorded.response is None else None
         return TimeoutError(message) if late is None else late
+    if recorded.response is None and name == "RemoteProtocolError":
+        return http.client.RemoteDisconnected("Remote end closed connection without response")
     if recorded.response is None:
         return _refused(attempt, found.ending())
     return ConnectionResetError(found.ending())
+
+
+def _leaves_connected(error: BaseException) -> bool:
+    """Return whether a connection is there after the error: where none is, a pool says it of its proxy."""
+    if type(error).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError"):
+        return False
+    return isinstance(error, ssl.SSLError) or not isinstance(error, OSError)
 
 
 def _refused(attempt: _Attempt, why: str) -> BaseException:

@@ -14,7 +14,7 @@ import openai
 import pytest
 from conftest import Capture
 from e2e.command import here
-from otel.seam.test_serve import replaying
+from otel.seam.staged import replaying
 from recorded import read_store, run_python
 from websockets.asyncio.client import connect as aconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
