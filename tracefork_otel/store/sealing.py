@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from ..errors import StoreError
@@ -20,6 +20,10 @@ from .wal_reading import check
 
 _LEFT_SECONDS = 3600
 """A half-written file that is older than this was left over from a crash."""
+_TOGETHER = manifest.TRACES
+"""So many WALs go into one segment: of more its runs would not be listed, and each is held open meanwhile."""
+_TOGETHER_BYTES = 16 * 1024 * 1024
+"""So many bytes of them: sealing takes a second or two then, as long as others wait to see them sealed."""
 
 
 def seal(store: Path, wals: Sequence[Path]) -> str | None:
@@ -50,7 +54,7 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
                 raise
             return None  # it was merged meanwhile: whoever seals next finds the log in the merged one
         if entry is not None:
-            _discard_left(store, frozenset(entry.wals))
+            _discard_left(store)
         for path in held:
             path.unlink(missing_ok=True)
     except StoreError:
@@ -90,10 +94,12 @@ def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
     return entry
 
 
-def _discard_left(store: Path, wals: frozenset[str]) -> None:
-    """Remove what a crash left of a sealing that no manifest named: its WALs are in another segment now."""
-    for path in manifest.strays(store, manifest.load(store)):
-        if path.name.endswith(".spans.parquet") and (made_of := segment.wals_of(path)) and made_of <= wals:
+def _discard_left(store: Path) -> None:
+    """Remove what a crash left of a sealing that no manifest named: its WALs are in other segments now."""
+    current = manifest.load(store)
+    sealed = current.wals
+    for path in manifest.strays(store, current):
+        if path.name.endswith(".spans.parquet") and (made_of := segment.wals_of(path)) and made_of <= sealed:
             manifest.discard(store, path.name.partition(".")[0])
 
 
@@ -104,23 +110,62 @@ def seal_dead(store: Path) -> list[str]:
     """
     store = Path(store)
     problems: list[str] = []
+    dead: list[list[Path]] = []
     for _, group in groupby(wal.wal_files(store), key=wal.process_of):
         paths = list(group)
         running = [at for at, path in enumerate(paths) if wal.is_live(path)]
-        if running:
-            # Each alone; but not what comes after one that somebody is sealing, for the two may belong
-            # together.
-            batches = [[path] for at, path in enumerate(paths) if at not in running and at < max(running)]
-        else:
+        if not running:
             # Together: an exchange that one of them started can end in the next.
-            batches = [_readable(paths, problems)]
-        for batch in filter(None, batches):
-            try:
-                seal(store, batch)
-            except StoreError as error:
-                problems.append(str(error))
+            dead.append(_readable(paths, problems))
+            continue
+        # Each alone; but not what comes after one that somebody is sealing, for the two may belong together.
+        for at, path in enumerate(paths):
+            if at not in running and at < max(running):
+                _seal_each([[path]], store, problems)
+    for batch in _batches(filter(None, dead)):
+        _seal_each(batch, store, problems)
     _tidy(store)
     return problems
+
+
+def _batches(processes: Iterable[list[Path]]) -> Iterator[list[list[Path]]]:
+    """Yield as many processes together, by their WALs, as go into one segment: each costs its files."""
+    batch: list[list[Path]] = []
+    files = size = 0
+    for paths in processes:
+        more = sum(map(_size, paths))
+        if batch and (files + len(paths) > _TOGETHER or size + more > _TOGETHER_BYTES):
+            yield batch
+            batch, files, size = [], 0, 0
+        batch.append(paths)
+        files, size = files + len(paths), size + more
+    if batch:
+        yield batch
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _seal_each(processes: Sequence[list[Path]], store: Path, problems: list[str]) -> None:
+    """Seal what these processes left: in one segment, unless one of them fails or is being sealed."""
+    why = None
+    try:
+        if seal(store, list(chain.from_iterable(processes))) is not None:
+            return
+    except StoreError as error:
+        why = str(error)
+    if len(processes) > 1:
+        # One that fails keeps none of the others waiting, and what somebody else seals is left to them.
+        free = [paths for paths in processes if not any(map(wal.is_live, paths))]
+        for half in (free[: len(free) // 2], free[len(free) // 2 :]):
+            if half:
+                _seal_each(half, store, problems)
+    elif why is not None:
+        problems.append(why)
 
 
 def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:

@@ -336,12 +336,10 @@ def test_segments_merge_into_one(tmp_path: Path) -> None:
 
     One whose bodies are not those of its digest is none of its parts.
     """
-    made = [
-        exchange
-        for seed in range(4)
-        for exchange in write_conversation(tmp_path, 6, process_id=f"{seed}-a", seed=seed)
-    ]
-    sealing.seal_dead(tmp_path)
+    made: list[Exchange] = []
+    for seed in range(4):
+        made += write_conversation(tmp_path, 6, process_id=f"{seed}-a", seed=seed)
+        assert sealing.seal_dead(tmp_path) == []
     parts = [*manifest.load(tmp_path).segments]
     assert len(parts) == 4
     corrupt(parts[2].file(tmp_path, "chunks"), 300, b"\0\0\0\0")
