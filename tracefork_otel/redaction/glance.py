@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..exchange import Headers, header_of
+from ..store.delta import common_prefix
 
 if TYPE_CHECKING:
     from .rules import Side
@@ -20,6 +21,10 @@ OAUTH = (
 )
 """Members of OAuth's requests and answers, and fields of its forms."""
 _TOKENS = tuple(f'"{name}"'.encode() for name in OAUTH if name.endswith("_token"))
+_NAMES = (b'authorization"', b'"authorization_token"')
+_HEADERS = b'headers"'
+_LONGEST = max(map(len, (*_NAMES, _HEADERS)))
+"""Such a name may begin in what two bodies have alike."""
 NEAR = 64 * 1024
 """The largest body of OAuth, and the largest answer that is looked into."""
 _OF_MODELS = re.compile(rb'"(?:model|messages|input|contents|choices|candidates)"')
@@ -30,12 +35,28 @@ _PLAIN = 16 * 2**20
 _FORM = "application/x-www-form-urlencoded"
 
 
-def kind_of(side: Side, body: bytes, headers: Headers) -> Kind | None:
+class Looked:
+    """Looks at bodies of a conversation, each of which goes on from the one before: at what is new alone."""
+
+    def __init__(self) -> None:
+        self._bare = b""
+        """The last body in which nothing is."""
+
+    def offers_keys(self, body: bytes) -> bool:
+        """Return what `offers_keys` does."""
+        alike = common_prefix(self._bare, body)
+        found = offers_keys(body, max(alike - _LONGEST, 0))
+        if not found:
+            self._bare = body
+        return found
+
+
+def kind_of(side: Side, body: bytes, headers: Headers, looked: Looked | None = None) -> Kind | None:
     """Return as what the body has to be looked into; None where no known place can be in it."""
     if side == "response" and len(body) > NEAR:
         return None
     if body[:64].lstrip()[:1] in (b"{", b"["):
-        return _of_json(body)
+        return _of_json(body, looked)
     media = (header_of(headers, "content-type") or "").lower()
     coding = (header_of(headers, "content-encoding") or "").strip().lower()
     if coding not in ("", "identity"):
@@ -44,23 +65,24 @@ def kind_of(side: Side, body: bytes, headers: Headers) -> Kind | None:
     return _of_form(body, media)
 
 
-def offers_keys(body: bytes) -> bool:
-    """Return whether members may be there by which a model is offered servers with their keys."""
+def offers_keys(body: bytes, start: int = 0) -> bool:
+    """Return whether members may be there by which a model is offered servers with their keys.
+
+    From `start` on, where there are none before.
+    """
     # Within a string of JSON a backslash follows such a name. The first is the cheapest to look for.
-    return (b"authorization" in body and _names_one(body)) or b'headers"' in body
+    if body.find(b"authorization", start) >= 0 and any(body.find(name, start) >= 0 for name in _NAMES):
+        return True
+    return body.find(_HEADERS, start) >= 0
 
 
-def _names_one(body: bytes) -> bool:
-    return b'authorization"' in body or b'"authorization_token"' in body
-
-
-def _of_json(body: bytes) -> Kind | None:
+def _of_json(body: bytes, looked: Looked | None = None) -> Kind | None:
     if len(body) <= NEAR and _OF_MODELS.search(body, 0, _BEGINNING) is None:
         if b'"grant_type"' in body:
             return "json of a grant"
         if _of_oauth(body):
             return "json"
-    return "json" if offers_keys(body) else None
+    return "json" if (offers_keys if looked is None else looked.offers_keys)(body) else None
 
 
 def _of_oauth(body: bytes) -> bool:

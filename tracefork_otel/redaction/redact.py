@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, unquote_plus
 
 from ..errors import UsageError
-from ..exchange import Headers, RedactedRequest, Request, Response, beside_body
+from ..exchange import Headers, RedactedRequest, Request, Response, beside_body, held
 from ..log import LOG
 from . import glance, hidden
 from .keys import without_keys
@@ -137,7 +137,13 @@ class Redactor:
         return recorded, withheld
 
     def _body(
-        self, side: Side, body: bytes, headers: Headers, sizes: tuple[int, ...], counts: Counter[str]
+        self,
+        side: Side,
+        body: bytes,
+        headers: Headers,
+        sizes: tuple[int, ...],
+        counts: Counter[str],
+        looked: glance.Looked | None = None,
     ) -> tuple[bytes, Headers, tuple[int, ...], str | None]:
         """Return body, headers, chunk sizes, and why it is withheld; the same body where nothing is found."""
         if not body:
@@ -149,17 +155,19 @@ class Redactor:
         if why is not None:
             counts[_WITHHELD] += 1
             return b"", _of_length(headers, 0, coded=False), (), why
-        known = self._known_rules(side, made[0], headers)
+        known = self._known_rules(side, made[0], headers, looked)
         if known is not None:
             # What looks like such a body and cannot be looked into is none: nobody asked for that.
             made, _ = _rewritten(known, side, *made, counts)
         return *made, None
 
-    def _known_rules(self, side: Side, body: bytes, headers: Headers) -> Rules | None:
+    def _known_rules(
+        self, side: Side, body: bytes, headers: Headers, looked: glance.Looked | None = None
+    ) -> Rules | None:
         """Return the rules for the known places of bodies, None where this one holds nothing of them."""
         if not (self._known and body):
             return None
-        kind = glance.kind_of(side, body, headers)
+        kind = glance.kind_of(side, body, headers, looked)
         return None if kind is None else self._rules_of(kind)
 
     def _rules_of(self, kind: glance.Kind) -> Rules:
@@ -167,11 +175,14 @@ class Redactor:
 
         return rules_of(kind, self._left)
 
-    def as_today(self, request: Request) -> Request:
-        """Return a recorded request as it is recorded today: earlier versions kept more of what is known."""
-        url = self.url(request.url)
-        body, headers, _, _ = self._body("request", request.body, request.headers, (), Counter())
-        if url == request.url and body is request.body:
+    def as_today(self, request: Request, looked: glance.Looked | None = None) -> Request:
+        """Return a recorded request as it is recorded today: earlier versions kept more of what is known.
+
+        For requests of a conversation, one after the other, all are given what has `looked` at those before.
+        """
+        whole, url = held(request), self.url(request.url)
+        body, headers, _, _ = self._body("request", whole.body, request.headers, (), Counter(), looked)
+        if url == request.url and body is whole.body:
             return request
         return Request(**{**beside_body(request), "url": url, "headers": headers}, body=body)
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Slices are compared by memcmp, so a block should be large; but a slice is a copy, so it should stay in
-# cache.
-_BLOCK = 64 * 1024
+# Blocks are compared by memcmp, so they should be large; but what differs is looked for in the last one anew.
+_BLOCK = 256 * 1024
 # The first block is small: two bodies of different conversations mostly differ early.
 _FIRST = 1024
+_LARGER = 8
 # Below this, one XOR of two integers finds the byte faster than further halving.
 _XOR = 64
 # Eight conversations of one process can interleave before one of them loses its base.
@@ -26,18 +26,18 @@ _SMALLEST = 128
 
 def common_prefix(a: bytes, b: bytes) -> int:
     """Return how many bytes both begin with."""
-    n = min(len(a), len(b))
+    n, content = min(len(a), len(b)), memoryview(a)
     at, end, step = 0, 0, _FIRST
     while at < n:
         end = min(at + step, n)
-        if not b.startswith(a[at:end], at):
+        if not b.startswith(content[at:end], at):
             break
-        at, step = end, _BLOCK
+        at, step = end, min(step * _LARGER, _BLOCK)
     else:
         return n
     while end - at > _XOR:
         middle = (at + end) // 2
-        if b.startswith(a[at:middle], at):
+        if b.startswith(content[at:middle], at):
             at = middle
         else:
             end = middle
@@ -47,19 +47,19 @@ def common_prefix(a: bytes, b: bytes) -> int:
 
 def common_suffix(a: bytes, b: bytes, limit: int) -> int:
     """Return how many bytes both end with, no more than `limit`."""
-    size_a, size_b = len(a), len(b)
+    size_a, size_b, content = len(a), len(b), memoryview(a)
     n = min(size_a, size_b, limit)
     at, end, step = 0, 0, _FIRST
     while at < n:
         end = min(at + step, n)
-        if not b.endswith(a[size_a - end : size_a - at], 0, size_b - at):
+        if not b.endswith(content[size_a - end : size_a - at], 0, size_b - at):
             break
-        at, step = end, _BLOCK
+        at, step = end, min(step * _LARGER, _BLOCK)
     else:
         return n
     while end - at > _XOR:
         middle = (at + end) // 2
-        if b.endswith(a[size_a - middle : size_a - at], 0, size_b - at):
+        if b.endswith(content[size_a - middle : size_a - at], 0, size_b - at):
             at = middle
         else:
             end = middle
@@ -71,7 +71,8 @@ def common_suffix(a: bytes, b: bytes, limit: int) -> int:
 
 def restore(base: bytes, prefix: int, suffix: int, middle: bytes) -> bytes:
     """Return the body of which `middle` is the new part."""
-    return b"".join((base[:prefix], middle, base[len(base) - suffix :] if suffix else b""))
+    content = memoryview(base)
+    return b"".join((content[:prefix], middle, content[len(base) - suffix :]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,15 +78,21 @@ class Growing(Generic[T]):
         return made
 
     def _repeated(self, form: str, body: bytes) -> _Read[T] | None:
-        """Return the earlier request of which this one repeats most turns, cut to those."""
+        """Return, for itself, the earlier request of which this one repeats most turns, cut to those."""
         best: _Read[T] | None = None
         for known in [one for one in self._known if one.form == form]:
             count = _alike(known, body)
+            is_whole = count == len(known.ends)
             if count > len(best.ends if best else ()):
-                best = known._replace(turns=known.turns[:count], ends=known.ends[:count])
-            if count == len(known.ends):
+                best = known if is_whole else _cut(known, count)
+            if is_whole:
                 self._known.remove(known)
         return best
+
+
+def _cut(known: _Read[T], count: int) -> _Read[T]:
+    """Return the request up to so many of its turns."""
+    return known._replace(turns=known.turns[:count], ends=known.ends[:count])
 
 
 def _alike(known: _Read[Any], body: bytes) -> int:
@@ -124,8 +130,8 @@ def _gone_on(known: _Read[T], body: bytes) -> _Read[T] | None:
         return None
     passed = between.end() - start
     turns = (*known.turns, *answering(found.turns, known.turns))
-    ends = known.ends + [end + passed for end in ends]
-    return _Read(known.form, body, found.system, turns, start, ends, known.made)
+    known.ends.extend([end + passed for end in ends])  # copied with each call it would be the square of them
+    return _Read(known.form, body, found.system, turns, start, known.ends, known.made)
 
 
 def _asked(form: str, body: bytes) -> Asked | None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.exchange import Exchange
+from tracefork_otel.exchange import Exchange, held
 from tracefork_otel.recording.exchange import Ids, OpenExchange
 from tracefork_otel.recording.process import process_started
+from tracefork_otel.redaction.glance import Looked
 from tracefork_otel.redaction.redact import Redactor
 from tracefork_otel.state.keeping import in_use
 from tracefork_otel.state.kept import objects_of
@@ -95,8 +96,9 @@ def import_tape(store: Path | str, path: Path | str) -> Imported:
             for call in tape.tools:
                 if call.span_id not in kept:
                     wal.append(_tool(call, every))
+            book = _Book(wal.append)
             for exchange in new:
-                _write(exchange, _Book(wal.append))
+                _write(exchange, book)
         except BaseException:
             wal.discard()
             raise
@@ -158,6 +160,7 @@ class _Book:
 
     append: Callable[[Record], object]
     redactor: Redactor = field(default_factory=Redactor)
+    looked: Looked = field(default_factory=Looked)
 
 
 def _roots(tape: Tape, *, ours: bool) -> list[SpanRecord]:
@@ -198,7 +201,7 @@ def _write(exchange: Exchange, book: _Book) -> None:
     opened = OpenExchange(
         book,
         Ids(exchange.trace_id, exchange.span_id, exchange.parent_span_id, exchange.span_trace_id),
-        book.redactor.as_today(exchange.request),
+        book.redactor.as_today(held(exchange.request), book.looked),
         name=exchange.name,
         started_ns=exchange.started_ns,
         replayed=exchange.replayed,
