@@ -128,7 +128,7 @@ def take(
     database.execute(before_views())
     _fill(database, store, entries, live)
     ((scans,),) = database.execute(statement("get_scans")).fetchall()
-    views = Views(database, held=_small(store, entries))
+    views = Views(database, held=_small(store, entries) | {"_paid_elsewhere"})
     beside, twice = _from_others(database, views)
     if beside:
         database.execute(statement("set_beside"), {"beside": sorted(beside)})

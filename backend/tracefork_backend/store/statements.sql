@@ -9,7 +9,7 @@ FROM parquet_schema($files) GROUP BY file_name
 -- :read_all
 SELECT bit_xor(hash(everything)) FROM read_parquet($file) AS everything
 -- :settings
-SET parquet_metadata_cache = true; SET GLOBAL TimeZone = 'UTC'
+SET GLOBAL parquet_metadata_cache = true; SET GLOBAL TimeZone = 'UTC'
 -- :set_store
 SET VARIABLE tracefork_store = $store
 -- :set_segments

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from stored import record
 from tracefork_backend import cli
-from tracefork_backend.store import Store, limits, open_store
+from tracefork_backend.store import Store, limits, open_store, snapshot
 from tracefork_backend.store.defining import Views
 from tracefork_backend.store.statements import views
 
@@ -149,6 +149,8 @@ def test_whatever_is_no_reading_of_the_views_is_refused(store: Store, tmp_path: 
     before = segment.read_bytes()
     with pytest.raises(UsageError):
         store.sql(attack.format(tmp=tmp_path, segment=segment)).fetchall()
+    with pytest.raises(UsageError):
+        store.rows(attack.format(tmp=tmp_path, segment=segment))
     assert os.listdir(tmp_path) == []
     assert segment.read_bytes() == before
     assert store.rows("SELECT count(*) AS n FROM runs") == [{"n": 2}]
@@ -334,3 +336,29 @@ def test_a_view_that_could_not_be_defined_is_tried_again() -> None:
     for _ in range(2):
         with pytest.raises(duckdb.Error):
             made.define(f"FROM {first}")
+
+
+@pytest.fixture
+def large(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The same store as one whose files are too large to be held."""
+    monkeypatch.setattr(snapshot, "_SMALL_BYTES", 0)
+    return open_store(store.path)
+
+
+def test_one_run_is_read_by_one_look_at_each_file(large: Store) -> None:
+    """What is rare in the facts is known beforehand: a look at many files takes less than planning it."""
+    run_id = large.runs()[0].run_id
+    plan = str(large.rows(f"EXPLAIN FROM exchanges WHERE run_id = '{run_id}'"))
+    assert plan.count("READ_PARQUET") == 2, plan  # exchanges and facts
+
+
+def test_what_files_say_of_themselves_is_read_once(large: Store) -> None:
+    """Also for questions that come later, each of which has a connection of its own."""
+    asked = "SELECT value FROM duckdb_settings() WHERE name = 'parquet_metadata_cache'"
+    assert large.current().cursor("").execute(asked).fetchall() == [("true",)]
+
+
+def test_a_query_is_planned_once(large: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relation would be planned when it is made, and again when it is read."""
+    monkeypatch.setattr(duckdb.DuckDBPyConnection, "sql", None)
+    assert large.rows("SELECT count(*) AS n FROM runs") == [{"n": 2}]

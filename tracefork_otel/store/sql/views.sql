@@ -68,27 +68,31 @@ FROM (
 
 -- A response that the provider keeps is paid for once, however often it is fetched; who only began it, or fetched it before
 -- it was done, has no price of its own once another exchange of the run has it.
-CREATE OR REPLACE VIEW _billed AS
-SELECT * FROM _facts WHERE stored_id IS NULL
-UNION ALL BY NAME
-SELECT
-    * EXCLUDE (nth) REPLACE (
-        CASE WHEN nth = 1 THEN input_tokens END AS input_tokens,
-        CASE WHEN nth = 1 THEN output_tokens END AS output_tokens,
-        CASE WHEN nth = 1 THEN cached_tokens END AS cached_tokens,
-        CASE WHEN nth = 1 THEN cost_usd ELSE 0 END AS cost_usd,
-        CASE WHEN nth = 1 THEN cost_reason END AS cost_reason
-    )
+CREATE OR REPLACE VIEW _paid_elsewhere AS
+SELECT segment, trace_id, span_id
 FROM (
     SELECT
-        *,
+        segment, trace_id, span_id,
         row_number() OVER (
             PARTITION BY trace_id, stored_id
             ORDER BY cost_reason IS NULL AND input_tokens IS NOT NULL DESC, input_tokens IS NOT NULL DESC, span_id
         ) AS nth
     FROM _facts
     WHERE stored_id IS NOT NULL
-);
+)
+WHERE nth > 1;
+
+CREATE OR REPLACE VIEW _billed AS
+SELECT
+    f.* REPLACE (
+        CASE WHEN p.span_id IS NULL THEN f.input_tokens END AS input_tokens,
+        CASE WHEN p.span_id IS NULL THEN f.output_tokens END AS output_tokens,
+        CASE WHEN p.span_id IS NULL THEN f.cached_tokens END AS cached_tokens,
+        CASE WHEN p.span_id IS NULL THEN f.cost_usd ELSE 0 END AS cost_usd,
+        CASE WHEN p.span_id IS NULL THEN f.cost_reason END AS cost_reason
+    )
+FROM _facts f
+LEFT JOIN _paid_elsewhere p ON p.trace_id = f.trace_id AND p.span_id = f.span_id AND p.segment IS NOT DISTINCT FROM f.segment;
 
 CREATE OR REPLACE MACRO _at(ns) AS make_timestamp(ns // 1000);
 CREATE OR REPLACE MACRO _ms(start_ns, end_ns) AS (end_ns - start_ns) / 1e6;
