@@ -61,6 +61,17 @@ def test_an_edit_is_shrunk_confirmed_kept_and_forked(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_answer_that_ends_the_run_is_told_from_a_repair(folder: Path) -> None:
+    """A text in place of a call, with which the agent ends, may write no more than what is graded."""
+    (folder / "says.json").write_text('{"2": "BOOKED, all is well."}')
+    done = here("repair", "last", *GRADED, "--try", "says.json", "--jobs", "2", cwd=folder, **BARE)
+    assert done.status == 0, done.err
+    assert "the agent asks nothing after it: it may be no more than what is graded" in done.out
+    assert "another answer shows what went wrong" not in done.out
+    assert here("repair", "show", "last", cwd=folder).out == done.out
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a process for each of some thirty forks
 def test_one_that_was_killed_goes_on_from_its_journal(folder: Path) -> None:
     """Kill -9 in the middle, then `repair resume`: confirmed, each fork made once, kept in a file."""
@@ -123,6 +134,7 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_succeeded_is_refused(folder: Path) -> None:
-    """There is nothing to repair, and it is said which oracle says so."""
-    done = tracefork("repair", "last", "--success-re", "sorry", "--try", "edits.json", cwd=folder, **BARE)
-    done.refused("nothing to repair")
+    """There is nothing to repair, and it is said which oracle says so, before that nothing was given to try."""
+    for given in ((), ("--try", "edits.json")):
+        done = tracefork("repair", "last", "--success-re", "sorry", *given, cwd=folder, **BARE)
+        done.refused("nothing to repair")

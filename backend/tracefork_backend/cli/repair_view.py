@@ -50,7 +50,9 @@ def _print_confirmed(row: Mapping[str, Any]) -> None:
         print(f"  what else differed did not matter: {row['without']}")
     if not row["minimal"]:
         print("  it may not be the smallest: shrinking it ended at its share of the budget")
-    if row["answers"]:
+    if row["ends"]:
+        print("  the agent asks nothing after it: it may be no more than what is graded, and no repair at all")
+    elif row["answers"]:
         print("  another answer shows what went wrong; a prompt, a tool or a model has to change for good")
 
 

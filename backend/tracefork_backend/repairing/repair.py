@@ -21,6 +21,7 @@ from ..blaming.plan import Plan
 from ..blaming.running import Running
 from ..blaming.trials import TrialRequest
 from ..grading.graded import graded_run
+from ..grading.judge import Judge
 from ..grading.oracle import Oracle, name_of
 from ..rerun.budget import Budget, Grading
 from ..rerun.edits import Edit, checked
@@ -224,6 +225,8 @@ def _start(
     """Return what a new search sets out with, after the run replayed and the model was asked for changes."""
     tape, limit = forker.tape, budget.limit_usd
     if not found.candidates and proposer is None:
+        if not isinstance(oracle, Judge):  # nobody pays to hear that there is nothing to do
+            _check_failed(forker, run, oracle)
         raise nothing_to_try(run, found)
     if proposer is not None:
         check_proposer(proposer, limit)

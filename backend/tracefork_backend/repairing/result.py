@@ -145,6 +145,12 @@ class RepairResult:
         """Return the rows of the view `repairs`."""
         return [self._row(rank, one) for rank, one in enumerate(self.repairs, 1)]
 
+    def _ends(self, number: int) -> bool:
+        """Return whether the agent asked nothing after the change, in any of the fresh forks with it."""
+        arm = self.fresh_arm(number)
+        made = [one for one in self.trials if one.arm_id == arm]
+        return bool(made) and not any(one.calls_live or one.calls_memo for one in made)
+
     def _row(self, rank: int, one: Repair) -> dict[str, Any]:
         shown = one.tried.measured
         return finite(
@@ -163,6 +169,7 @@ class RepairResult:
                 "minimal": one.tried.minimal,
                 "without": one.without,
                 "answers": one.edit.answers,
+                "ends": one.edit.answers and self._ends(rank - 1),
                 **{name: shown.get(name) for name in _SHOWN},
                 "forks": one.tried.forks,
                 "cost_usd": one.cost_usd,

@@ -151,11 +151,11 @@ SELECT unnest(json_transform(row, '{"repair_id": "VARCHAR", "run_id": "VARCHAR",
     "unpriced": "BIGINT", "forks": "BIGINT", "stop_reason": "VARCHAR", "left": ["VARCHAR"], "proposing_usd": "DOUBLE"}'))
 FROM (SELECT row FROM _repair_roots ORDER BY ended_ns, trace_id)
 -- :repair_candidates
-SELECT r.*, x.without, x.answers
+SELECT r.*, x.without, x.answers, x.ends
 FROM repairs r
 LEFT JOIN (
     SELECT unnest(json_transform(_attribute(attributes, 'tracefork.repair.candidate'),
-        '{"repair_id": "VARCHAR", "rank": "INTEGER", "without": "VARCHAR", "answers": "BOOLEAN"}'))
+        '{"repair_id": "VARCHAR", "rank": "INTEGER", "without": "VARCHAR", "answers": "BOOLEAN", "ends": "BOOLEAN"}'))
     FROM _spans
     JOIN _repair_roots USING (trace_id)
     WHERE attributes LIKE '%"tracefork.repair.candidate"%'
