@@ -110,7 +110,12 @@ def _guessed(state: State, found: Findings) -> str:
             f" after {found.trials} forks: as far as they tell, none loses 0.25 or more "
             f"(by the model the chance of one is {chance})"
         )
-    where = f"step {guess.first}" if guess.first == guess.last else f"steps {guess.first} to {guess.last}"
+    if guess.first == guess.last:
+        where = f"likeliest is step {guess.first}"
+    elif guess.first <= min(state.tested) and max(state.tested) <= guess.last:
+        where = "nothing tells the steps apart so far"
+    else:
+        where = f"likeliest is one of steps {guess.first} to {guess.last}"
     more = ""
     if guess.forks is not None and guess.forks <= _TOO_MANY:
         most = math.ceil((found.trials + 2 * guess.forks) / 10) * 10
@@ -120,6 +125,6 @@ def _guessed(state: State, found: Findings) -> str:
             limits.append(f"--max-trials {most}")
         more = f"; about {guess.forks} more forks may certify one: blame resume last {' '.join(limits)}"
     return (
-        f" after {found.trials} forks; likeliest is {where}, and by the model the chance that some step "
+        f" after {found.trials} forks; {where}, and by the model the chance that some step "
         f"loses 0.25 or more is {chance}{more}"
     )

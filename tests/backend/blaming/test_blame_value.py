@@ -254,6 +254,22 @@ def test_what_is_not_certified_is_told_as_a_chance() -> None:
 
 
 @pytest.mark.parametrize(
+    ("forks", "where"),
+    [
+        (6, "after 6 forks; nothing tells the steps apart so far, and by the model"),
+        (10, "after 10 forks; likeliest is one of steps 3 to 5, and by the model"),
+        (20, "after 20 forks; likeliest is step 1, and by the model"),
+    ],
+)
+def test_where_a_loss_is_likeliest_is_told_as_far_as_it_is_known(forks: int, where: str) -> None:
+    """A stretch that is the whole run is none."""
+    rng = random.Random(0)
+    curve_ = [0.5] * 4 + [0.0] * 3 if forks == 10 else [0.6] * 3 + [0.0] * 4
+    search = Search(Plan(steps=6, mode="value", deterministic="never", max_trials=forks))
+    assert where in run(search, lambda request: rng.random() < curve_[request.kept]).findings.message
+
+
+@pytest.mark.parametrize(
     ("most", "said"), [(None, r"last --budget USD \("), (40, r"last --budget USD --max-trials \d+ \(")]
 )
 def test_what_the_budget_ended_goes_on_with_a_higher_budget(most: int | None, said: str) -> None:
