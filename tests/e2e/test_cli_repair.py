@@ -134,7 +134,7 @@ def test_bad_usage_is_refused_in_one_line(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_succeeded_is_refused(folder: Path) -> None:
-    """There is nothing to repair, and it is said which oracle says so, before that nothing was given to try."""
+    """There is nothing to repair, by which oracle is said, also where nothing was given to try."""
     for given in ((), ("--try", "edits.json")):
         done = tracefork("repair", "last", "--success-re", "sorry", *given, cwd=folder, **BARE)
         done.refused("nothing to repair")

@@ -51,7 +51,7 @@ def _print_confirmed(row: Mapping[str, Any]) -> None:
     if not row["minimal"]:
         print("  it may not be the smallest: shrinking it ended at its share of the budget")
     if row["ends"]:
-        print("  the agent asks nothing after it: it may be no more than what is graded, and no repair at all")
+        print("  the agent asks nothing after it: it may be no more than what is graded, and no repair")
     elif row["answers"]:
         print("  another answer shows what went wrong; a prompt, a tool or a model has to change for good")
 
