@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from itertools import pairwise
@@ -11,6 +12,16 @@ DIGITS = 8
 _digits: ContextVar[int] = ContextVar("digits", default=DIGITS)
 SHOWN = 40
 """Characters of a value in a label: enough to tell variants apart in a table."""
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # C0 but tabs and line ends, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # what turns the direction of what follows
+    "|\r(?!\n)"
+)
+
+
+def visible(text: str) -> str:
+    """Return the text with escapes in the place of characters that a terminal or a browser obeys."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shown(text: str, limit: int = 2000) -> str:

@@ -27,7 +27,17 @@ DEADLINE_S = 60.0
 @contextmanager
 def serving(store: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A receiver in a process of its own, ended with the block, and its address."""
-    command = [sys.executable, "-m", "tracefork_backend.cli", "serve", "--port", "0", "--store", str(store)]
+    command = [
+        sys.executable,
+        "-m",
+        "tracefork_backend.cli",
+        "serve",
+        "--no-page",
+        "--otlp-port",
+        "0",
+        "--store",
+        str(store),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
     try:
         assert process.stderr is not None

@@ -77,6 +77,23 @@ def _result(store: Store, row: Mapping[str, Any]) -> BlameResult:
     )
 
 
+def ongoing_result(
+    experiment_id: str, header: Mapping[str, Any], trials: Sequence[TrialRecord]
+) -> BlameResult:
+    """Return what the trials of a journal say so far, of an experiment on steps that has not ended."""
+    plan = _plan(header["plan"])
+    search = Search(plan)
+    search.replay({one.trial_id: one.seen for one in trials})
+    return BlameResult(
+        experiment_id=experiment_id,
+        run_id=header["run_id"],
+        findings=search.verdict(),
+        trials=tuple(trials),
+        plan=plan,
+        header=dict(header),
+    )
+
+
 def _earlier(plan: Plan, row: Mapping[str, Any]) -> bool:
     """Tell whether another search decided what was asked for than the one that is built here."""
     return row["mode"] == VALUE.name and plan.search != SEARCH

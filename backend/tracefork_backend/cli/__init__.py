@@ -71,7 +71,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from .terminal import visible
+    from ..spelling import visible
 
     sys.stderr.write(visible(f"error: {message}\n"))
     return status

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tracefork_otel.errors import UsageError
 
-from .terminal import visible
+from ..spelling import visible
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""

@@ -50,7 +50,7 @@ def ls(
             "since": moment("--since", since) if since else None,
             "before": moment("--before", before) if before else None,
         }
-        rows = opened.ask("runs_listed", every=every or kind is not None, limit=limit, **wanted)
+        rows = opened.ask("runs_listed", every=every or kind is not None, limit=limit, offset=0, **wanted)
         losses = opened.losses()
         opened.tell_apart()
         if as_json:

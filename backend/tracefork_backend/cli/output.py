@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ..spelling import run_name, short
-from .terminal import unguarded, visible
+from ..spelling import run_name, short, visible
+from .terminal import unguarded
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,21 +10,18 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
+from ..report.bodies import decoded, pretty, said
 from ..spelling import counted, money, run_name, total_money
 from .flags.options import STORE, JsonOption, StoreOption, StrictOption
 from .opening import missing, reading, told
 from .output import cell, console, duration, print_json, print_text, table
 
 if TYPE_CHECKING:
-    from tracefork_otel.exchange import Exchange, Headers, Response
+    from tracefork_otel.exchange import Exchange, Headers
 
     from ..store import Run, Store
 
 
-_BASE64 = re.compile(r"(data:[\w/+.;=-]+,)?[A-Za-z0-9+/_-]+={0,2}")
-_PICTURE = 2000
-"""Characters from which such a text is no id, key or signature that a person reads."""
-_SHOWN = 60
 _NAMED = 5
 """Runs of one command that are named."""
 
@@ -217,7 +213,7 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
     request, response = exchange.request, exchange.response
     from tracefork_otel.wire.codings import plain_request
 
-    body = b"" if response is None else _decoded(response)
+    body = b"" if response is None else decoded(response)
     asked = plain_request(request)
     replaced = _replaced(exchange)
     if as_json:
@@ -241,13 +237,13 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
     if response is None:
         print_text(f"no response: {exchange.error_type or exchange.outcome}: {exchange.error_message or ''}")
         return
-    said = _said(exchange)
+    lines = said(exchange)
     print_text(
         f"{response.http_version} {response.status}  {exchange.outcome}, {len(response.body)} bytes in "
         f"{len(response.chunk_sizes)} chunks, first byte after {duration(row['ttfb_ms']) or 'no time'}, "
         f"whole after {duration(row['duration_ms']) or 'no time'}"
     )
-    print_text(_message(response.headers, body) if not said else "\n".join(said))
+    print_text(_message(response.headers, body) if not lines else "\n".join(lines))
     if exchange.error_type:
         print_text(f"ended by {exchange.error_type}: {exchange.error_message or ''}")
     if exchange.damage:
@@ -266,36 +262,6 @@ def _how_many_said(exchange: Exchange) -> str:
     return f"websocket: agent {senders.count('agent')}, server {senders.count('server')} messages"
 
 
-def _said(exchange: Exchange) -> list[str]:
-    """Return what both sides of a websocket said, a line each and when; nothing of any other exchange."""
-    from tracefork_otel.wire.websocket import is_websocket, messages
-
-    response = exchange.response
-    if response is None or not is_websocket(exchange):
-        return []
-    try:
-        told = messages(response.chunks())
-    except ValueError:
-        return []  # of another's making: as it is
-    lines: list[str] = []
-    for one, at in zip(told, response.chunk_offsets_us or (0,) * len(told), strict=False):
-        if isinstance(one.data, bytes):
-            what = f"({len(one.data)} bytes: {one.data[:16].hex(' ')}{' …' if len(one.data) > 16 else ''})"
-        elif one.data is not None:
-            what = _in_a_line(one.data)
-        else:
-            what = " ".join(["closed the connection:", str(one.code or "no code"), one.reason]).rstrip()
-        lines.append(f"{at / 1e6:9.3f} s  {one.sender + ':':8}{what}")
-    return lines
-
-
-def _in_a_line(text: str) -> str:
-    try:
-        return json.dumps(_without_pictures(json.loads(text)), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text.rstrip("\n")
-
-
 def _replaced(exchange: Exchange) -> object:
     """Return what the rules of redaction replaced, None where nothing was."""
     from tracefork_otel.redaction.redact import ATTRIBUTE
@@ -303,16 +269,8 @@ def _replaced(exchange: Exchange) -> object:
     return exchange.attributes.get(ATTRIBUTE)
 
 
-def _decoded(response: Response) -> bytes:
-    """Return the body with its content encoding undone, as it came where that cannot be done."""
-    from tracefork_otel.wire.facts import recorded_body
-
-    decoded = recorded_body(response)
-    return response.body if decoded is None else decoded
-
-
 def _message(headers: Headers, body: bytes) -> str:
-    return "\n".join([*(f"  {name}: {value}" for name, value in headers), "", _pretty(body)])
+    return "\n".join([*(f"  {name}: {value}" for name, value in headers), "", pretty(body)])
 
 
 def _text(body: bytes) -> object:
@@ -320,28 +278,3 @@ def _text(body: bytes) -> object:
         return body.decode()
     except UnicodeDecodeError:
         return body
-
-
-def _pretty(body: bytes) -> str:
-    """Return a body for a person: JSON indented, other text as it is, bytes as a count and their start."""
-    if not body:
-        return "(empty body)"
-    try:
-        return json.dumps(_without_pictures(json.loads(body)), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return body.decode().rstrip("\n")
-    except UnicodeDecodeError:
-        return f"({len(body)} bytes, not text: {body[:32].hex(' ')} …)"
-
-
-def _without_pictures(value: Any) -> Any:
-    """Return the value with long base64 texts (pictures, documents, audio) as their start and length."""
-    if isinstance(value, dict):
-        return {name: _without_pictures(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_without_pictures(one) for one in value]
-    if isinstance(value, str) and len(value) > _PICTURE and _BASE64.fullmatch(value):
-        return f"{value[:_SHOWN]}… ({len(value)} base64 characters)"
-    return value

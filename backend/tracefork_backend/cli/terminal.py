@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 
-_OBEYED = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # C0 but tabs and line ends, DEL, C1
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # what turns the direction of what follows
-    "|\r(?!\n)"
-)
-
-
-def visible(text: str) -> str:
-    """Return the text with escapes in the place of characters that a terminal obeys."""
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+from ..spelling import visible
 
 
 class Guarded:

@@ -18,12 +18,18 @@ _BACKLOG = 512
 
 
 def bind(
-    host: str = LOOPBACK, port: int = 0, *, tries: int = 1, or_any: bool = False, shared: bool = False
+    host: str = LOOPBACK,
+    port: int = 0,
+    *,
+    tries: int = 1,
+    or_any: bool = False,
+    shared: bool = False,
+    flag: str = "--port",
 ) -> socket.socket:
     """Return a socket that listens on the first free one of `tries` ports from there; else raise UsageError.
 
     With `or_any` a free port serves where none of them is. A shared port may be held by several servers at
-    once, which each take some of the connections.
+    once, which each take some of the connections. `flag` is what the port is asked for by.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     why: str | None = None
@@ -43,7 +49,7 @@ def bind(
         else:
             return listener
     raise UsageError(
-        f"cannot listen on {host}:{port} ({why}): name another with --port, or --port 0 for a free one"
+        f"cannot listen on {host}:{port} ({why}): name another with {flag}, or {flag} 0 for a free one"
     )
 
 

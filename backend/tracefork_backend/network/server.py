@@ -172,11 +172,12 @@ def _unambiguous(app: App) -> App:
 
 
 @contextlib.contextmanager
-def until_signalled(server: Server) -> Iterator[None]:
-    """Stop the server on Ctrl-C, SIGTERM and SIGHUP, which are handled as before after the block."""
+def until_signalled(*servers: Server) -> Iterator[None]:
+    """Stop the servers on Ctrl-C, SIGTERM and SIGHUP, which are handled as before after the block."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        server.stop()
+        for one in servers:
+            one.stop()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
@@ -185,3 +186,12 @@ def until_signalled(server: Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def until_stopped(servers: Sequence[Server]) -> None:
+    """Answer with all of these until a signal ends them; then close what they hold, in the other order."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(until_signalled(*servers))
+        for one in servers[1:]:
+            stack.enter_context(one)
+        servers[0].run()

@@ -67,13 +67,13 @@ WHERE
     AND ($outcome IS NULL OR coalesce(outcome::VARCHAR, 'null') = $outcome)
     AND ($since IS NULL OR started_at >= $since::TIMESTAMP)
     AND ($before IS NULL OR started_at < $before::TIMESTAMP)
-    AND ($text IS NULL OR contains(lower(concat_ws(' ', name, service, command, entrypoint)), lower($text)))
+    AND ($text IS NULL OR contains(lower(concat_ws(' ', name, service, command, entrypoint, run_id)), lower($text)))
     AND (
         $model IS NULL
         OR run_id IN (SELECT e.run_id FROM exchanges e WHERE contains(lower(e.model), lower($model)))
     )
 ORDER BY started_at DESC, run_id
-LIMIT $limit
+LIMIT $limit OFFSET $offset
 -- :steps_of_run
 SELECT
     step, span_id, started_at, duration_ms, ttfb_ms, method, url, provider, operation, model, status_code, outcome,
@@ -81,6 +81,67 @@ SELECT
 FROM exchanges
 WHERE run_id = $run_id
 ORDER BY step
+-- :replies_of_run
+-- The last messages of each step, by which its answer is told in a few words; the numbers of a row are pairs of first and last.
+SELECT e.step, s.no, s.said.role AS role, s.said.kind AS kind, s.said.name AS name, left(s.said.content, $most) AS content
+FROM (
+    SELECT e.step, f.segment, f.messages[-2] AS first, f.messages[-1] AS last
+    FROM _steps e
+    JOIN (SELECT * FROM _facts WHERE trace_id = $run_id AND len(messages) > 1) f
+        ON f.trace_id = e.trace_id AND f.span_id = e.span_id
+    WHERE e.trace_id = $run_id
+) e
+JOIN (
+    SELECT segment, first_no + generate_subscripts(said, 1) - 1 AS no, unnest(said) AS said
+    FROM _facts
+    WHERE trace_id = $run_id AND len(said) > 0
+) s ON s.segment = e.segment AND s.no BETWEEN greatest(e.first, e.last - 3) AND e.last
+ORDER BY e.step, s.no
+-- :own_spans_of_run
+SELECT span_id, parent_span_id, name, kind, started_ns, ended_ns, status, status_message, service, scope, attributes
+FROM _spans
+WHERE kind NOT IN ('process', 'note') AND (trace_id = $run_id OR trace_id IN (
+    SELECT span_trace_id FROM _exchanges WHERE trace_id = $run_id AND span_trace_id IS NOT NULL))
+ORDER BY started_ns, span_id
+LIMIT $limit
+-- :forks_of_run
+SELECT f.*, r.kind, r.name, r.status, r.steps, r.experiment_id
+FROM forks f
+JOIN runs r USING (run_id)
+WHERE f.parent_run_id = $run_id
+ORDER BY f.step, f.created_at, f.run_id
+-- :forks_below
+WITH RECURSIVE below AS (
+    SELECT run_id FROM forks WHERE parent_run_id = $run_id
+    UNION
+    SELECT f.run_id FROM forks f JOIN below b ON f.parent_run_id = b.run_id
+)
+SELECT f.*, r.kind, r.name, r.status, r.steps, r.experiment_id
+FROM forks f
+JOIN below USING (run_id)
+JOIN runs r USING (run_id)
+ORDER BY f.created_at, f.run_id
+-- :marks_of_runs
+SELECT
+    r.run_id,
+    (SELECT count(*) FROM forks f WHERE f.parent_run_id = r.run_id) AS forks,
+    (SELECT count(*) FROM blame_experiments b WHERE b.run_id = r.run_id) AS experiments
+FROM (SELECT unnest($run_ids::VARCHAR[]) AS run_id) r
+-- :experiments_of_run
+SELECT * FROM blame_experiments WHERE run_id = $run_id ORDER BY created_at DESC
+-- :blame_of_experiment
+SELECT * FROM blame WHERE experiment_id = $id ORDER BY rank
+-- :cells_of_forks
+SELECT
+    f.parent_run_id, f.step, f.intervention, count(*) AS forks,
+    count(*) FILTER (f.outcome) AS passed, count(*) FILTER (NOT f.outcome) AS failed,
+    sum(f.cost_usd) AS cost_usd, sum(f.unpriced)::BIGINT AS unpriced, max(f.created_at) AS newest
+FROM forks f
+JOIN runs r USING (run_id)
+WHERE r.kind = 'fork' AND ($run_id IS NULL OR f.parent_run_id = $run_id)
+GROUP BY ALL
+ORDER BY newest DESC, f.parent_run_id, f.step, f.intervention
+LIMIT $limit
 -- :run_ids
 SELECT DISTINCT trace_id FROM _exchanges
 -- :has_run

@@ -14,7 +14,8 @@ import pytest
 from stored import Recorder, answered, trace
 from tracefork_backend import cli
 from tracefork_backend.cli import fork_view, searching, validate
-from tracefork_backend.cli.terminal import Guarded, guarded, visible
+from tracefork_backend.cli.terminal import Guarded, guarded
+from tracefork_backend.spelling import visible
 
 TEXTS = (
     "[/INST] done",

@@ -480,7 +480,8 @@ def test_large_texts_are_not_many_items(monkeypatch: pytest.MonkeyPatch) -> None
 @contextlib.contextmanager
 def serving(store: Path, *command: str) -> Iterator[tuple[int, int]]:
     """The process id and port of a server of its own."""
-    words = [sys.executable, "-m", "tracefork_backend.cli", *command, "--port", "0", "--store", str(store)]
+    port = ["--no-page", "--otlp-port", "0"] if command[0] == "serve" else ["--port", "0"]
+    words = [sys.executable, "-m", "tracefork_backend.cli", *command, *port, "--store", str(store)]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()

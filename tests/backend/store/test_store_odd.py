@@ -42,7 +42,7 @@ def ask_everything(records: list[bytes], live: bool) -> None:
                         store.rows(f"SELECT * FROM {view}")
                 found = store.rows("SELECT span_id FROM exchanges")
                 assert {"span_id": START.span_id} in found
-                for row in store.ask("runs_listed", every=True, limit=20, **UNFILTERED):
+                for row in store.ask("runs_listed", every=True, limit=20, offset=0, **UNFILTERED):
                     store.exchanges(str(row["run_id"]))
             doctor(name)
         finally:

@@ -1,0 +1,156 @@
+"""Experiments as they stand: finished ones from the store, others from their journals."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tracefork_otel.errors import StoreError, UsageError
+
+from ..blaming import journal
+from ..blaming.modes.parts import PARTS
+from ..blaming.verifying import ongoing_result, stored_tables
+from ..report.experiment import report_of_result, report_of_stored
+from ..report.html import values_of, values_of_parts
+from ..report.parts import parts_told
+from ..store import Store
+
+_EARLIER = 200
+"""Experiments of a store that are listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One line of the list."""
+
+    experiment_id: str
+    run_id: str
+    mode: str
+    state: str
+    """`running`, `interrupted`, or how it ended."""
+    forks: int
+    spent_usd: float | None
+    message: str
+    begun: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentShown:
+    """One experiment, whole enough for its page."""
+
+    experiment_id: str
+    state: str
+    template: str
+    """What shows it: the report's own."""
+    values: Mapping[str, Any]
+    run_ids: tuple[str, ...]
+    budget_usd: float | None
+    spent_usd: float
+    forks: int
+
+
+def listed(store: Store) -> list[Experiment]:
+    """Return the experiments of a store, the newest first."""
+    rows = {row["experiment_id"]: row for row in store.ask("blame_experiments")}
+    found: list[Experiment] = []
+    for experiment_id in journal.experiments(store.path)[-_EARLIER:]:
+        if experiment_id in rows:
+            continue
+        with suppress(StoreError, UsageError):
+            header, trials, _ = journal.read(journal.path_of(store.path, experiment_id))
+            found.append(
+                Experiment(
+                    experiment_id=experiment_id,
+                    run_id=header["run_id"],
+                    mode=header["plan"]["mode"],
+                    state=state_of(store.path, experiment_id),
+                    forks=len(trials),
+                    spent_usd=sum(one.counts_usd(0.0) for one in trials),
+                    message="",
+                    begun=datetime.fromtimestamp(header["created_ns"] / 1e9, UTC).replace(tzinfo=None),
+                )
+            )
+    for row in rows.values():
+        found.append(
+            Experiment(
+                experiment_id=row["experiment_id"],
+                run_id=row["run_id"],
+                mode=row["mode"],
+                state=row["stop_reason"],
+                forks=row["forks"],
+                spent_usd=row["spent_usd"],
+                message=row["message"],
+                begun=row["created_at"].replace(tzinfo=None),
+            )
+        )
+    return sorted(found, key=lambda one: one.begun, reverse=True)
+
+
+def shown(store: Store, prefix: str) -> ExperimentShown:
+    """Return the experiment whose id begins so, as it stands now."""
+    rows = {row["experiment_id"]: row for row in store.ask("blame_experiments")}
+    ids = [*dict.fromkeys([*journal.experiments(store.path), *rows])]
+    experiment_id = journal.the_one(ids, prefix, "experiment")
+    if experiment_id in rows:
+        state = rows[experiment_id]["stop_reason"]
+        # One that is gone on with has an end from before.
+        if state_of(store.path, experiment_id) != "running":
+            return _ended(store, experiment_id, state, rows[experiment_id])
+    return _ongoing(store, experiment_id)
+
+
+def _ended(store: Store, experiment_id: str, state: str, row: Mapping[str, Any]) -> ExperimentShown:
+    if row["mode"] == PARTS.name:
+        told = parts_told(stored_tables(store, experiment_id))
+        template, values = "parts_main.html", values_of_parts(told)
+    else:
+        template, values = "report_main.html", values_of(report_of_stored(store, experiment_id))
+    return ExperimentShown(
+        experiment_id=experiment_id,
+        state=state,
+        template=template,
+        values=values,
+        run_ids=(row["run_id"],),
+        budget_usd=row["budget_usd"],
+        spent_usd=(row["spent_usd"] or 0.0) + (row["grading_usd"] or 0.0),
+        forks=row["forks"],
+    )
+
+
+def _ongoing(store: Store, experiment_id: str) -> ExperimentShown:
+    header, trials, _ = journal.read(journal.path_of(store.path, experiment_id))
+    state = state_of(store.path, experiment_id)
+    told: dict[str, Any] = {
+        "experiment_id": experiment_id,
+        "state": state,
+        "run_ids": (header["run_id"],),
+        "budget_usd": header["budget_usd"],
+        "spent_usd": sum(one.counts_usd(0.0) for one in trials),
+        "forks": len(trials),
+    }
+    if header["plan"]["mode"] == PARTS.name:
+        return ExperimentShown(template="experiment_counts.html", values={"trials": trials}, **told)
+    result = ongoing_result(experiment_id, header, trials)
+    report = report_of_result(store.run(header["run_id"]), result)
+    return ExperimentShown(template="report_main.html", values=values_of(report), **told)
+
+
+def state_of(store: Path, experiment_id: str) -> str:
+    """Return whether a process holds the experiment's journal: `running`, else `interrupted`."""
+    try:
+        opened = os.open(journal.path_of(store, experiment_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return "interrupted"
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "running"
+    finally:
+        os.close(opened)
+    return "interrupted"

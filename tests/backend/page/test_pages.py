@@ -1,0 +1,300 @@
+"""What each page shows of a store, and what it says where there is nothing to show."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+from stored import Recorder, answered, asked, record, trace
+from tracefork_backend.page.app import questions
+from tracefork_backend.page.server import PageServer
+
+Serve = Callable[..., PageServer]
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 60
+HOSTILE = "<script>alert(1)</script>\u202e\x00\x1b[31m</pre><img src=x onerror=alert(1)>\ud800"
+
+
+def got(page: PageServer, path: str, status: int = 200) -> str:
+    """What a page says."""
+    answer = httpx2.get(f"http://127.0.0.1:{page.port}{path}", timeout=30)
+    assert answer.status_code == status, answer.text[:2000]
+    return answer.text
+
+
+def posted(page: PageServer, path: str, status: int = 200, **form: object) -> httpx2.Response:
+    """The answer to a filled form, sent as a page of ours sends it."""
+    answer = httpx2.post(
+        f"http://127.0.0.1:{page.port}{path}",
+        data={name: str(value) for name, value in form.items()},
+        headers={"x-tracefork-token": page.page.permits.action, "hx-request": "true"},
+        timeout=60,
+    )
+    assert answer.status_code == status, answer.text[:2000]
+    return answer
+
+
+def test_an_empty_store_says_what_to_type(page: Serve, tmp_path: Path) -> None:
+    """On each page, and nothing is made of it by looking."""
+    made = page(tmp_path / "none")
+    assert "tracefork-otel run -- python agent.py" in got(made, "/")
+    for path in ("/blame", "/matrix", "/jobs", "/sql", "/sql?q=select+count(*)+from+runs"):
+        got(made, path)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_list_is_filtered_as_ls_is(page: Serve, tmp_path: Path) -> None:
+    """By text, kind, status, outcome, model and time; what is no choice is said."""
+    first, second = record(tmp_path, name="first agent"), record(tmp_path, name="second agent")
+    made = page(tmp_path)
+    assert {first[:8], second[:8]} <= set(re.findall(r"[0-9a-f]{8}", got(made, "/")))
+    one = got(made, "/?text=first")
+    assert "first agent" in one
+    assert "second agent" not in one
+    assert "first agent" in got(made, f"/?text={first[:10]}")
+    assert "first agent" in got(made, "/?model=sonnet&status=ok&since=2020-01-01")
+    for query in (
+        "kind=fork",
+        "status=killed",
+        "outcome=success",
+        "model=gpt",
+        "since=2999-01-01",
+        "offset=99",
+    ):
+        assert "No run is like that" in got(made, f"/?{query}"), query
+    for query in ("kind=x", "since=yesterday", "offset=-1", "offset=%F0%9F%98%80", "outcome=1"):
+        assert "This did not work" in got(made, f"/?{query}", 400), query
+
+
+def test_a_run_and_its_steps(page: Serve, tmp_path: Path) -> None:
+    """Each step in a line with its words; the one that is looked at with what is new in its prompt."""
+    run_id = record(tmp_path, steps=4)
+    made = page(tmp_path)
+    text = got(made, f"/run/{run_id[:8]}?step=2")
+    assert all(f"answer {step}" in text for step in range(4))
+    assert "2 new of 5 messages" in text  # the answer before and the question
+    assert "question 1" in text
+    assert "all 5 messages" in got(made, f"/run/{run_id}?step=2&tab=prompt")
+    changes = got(made, f"/run/{run_id}?step=2&tab=changes")
+    assert re.search(r"<ins>[^<]*question 1", changes)
+    for tab in ("request", "response", "headers", "spans"):
+        got(made, f"/run/{run_id}?step=1&tab={tab}")
+    assert "no step 9" in got(made, f"/run/{run_id}/step/9", 400)
+    assert "use one of conversation" in got(made, f"/run/{run_id}/step/0?tab=x", 400)
+    assert "no run" in got(made, "/run/abcdef123456", 404)
+    assert "write last" in got(made, "/run/zzz", 404)
+
+
+def test_the_words_are_those_of_the_step_itself(page: Serve, tmp_path: Path) -> None:
+    """Not of an earlier answer that stands in its request, where it has none of its own."""
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.root(run_id)
+    recorder.exchange(run_id, asked("hello"), answered("first answer"))
+    recorder.ask(run_id, asked("hello", "first answer", "go on"))
+    recorder.close()
+    text = got(page(tmp_path), f"/run/{run_id}")
+    steps = re.findall(r'<li class="step.*?</li>', text, re.DOTALL)
+    assert "first answer" in steps[0]
+    assert "first answer" not in steps[1]
+    assert "in flight" in steps[1]
+
+
+def test_long_texts_are_cut_and_come_in_pieces(page: Serve, tmp_path: Path) -> None:
+    """A page of an 8 MB prompt has less than 1 MB, and all of the text is to be had."""
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.root(run_id)
+    said = "".join(f"{at:07d} " for at in range(1_000_000))
+    recorder.exchange(run_id, asked(said), answered("ok"))
+    recorder.close()
+    made = page(tmp_path)
+    for tab in ("conversation", "prompt", "request", "changes"):
+        assert len(got(made, f"/run/{run_id}?tab={tab}")) < 1_000_000, tab
+    whole, where = said[:4000], f"/run/{run_id}/step/0/message/0?from=4000"
+    while where:
+        piece = got(made, where)
+        assert len(piece) < 1_000_000
+        text, _, more = piece.partition("<button")
+        whole += text
+        found = re.search(r'hx-get="([^"]+)"', more)
+        where = found[1] if found else ""
+    assert whole == said
+    assert httpx2.get(f"http://127.0.0.1:{made.port}/run/{run_id}/step/0/raw/request").content == asked(said)
+
+
+def test_a_picture_is_shown_from_its_recorded_bytes(page: Serve, tmp_path: Path) -> None:
+    """By what its bytes say it is; what only calls itself a picture is not."""
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.root(run_id)
+
+    def asking(kind: str, data: bytes) -> bytes:
+        source = {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()}
+        content = [{"type": "image", "source": source}, {"type": "text", "text": "what is it?"}]
+        return json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]}).encode()
+
+    recorder.exchange(run_id, asking("image/png", PNG))
+    recorder.exchange(run_id, asking("image/svg+xml", b"<svg onload='alert(1)'/>" + b" " * 99))
+    recorder.close()
+    made = page(tmp_path)
+    where = re.search(r'<img src="([^"]+)"', got(made, f"/run/{run_id}?tab=prompt"))
+    assert where is not None
+    answer = httpx2.get(f"http://127.0.0.1:{made.port}{where[1]}")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == PNG
+    assert "<img" not in got(made, f"/run/{run_id}?step=1&tab=prompt")
+    assert got(made, f"/run/{run_id}/step/1/picture/0", 400)
+
+
+def test_recorded_text_is_data_wherever_it_stands(page: Serve, tmp_path: Path) -> None:
+    """Markup, terminal sequences, what turns direction, NUL, half a surrogate: shown, and nothing else."""
+    recorder, run_id = Recorder(tmp_path), trace()
+    recorder.root(run_id, name=HOSTILE, service=HOSTILE, attributes={"gen_ai.tool.name": HOSTILE})
+    recorder.root(run_id, name=f"execute_tool {HOSTILE}", parent_span_id="0" * 16)
+    recorder.exchange(
+        run_id,
+        asked(HOSTILE, HOSTILE, HOSTILE, model=HOSTILE),
+        answered(HOSTILE),
+        headers=(("content-type", "application/json"), ("x-odd", HOSTILE.replace("\ud800", ""))),
+    )
+    odd = HOSTILE.encode("utf-8", "surrogatepass")
+    recorder.exchange(run_id, odd, b"\xff\x00</pre><script>", method="PUT")
+    recorder.close()
+    made = page(tmp_path)
+    tabs = ("conversation", "prompt", "changes", "request", "response", "headers", "spans")
+    pages = [f"/run/{run_id}?step={step}&tab={tab}" for step in (0, 1) for tab in tabs]
+    pages += ["/", f"/run/{run_id}/tree", f"/diff/{run_id}/{run_id}", f"/run/{run_id}/blame"]
+    pages += [f"/run/{run_id}/step/0/fork?kind={kind}" for kind in ("text", "system", "model", "set")]
+    pages += ["/sql?q=select+*+from+runs", "/sql?q=" + "%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/matrix"]
+    for path in pages:
+        answer = httpx2.get(f"http://127.0.0.1:{made.port}{path}", timeout=30)
+        text = answer.text
+        assert answer.status_code in (200, 400), path
+        own = re.findall(r"<script[^>]*>", text)
+        assert all('src="/static/' in one for one in own), path
+        assert "<img src=x" not in text, path
+        assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\u202e]", text), path
+
+
+def test_two_marked_runs_are_compared(page: Serve, tmp_path: Path) -> None:
+    """Rows that are the same are folded, others have their words marked; both sides are links."""
+    a, b = trace(), trace()
+    for run_id, word in ((a, "Osaka"), (b, "Kyoto")):
+        recorder = Recorder(tmp_path)
+        recorder.root(run_id)
+        for step in range(5):
+            said = f"to {word}" if step == 4 else f"answer {step}"
+            recorder.exchange(run_id, asked("book"), answered(said))
+        recorder.close()
+    made = page(tmp_path)
+    answer = httpx2.get(
+        f"http://127.0.0.1:{made.port}/diff", params=[("run", a), ("run", b)], follow_redirects=True
+    )
+    text = answer.text
+    assert "steps 0 to 3: the same" in text
+    assert re.search(r"<del>[^<]*Osaka", text) or re.search(r"<del>[^<]*Kyoto", text)
+    assert f"/run/{a}" in text
+    assert f"/run/{b}" in text
+    assert "mark two" in got(made, f"/diff?run={a}", 400)
+
+
+def test_sql_has_its_guard(page: Serve, tmp_path: Path) -> None:
+    """One SELECT over the views, as a table and as CSV; anything else is refused in words."""
+    record(tmp_path)
+    made = page(tmp_path)
+    assert "1 row" in got(made, "/sql?q=select+steps+from+runs")
+    assert got(made, "/sql.csv?q=select+steps,+'a,b'+as+c+from+runs").splitlines()[1] == '3,"a,b"'
+    reading = "select * from read_csv('/etc/passwd')"
+    for query in ("drop view runs", reading, "copy runs to 'x'", "select 1; select 2"):
+        refused = httpx2.get(f"http://127.0.0.1:{made.port}/sql", params={"q": query})
+        assert refused.status_code == 400
+        assert 'class="problem"' in refused.text
+    for _, query in questions():
+        answer = httpx2.get(f"http://127.0.0.1:{made.port}/sql", params={"q": query})
+        assert answer.status_code == 200, query
+
+
+def test_the_questions_are_those_of_the_docs() -> None:
+    """So that what a page offers is explained there."""
+    docs = (Path(__file__).parents[3] / "docs" / "sql.md").read_text()
+    assert len(questions()) >= 9
+    for title, query in questions():
+        assert f"\n{title}" in docs
+        assert f"```sql\n{query}\n```" in docs
+
+
+def test_a_page_that_only_looks_says_how_to_start_one_that_acts(page: Serve, tmp_path: Path) -> None:
+    """The form and the estimate are there, the button is not; what is sent all the same is refused."""
+    run_id = record(tmp_path)
+    made = page(tmp_path)
+    assert "the model answers this text" in got(made, f"/run/{run_id}/step/0/fork")
+    told = posted(made, f"/run/{run_id}/step/1/estimate", kind="text", value="other").text
+    assert "1 live call" in told
+    assert "--allow-run" in told
+    assert "<button" not in told
+    for path in (f"/run/{run_id}/step/1/fork", f"/run/{run_id}/blame"):
+        assert "--allow-run" in posted(made, path, 400, kind="text", value="x", exit_code=1).text
+    assert list(made.page.jobs) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ({"kind": "x"}, "kind=x"),
+        ({"kind": "text", "times": "0"}, "times=0"),
+        ({"kind": "text", "times": "999999"}, "times=999999"),
+        ({"kind": "text", "tail": "x"}, "tail=x"),
+        ({"kind": "tool_input", "value": "{"}, "JSON"),
+        ({"kind": "model", "value": " "}, "which model"),
+        ({"kind": "set", "name": "nope.nope", "value": "1"}, "nope"),
+        ({"kind": "fault", "value": "418"}, "no fault"),
+        ({"kind": "tool_result", "name": "t", "value": "1"}, "step 0"),
+        ({"kind": "text", "value": "x", "budget": "much"}, "budget=much"),
+        ({"kind": "text", "value": "x", "budget": "3"}, "may still spend"),
+    ],
+)
+def test_a_form_that_cannot_be_is_refused_in_words(
+    page: Serve, tmp_path: Path, form: dict[str, str], why: str
+) -> None:
+    """Before anything is started."""
+    run_id = record(tmp_path)
+    made = page(tmp_path, allow_run=True, budget_usd=2)
+    assert why in posted(made, f"/run/{run_id}/step/0/fork", 400, **form).text
+    assert list(made.page.jobs) == []
+    assert made.page.ledger.left_usd == 2
+
+
+def test_a_run_that_cannot_be_started_here_says_so(page: Serve, tmp_path: Path) -> None:
+    """A fork of somebody else's run fails with the command's own words, and nothing is spent."""
+    run_id = record(tmp_path)
+    made = page(tmp_path, allow_run=True, budget_usd=2)
+    where = posted(made, f"/run/{run_id}/step/0/fork", kind="text", value="x").headers["hx-redirect"]
+    job = made.page.jobs.get(where.rpartition("/")[2])
+    assert job is not None
+    assert job.process is not None
+    job.process.wait(30)
+    for _ in range(200):
+        text = got(made, where)
+        if "running" not in re.findall(r'<b class="(\w+)"', text):
+            break
+    assert "does not say how its agent was started" in text
+    assert job.state == "failed"
+    assert made.page.ledger.spent_usd == 0
+
+
+def test_a_run_that_grows_is_seen_growing(page: Serve, tmp_path: Path) -> None:
+    """Its row and its page ask again by themselves; a run that has ended does not."""
+    run_id = trace()
+    recorder = Recorder(tmp_path)
+    recorder.root(run_id, end=False)
+    recorder.exchange(run_id)
+    made = page(tmp_path)
+    assert 'hx-trigger="every 2s"' in got(made, "/")
+    assert 'hx-trigger="every 2s"' in got(made, f"/run/{run_id}")
+    recorder.exchange(run_id, asked("hello", "hi", "more"), answered("the second"))
+    assert "the second" in got(made, f"/run/{run_id}")
+    recorder.close()
+    record(tmp_path)
+    assert "every 2s" not in got(made, "/?status=ok")
