@@ -306,8 +306,11 @@ class Page:
     def estimate(self, request: Request, form: Mapping[str, str]) -> Response:
         """What the fork of the form would take."""
         found, at = self._run(request), request.path_params["step"]
-        filled = changing.Filled.of(form)
-        planned = changing.planned(reconstruct(self.store, found), at, filled)
+        try:
+            filled = changing.Filled.of(form)
+            planned = changing.planned(reconstruct(self.store, found), at, filled)
+        except UsageError as error:  # while it is being filled in that is no failure
+            return self._part("problem.html", problem=str(error))
         return self._part("estimate.html", planned=planned, filled=filled, why_not=self._why_not())
 
     def fork(self, request: Request, form: Mapping[str, str]) -> Response:
