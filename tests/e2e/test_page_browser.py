@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from e2e.booking import record_failure
-from e2e.command import environment
+from e2e.command import BARE, environment
 from e2e.test_report_browser import NAMES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -42,7 +42,7 @@ def serving(store: Path, *words: str) -> Iterator[str]:
     """The page of a store in a process of its own, ended with the block."""
     command = [sys.executable, "-m", "tracefork_backend.cli", "serve", "--no-otlp", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--store", str(store), *words], stderr=subprocess.PIPE, text=True, env=environment()
+        [*command, "--store", str(store), *words], stderr=subprocess.PIPE, text=True, env=environment(**BARE)
     ) as process:
         assert process.stderr is not None
         try:
