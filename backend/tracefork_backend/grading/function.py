@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tracefork_otel.errors import UsageError
 
 from ..flag import Flag
+from .apart import Apart
 from .graded import Graded
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Function:
 
     call: Callable[[Graded], Any] = dataclasses.field(repr=False)
     name: str
+    apart: Apart = dataclasses.field(repr=False, compare=False)
+    """What asks it where nothing could end it here."""
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> Function:
@@ -65,7 +68,7 @@ def function(path: str) -> Function:
     finally:
         if added:
             sys.path.remove(here)
-    return Function(call=found, name=path)
+    return Function(call=found, name=path, apart=Apart(path))
 
 
 def installed(name: str) -> Function:
@@ -92,7 +95,7 @@ def installed(name: str) -> Function:
             f"the oracle {name} ({entry.value} of {_package(entry)}) is left out: it cannot be loaded: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return Function(call=call, name=name)
+    return Function(call=call, name=name, apart=Apart(name))
 
 
 def _package(entry: metadata.EntryPoint) -> str:

@@ -15,7 +15,8 @@ from typing import TypeAlias
 from tracefork_otel.errors import UsageError
 
 from ..spelling import run_name
-from .bounded import Endless, bounded
+from .apart import Apart, Failed, question
+from .bounded import Endless, bounded, can_interrupt
 from .graded import Graded, How
 from .imported import own_modules
 
@@ -38,7 +39,7 @@ def grade(oracle: Oracle, graded: Graded, *, limit_s: float | None = LIMIT_S) ->
         return None
     name, run = name_of(oracle), run_name(graded.run_id)
     try:
-        answer: object = oracle(graded) if how.limited else bounded(lambda: oracle(graded), limit_s)
+        answer = oracle(graded) if how.limited else _answer(oracle, graded, limit_s)
     except UsageError:
         raise
     except Endless:
@@ -48,9 +49,9 @@ def grade(oracle: Oracle, graded: Graded, *, limit_s: float | None = LIMIT_S) ->
             "repeats, like (a+)+, can take for ever; give another, or a function more time by --timeout"
         ) from None
     except Exception as error:
+        why = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
         raise UsageError(
-            f"the oracle {name} failed on run {run}: "
-            f"{type(error).__name__}: {error}; let it answer None where it cannot tell"
+            f"the oracle {name} failed on run {run}: {why}; let it answer None where it cannot tell"
         ) from error
     if answer is None or isinstance(answer, bool):
         return answer
@@ -64,6 +65,16 @@ def grade(oracle: Oracle, graded: Graded, *, limit_s: float | None = LIMIT_S) ->
         f"the oracle {name} answered {answer!r} on run {run}: "
         "it has to answer True (success), False (failure) or None (cannot tell)"
     )
+
+
+def _answer(oracle: Oracle, graded: Graded, limit_s: float | None) -> object:
+    """Ask it here where it can be ended here, else, if it has a name, in a process that can be."""
+    apart = getattr(oracle, "apart", None)
+    if limit_s is not None and isinstance(apart, Apart) and not can_interrupt(limit_s):
+        asked = question(graded, limit_s)
+        if asked is not None:
+            return apart.ask(asked, limit_s)
+    return bounded(lambda: oracle(graded), limit_s)
 
 
 def name_of(oracle: Oracle) -> str:

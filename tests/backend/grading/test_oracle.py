@@ -285,6 +285,39 @@ def test_a_function_off_the_main_thread_is_left_behind() -> None:
         assert executor.submit(lambda: grade(lambda one: True, graded("x"))).result() is True
 
 
+@pytest.mark.slow
+def test_a_named_function_off_the_main_thread_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of `re` would keep every thread from running: it is asked in a process, once for many runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "apart_checks.py").write_text(
+        "import os, re\n"
+        "def good(run):\n"
+        "    if 'pid' in run.text:\n        open('pids', 'a').write(f'{os.getpid()}\\n')\n"
+        "    if 'lost' in run.text:\n        raise ValueError('no idea')\n"
+        "    if 'odd' in run.text:\n        return 'yes'\n"
+        "    return bool(re.search('(a+)+$', run.text)) or None\n"
+    )
+    named = [function("apart_checks:good")]
+    with ThreadPoolExecutor(2) as executor:
+        endless = executor.submit(lambda: grade(named[0], graded("a" * 60 + "b"), limit_s=0.5))
+        with pytest.raises(UsageError, match=r"good did not end within 0\.5 s on run 4bf92f35"):
+            endless.result(60)
+        told = [executor.submit(lambda: grade(named[0], graded("pid a"), limit_s=60)).result() for _ in "12"]
+        assert told == [True, True]
+        for text, says in (("lost", "ValueError: no idea; let it"), ("odd", "answered 'yes' on run")):
+            with pytest.raises(UsageError, match=says):
+                executor.submit(lambda text=text: grade(named[0], graded(text), limit_s=60)).result()
+    asked = {int(line) for line in (tmp_path / "pids").read_text().split()}
+    assert len(asked) == 1
+    assert os.getpid() not in asked
+    named.clear()
+    del endless
+    gc.collect()
+    assert not [pid for pid in asked if Path(f"/proc/{pid}").exists()]
+
+
 _LET_GO = threading.Event()
 
 
