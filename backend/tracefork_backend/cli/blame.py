@@ -292,17 +292,21 @@ def _parts(
         print_json({**tables.to_dict(), **told(opened)})
     else:
         view.print_experiment(tables, every=False)
-    _write_report(opened, result.experiment_id, report)
+    _tell_where(opened, result.experiment_id, report, as_json=as_json)
     return status_of(result.findings.stop_reason, result.trials, result.problem)
 
 
-def _write_report(opened: Store, experiment: str, path: Path | None) -> None:
-    """Write the page, if one was asked for, and say where on standard error."""
+def _tell_where(opened: Store, experiment: str, path: Path | None, *, as_json: bool) -> None:
+    """Write the report, if one was asked for, and say where it and the page are that show the experiment."""
+    from ..store.shown import page_url
+
     if path is not None:
         from ..report.experiment import page_of_stored
         from ..report.html import write
 
         say(f"report: {write(page_of_stored(opened, experiment), path)}")
+    if not as_json and (page := page_url(opened.path, f"/blame/{experiment[:8]}")):
+        print(f"page: {page}")
 
 
 def _estimated(
@@ -351,8 +355,11 @@ def _experiment(
     from ..blaming.modes import mode_found
     from ..blaming.result import tables_of
     from ..grading.kinds import asked_for
+    from ..store.shown import page_url
 
     run = opened.run(ref)
+    if watching := page_url(opened.path, "/blame"):
+        say(f"watch it at {watching}")
     oracle = asked_for(asked["oracle"], run)
     try:
         with terminable(), progress(view.progress_line) as on_progress:
@@ -381,5 +388,5 @@ def _experiment(
         print_json({**tables.to_dict(), **told(opened)})
     else:
         view.print_experiment(tables, every=False)
-    _write_report(opened, result.experiment_id, report)
+    _tell_where(opened, result.experiment_id, report, as_json=as_json)
     return status_of(result.findings.stop_reason, result.trials, result.problem)

@@ -46,8 +46,19 @@ def print_fork(fork: Fork, *, of: str) -> None:
         print(f"compare: tracefork-otel diff {parent} {run_name(fork.run_id)}")
     if url:
         print(f"jaeger: {url}")
+    if page := _page(fork):
+        print(f"page: {page}")
     if fork.problem is not None:
         say(f"error: {fork.problem}")
+
+
+def _page(fork: Fork) -> str | None:
+    """Return where a page shows the fork beside its parent, None where none is there."""
+    from ..store.shown import page_url
+
+    if fork.store is None or fork.forked_at is None or not fork.store.has_run(fork.parent_run_id):
+        return None
+    return page_url(fork.store.path, f"/diff/{run_name(fork.parent_run_id)}/{run_name(fork.run_id)}")
 
 
 def headline(fork: Fork) -> str:

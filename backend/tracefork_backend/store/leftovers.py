@@ -11,11 +11,11 @@ from tracefork_otel.state.kept import FOLDER
 from tracefork_otel.store import manifest, wal
 
 from ..spelling import counted
-from . import compacting, healing, keeping, repairing
+from . import compacting, healing, keeping, repairing, shown
 
 _LEFT_BY_FORKS = (".fork-", ".replay-")
 """How folders in which forks and replays run begin; `owner` in them is locked while somebody is at work."""
-OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK})
+OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK, shown.FILE})
 OWN_FOLDERS = frozenset({"wal", "segments", "blame", keeping.KEPT, FOLDER})
 
 

@@ -11,8 +11,12 @@ from pathlib import Path
 import httpx2
 import pytest
 from stored import Recorder, answered, asked, record, trace
+from tracefork_backend import cli
+from tracefork_backend.network.addresses import bind
 from tracefork_backend.page.app import questions
+from tracefork_backend.page.permits import Permits
 from tracefork_backend.page.server import PageServer
+from tracefork_backend.store.shown import FILE, page_url
 
 Serve = Callable[..., PageServer]
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 60
@@ -104,10 +108,10 @@ def test_the_words_are_those_of_the_step_itself(page: Serve, tmp_path: Path) -> 
 
 
 def test_long_texts_are_cut_and_come_in_pieces(page: Serve, tmp_path: Path) -> None:
-    """A page of an 8 MB prompt has less than 1 MB, and all of the text is to be had."""
+    """A page of a prompt of 1.2 MB has less than 1 MB, and all of the text is to be had."""
     recorder, run_id = Recorder(tmp_path), trace()
     recorder.root(run_id)
-    said = "".join(f"{at:07d} " for at in range(1_000_000))
+    said = "".join(f"{at:07d} " for at in range(150_000))
     recorder.exchange(run_id, asked(said), answered("ok"))
     recorder.close()
     made = page(tmp_path)
@@ -298,3 +302,27 @@ def test_a_run_that_grows_is_seen_growing(page: Serve, tmp_path: Path) -> None:
     recorder.close()
     record(tmp_path)
     assert "every 2s" not in got(made, "/?status=ok")
+
+
+def test_commands_know_where_a_page_is(
+    page: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As long as it is there; a file that says something else is no address."""
+    record(tmp_path)
+    assert page_url(tmp_path) is None
+    with PageServer(bind(), store=tmp_path, permits=Permits()) as made:
+        assert page_url(tmp_path, "/blame") == f"http://127.0.0.1:{made.port}/blame"
+        second = page(tmp_path)  # another one leaves the first one's address
+        assert page_url(tmp_path) == f"http://127.0.0.1:{made.port}/"
+        assert got(second, "/")
+        assert cli._run(["doctor", "--store", str(tmp_path)]) == 0
+        (tmp_path / FILE).write_text("http://evil.example\x1b[31m")
+        assert page_url(tmp_path) is None
+    capsys.readouterr()
+    assert page_url(tmp_path) is None
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).symlink_to(tmp_path / "elsewhere")
+    assert page_url(tmp_path) is None
+    with PageServer(bind(), store=tmp_path, permits=Permits()) as made:
+        assert got(made, "/")
+    assert not (tmp_path / "elsewhere").exists()
