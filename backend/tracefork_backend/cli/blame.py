@@ -177,7 +177,7 @@ def show(
             print_json({**tables.to_dict(), **told(opened)})
         else:
             view.print_experiment(tables, every=True)
-        _write_report(opened, tables.experiment["experiment_id"], report)
+        _tell_where(opened, tables.experiment["experiment_id"], report, as_json=as_json)
 
 
 @app.command("verify", cls=Later)

@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tracefork_otel.files import open_lock
@@ -23,18 +23,14 @@ def shown_at(store: Path, url: str) -> Iterator[None]:
     if not store.is_dir() or not os.access(store, os.W_OK | os.X_OK):
         yield
         return
-    held = -1
-    with suppress(OSError):
-        held = open_lock(store / FILE)
-    try:
+    with ExitStack() as stack:
         with suppress(OSError):
+            held = open_lock(store / FILE)
+            stack.callback(os.close, held)
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(held, 0)
             os.pwrite(held, url.encode(), 0)
         yield
-    finally:
-        if held >= 0:
-            os.close(held)
 
 
 def page_url(store: Path, path: str = "/") -> str | None:
