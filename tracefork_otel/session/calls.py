@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from weakref import WeakValueDictionary
 
 from opentelemetry import trace
@@ -17,6 +17,9 @@ from ..undo import Undo
 if TYPE_CHECKING:
     from .own_span import Parent
     from .session import Session
+
+Begins: TypeAlias = Literal["call", "entry", "work"]
+"""What a trace begins with: one call, what came from outside and is a run by itself, or any other span."""
 
 _TELLING: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     (
@@ -48,18 +51,22 @@ _MESSAGES = (
     "request_data",
     "langfuse.observation.input",
 )
+_ENTRIES = ("tracefork.entrypoint", "tracefork.request")
+"""Attributes of spans of ours that are a run by themselves: an agent's call, a request to an application."""
 _HTTP = ("http.request.method", "http.method")
 _DEPTH = 4
 """Spans of HTTP clients between a call's span and ours: the stock instrumentation's, a vendor's."""
 
 _begun: WeakValueDictionary[int, ReadableSpan] = WeakValueDictionary()
 """Spans of adopted providers by their id, as long as somebody holds them."""
-_dropped: WeakValueDictionary[int, trace.Span] = WeakValueDictionary()
-"""Spans of a call that a sampler dropped, by their traces, as long as somebody holds them."""
+_dropped: dict[Begins, WeakValueDictionary[int, trace.Span]] = {
+    what: WeakValueDictionary() for what in get_args(Begins)
+}
+"""Spans that begin a trace and that a sampler dropped, by their traces, as long as somebody holds them."""
 
 
 def patch(sdk: ModuleType, undo: Undo) -> None:
-    """Have spans that begin a trace, and are dropped by a sampler, be known if they tell of a call.
+    """Have spans that begin a trace, and are dropped by a sampler, be known by what they tell.
 
     They say nothing of themselves later.
     """
@@ -76,9 +83,8 @@ def patch(sdk: ModuleType, undo: Undo) -> None:
         **named: Any,
     ) -> Any:
         span = theirs(tracer, name, context, kind, attributes, *more, **named)
-        alone = not span.is_recording() and trace.get_current_span(context) is trace.INVALID_SPAN
-        if alone and _is_call(attributes or {}, kind):
-            _dropped[span.get_span_context().trace_id] = span
+        if not span.is_recording() and trace.get_current_span(context) is trace.INVALID_SPAN:
+            _dropped[_begins(attributes or {}, kind)][span.get_span_context().trace_id] = span
         return span
 
     undo.replace(sdk.Tracer, "start_span", start_span)
@@ -118,21 +124,32 @@ def tells_messages(span: Any) -> bool:
     return any(name.startswith(_MESSAGES) for name in _attributes(span))
 
 
-def is_trace_of_a_call(session: Session, parent: Parent) -> bool:
-    """Return whether nothing stands in the parent's trace, as far as it is of this process, but one call."""
+def begins(session: Session, parent: Parent) -> Begins | None:
+    """Return what the parent's trace begins with; None where that is in another process, or not known."""
     if parent.span is None:
-        return False
-    if parent.span.trace_id in _dropped:
-        return True
-    root = session.roots.get(parent.span.trace_id)
+        return None
+    trace_id = parent.span.trace_id
+    for what, spans in _dropped.items():
+        if trace_id in spans:
+            return what
+    root = session.roots.get(trace_id)
     if root is None:  # of a provider that was not adopted only the parent itself is known
         root = trace.get_current_span(parent.context)
-    return isinstance(root, ReadableSpan) and getattr(root, "parent", root) is None and is_call(root)
+    if not isinstance(root, ReadableSpan) or getattr(root, "parent", root) is not None:
+        return None
+    return _begins(_attributes(root), getattr(root, "kind", None))
 
 
 def _attributes(span: Any) -> Mapping[str, Any]:
     # Logfire's spans are ReadableSpans by their class, and have no attributes where they do not record.
     return getattr(span, "attributes", None) or {}
+
+
+def _begins(attributes: Mapping[str, Any], kind: SpanKind | None) -> Begins:
+    if _is_call(attributes, kind):
+        return "call"
+    entry = kind in (SpanKind.SERVER, SpanKind.CONSUMER) or any(name in attributes for name in _ENTRIES)
+    return "entry" if entry else "work"
 
 
 def _is_call(attributes: Mapping[str, Any], kind: SpanKind | None) -> bool:

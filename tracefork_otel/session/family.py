@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..store.records import SpanRecord
+from ..store.records import ExchangeStarted, SpanRecord
 
 GENERATIONS = 8
 """How far up a parent is looked for: a pool's helper or a shell may stand in between."""
 
 
-def open_run(store: Path) -> tuple[int, int, int] | None:
-    """Return (trace id, span id, flags) of the root that the nearest recording ancestor has open, or None.
+def open_run(store: Path) -> tuple[tuple[int, int, int], str] | None:
+    """Return the root that the nearest recording ancestor has open, and its run; None where it has none.
+
+    The root is told by trace id, span id and flags.
 
     Children that are spawned or started as programs share nothing with their parent but the store.
     """
@@ -26,7 +28,7 @@ def open_run(store: Path) -> tuple[int, int, int] | None:
     return None
 
 
-def _open_root(paths: Sequence[Path]) -> tuple[int, int, int] | None:
+def _open_root(paths: Sequence[Path]) -> tuple[tuple[int, int, int], str] | None:
     from ..store.wal import is_live
     from ..store.wal_reading import read_wal
 
@@ -34,6 +36,7 @@ def _open_root(paths: Sequence[Path]) -> tuple[int, int, int] | None:
     if not any(is_live(path) for path in paths):
         return None  # a number that was used before
     opened: dict[str, SpanRecord] = {}
+    runs: dict[str, str] = {}
     for path in paths:
         for record in read_wal(path, keep=lambda span, side, body: b"").records:
             if isinstance(record, SpanRecord):
@@ -41,10 +44,13 @@ def _open_root(paths: Sequence[Path]) -> tuple[int, int, int] | None:
                     opened.pop(record.span_id, None)
                 elif record.attributes.get("tracefork.run.kind") is not None:  # how a process was started
                     opened[record.span_id] = record
+            elif isinstance(record, ExchangeStarted) and record.span_trace_id is not None:
+                runs[record.span_trace_id] = record.trace_id
     if len(opened) != 1:
         return None  # requests of a server, say: no telling which of them started the child
     (root,) = opened.values()
-    return int(root.trace_id, 16), int(root.span_id, 16), 1
+    place = int(root.trace_id, 16), int(root.span_id, 16), 1
+    return place, runs.get(root.trace_id, root.trace_id)
 
 
 def ancestors(of: int | None = None) -> Iterator[int]:

@@ -116,7 +116,7 @@ def store_span(session: Session, span: ReadableSpan) -> None:
         context = span.get_span_context()
         if context is None:
             return
-        session.name_run(_run_of(session, context), span.attributes, span.resource.attributes)
+        session.name_run(session.runs.of(context.trace_id), span.attributes, span.resource.attributes)
         if is_exchange(span.attributes):
             exchange = session.open.get(context.span_id)
             if exchange is not None:
@@ -131,14 +131,6 @@ def store_span(session: Session, span: ReadableSpan) -> None:
             session.append(span_record(session, span, told=told))
     except Exception as error:
         session.lost("end of a span", error)
-
-
-def _run_of(session: Session, context: SpanContext) -> str:
-    """Return the run of a span that is open, or has just ended: its trace, unless that is a call's own."""
-    root = session.roots.get(context.trace_id)
-    own = session.root
-    alone = root is not None and own is not None and is_call(root)
-    return own.trace_id if alone and own is not None else f"{context.trace_id:032x}"
 
 
 def is_exchange(attributes: Mapping[str, Any] | None) -> bool:

@@ -15,7 +15,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from . import current, spans
-from .calls import is_trace_of_a_call
+from .calls import begins
 from .cells import open_cell
 from .own_span import Parent
 from .process import program, resource_attributes
@@ -83,21 +83,50 @@ def open_entry(
 def run_of(session: Session, parent: Parent) -> str | None:
     """Return the run that an exchange with this parent is part of; None where that is the parent's trace.
 
-    Calls that are traces of their own are parts of the run of their process.
+    A script is one run, however many traces its spans are; what came to it from outside is one each.
     """
-    if session.root is not None and parent.span is session.root.context:
+    if parent.span is None:
         return None
-    if not is_trace_of_a_call(session, parent):
-        return None
-    return _root_span(session, tracer()).trace_id
+    trace_id, runs = parent.span.trace_id, session.runs
+    run_id = runs.known(trace_id) or _decided(session, parent, trace_id)
+    return None if run_id == f"{trace_id:032x}" else run_id
+
+
+def _decided(session: Session, parent: Parent, trace_id: int) -> str:
+    """Decide which run a trace is part of, as something is asked in it for the first time."""
+    root, runs = session.root, session.runs
+    if root is not None and trace_id == root.context.trace_id:
+        return runs.share(trace_id)
+    what = begins(session, parent)
+    if what is not None and runs.is_whole:
+        return runs.share(trace_id)
+    if what is None or what == "entry":
+        return runs.apart(trace_id)
+    opens = waiting.get()
+    if opens is not None and (request := opens(parent)) is not None:
+        return runs.apart(trace_id, runs.of(request.context.trace_id))
+    if what == "call":
+        if runs.own is None:  # one call is no piece of work for others to be part of
+            runs.share(_root_span(session, tracer()).context.trace_id)
+        return runs.share(trace_id)
+    if runs.serves and threading.current_thread() is not threading.main_thread():
+        return runs.apart(trace_id)  # of which request it may be a part nobody knows
+    open_cell(_end_of_cell)  # which ends what began in it
+    return runs.share(trace_id)
 
 
 def run_now(session: Session) -> str | None:
     """Return the run in which something happens here; None where it may be any of this process."""
     parent = spans.current_parent(session) or spans.only_work(session)
-    if parent is not None and parent.span is not None and not is_trace_of_a_call(session, parent):
-        return f"{parent.span.trace_id:032x}"
-    return session.root.trace_id if session.root is not None else session.launch_id
+    if parent is not None and parent.span is not None:
+        run_id = session.runs.known(parent.span.trace_id)
+        if run_id is None and begins(session, parent) != "call":
+            in_request = waiting.get() is not None or session.requests  # a run once something is asked in it
+            run_id = None if in_request else run_of(session, parent)
+            run_id = run_id or f"{parent.span.trace_id:032x}"
+        if run_id is not None:
+            return run_id
+    return session.runs.own or (session.root.trace_id if session.root is not None else session.launch_id)
 
 
 def context(session: Session) -> Any:
@@ -176,6 +205,7 @@ def _end_of_cell(result: Any) -> None:
     if session is not None:
         session.flush()
         end_root(session, "cell", result.error_in_exec)
+        session.runs.ended()
 
 
 def _end_at_exit() -> None:

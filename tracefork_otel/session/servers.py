@@ -134,6 +134,8 @@ class _InPlaceOf:
         if known is not app:
             made = recorded(app, self._server.named(one), self._server.speaks)
             self._made[one] = app, made
+            if current.session is not None:
+                current.session.runs.serves = True
         return made
 
 

@@ -24,6 +24,7 @@ from ..store.records import Note, ProcessStarted, Record
 from ..tape.key import own_key
 from .housekeeping import Housekeeping
 from .process import remote_parent, service_name, start_attributes, versions
+from .runs import Runs
 from .sealer import Sealer
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Session:
         """The traces in which an agent was called last: what is called inside is a part of that."""
         self.kept: ExitStack | None = None
         """What holds them in the store."""
+        self.runs = Runs(None if settings.mode == "record" else self.launch_id)
         self._given = sink
         self._fresh()
 
@@ -173,6 +175,7 @@ class Session:
     def after_fork(self) -> None:
         """Begin anew in a forked child: a WAL, a process id and locks of its own, nothing open."""
         self._fresh()
+        self.runs.after_fork()
         if self.sealer is not None:
             self.sealer = Sealer()
         if self.draws is not None:
@@ -205,7 +208,11 @@ class Session:
             try:
                 from . import family
 
-                self.remote = remote_parent() or family.open_run(self.settings.store)
+                self.remote = remote_parent()
+                if self.remote is None and (found := family.open_run(self.settings.store)) is not None:
+                    self.remote, run_id = found
+                    self.runs.apart(self.remote[0], run_id)
+                    self.runs.own = self.runs.own or run_id
                 self.joined = self.remote is not None
             except Exception as error:
                 self.lost("search for the parent's run", error)
@@ -314,10 +321,10 @@ class Session:
         self._report()
 
     def flush_draws(self, trace_id: str | None = None) -> None:
-        """Write what the agent drew so far into the WAL, as part of that run if one is given."""
+        """Write what the agent drew so far into the WAL, as part of that trace's run if one is given."""
         if self.draws is not None:
             try:
-                self.draws.flush(trace_id)
+                self.draws.flush(None if trace_id is None else self.runs.of(int(trace_id, 16)))
             except Exception as error:
                 self.lost("draws", error)
 

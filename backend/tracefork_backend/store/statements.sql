@@ -46,6 +46,12 @@ INSERT INTO _live_processes SELECT unnest($processes::VARCHAR[])
 BEGIN TRANSACTION READ ONLY
 -- :run_by_prefix
 SELECT * FROM runs WHERE run_id >= $prefix AND run_id < $prefix || 'g' ORDER BY run_id LIMIT 5
+-- :run_by_further_trace
+SELECT *
+FROM runs
+WHERE run_id IN (SELECT run_id FROM _further WHERE trace_id >= $prefix AND trace_id < $prefix || 'g')
+ORDER BY run_id
+LIMIT 5
 -- :run_by_id
 SELECT * FROM runs WHERE run_id = $run_id
 -- :run_back
@@ -173,7 +179,8 @@ SELECT
      JOIN (SELECT DISTINCT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id) p
          ON p.process_id = l.process_id) AS at_work,
     (SELECT count(*) > 0 FROM _heads
-     WHERE list_contains($run_ids::VARCHAR[], trace_id)
+     WHERE (list_contains($run_ids::VARCHAR[], trace_id) OR (process_id, trace_id) IN (
+             SELECT (process_id, trace_id) FROM _further WHERE list_contains($run_ids::VARCHAR[], run_id)))
          AND (_attribute(attributes, 'exception.type') = 'KeyboardInterrupt' OR status_message LIKE 'KeyboardInterrupt%')) AS interrupted
 -- :removable
 SELECT r.run_id, r.name, r.kind, r.started_at, r.steps, r.status, e.bytes
@@ -302,7 +309,8 @@ FROM _spans
 WHERE starts_with(name, 'execute_tool ') AND scope = 'tracefork_otel' AND kind NOT IN ('process', 'note')
     AND _is_of_run(process_id, trace_id)
     AND (trace_id IN (SELECT unnest($run_ids::VARCHAR[])) OR process_id IN (
-        SELECT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id))
+        SELECT process_id FROM _spans WHERE kind = 'process' AND trace_id = $launch_id) OR (process_id, trace_id) IN (
+        SELECT (process_id, trace_id) FROM _further WHERE run_id IN (SELECT unnest($run_ids::VARCHAR[]))))
 ORDER BY started_ns
 -- :spans_of_traces
 SELECT *

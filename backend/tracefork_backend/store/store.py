@@ -175,7 +175,7 @@ class Store(Database):
             elif Path(ref).name != ref or Path(ref).suffix:
                 how = f"there is no such file; of a run in the store {how}"
             raise UnknownRun(f"{ref!r} names no run: {how}{self._near(ref)}")
-        found = self.ask("run_by_prefix", prefix=prefix)
+        found = self.ask("run_by_prefix", prefix=prefix) or self.ask("run_by_further_trace", prefix=prefix)
         if not found:
             changed = self._digests.first_changed(
                 self.path, lambda entry: entry.lists(prefix), manifest.KINDS

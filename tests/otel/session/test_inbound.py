@@ -127,6 +127,59 @@ def served(
 
 
 RUN = (sys.executable, "-m", "tracefork_backend.cli", "run", "--")
+SPANNED = (
+    LINE
+    + APP
+    + """
+import threading
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+SPAN = trace.get_tracer("mine").start_as_current_span
+
+def later(words):
+    with SPAN("later"):
+        asyncio.run(say(words))
+
+async def handle(request):
+    words = (await request.body()).decode()
+    with SPAN("plan"):
+        first = await say(words)
+    with SPAN("act"), SPAN("call", kind=trace.SpanKind.CLIENT):
+        second = await say(first)
+    with SPAN("call", kind=trace.SpanKind.CLIENT):
+        third = await say(second)
+    await asyncio.to_thread(later, third)
+    return PlainTextResponse(third)
+
+async def start(request):
+    thread = threading.Thread(target=later, args=("of nobody",))
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    return PlainTextResponse("done")
+
+app.router.routes += [Route("/start", start), Route("/handle", handle, methods=["POST"])]
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), RUN], ids=["the one line", "run"])
+def test_spans_one_after_the_other_are_one_request(
+    tmp_path: Path, model: ModelServer, words: tuple[str, ...]
+) -> None:
+    """Each request is one run, which replays; what is of nobody is apart, for a server is no run."""
+    with served(tmp_path, model, *words, code=SPANNED) as client:
+        for asked in ("one", "two"):
+            client.post("/handle", content=asked)
+        for _ in range(2):
+            client.get("/start")
+    with open_store(tmp_path / ".tracefork") as store:
+        runs = sorted((run.name, run.steps, run.run_id) for run in store.runs())
+    assert [run[:2] for run in runs] == [("later", 1), ("later", 1), ("plan", 4), ("plan", 4)]
+    replayed = here("replay", runs[-1][2], "--trust", cwd=tmp_path)
+    assert replayed.status == 0, replayed.out + replayed.err
+    assert "4 of 4 exchanges" in replayed.out
 
 
 @pytest.mark.slow

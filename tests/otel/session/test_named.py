@@ -41,10 +41,11 @@ def test_spans_of_any_place_name_their_run(capture: Capture, provider: TracerPro
             chat.set_attribute("gen_ai.conversation.id", "c1")
         with tracer.start_as_current_span("chat m", attributes={"gen_ai.conversation.id": "c2"}):
             pass
-    with tracer.start_as_current_span("work"), tracer.start_as_current_span("x") as inner:
+    apart: dict[str, Any] = {"kind": SpanKind.CONSUMER}
+    with tracer.start_as_current_span("work", **apart), tracer.start_as_current_span("x") as inner:
         fetch(httpx2, "sync", "GET", f"{raw}/empty")
         inner.set_attribute("gen_ai.conversation.id", 7)
-    with tracer.start_as_current_span("work", attributes={"session.id": "", "user.id": "u"}):
+    with tracer.start_as_current_span("work", attributes={"session.id": "", "user.id": "u"}, **apart):
         fetch(httpx2, "sync", "GET", f"{raw}/empty")
     assert names(capture) == [("s1", "c1"), (None, "7"), (None, None)]
 

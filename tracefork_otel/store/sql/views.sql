@@ -356,6 +356,20 @@ SELECT
 FROM _heads
 GROUP BY trace_id;
 
+-- Further traces of a run: a script's whose spans are several, of which the first that asked something names the run.
+CREATE OR REPLACE VIEW _further AS
+SELECT DISTINCT process_id, span_trace_id AS trace_id, trace_id AS run_id
+FROM _exchanges
+WHERE span_trace_id IS NOT NULL;
+
+-- How such a run ended, by the root that began last: where the process has a root of its own, that tells it by itself.
+CREATE OR REPLACE VIEW _ends AS
+SELECT f.run_id, arg_max(struct_pack(started_ns := h.started_ns, ended_ns := h.ended_ns, status := h.status), h.started_ns) AS root
+FROM _further f
+JOIN (SELECT * FROM _spans WHERE parent_span_id IS NULL AND kind NOT IN ('process', 'note')) h
+    ON h.process_id = f.process_id AND h.trace_id = f.trace_id
+GROUP BY f.run_id;
+
 -- The session and the conversation that the first spans which name one say, of any span of the run.
 CREATE OR REPLACE VIEW _named AS
 SELECT trace_id, arg_min(session_id, started_ns) AS session_id, arg_min(conversation_id, started_ns) AS conversation_id
@@ -425,8 +439,8 @@ LEFT JOIN _live_processes l ON l.process_id = e.process_id
 GROUP BY e.trace_id;
 
 -- status: running (a process of it still writes), killed (it ended while something was open), error (the root
--- span, or without one the last exchange, says so, or the command's exit status is not 0), part (all that is here is
--- what a tape held of it that was exported while it went on), else ok.
+-- span, the last of several, or without one the last exchange, says so, or the command's exit status is not 0), part (all
+-- that is here is what a tape held of it that was exported while it went on), else ok.
 CREATE OR REPLACE VIEW runs AS
 SELECT
     t.trace_id AS run_id,
@@ -435,7 +449,7 @@ SELECT
     coalesce(_attribute(r.root.attributes, 'tracefork.run.kind'), CASE WHEN t.replayed THEN 'replay' ELSE 'record' END)
         AS kind,
     _at(least(t.started_ns, r.root.started_ns)) AS started_at,
-    _ms(least(t.started_ns, r.root.started_ns), greatest(t.ended_ns, r.root.ended_ns)) AS duration_ms,
+    _ms(least(t.started_ns, r.root.started_ns), greatest(t.ended_ns, r.root.ended_ns, l.root.ended_ns)) AS duration_ms,
     t.steps,
     t.input_tokens,
     t.output_tokens,
@@ -444,10 +458,10 @@ SELECT
         THEN TRY_CAST(_attribute(r.root.attributes, 'tracefork.fork.cost_usd') AS DOUBLE) ELSE t.cost_usd
     END AS cost_usd,
     CASE
-        WHEN t.live AND (t.open > 0 OR r.root IS NULL OR r.root.ended_ns IS NULL) THEN 'running'
-        WHEN t.open > 0 OR (r.root IS NOT NULL AND r.root.ended_ns IS NULL) THEN 'killed'
+        WHEN t.live AND (t.open > 0 OR r.root IS NULL OR r.root.ended_ns IS NULL OR (l.root IS NOT NULL AND l.root.ended_ns IS NULL)) THEN 'running'
+        WHEN t.open > 0 OR (r.root IS NOT NULL AND r.root.ended_ns IS NULL) OR (l.root IS NOT NULL AND l.root.ended_ns IS NULL) THEN 'killed'
         WHEN _attribute(r.root.attributes, 'tracefork.part') = 'true' THEN 'part'
-        WHEN coalesce(r.root.status, t.last_status) = 'ERROR' THEN 'error'
+        WHEN coalesce(l.root.status, r.root.status, t.last_status) = 'ERROR' THEN 'error'
         WHEN _attribute(r.root.attributes, 'tracefork.exit_status') <> '0' THEN 'error'
         ELSE 'ok'
     END AS status,
@@ -467,12 +481,14 @@ SELECT
 FROM _totals t
 LEFT JOIN _named n ON n.trace_id = t.trace_id
 LEFT JOIN _starts r ON r.trace_id = t.trace_id
+LEFT JOIN _ends l ON l.run_id = t.trace_id AND r.root IS NOT NULL AND r.root.attributes NOT LIKE '%"tracefork.root"%'
+    AND (r.root.started_ns <= l.root.started_ns)
 LEFT JOIN _processes p ON p.trace_id = t.trace_id
 LEFT JOIN _commands c ON c.trace_id = t.trace_id;
 
 CREATE OR REPLACE VIEW tools AS
 SELECT
-    s.trace_id AS run_id,
+    s.run_id,
     s.span_id,
     e.step AS step_before,
     coalesce(_attribute(s.attributes, 'gen_ai.tool.name'), substr(s.name, len('execute_tool ') + 1)) AS name,
@@ -487,11 +503,15 @@ SELECT
     _ms(s.started_ns, s.ended_ns) AS duration_ms,
     coalesce(_attribute(s.attributes, 'tracefork.replayed') = 'true', false) AS replayed
 FROM (
-    SELECT *
-    FROM _spans
-    WHERE starts_with(name, 'execute_tool ') AND kind NOT IN ('process', 'note') AND _is_of_run(process_id, trace_id)
+    SELECT s.*, coalesce(f.run_id, s.trace_id) AS run_id
+    FROM (
+        SELECT *
+        FROM _spans
+        WHERE starts_with(name, 'execute_tool ') AND kind NOT IN ('process', 'note') AND _is_of_run(process_id, trace_id)
+    ) s
+    LEFT JOIN _further f ON f.process_id = s.process_id AND f.trace_id = s.trace_id
 ) s
-ASOF LEFT JOIN _steps e ON e.trace_id = s.trace_id AND e.started_ns <= s.started_ns;
+ASOF LEFT JOIN _steps e ON e.trace_id = s.run_id AND e.started_ns <= s.started_ns;
 
 CREATE OR REPLACE VIEW draws AS
 SELECT
