@@ -267,7 +267,7 @@ trace.set_tracer_provider(TracerProvider())
 print("a banner of some library, " * 20)
 for word in ("one", "two", "three"):
     asked = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": word}]}
-    with trace.get_tracer("theirs").start_as_current_span("turn"):
+    with trace.get_tracer("theirs").start_as_current_span("turn", kind=trace.SpanKind.CONSUMER):
         answer = httpx2.post(os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", json=asked)
     print(answer.json()["content"][0]["text"])
 """

@@ -73,7 +73,6 @@ class _AgentCall(Call):
         self._items = Items(WHOLE_LIMIT if self._whole else RESULT_LIMIT)
         # The last that can fail, or what fails would leave the span current.
         self._span, self._release = root.enter(session, f"invoke_agent {name}", attributes)
-        session.runs.called(self._span.context.trace_id)
         if session.settings.state:
             session.called.append(self._span.context.trace_id)
 

@@ -155,7 +155,8 @@ def enter(
 ) -> tuple[OwnSpan, Callable[[], None]]:
     """Open a span of ours and make it current, until the returned function is called.
 
-    Where no span is current it is a root itself, or `below_root` a child of the process's root.
+    Where no span is current it is a root itself, or `below_root` a child of the process's root. Unless
+    `below_root` its trace is a run by itself.
     """
     if below_root:
         parent, chosen = parent_and_tracer(session)
@@ -165,6 +166,8 @@ def enter(
     span = _started(session, chosen, name, parent, attributes)
     if parent.span is None or parent.span.is_remote:
         spans.opened(session, span.context, lambda: None if span.ended else spans.under(span))
+    if not below_root:
+        session.runs.called(span.context.trace_id)
     # The last that can fail, or what fails would leave the span current.
     if span.sdk is None:
         leave = spans.make_current(span)

@@ -309,14 +309,14 @@ def test_processes_share_one_tape(desk: Desk, leave: Callable[[], None]) -> None
 
 @pytest.mark.slow
 def test_a_command_with_several_traces_is_one_tape(desk: Desk, leave: Callable[[], None]) -> None:
-    """A command whose agent opens traces of its own has a run for each; a replay of one repeats them all."""
+    """A command whose work comes from outside has a run for each piece; a replay of one repeats them all."""
     desk.write(
         """
         from opentelemetry import trace
         from opentelemetry.sdk.trace import TracerProvider
         trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
         for name in ("first", "second"):
-            with trace.get_tracer("t").start_as_current_span(name):
+            with trace.get_tracer("t").start_as_current_span(name, kind=trace.SpanKind.CONSUMER):
                 say(name)
         """
     )
@@ -333,7 +333,7 @@ def test_a_command_with_several_traces_is_one_tape(desk: Desk, leave: Callable[[
 
 @pytest.mark.slow
 def test_a_script_with_several_traces_is_one_tape(desk: Desk, leave: Callable[[], None]) -> None:
-    """A script with the one line and three traces is repeated whole, but not by an agent that is named."""
+    """A script with the one line and three runs is repeated whole, but not by an agent that is named."""
     desk.write(
         """
         from tracefork_otel import TraceforkInstrumentor
@@ -342,7 +342,7 @@ def test_a_script_with_several_traces_is_one_tape(desk: Desk, leave: Callable[[]
         trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
         TraceforkInstrumentor().instrument()
         def work(name):
-            with trace.get_tracer("t").start_as_current_span(name):
+            with trace.get_tracer("t").start_as_current_span(name, kind=trace.SpanKind.CONSUMER):
                 say(name)
                 say(name + " again")
         if __name__ == "__main__":

@@ -48,6 +48,25 @@ def test_each_cell_that_asks_is_a_run(tmp_path: Path, raw: str, monkeypatch: pyt
     refused.refused("notebook", "agent=function")
 
 
+SPANNED = (
+    "from opentelemetry import trace\nfrom opentelemetry.sdk.trace import TracerProvider\n"
+    "trace.set_tracer_provider(TracerProvider())\nSPAN = trace.get_tracer('mine').start_as_current_span",
+    "with SPAN('plan'):\n {GET}\nwith SPAN('act'):\n {GET}",
+    "with SPAN('look'):\n {GET}",
+)
+
+
+def test_spans_of_a_cell_are_its_run(tmp_path: Path, raw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several of one cell are one, and those of the next another."""
+    monkeypatch.setenv("AGENT_URL", raw)
+    cells = "".join(f"    {cell!r}.replace('{{GET}}', GET),\n" for cell in SPANNED)
+    before, told = BOOK.split('    "import httpx2",\n')
+    after = told[told.index(")\nfor cell") :]
+    run_python(f'{before}    "import httpx2",\n{cells}{after}', store=tmp_path / "store")
+    with open_store(tmp_path / "store") as store:
+        assert [(run.name, run.steps) for run in reversed(store.runs())] == [("plan", 2), ("look", 1)]
+
+
 def test_a_kernels_command_is_not_started_again(tmp_path: Path) -> None:
     """Another kernel would wait for cells until the time limit."""
     from stored import Recorder
