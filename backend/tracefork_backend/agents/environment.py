@@ -76,7 +76,7 @@ def reaching(argv: Sequence[str]) -> list[str]:
 
 def inside_another(environ: Mapping[str, str]) -> bool:
     """Return whether a recording, replay or fork of ours started this process, which so is part of it."""
-    ours = any(map(_is_boot, environ.get("PYTHONPATH", "").split(os.pathsep)))
+    ours = any(map(is_boot, environ.get("PYTHONPATH", "").split(os.pathsep)))
     return ours and environ.get("TRACEFORK_MODE", "off") != "off" and "TRACEPARENT" in environ
 
 
@@ -140,10 +140,11 @@ def unstartable(run_id: str, mode: Mode) -> UsageError:
 def _python_path(environ: Mapping[str, str]) -> list[str]:
     """Return the entries of PYTHONPATH but a boot folder of ours, of whichever installation."""
     entries = environ.get("PYTHONPATH", "").split(os.pathsep)
-    return [entry for entry in entries if entry and not _is_boot(entry)]
+    return [entry for entry in entries if entry and not is_boot(entry)]
 
 
-def _is_boot(entry: str) -> bool:
+def is_boot(entry: str) -> bool:
+    """Return whether an entry of PYTHONPATH is a boot folder of ours, of whichever installation."""
     return Path(entry).parts[-2:] in (BOOT.parts[-2:], ("tracefork_otel", "_boot"))
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from tracefork_otel.seam.lines import commands_of
 from tracefork_otel.seam.programs import asked, asks, model_of, not_reached, out_of_reach
 from tracefork_otel.session.interpreter import program_of
-from tracefork_otel.store.records import ProcessStarted
+from tracefork_otel.store.records import Note, ProcessStarted
 
 from ..store.absent import Absent
+
+_LACKS = "; what it exchanged is not recorded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class Left:
     what: str
     """It, and why, as the beginning of a sentence."""
     is_python: bool = True
+    ran: bool = False
+    """Whether it was seen to run: no words of the command tell of it."""
 
     @classmethod
     def of(cls, absent: Absent) -> Left:
@@ -45,6 +49,22 @@ def left_by(argv: Sequence[str], folder: str | Path, *, recording: bool) -> tupl
             found.append(
                 Left(is_python=False, program=client, what=asks(client, model, " (as the command says)"))
             )
+    return tuple(dict.fromkeys(found))
+
+
+def noted(left: Left, *, time_ns: int, run_id: str) -> Note:
+    """Return what the run that lacks the program's exchanges says of it."""
+    told = {"why": f"{left.what}{_LACKS}", **({"ran": left.program} if left.ran else {})}
+    return Note(kind="incomplete", time_ns=time_ns, trace_id=run_id, attributes=told)
+
+
+def left_then(notes: Iterable[Note]) -> tuple[Left, ...]:
+    """Return the programs that ran out of reach when this was recorded, which nothing but that tells of."""
+    found = (
+        Left(program=str(note.attributes["ran"]), what=str(note.attributes["why"]).removesuffix(_LACKS))
+        for note in notes
+        if note.kind == "incomplete" and "ran" in note.attributes
+    )
     return tuple(dict.fromkeys(found))
 
 

@@ -25,7 +25,7 @@ from tracefork_otel.session.process import git_commit, remote_parent
 from tracefork_otel.settings import Settings
 from tracefork_otel.state.keeping import in_use, keep
 from tracefork_otel.state.kept import kept_of, text_of
-from tracefork_otel.store.records import Note, SpanRecord
+from tracefork_otel.store.records import SpanRecord
 from tracefork_otel.store.wal import Wal
 from tracefork_otel.tape.marks import marked
 from tracefork_otel.tape.start import STATE, STATE_LOST, HowStarted, given_as_bytes, kept_input
@@ -39,11 +39,12 @@ from ..writeback.sending import CLOSE_S, endpoint
 from .environment import inside_another, reaching, recordable, traced
 from .given_input import LIMIT, GivenInput, given_input
 from .kept_output import KeptOutput, kept_output
-from .left import Left, left_by, still_left
+from .left import Left, left_by, noted, still_left
 from .nested import said_inside
 from .output import Output, output_attributes
 from .reach import reached, short_name, unwritable, why_nothing
 from .supervise import exit_status
+from .watching import Watch
 
 SCOPE = "tracefork"
 _NOTHING_CAPTURED = AgentFailed.exit_status
@@ -121,6 +122,7 @@ def record(
     # As a script says it now; and what goes by a proxy is seen there, whoever asks.
     started = reaching(argv)
     left = () if proxy else left_by(started, Path.cwd(), recording=True)
+    watch = None if proxy else Watch()
     env = {**traced(os.environ, recording, launch=below), **fixed}
     routes = routes_of(os.environ) if proxy else ()
     with (
@@ -132,10 +134,12 @@ def record(
         )
         with _kept(launch) as head:
             with given_input() as given, kept_output() as printed:
-                status = run_inherited(started, {**env, **behind.environment}, given.source, printed)
+                environment = {**env, **behind.environment}
+                status = run_inherited(started, environment, given.source, printed, watch)
             launch = replace(launch, given=given, printed=printed.output)
             ended_ns = time.time_ns()
             found = reached(directory, launch.trace_id)
+            left = left if watch is None else (*left, *watch.left(found[0], left))
             gone = (*map(Left.of, found[1]), *still_left(left, found[0]))
             try:
                 runs, problems = launch.settle(head, status, ended_ns, gone)
@@ -211,8 +215,7 @@ class _Launch:
             allowed = Settings.from_env().allow_hosts
             for run_id, one in product(run_ids, dict.fromkeys(left)):
                 if one.program not in allowed:
-                    why = {"why": f"{one.what}; what it exchanged is not recorded"}
-                    head.append(Note(kind="incomplete", time_ns=ended_ns, trace_id=run_id, attributes=why))
+                    head.append(noted(one, time_ns=ended_ns, run_id=run_id))
             head.close()
             runs = tuple(
                 RecordedRun(run_id=run_id, steps=opened.run(run_id).steps) for run_id in run_ids
@@ -356,10 +359,12 @@ def run_inherited(
     env: Mapping[str, str],
     stdin: int | None = None,
     printed: KeptOutput | None = None,
+    watch: Watch | None = None,
 ) -> int:
     """Run a command on our terminal, streams and process group, and return its exit status.
 
-    `stdin` is what it gets as its standard input, and `printed` has its standard output, where not ours.
+    `stdin` is what it gets as its standard input, and `printed` has its standard output, where not ours. The
+    `watch` looks at what it starts.
     """
     printed = printed or KeptOutput()
     with _signals_passed_on() as children:
@@ -371,7 +376,8 @@ def run_inherited(
             raise UsageError(f"cannot start {argv[0]!r}: {error.strerror or error}") from error
         children.append(child)
         printed.started()
-        return exit_status(child.wait())
+        with contextlib.nullcontext() if watch is None else watch.over(child.pid):
+            return exit_status(child.wait())
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ from ..agents.environment import (
     working_directory,
 )
 from ..agents.in_place import call, playing
-from ..agents.left import Left, left_by
+from ..agents.left import Left, left_by, left_then
 from ..agents.output import Output
 from ..agents.pool import Refused, WarmPool
 from ..agents.program import Program, python_program
@@ -252,7 +252,9 @@ class InProcesses:
         # What goes by a proxy is played there, whoever asks.
         by_command = entrypoint is None and not recorded_routes(start)
         self.left: tuple[Left, ...] = (
-            left_by(reaching(self._argv), self.folder, recording=False) if by_command else ()
+            (*left_by(reaching(self._argv), self.folder, recording=False), *left_then(tape.notes))
+            if by_command
+            else ()
         )
         """Programs that the command starts out of reach."""
         self._base = given_back(start, os.environ, self.folder)

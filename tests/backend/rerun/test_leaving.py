@@ -229,6 +229,29 @@ COMMANDS = {
     "a script with a shebang": ["timeout", "20", "./steps.sh"],
     "a cleared environment": ["sh", "-c", f"env -i {sys.executable} worker.py; python agent.py"],
 }
+if sys.platform == "linux":
+    COMMANDS |= {
+        "a Makefile": ["make", "isolated"],
+        "a Makefile that sets its path": ["make", "path"],
+        "a Makefile below a shell": ["sh", "-c", "make -s again"],
+        "a shell's standard input": ["sh", "-c", "cat steps.sh | sh"],
+    }
+MAKEFILE = """
+isolated:
+\tpython -I worker.py part
+\tpython agent.py
+path:
+\tPYTHONPATH=src python worker.py part
+\tpython agent.py
+again:
+\t$(MAKE) isolated
+reached:
+\tpython agent.py
+\tpython worker.py part
+\tpython --version
+below:
+\tpython starts.py
+"""
 
 
 @pytest.mark.slow
@@ -242,18 +265,36 @@ def test_what_the_command_itself_starts_out_of_reach_fails_by_name(
     steps = desk.folder / "steps.sh"
     steps.write_text("#!/bin/sh\npython -I worker.py part\npython agent.py\n")
     steps.chmod(0o700)
+    (desk.folder / "Makefile").write_text(MAKEFILE)
     recorded = desk.record(*COMMANDS[way])
     assert [run.steps for run in recorded.runs] == [1]
-    assert any("worker.py" in problem for problem in recorded.problems)
+    (problem,) = recorded.problems
+    assert "worker.py" in problem
     run = desk.run()
     assert "worker.py" in run.incomplete_reasons[0]
     result = replay(run)
     assert [(leak.host, leak.port) for leak in result.leaks] == [("worker.py", None)]
     assert result.receipt[-1] == "FAIL    1 program went round the tape"
     assert replay(run, allow_hosts=["worker.py"]).passed
-    problem = fork(run, at=0, edit=tf.noop(), tail="offline").problem
-    assert problem is not None
-    assert problem.kind == "leak"
+    leaked = fork(run, at=0, edit=tf.noop(), tail="offline").problem
+    assert leaked is not None
+    assert leaked.kind == "leak"
+
+
+@pytest.mark.slow
+def test_what_is_reached_below_make_is_not_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor twice what a Python of the run starts, which names it itself."""
+    monkeypatch.setenv("PATH", os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    desk.write("say('plan')")
+    desk.write(starts("-I"), "starts.py")
+    (desk.folder / "Makefile").write_text(MAKEFILE)
+    recorded = desk.record("make", "reached")
+    assert not recorded.problems
+    assert [run.steps for run in recorded.runs] == [2]
+    assert replay(desk.run()).passed
+    recorded = desk.record("make", "below")
+    (problem,) = recorded.problems
+    assert "starts.py:" in problem
 
 
 @pytest.mark.slow  # takes processes
