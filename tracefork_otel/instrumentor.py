@@ -134,8 +134,9 @@ def _say_if_nothing(pid: int) -> None:
 
     others = "; ".join(f"{one}, and is not captured" for one in unseen.summary(session))
     LOG.warning(
-        "tracefork captured nothing: this process made no request through httpx or httpx2%s. What goes by"
-        " other clients is recorded from outside: tracefork-otel run --proxy -- COMMAND",
+        "tracefork captured nothing: this process made no request through httpx, httpx2, urllib3 or"
+        " aiohttp%s. What goes by other clients is recorded from outside: tracefork-otel run --proxy --"
+        " COMMAND",
         f"; {others}" if others else "",
     )
 
