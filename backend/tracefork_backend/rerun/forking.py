@@ -23,6 +23,7 @@ from tracefork_otel.settings import Timing
 from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle, grade
+from ..grading.steady import Steady
 from ..spelling import run_name
 from ..store import Run, Store, open_store
 from ..store.prices import NONE_GIVEN, Given, prices_told
@@ -214,6 +215,7 @@ class Forker:
         self._experiment_id = experiment_id
         self._made = 0
         self._said: set[str] = set()
+        self._steady = Steady()
         self.roots: dict[str, str] = {}
         """The root span of each fork made so far, by its run."""
         self._at_work: dict[str, RootSpan] = {}
@@ -439,6 +441,7 @@ class Forker:
             if oracle is not None and fork.gradable:
                 graded = fork.graded(said.graded())
                 fork = replace(fork, outcome=grade(oracle, graded, limit_s=self.timeout))
+                self._say_once(self._steady.after(oracle, graded, fork.outcome))
                 if fork.outcome is None and graded.left_out:
                     why = f"not graded: {graded.left_out} bytes in the middle of its output are not kept"
                     fork = replace(fork, notes=(*fork.notes, why))

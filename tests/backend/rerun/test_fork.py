@@ -82,6 +82,21 @@ def test_a_command_forked_by_a_text(four: tuple[Desk, Run]) -> None:
 
 
 @pytest.mark.slow
+def test_an_oracle_that_flips_by_chance_is_named(
+    four: tuple[Desk, Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, where forks that put out the same were graded both ways; of a steady one nothing is said."""
+    _, run = four
+    fork(run, at=1, edit=text("other"), times=3, tail="offline", oracle=lambda graded: "other" in graded.text)
+    assert caplog.messages == []
+    answers = iter([True, None, False, True])
+    made = fork(run, at=3, edit=text("other"), times=4, oracle=lambda graded: next(answers))
+    assert [one.outcome for one in made] == [True, None, False, True]
+    (said,) = caplog.messages
+    assert "graded two forks differently that put out the same" in said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", ["live", "recorded", "offline"])
 def test_a_noop_equals_its_parent(four: tuple[Desk, Run], tail: Any) -> None:
     """With nothing changed the fork asks and gets what its parent did, byte for byte, and is back at once."""
