@@ -13,6 +13,7 @@ from typing import Any
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.wire.facts import facts_of
 
+from ..displayed import Displayed
 from ..spelling import short
 from .findings import Findings
 from .journal import TrialRecord
@@ -52,7 +53,7 @@ def step_shown(exchange: Exchange) -> StepShown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlameResult:
+class BlameResult(Displayed):
     """What one experiment found, and the trials that it rests on."""
 
     experiment_id: str

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from tracefork_otel.errors import UsageError
 from tracefork_otel.tape.tape import Tape
 
+from ..displayed import Displayed
 from ..spelling import run_name
 from ..store import Run, Store
 from ..store.prices import bill
@@ -34,7 +35,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diff(Comparison):
+class Diff(Displayed, Comparison):
     """How two runs compare, to be printed."""
 
     def lines(self) -> tuple[str, ...]:

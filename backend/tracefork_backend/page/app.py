@@ -21,22 +21,18 @@ from tracefork_otel.errors import StoreError, TraceforkError, UnknownRun, UsageE
 from ..diffs.diff import diff
 from ..grading.graded import graded_run
 from ..grading.offers import offers
-from ..report.content import Change
-from ..report.html import environment
-from ..report.shapes import side_by_side
-from ..report.wording import duration
 from ..rerun.reconstruct import reconstruct
-from ..spelling import at_least, counted, money, outcome_word, run_name, short, total_money
+from ..spelling import counted, run_name
 from ..statistics.intervals import wilson
 from ..store import Run, Store
 from ..store import doctor as examine
-from ..writeback.names import jaeger_url
 from . import changing, experiments, run, runs, step
 from .jobs import Job, Jobs
 from .permits import Ledger, Permits
+from .templating import environment, folded, last_words
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    pass
 
 _PACKAGE = "tracefork_backend.page"
 Handler: TypeAlias = Callable[[Request], Response]
@@ -220,7 +216,7 @@ class Page:
         """Two runs beside each other."""
         a, b = (self.store.run(request.path_params[name]) for name in "ab")
         found = diff(a, b)
-        return self._page("diff.html", found=found, rows=_folded(found), sides=(a, b), ends=_ends(found))
+        return self._page("diff.html", found=found, rows=folded(found), sides=(a, b), ends=last_words(found))
 
     def experiments(self, request: Request) -> Response:
         """All experiments."""
@@ -452,10 +448,10 @@ class Page:
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         shared = {"page": self, "template": template}
-        return HTMLResponse(_environment().get_template(template).render(shared | values), status)
+        return HTMLResponse(environment().get_template(template).render(shared | values), status)
 
     def _part(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        return HTMLResponse(_environment().get_template(template).render({"page": self} | values), status)
+        return HTMLResponse(environment().get_template(template).render({"page": self} | values), status)
 
     def _failed(self, request: Request, error: Exception) -> Response:
         status = 404 if isinstance(error, UnknownRun) else 400 if isinstance(error, UsageError) else 503
@@ -537,37 +533,6 @@ def _lines(below: Mapping[str, list[dict[str, Any]]], top: str) -> list[tuple[in
     return lines
 
 
-def _folded(found: Any) -> list[dict[str, Any]]:
-    """Return the rows of a comparison; several alike in a row are one that can be opened."""
-    rows: list[dict[str, Any]] = []
-    alike: list[Any] = []
-
-    def close() -> None:
-        if len(alike) >= _SAME_FROM:
-            rows.append({"same": list(alike)})
-        else:
-            rows.extend({"step": one, "first": False, "changes": ()} for one in alike)
-        alike.clear()
-
-    for index, one in enumerate(found.steps):
-        if one.kind == "same":
-            alike.append(one)
-            continue
-        close()
-        changes = [
-            (change, side_by_side(Change(step=0, label="", old=change.a, new=change.b)))
-            for change in one.changes[:_DIFFS]
-        ]
-        rows.append({"step": one, "first": index == found.first, "changes": changes})
-    close()
-    return rows
-
-
-def _ends(found: Any) -> Any:
-    """Return what both runs said last, their differing words marked."""
-    return side_by_side(Change(step=0, label="", old=found.a.last_text, new=found.b.last_text))
-
-
 @cache
 def questions() -> tuple[tuple[str, str], ...]:
     """Return the saved questions: what each asks, and the query."""
@@ -583,21 +548,3 @@ def _own_file(name: str) -> bytes:
         own = resources.files(_PACKAGE).joinpath("static", name).read_text()
         return "\n".join([*shared, own]).encode()
     return resources.files(_PACKAGE).joinpath("static", name).read_bytes()
-
-
-@cache
-def _environment() -> Environment:
-    made = environment(_PACKAGE)
-    made.filters.update(
-        short=short, money=money, ending=outcome_word, url=_quoted, took=_took, counted=counted,
-    )  # fmt: skip
-    made.globals.update(at_least=at_least, total_money=total_money, jaeger_url=jaeger_url)
-    return made
-
-
-def _quoted(text: object) -> str:
-    return quote(str(text), safe="")
-
-
-def _took(ms: float | None) -> str:
-    return "" if ms is None else duration(ms)

@@ -13,6 +13,7 @@ from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.tape.digest import digest_of
 from tracefork_otel.tape.tape import Tape
 
+from ..displayed import Displayed
 from ..spelling import counted, run_name
 from .answering import answers
 from .evidence import Draws, Evidence, Exchanges, Redaction, Tools, uncompared
@@ -26,7 +27,7 @@ _LEFT = ("closed", "abandoned", "cancelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayResult:
+class ReplayResult(Displayed):
     """How a replay compares with its tape."""
 
     run_id: str

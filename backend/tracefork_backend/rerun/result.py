@@ -10,6 +10,7 @@ from tracefork_otel.errors import AgentFailed, Drift, StoreError, UsageError
 from tracefork_otel.play.intervention import Kind, Tail
 from tracefork_otel.play.onward import Scope
 
+from ..displayed import Displayed
 from ..grading.graded import Graded
 from ..spelling import counted, run_name
 from .records import DriftReport, Leak
@@ -50,7 +51,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
+class Fork(Displayed):
     """One fork: a run of its own that replayed a prefix, was changed at a step, and went on."""
 
     run_id: str

@@ -22,6 +22,7 @@ from tracefork_otel.store.rows import note_of, span_of
 from tracefork_otel.tape import marks
 from tracefork_otel.tape.start import HowStarted, argv_of, how_started
 
+from ..displayed import Displayed
 from ..spelling import digits_of, run_name, use_digits
 from . import compacting, limits, live
 from .database import Database, is_store
@@ -37,7 +38,7 @@ NEAR = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Displayed):
     """One run: what the `runs` view says of it, and its exchanges, read when they are first asked for."""
 
     run_id: str

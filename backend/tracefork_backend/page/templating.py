@@ -1,0 +1,72 @@
+"""What the page's templates are rendered with."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..report.content import Change
+from ..report.html import environment as report_environment
+from ..report.shapes import side_by_side
+from ..report.wording import duration
+from ..spelling import at_least, counted, money, outcome_word, short, total_money
+from ..writeback.names import jaeger_url
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_DIFFS = 40
+"""Changes of a step that a comparison shows."""
+_SAME_FROM = 3
+"""So many steps alike in a row are folded."""
+
+
+def folded(found: Any) -> list[dict[str, Any]]:
+    """Return the rows of a comparison; several alike in a row are one that can be opened."""
+    rows: list[dict[str, Any]] = []
+    alike: list[Any] = []
+
+    def close() -> None:
+        if len(alike) >= _SAME_FROM:
+            rows.append({"same": list(alike)})
+        else:
+            rows.extend({"step": one, "first": False, "changes": ()} for one in alike)
+        alike.clear()
+
+    for index, one in enumerate(found.steps):
+        if one.kind == "same":
+            alike.append(one)
+            continue
+        close()
+        changes = [
+            (change, side_by_side(Change(step=0, label="", old=change.a, new=change.b)))
+            for change in one.changes[:_DIFFS]
+        ]
+        rows.append({"step": one, "first": index == found.first, "changes": changes})
+    close()
+    return rows
+
+
+def last_words(found: Any) -> Any:
+    """Return what both runs said last, their differing words marked."""
+    return side_by_side(Change(step=0, label="", old=found.a.last_text, new=found.b.last_text))
+
+
+@cache
+def environment() -> Environment:
+    """Return the environment of the page's templates."""
+    made = report_environment("tracefork_backend.page")
+    made.filters.update(
+        short=short, money=money, ending=outcome_word, url=_quoted, took=_took, counted=counted,
+    )  # fmt: skip
+    made.globals.update(at_least=at_least, total_money=total_money, jaeger_url=jaeger_url)
+    return made
+
+
+def _quoted(text: object) -> str:
+    return quote(str(text), safe="")
+
+
+def _took(ms: float | None) -> str:
+    return "" if ms is None else duration(ms)
