@@ -106,6 +106,12 @@ def rate(count: int, call: Callable[[], object]) -> float:
     return statistics.median(rates)
 
 
+def work() -> float:
+    """Seconds of all cores so far, by this process and those that it waited for: others' load is not in them."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
 def forks(forker: Forker, at: int, count: int) -> None:
     made = forker.forks([Planned(change=noop().bind(forker.tape, at, tail="recorded"))] * count)
     assert all(one.problem is None and one.calls_live == 0 for one in made), made[0].problem
@@ -127,17 +133,20 @@ def speeds(world: World, steps: int, targets: tuple[float, float, float]) -> lis
     fresh, warm, place = targets
     with Forker(run, warm=False, jobs=2) as forker:
         anew = rate(4, lambda: forks(forker, at, 4))
+    before = work()
     with Forker(run, jobs=2) as forker:
         warmed = rate(20, lambda: forks(forker, at, 20))
+    between = work()
     with Forker(run, agent=world.talk) as forker:
         placed = rate(20, lambda: forks(forker, at, 20))
+    warm_s, place_s = (between - before) / 60, (work() - between) / 60
     bare = rate(20, lambda: bare_replays(world, run, steps, 20))
     started = rate(2, lambda: [replay(run) for _ in range(2)])
     what = f"{steps}-call anthropic agent"
     return [
         Figure(f"forks of a {what}, started anew, 2 at once", anew, "/s", fresh, at_least=True, note=f"replays started anew, one at a time: {started:.2f}/s"),
-        Figure(f"forks of a {what}, warm, 2 at once", warmed, "/s", warm, at_least=True),
-        Figure(f"forks of a {what}, in place", placed, "/s", place, at_least=True, note=f"the same calls replayed bare: {bare:.1f}/s"),
+        Figure(f"forks of a {what}, warm, 2 at once", warmed, "/s", warm, at_least=True, note=f"{warm_s * 1e3:.0f} ms of work each, the start in it"),
+        Figure(f"forks of a {what}, in place", placed, "/s", place, at_least=True, note=f"{place_s * 1e3:.0f} ms of work each; the same calls replayed bare: {bare:.1f}/s"),
     ]  # fmt: skip
 
 
