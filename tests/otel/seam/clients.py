@@ -24,6 +24,8 @@ from typing_extensions import override
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 """Of an object, as errors quote it."""
 
+ENCODING = "utf-8" if urllib3.__version__ >= "2" else "latin-1"
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -517,6 +519,8 @@ class Client:
     has_forms: bool = True
     retries: bool = False
     decodes: bool = True
+    encoding: str = "utf-8"
+    """Of text that it sends."""
 
     @contextmanager
     def open(self, **ways: Any) -> Iterator[Any]:
@@ -560,6 +564,7 @@ ALL = (
         "urllib3.exceptions.ReadTimeoutError",
         "urllib3.exceptions.ProtocolError",
         retries=True,
+        encoding=ENCODING,
     ),
     Client(
         "requests",
@@ -569,6 +574,7 @@ ALL = (
         "requests.exceptions.ReadTimeout",
         "requests.exceptions.ConnectionError",
         retries=True,
+        encoding=ENCODING,
     ),
     Client(
         "botocore",

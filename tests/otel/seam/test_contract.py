@@ -149,7 +149,13 @@ def test_bodies_that_are_sent(client: Client, capture: Capture, raw: str, tmp_pa
             ]
             return [session.ask("POST", f"{raw}/echo", body) for body in bodies]
 
-    wanted = ["text é".encode(), bytes(range(256)) * 4000, b"".join(PARTS), file.read_bytes(), b"x"]
+    wanted = [
+        "text é".encode(client.encoding),
+        bytes(range(256)) * 4000,
+        b"".join(PARTS),
+        file.read_bytes(),
+        b"x",
+    ]
     capture.on()
     seen = agent()
     recorded = capture.read()
