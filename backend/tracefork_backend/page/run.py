@@ -10,7 +10,7 @@ from typing import Any
 
 from ..spelling import short
 from ..store import Run, Store
-from ..writeback.names import jaeger_url
+from ..writeback.names import SCOPE, jaeger_url
 
 WIDTH = 240
 """Of the picture of a row in time, in its own units."""
@@ -128,13 +128,7 @@ def _rows(
     begun = [_ns(one["started_at"]) for one in steps]
     ends = [start + (one["duration_ms"] or 0.0) * 1e6 for start, one in zip(begun, steps, strict=True)]
     left, right = min(begun, default=0), max(ends, default=1)
-    own = [one for one in spans if one["started_ns"] and (whole or left <= one["started_ns"] <= right)]
-    if whole:
-        left = min(
-            [left, *(one["started_ns"] for one in own)] if steps else [one["started_ns"] for one in own],
-            default=0,
-        )
-        right = max([right, *(one["ended_ns"] or one["started_ns"] for one in own)], default=1)
+    own = [one for one in spans if one["scope"] != SCOPE and (whole or left <= one["started_ns"] <= right)]
     scale = WIDTH / max(right - left, 1)
     said = _said(store, run.run_id)
     marks = _marks(store, experiments)

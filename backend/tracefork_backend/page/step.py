@@ -25,7 +25,7 @@ from ..report.shapes import Piece, side_by_side
 from ..spelling import run_name
 from ..store import Run, Store
 
-TABS = ("conversation", "prompt", "changes", "request", "response", "headers", "spans")
+TABS = ("conversation", "prompt", "changes", "request", "response", "headers", "draws", "spans")
 """What is shown of a step, the first where nothing is asked for."""
 CUT = 4_000
 """Characters of a text that are shown at first."""
@@ -33,6 +33,8 @@ PIECE = 200_000
 """Characters of it that are added at a time."""
 SHOWN = 100
 """Messages of one tab."""
+_DRAWS = 500
+"""Draws of a run that are shown."""
 _BEFORE = 3
 """So many earlier calls are looked through for the conversation that this one goes on with."""
 _PICTURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
@@ -119,6 +121,8 @@ def shown(store: Store, run: Run, step: int, tab: str) -> StepShown:
         if exchange.response is not None:
             sides.append(("response", exchange.response.headers))
         told["headers"] = tuple(sides)
+    elif tab == "draws":
+        told["text"] = _draws(store, run)
     elif tab == "spans":
         told["text"], told["left"] = cut(_span(store, run, exchange))
     replaced = exchange.attributes.get(ATTRIBUTE)
@@ -300,6 +304,17 @@ def _folded(pieces: tuple[Piece, ...], around: int = 400) -> tuple[Piece, ...]:
             text = f"{text[:around]}\n… {len(text) - 2 * around:,} characters the same …\n{text[-around:]}"
         made.append(Piece(text, piece.changed))
     return tuple(made)
+
+
+def _draws(store: Store, run: Run) -> str:
+    """Return what the run drew from clocks and randomness, a line each."""
+    rows = store.ask("draws_of_run", run_id=run.run_id, limit=_DRAWS + 1)
+    if not rows:
+        return "none recorded: clocks and randomness are recorded by `run --draws`"
+    lines = [f"{row['position']:6} {row['source']:24} {row['value']}  {row['site'] or ''}" for row in rows]
+    if len(rows) > _DRAWS:
+        lines[-1] = "… the others are in the view draws"
+    return "\n".join(lines)
 
 
 def _span(store: Store, run: Run, exchange: Exchange) -> str:

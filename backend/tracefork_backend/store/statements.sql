@@ -110,6 +110,8 @@ WHERE kind NOT IN ('process', 'note') AND (trace_id = $run_id OR trace_id IN (
     SELECT span_trace_id FROM _exchanges WHERE trace_id = $run_id AND span_trace_id IS NOT NULL))
 ORDER BY started_ns, span_id
 LIMIT $limit
+-- :draws_of_run
+SELECT position, source, site, value FROM draws WHERE run_id = $run_id ORDER BY position LIMIT $limit
 -- :forks_of_run
 SELECT f.*, r.kind, r.name, r.status, r.steps, r.experiment_id
 FROM forks f

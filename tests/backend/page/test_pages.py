@@ -85,7 +85,7 @@ def test_a_run_and_its_steps(page: Serve, tmp_path: Path) -> None:
     assert "all 5 messages" in got(made, f"/run/{run_id}?step=2&tab=prompt")
     changes = got(made, f"/run/{run_id}?step=2&tab=changes")
     assert re.search(r"<ins>[^<]*question 1", changes)
-    for tab in ("request", "response", "headers", "spans"):
+    for tab in ("request", "response", "headers", "draws", "spans"):
         got(made, f"/run/{run_id}?step=1&tab={tab}")
     assert "no step 9" in got(made, f"/run/{run_id}/step/9", 400)
     assert "use one of conversation" in got(made, f"/run/{run_id}/step/0?tab=x", 400)
@@ -167,7 +167,7 @@ def test_recorded_text_is_data_wherever_it_stands(page: Serve, tmp_path: Path) -
     recorder.exchange(run_id, odd, b"\xff\x00</pre><script>", method="PUT")
     recorder.close()
     made = page(tmp_path)
-    tabs = ("conversation", "prompt", "changes", "request", "response", "headers", "spans")
+    tabs = ("conversation", "prompt", "changes", "request", "response", "headers", "draws", "spans")
     pages = [f"/run/{run_id}?step={step}&tab={tab}" for step in (0, 1) for tab in tabs]
     pages += ["/", f"/run/{run_id}/tree", f"/diff/{run_id}/{run_id}", f"/run/{run_id}/blame"]
     pages += [f"/run/{run_id}/step/0/fork?kind={kind}" for kind in ("text", "system", "model", "set")]
@@ -326,3 +326,13 @@ def test_commands_know_where_a_page_is(
     with PageServer(bind(), store=tmp_path, permits=Permits()) as made:
         assert got(made, "/")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_time_is_that_of_the_steps(page: Serve, tmp_path: Path) -> None:
+    """A root that lasts a minute leaves the bars of steps of a second as wide as they can be."""
+    made = page(tmp_path)
+    text = got(made, f"/run/{record(tmp_path, steps=4)}")
+    bars = re.findall(r'<li class="step.*?<rect x="([\d.]+)" y="2" width="([\d.]+)"', text, re.DOTALL)
+    assert len(bars) == 4
+    assert all(float(width) > 40 for _, width in bars)
+    assert float(bars[-1][0]) + float(bars[-1][1]) == pytest.approx(240, abs=1)
