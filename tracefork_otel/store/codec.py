@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from operator import attrgetter
 from struct import Struct
+from sys import intern
 from typing import Any, NamedTuple, cast
 
 from ..exchange import Request, Response
@@ -62,13 +63,16 @@ class _Field(NamedTuple):
     name: str
     type: Type
     nullable: bool
+    repeats: bool = False
+    """Whether many records have the same, which is then in memory once."""
 
     def fitted(self, value: Any, odd: dict[str, str]) -> Any:
         """Return the value as the record has it; what cannot be is left out, and `odd` says what it was."""
         if value is None and self.nullable:
             return None
         try:
-            return self.type.fit(value)
+            found = self.type.fit(value)
+            return intern(found) if self.repeats and type(found) is str else found
         except (ValueError, TypeError, OverflowError, RecursionError):
             plain = isinstance(value, str | int | float | None)
             odd[self.name] = repr(value)[:80] if plain else f"a {type(value).__name__}"
@@ -149,8 +153,12 @@ _TYPES: dict[str, dict[str, Type]] = {
     "rotated": {"carried": TEXTS},
 }
 """What their fields may hold where that is not a text."""
+_REPEATED = {kind: {one.name for one in SPANS if one.repeats and kind == "span"} for kind in _FIELDS}
 _PLACES = {
-    kind: [_Field(name, _TYPES[kind].get(name, TEXT), name in nullable(cls)) for name in _FIELDS[kind]]
+    kind: [
+        _Field(name, _TYPES[kind].get(name, TEXT), name in nullable(cls), name in _REPEATED[kind])
+        for name in _FIELDS[kind]
+    ]
     for cls, kind in _KINDS.items()
 }
 

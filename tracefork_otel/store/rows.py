@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -62,10 +62,36 @@ class Rows:
         return not (self._exchanges or self._spans)
 
     def columns(self) -> dict[str, Columns]:
-        """Return the columns of exchanges, chunks and spans, rows in order of trace and start."""
+        """Return the columns of chunks, exchanges and spans, rows in order of trace and start."""
+        return {**self._of_exchanges(), "spans": self._of_spans(0, len(self._spans))}
+
+    def parts(self, rows: Mapping[str, int]) -> Iterator[tuple[str, Iterator[Columns]]]:
+        """Yield each table by its kind, as `columns` has it, in parts of so many rows; none is one part.
+
+        No more of the spans are laid out at once: those of a trace of a million would be there thrice.
+        """
+        for kind, columns in self._of_exchanges().items():
+            step, size = rows[kind], len(next(iter(columns.values())))
+            yield (
+                kind,
+                (
+                    {name: held[at : at + step] for name, held in columns.items()}
+                    for at in _starts(size, step)
+                ),
+            )
+        step = rows["spans"]
+        yield "spans", (self._of_spans(at, at + step) for at in _starts(len(self._spans), step))
+
+    def _of_spans(self, start: int, end: int) -> Columns:
+        if start == 0:
+            self._spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
+        found = self._spans[start:end]
+        return {column.name: column.type.held(column.values(found)) for column in SPANS}
+
+    def _of_exchanges(self) -> dict[str, Columns]:
+        """Return the columns of chunks and exchanges, which belong together."""
         data, runs = self._chunks.settle()
         self._exchanges.sort(key=lambda row: (row[0].trace_id, row[0].started_ns, row[0].span_id))
-        self._spans.sort(key=lambda span: (span.trace_id, span.started_ns, span.span_id))
         bodies = [
             _told("request", request, runs) | (_told("response", response, runs) if response else {})
             for _, request, response in self._exchanges
@@ -76,11 +102,10 @@ class Rows:
                 exchanges[column.name] = [body.get(column.name) for body in bodies]
             else:
                 exchanges[column.name] = column.type.held(column.values([row[0] for row in self._exchanges]))
-        spans = {column.name: column.type.held(column.values(self._spans)) for column in SPANS}
         text = [piece if _is_text(piece) else None for piece in data]
         binary = [piece if kept is None else None for piece, kept in zip(data, text, strict=True)]
         chunks: Columns = {"no": list(range(len(data))), "text": text, "data": binary}
-        return {"exchanges": exchanges, "chunks": chunks, "spans": spans}
+        return {"chunks": chunks, "exchanges": exchanges}
 
 
 class Storing:
@@ -119,6 +144,7 @@ class Storing:
     def settle(self) -> list[Exchange]:
         """Add what the WALs tell together to the rows; return the exchanges, without bodies."""
         exchanges, spans, processes, notes = exchanges_of(self._contents)
+        self._contents.clear()  # their records are as large again
         for one in exchanges:
             request, response = (
                 self._bodies.get((one.process_id, one.span_id, side)) for side in ("request", "response")
@@ -126,6 +152,10 @@ class Storing:
             self._rows.exchange(one, request, response)
         self._rows.others(spans, processes, notes)
         return exchanges
+
+
+def _starts(size: int, step: int) -> range:
+    return range(0, max(size, 1), step)
 
 
 def _told(side: str, body: Chunked, runs: Sequence[Sequence[int]]) -> dict[str, Any]:

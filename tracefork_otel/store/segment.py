@@ -130,14 +130,15 @@ def write_segment(
     """
     directory = Path(store) / "segments"
     segment_id = segment_id or new_id()
-    columns = rows.columns()
     written: list[Path] = []
     digests: dict[str, str] = {}
+    extents = {"exchanges": _Extent(), "spans": _Extent()}
     try:
         own_folder(directory)
-        for kind in ("chunks", "exchanges", "spans"):
+        for kind, parts in rows.parts(ROW_GROUP):
             path = directory / f"{segment_id}.{kind}.parquet"
-            digests[kind] = _write_file(path, _table(kind, columns[kind]), kind, wals)
+            looked_at = extents[kind].of(parts) if kind in extents else parts
+            digests[kind] = _write_file(path, (_table(kind, part) for part in looked_at), kind, wals)
             written.append(path)
         sync_directory(directory)
         size = sum(path.stat().st_size for path in written)
@@ -147,24 +148,45 @@ def write_segment(
         if isinstance(error, OSError):
             raise StoreError(f"{directory}: segment {segment_id} could not be written: {error}") from error
         raise
-    exchanges, spans = columns["exchanges"], columns["spans"]
-    started, ended, traces = (
-        [value for value in (*exchanges[name], *spans[name]) if value]
-        for name in ("started_ns", "ended_ns", "trace_id")
-    )
-    readable = {trace_id.encode("utf-8", "replace").decode() for trace_id in traces}  # as they were written
+    exchanges, spans = extents["exchanges"], extents["spans"]
+    # As they were written.
+    readable = {one.encode("utf-8", "replace").decode() for one in exchanges.traces | spans.traces}
     listed = sorted({trace_id[:TRACE_DIGITS] for trace_id in readable})
     return SegmentEntry(
         id=segment_id,
-        exchanges=len(exchanges["span_id"]),
-        spans=len(spans["span_id"]),
+        exchanges=exchanges.rows,
+        spans=spans.rows,
         bytes=size,
-        started_ns=min(started, default=0),
-        ended_ns=max((*started, *ended), default=0),
+        started_ns=min(exchanges.started + spans.started, default=0),
+        ended_ns=max(exchanges.ended + spans.ended, default=0),
         traces=tuple(listed) if len(listed) <= TRACES else None,
         wals=tuple(wals),
         sha256=digests,
     )
+
+
+class _Extent:
+    """Which traces and moments the rows of a table are of, as they pass by."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.started: list[int] = []
+        """The first moment of each part."""
+        self.ended: list[int] = []
+        """And the last one."""
+        self.traces: set[str] = set()
+
+    def of(self, parts: Iterable[Columns]) -> Iterator[Columns]:
+        """Yield the parts, each looked at."""
+        for part in parts:
+            self.rows += len(part["span_id"])
+            started, ended = (list(filter(None, part[name])) for name in ("started_ns", "ended_ns"))
+            if started:
+                self.started.append(min(started))
+            if started or ended:
+                self.ended.append(max((*started, *ended)))
+            self.traces.update(filter(None, part["trace_id"]))
+            yield part
 
 
 def wals_of(spans: Path) -> frozenset[str]:
@@ -183,19 +205,20 @@ def wals_of(spans: Path) -> frozenset[str]:
     )
 
 
-def _write_file(path: Path, table: pa.Table, kind: str, wals: Sequence[str]) -> str:
-    """Write the file to the disk, and return its sha256."""
+def _write_file(path: Path, tables: Iterable[pa.Table], kind: str, wals: Sequence[str]) -> str:
+    """Write the file to the disk, a row group or more of each table, and return its sha256."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     level = _LEVEL
     if kind == "chunks":
-        level = _CHUNK_LEVEL if table.nbytes <= _LARGE else _LARGE_CHUNK_LEVEL
+        tables = list(tables)
+        level = _CHUNK_LEVEL if sum(table.nbytes for table in tables) <= _LARGE else _LARGE_CHUNK_LEVEL
     try:
         with replacing(path) as temporary:
             with pq.ParquetWriter(
                 temporary,
-                table.schema,
+                schema(kind),
                 compression="zstd",
                 compression_level=level,
                 use_dictionary=cast("Any", [column.name for column in TABLES[kind] if column.repeats]),
@@ -205,7 +228,8 @@ def _write_file(path: Path, table: pa.Table, kind: str, wals: Sequence[str]) -> 
                 store_schema=False,
                 write_page_checksum=True,
             ) as writer:
-                writer.write_table(table, row_group_size=ROW_GROUP[kind])
+                for table in tables:
+                    writer.write_table(table, row_group_size=ROW_GROUP[kind])
                 if wals:
                     writer.add_key_value_metadata({_WALS: json.dumps(list(wals))})
             return digest(temporary)

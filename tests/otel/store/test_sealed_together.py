@@ -6,8 +6,9 @@ from itertools import chain
 from pathlib import Path
 from unittest.mock import Mock
 
+import pyarrow.parquet as pq
 import pytest
-from wal_samples import write_conversation
+from wal_samples import process, write_conversation
 
 from tracefork_otel.exchange import Exchange
 from tracefork_otel.store import manifest, rows, sealing, segment, wal
@@ -83,3 +84,31 @@ def test_what_a_crash_left_of_many_logs_goes_whatever_they_are_sealed_with(
     assert sealing.seal(tmp_path, wal_files(tmp_path))
     assert not left.exists()
     assert kept(tmp_path) == sorted(chain.from_iterable(made.values()), key=with_process)
+
+
+def test_a_segment_is_the_same_in_however_many_parts_it_was_laid_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row group is one, so that a trace of a million spans is not in memory once more as columns."""
+    told: list[tuple[object, ...]] = []
+    for part in (1, 3, 10_000):
+        left_by(store := tmp_path / str(part), 5)
+        for kind in segment.ROW_GROUP:
+            monkeypatch.setitem(segment.ROW_GROUP, kind, part)
+        assert sealing.seal_dead(store) == []
+        (entry,) = manifest.load(store).segments
+        with pq.ParquetFile(entry.file(store, "spans")) as file:
+            assert file.metadata.num_row_groups == -(-5 // part)
+        found = entry.exchanges, entry.spans, entry.started_ns, entry.ended_ns, entry.traces, entry.wals
+        told.append((*found, kept(store), segment.read_records(store, entry)))
+    assert told[0] == told[1] == told[2]
+
+
+@pytest.mark.parametrize(("spans", "parts"), [(0, [0]), (4, [4]), (9, [4, 4, 1])])
+def test_spans_are_laid_out_a_part_at_a_time(spans: int, parts: list[int]) -> None:
+    """No part has more rows than asked for, and nothing is one empty part, for it has a file too."""
+    made = rows.Rows()
+    made.others([], [process(f"{number}-a") for number in range(spans)], [])
+    found = dict(made.parts(dict.fromkeys(segment.ROW_GROUP, 4)))
+    assert list(found) == ["chunks", "exchanges", "spans"]
+    assert [len(one["process_id"]) for one in found["spans"]] == parts
