@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 from filled import process, records, root
-from report import Figure, median_ms, report
+from report import Figure, least_cpu_ms, median_ms, report
 from tracefork_backend.store import open_store
 from workload import conversation
 
@@ -64,7 +64,7 @@ def main() -> None:
         folder = Path(name) / "store"
         run_id = fill(folder)
         with open_store(folder) as store:
-            guarded = median_ms(lambda: store.rows(BY_ID.format("exchanges", "run_id"), [run_id]))
+            guarded = least_cpu_ms(lambda: store.rows(BY_ID.format("exchanges", "run_id"), [run_id]))
         with duckdb.connect() as plain:
             plain.execute((folder / "views.sql").read_text())
 
@@ -74,9 +74,9 @@ def main() -> None:
             assert ask("select count(*) from spans") == [(RUNS * (STEPS + SPANS),)]
             by_id = median_ms(lambda: ask(BY_ID.format("exchanges", "run_id"), run_id))
             spans = median_ms(lambda: ask(BY_ID.format("spans", "trace_id"), run_id))
-            note = f"{guarded:.1f} ms through `Store.rows`, whose guard parses the query"
             figures = [
-                Figure("one run's exchanges by id, 1M spans in 20 segments", by_id, "ms", 10, note=note),
+                Figure("one run's exchanges by id, 1M spans in 20 segments", by_id, "ms", 10),
+                Figure("the same through `Store.rows`, processor time", guarded, "ms", 10),
                 Figure("one run's spans by id, 1M spans in 20 segments", spans, "ms", 10),
                 *(
                     Figure(what, median_ms(lambda query=query: ask(query), 5), "ms", 150)

@@ -1,4 +1,4 @@
-"""The store: application thread per durable exchange, size per exchange, speed of sealing, loading one run of many."""
+"""The store: application thread per durable exchange, size per exchange, speed of sealing, what many processes left, loading one run of many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from filled import fill, process, records, stored_bytes
-from report import Figure, median_ms, report
+from report import Figure, least_cpu_ms, median_ms, report
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.store import open_store
 from workload import conversation
@@ -55,6 +55,18 @@ def seal_rate(folder: Path) -> float:
     return statistics.median(rates[1:])
 
 
+def open_killed_s(folder: Path, processes: int = 200) -> float:
+    """Opening a store with the log of each, in which one call is, in a process that has opened one before."""
+    stores: list[Path] = []
+    for at in range(6):
+        stores.append(folder / str(at))
+        for number in range(processes):
+            wal = process(stores[-1])
+            fill(wal, conversation(1, seed=number, tool_bytes=0))
+            wal.close()
+    return least_cpu_ms(lambda: open_store(stores.pop()).close(), len(stores) - 1) / 1e3
+
+
 def load_ms(folder: Path) -> tuple[float, float]:
     """A run of 100 exchanges out of 10,000 in ten segments: its bodies, all digests checked; and from its name to a tape."""
     wanted = ""
@@ -85,6 +97,9 @@ def main() -> None:
         figures.append(Figure("store, 400 exchanges", sizes[400], "bytes/exchange", 1000, note=note))
         figures.append(Figure("bytes per exchange at 1000 over 100", sizes[1000] / sizes[100], "×", 1.10))
         figures.append(Figure("seal, warm", seal_rate(root / "seal"), "MB/s", 200, at_least=True))
+        killed = open_killed_s(root / "killed")
+        what = "opening a store with the logs of 200 processes that are gone, processor time"
+        figures.append(Figure(what, killed, "s", 0.5))
         load, whole = load_ms(root / "load")
         note = f"{whole:.0f} ms from a run's name to its tape"
         figures.append(Figure("load 100 exchanges out of 10,000, digests checked", load, "ms", 25, note=note))
