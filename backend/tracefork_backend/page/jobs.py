@@ -196,11 +196,11 @@ class Jobs:
         if self._closed:
             raise UsageError("this page is being ended: start it again")
         self._ledger.hold(job_id, budget_usd)
-        whole = [sys.executable, "-m", "tracefork_backend.cli", *words, "--store", str(self._store)]
+        whole = [sys.executable, "-m", "tracefork_backend.cli.tied", *words, "--store", str(self._store)]
         try:
             process = subprocess.Popen(
                 whole,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # held open: it ends with this process, killed or not
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C of the page's terminal ends it by way of the page
@@ -241,6 +241,8 @@ class Jobs:
         out: Sequence[bytes],
     ) -> None:
         status = process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
         for reader in readers:
             reader.join(_PATIENCE_S)  # what it started may still hold the other end
         with suppress(ValueError):
