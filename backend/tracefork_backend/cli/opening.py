@@ -51,8 +51,7 @@ def recordable(path: Path) -> None:
 
 def missing(opened: Store) -> list[str]:
     """Return which files could not be read for what was asked so far, and what is missing for it."""
-    # Opening a file and reading it may both have failed: it is named once, by the first.
-    return list({one.partition(": ")[0]: one for one in reversed(opened.met)}.values())[::-1]
+    return list(opened.met)
 
 
 def told(opened: Store) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, quote
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -460,8 +461,12 @@ class Page:
         return self._page("error.html", problem=str(error), status=status)
 
     def _nothing_here(self, request: Request, error: Exception) -> Response:
-        what = "there is no such page" if request.method == "GET" else "this cannot be asked for so"
-        return self._page("error.html", problem=what, status=404 if request.method == "GET" else 405)
+        known = isinstance(error, HTTPException) and error.status_code == 405
+        what = "this cannot be asked for so" if known else "there is no such page"
+        answer = self._page("error.html", problem=what, status=405 if known else 404)
+        if isinstance(error, HTTPException):
+            answer.headers.update(error.headers or {})
+        return answer
 
 
 def _with_form(handler: Callable[[Request, Mapping[str, str]], Response]) -> Any:

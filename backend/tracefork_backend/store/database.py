@@ -85,7 +85,8 @@ class Database:
         for why in dict.fromkeys((*self.unsettled, *self._snapshot.problems)):
             rows = next((lacking.pop(one) for one in lacking if one in why), None)
             found.append(why if rows is None else f"{why}; missing: {rows}")
-        return tuple(found)
+        # Opening a file and reading it may both have failed: it is named once, by the first.
+        return tuple({one.partition(": ")[0]: one for one in reversed(found)}.values())[::-1]
 
     def sql(self, query: str, params: Params = None) -> duckdb.DuckDBPyRelation:
         """Return the query's answer; raises UsageError if it is anything but one SELECT over the views.

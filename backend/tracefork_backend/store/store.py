@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -171,7 +172,7 @@ class Store(Database):
             return Run.of_row(found[0], self)
         if prefix is None or len(prefix) < MIN_PREFIX:
             how = f"write last, last~2, or at least {MIN_PREFIX} digits of a run id"
-            if Path(ref).is_file():
+            if os.path.isfile(ref):  # also of a name that no file can have
                 how = f"it is a file; a tape is read into the store by `tracefork-otel tape import {ref}`"
             elif Path(ref).name != ref or Path(ref).suffix:
                 how = f"there is no such file; of a run in the store {how}"

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from pyarrow import parquet
 from stored import Recorder, answered, asked, record, trace
 from tracefork_backend import cli
 from tracefork_backend.network.addresses import bind
 from tracefork_backend.page.app import questions
 from tracefork_backend.page.permits import Permits
 from tracefork_backend.page.server import PageServer
+from tracefork_backend.store import open_store
 from tracefork_backend.store.shown import FILE, page_url
 
 Serve = Callable[..., PageServer]
@@ -336,3 +338,40 @@ def test_time_is_that_of_the_steps(page: Serve, tmp_path: Path) -> None:
     assert len(bars) == 4
     assert all(float(width) > 40 for _, width in bars)
     assert float(bars[-1][0]) + float(bars[-1][1]) == pytest.approx(240, abs=1)
+
+
+def test_what_is_not_there_is_said_of_any_method(page: Serve, tmp_path: Path) -> None:
+    """404 where there is no page, 405 where it is asked for wrongly; no name of a run is too long."""
+    record(tmp_path)
+    made = page(tmp_path)
+    headers = {"x-tracefork-token": made.page.permits.action}
+    for method in ("HEAD", "GET", "POST", "OPTIONS"):
+        answer = httpx2.request(method, f"http://127.0.0.1:{made.port}/nothing", headers=headers)
+        assert answer.status_code == 404, method
+    answer = httpx2.put(f"http://127.0.0.1:{made.port}/sql", headers=headers)
+    assert (answer.status_code, sorted(answer.headers["allow"].split(", "))) == (405, ["GET", "HEAD"])
+    for path in (f"/run/{'z' * 5000}", f"/diff/last/{'z' * 5000}", f"/matrix?run={'z' * 5000}"):
+        assert "names no run" in got(made, path, 404)
+
+
+def test_each_page_of_a_damaged_store_says_that_it_is_short(page: Serve, tmp_path: Path) -> None:
+    """Which file cannot be read, also where what is shown looks whole; a whole store says nothing of it."""
+    run_id = record(tmp_path)
+    open_store(tmp_path).close()  # so that each run has a segment of its own
+    lost = record(tmp_path)
+    made = page(tmp_path)
+    paths = ("/", f"/run/{run_id}", f"/run/{run_id}/tree", "/matrix", "/blame", "/sql?q=select+*+from+runs")
+    for path in paths:
+        assert "incomplete: " not in got(made, path), path
+    assert lost[:8] in got(made, "/")
+    for file in (tmp_path / "segments").glob("*.exchanges.parquet"):
+        if parquet.read_table(file, columns=["trace_id"])["trace_id"][0].as_py() == lost:
+            file.write_bytes(file.read_bytes()[:-50])
+            break
+    else:
+        pytest.fail("no segment has the run")
+    made = page(tmp_path)
+    for path in paths:
+        said = got(made, path)
+        assert "incomplete: " in said, path
+        assert file.name in said, path

@@ -64,6 +64,8 @@ def test_a_prefix_names_a_run_if_it_is_long_enough_and_unique(tmp_path: Path) ->
         store.run("abcdef03")
     with pytest.raises(UnknownRun, match="last~2"):
         store.run("yesterday")
+    with pytest.raises(UnknownRun, match="names no run"):
+        store.run("z" * 5000)  # longer than a file's name may be
 
 
 def test_a_reference_may_carry_a_step() -> None:
