@@ -22,8 +22,9 @@ from tracefork_otel.errors import StoreError, TraceforkError, UnknownRun, UsageE
 from ..diffs.diff import diff
 from ..grading.graded import graded_run
 from ..grading.offers import offers
+from ..rerun.estimate import Estimate
 from ..rerun.reconstruct import reconstruct
-from ..spelling import counted, run_name
+from ..spelling import counted, money, run_name
 from ..statistics.intervals import wilson
 from ..store import Run, Store
 from ..store import doctor as examine
@@ -308,7 +309,12 @@ class Page:
             planned = changing.planned(reconstruct(self.store, found), at, filled)
         except UsageError as error:  # while it is being filled in that is no failure
             return self._part("problem.html", problem=str(error))
-        return self._part("estimate.html", planned=planned, filled=filled, why_not=self._why_not())
+        return self._part(
+            "estimate.html",
+            planned=planned,
+            filled=filled,
+            why_not=self._why_not() or self._too_dear(planned),
+        )
 
     def fork(self, request: Request, form: Mapping[str, str]) -> Response:
         """Start the forks of the form."""
@@ -316,6 +322,8 @@ class Page:
         found, at = self._run(request), request.path_params["step"]
         filled = changing.Filled.of(form)
         planned = changing.planned(reconstruct(self.store, found), at, filled)
+        if why := self._too_dear(planned):
+            raise UsageError(why)
         # Not all that is left, where nothing is said: another fork may be asked for meanwhile.
         likely = min(self.ledger.left_usd, planned.worst_usd * filled.times + planned.call_usd)
         flags = ["--times", str(filled.times), "--tail", filled.tail]
@@ -326,7 +334,8 @@ class Page:
             run_id=found.run_id,
             step=at,
             edit=filled.edit,
-            flags=flags,
+            flags=filled.flags,
+            more=flags,
             budget_usd=likely if filled.budget_usd is None else filled.budget_usd,
             what=f"{counted(filled.times, 'fork')} of {run_name(found.run_id)}@{at}: {filled.edit.variant}",
         )
@@ -389,7 +398,7 @@ class Page:
     def job(self, request: Request) -> Response:
         """One of them, as far as it has come."""
         job = self._job(request)
-        experiment_id = job.experiment_id or self._begun_by(job)
+        job.experiment_id = experiment_id = job.experiment_id or self._begun_by(job)
         forks = [self.store.run(one) for one in job.made if self.store.has_run(one)]
         return self._page("job.html", job=job, experiment_id=experiment_id, forks=forks)
 
@@ -401,11 +410,12 @@ class Page:
             return None
         if isinstance(job.result, Mapping) and "experiment_id" in job.result:
             return str(job.result["experiment_id"])
+        taken = {one.experiment_id for one in self.jobs}
         return next(
             (
                 one.experiment_id
-                for one in experiments.listed(self.store)
-                if one.run_id == job.run_id and one.begun.timestamp() >= 0 and _since(one, job)
+                for one in reversed(experiments.listed(self.store))
+                if one.run_id == job.run_id and _since(one, job) and one.experiment_id not in taken
             ),
             None,
         )
@@ -439,6 +449,16 @@ class Page:
                 "to start agents from it"
             )
         return None
+
+    def _too_dear(self, planned: Estimate) -> str | None:
+        """Return why not even one such fork can be paid; None if one can."""
+        left = self.ledger.left_usd
+        if planned.cost_usd <= left:
+            return None
+        return (
+            f"a fork is likely to take {money(planned.cost_usd)}, and this page may spend {money(left)} "
+            f"more: it was started with --budget {self.ledger.budget_usd:g}"
+        )
 
     def _check_allowed(self) -> None:
         if why := self._why_not():

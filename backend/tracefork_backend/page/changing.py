@@ -105,6 +105,26 @@ class Filled:
                 return edits.resample()
 
     @property
+    def flags(self) -> list[str]:
+        """The edit as the command's flags."""
+        once = ["--once"] if self.scope == "once" and self.kind in ONWARD else []
+        # To a command `@` means a file.
+        value = f"@{self.value}" if self.value.startswith("@") else self.value
+        match self.kind:
+            case "text" | "system":
+                return [f"--{self.kind}={value}", *once]
+            case "tool_input":
+                return [f"--tool-input={value}", *([f"--tool={self.name}"] if self.name else [])]
+            case "tool_result":
+                return [f"--tool-result={self.name}={value}", *once]
+            case "set":
+                return [f"--set={self.name}={self.value}", *once]
+            case "model" | "fault":
+                return [f"--{self.kind}={self.value.strip() or FAULTS[0]}", *once]
+            case _:
+                return [f"--{self.kind}"]
+
+    @property
     def budget_usd(self) -> float | None:
         """What the forks may cost together; None where nothing is said; UsageError for what is no amount."""
         text = self.budget.strip().removeprefix("$")
@@ -124,6 +144,8 @@ class Offered:
     filled: Filled
     names: Sequence[str] = ()
     """The tools, or places, that may be meant."""
+    drops: str = ""
+    """The tools that the recorded answer calls, where the new one is a text alone."""
 
 
 def offered(exchange: Exchange, kind: str) -> Offered:
@@ -168,7 +190,8 @@ def offered(exchange: Exchange, kind: str) -> Offered:
             value = FAULTS[0]
         case _:
             pass
-    return Offered(kinds=kinds, filled=Filled(kind=kind, value=value, name=name), names=names)
+    drops = ", ".join(dict.fromkeys(one.name for one in calls)) if kind == "text" else ""
+    return Offered(kinds=kinds, filled=Filled(kind=kind, value=value, name=name), names=names, drops=drops)
 
 
 def with_result(found: Offered, following: Exchange | None) -> Offered:

@@ -28,6 +28,8 @@ from .permits import Ledger
 State: TypeAlias = Literal["running", "done", "failed", "stopped"]
 _USAGE = 2
 """Exit status of a command of ours that was asked for what cannot be."""
+_LONGEST = 100_000
+"""Characters of flags; the system takes some 130,000 bytes of one word."""
 _LINES = 200
 """Lines of what a job said that are kept."""
 _LINE = 2_000
@@ -127,21 +129,25 @@ class Jobs:
         return [job for job in self if job.state == "running" and run_id in (None, job.run_id)]
 
     def fork(
-        self, *, run_id: str, step: int, edit: Edit, flags: Sequence[str], budget_usd: float, what: str
+        self,
+        *,
+        run_id: str,
+        step: int,
+        edit: Edit,
+        flags: Sequence[str],
+        more: Sequence[str],
+        budget_usd: float,
+        what: str,
     ) -> Job:
-        """Start forks of a run at a step with this edit."""
+        """Start forks of a run at a step with this edit, which these flags ask for, with `more` beside it."""
         job_id = secrets.token_hex(4)
-        match edit.kind:
-            case "resample" | "noop":
-                how = [f"--{edit.kind}"]
-            case "fault":
-                how = ["--fault", edit.label.partition(" ")[2]]
-            case _:
-                file = Path(self._folder.name) / f"{job_id}.json"
-                write_edits(file, {step: edit})
-                file.chmod(0o600)
-                how = ["--edit", str(file)]
-        words = ["fork", f"{run_id}@{step}", *how, *flags, "--budget", f"{budget_usd:.10g}", "--json"]
+        how = list(flags)
+        if sum(map(len, flags)) > _LONGEST:
+            file = Path(self._folder.name) / f"{job_id}.json"
+            write_edits(file, {step: edit})
+            file.chmod(0o600)
+            how = ["--edit", str(file)]
+        words = ["fork", f"{run_id}@{step}", *how, *more, "--budget", f"{budget_usd:.10g}", "--json"]
         return self._start(job_id, words, run_id=run_id, what=what, budget_usd=budget_usd)
 
     def verb(
@@ -212,7 +218,7 @@ class Jobs:
             id=job_id,
             what=what,
             run_id=run_id,
-            words=("tracefork-otel", *words),
+            words=("tracefork-otel", *words, "--store", str(self._store)),
             started=time.time(),
             experiment_id=experiment_id,
             held_usd=budget_usd,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from tracefork_otel.errors import UsageError
@@ -82,7 +82,7 @@ def listed(store: Store, asked: Asked) -> Listed:
         status=asked.status or None,
         outcome=OUTCOMES[asked.outcome] if asked.outcome else None,
         model=asked.model or None,
-        since=None if since is None else since.replace(tzinfo=None),
+        since=since.astimezone(UTC).replace(tzinfo=None) if since and since.tzinfo else since,
         before=None,
     )
     store.tell_apart()

@@ -272,6 +272,7 @@ def test_a_form_that_cannot_be_is_refused_in_words(
     assert made.page.ledger.left_usd == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_started_here_says_so(page: Serve, tmp_path: Path) -> None:
     """A fork of somebody else's run fails with the command's own words, and nothing is spent."""
     run_id = record(tmp_path)
@@ -375,3 +376,43 @@ def test_each_page_of_a_damaged_store_says_that_it_is_short(page: Serve, tmp_pat
         said = got(made, path)
         assert "incomplete: " in said, path
         assert file.name in said, path
+
+
+def test_what_the_budget_cannot_pay_is_not_begun(page: Serve, tmp_path: Path) -> None:
+    """It is said in the button's place; a fork that costs nothing is begun by whoever has nothing."""
+    run_id = record(tmp_path)
+    made = page(tmp_path, allow_run=True)
+    told = posted(made, f"/run/{run_id}/step/0/estimate", kind="resample").text
+    assert "likely to take" in told
+    assert "<button" not in told
+    assert "likely to take" in posted(made, f"/run/{run_id}/step/0/fork", 400, kind="resample").text
+    assert (
+        "<button"
+        in posted(made, f"/run/{run_id}/step/0/estimate", kind="text", value="x", tail="offline").text
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"kind": "text", "value": "@home 'x'"}, "'--text=@@home '\"'\"'x'\"'\"''"),
+        ({"kind": "system", "value": "other", "scope": "once"}, "--system=other --once"),
+        ({"kind": "model", "value": "claude-opus-4-8"}, "--model=claude-opus-4-8"),
+        ({"kind": "set", "name": "model", "value": '"m"'}, "'--set=model=\"m\"'"),
+        ({"kind": "fault", "value": "529"}, "--fault=529"),
+        ({"kind": "resample"}, "--resample"),
+        ({"kind": "text", "value": "x" * 200_000}, "--edit"),
+    ],
+)
+def test_what_is_started_can_be_typed(page: Serve, tmp_path: Path, form: dict[str, str], words: str) -> None:
+    """The command has the change in its own flags, and the store."""
+    run_id = record(tmp_path)
+    made = page(tmp_path, allow_run=True, budget_usd=9)
+    where = posted(made, f"/run/{run_id}/step/0/fork", **form).headers["hx-redirect"]
+    job = made.page.jobs.get(where.rpartition("/")[2])
+    assert job is not None
+    assert words in job.command
+    assert job.command.endswith(f"--store {tmp_path}")
+    made.page.jobs.close()
+    assert "No such option" not in " ".join(job.said)
