@@ -385,7 +385,9 @@ def test_a_kept_copy_that_was_half_made_is_in_nobodys_way(tmp_path: Path) -> Non
 @pytest.mark.parametrize("harm", ["none", "digest", "old", "gone", "kept", "lone"])
 def test_the_only_good_copy_of_another_run_stays(tmp_path: Path, harm: str) -> None:
     """What a repair kept of the run goes; what it holds of others, not intact in the store, stays there."""
-    goes, stays = kept(tmp_path), kept(tmp_path)
+    goes = kept(tmp_path)
+    open_store(tmp_path).close()  # so that each run has a segment of its own
+    stays = kept(tmp_path)
     open_store(tmp_path).close()
     copies = _kept_together(tmp_path)
     entry = next(entry for entry in manifest.load(tmp_path).segments if entry.may_hold(stays))
