@@ -377,7 +377,7 @@ class Page:
         job = self.jobs.resume(
             shown.experiment_id,
             run_id=shown.run_ids[0],
-            had_usd=shown.spent_usd,
+            had_usd=experiments.booked_usd(self.store.path, shown.experiment_id),
             more_usd=self._budget(more),
             max_trials=_number(form["max_trials"], "max_trials")
             if form.get("max_trials", "").strip()

@@ -141,6 +141,12 @@ def _ongoing(store: Store, experiment_id: str) -> ExperimentShown:
     return ExperimentShown(template="report_main.html", values=values_of(report), **told)
 
 
+def booked_usd(store: Path, experiment_id: str) -> float:
+    """Return what its trials count with in a budget: a call without a price at the most that it takes."""
+    _, trials, _ = journal.read(journal.path_of(store, experiment_id))
+    return sum(one.counts_usd(0.0) for one in trials)
+
+
 def state_of(store: Path, experiment_id: str) -> str:
     """Return whether a process holds the experiment's journal: `running`, else `interrupted`."""
     try:

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
-from tracefork_otel.errors import UsageError
+from tracefork_otel.errors import StoreError, UsageError
 
 from ..rerun.edits import Edit
 from ..rerun.edits.files import write_edits
+from .experiments import booked_usd
 from .permits import Ledger
 
 State: TypeAlias = Literal["running", "done", "failed", "stopped"]
@@ -256,7 +257,11 @@ class Jobs:
         job.status = status
         # With bad usage or input nothing was begun.
         told = 0.0 if job.result is None and status == _USAGE else spent_of(job.result)
-        job.spent_usd = None if told is None else max(0.0, told - job.before_usd)
+        if told is not None and job.experiment_id is not None:
+            # In the measure in which it was told how much more it may take.
+            with suppress(StoreError, UsageError):
+                told = booked_usd(self._store, job.experiment_id) - job.before_usd
+        job.spent_usd = None if told is None else max(0.0, told)
         self._ledger.settle(job.id, job.spent_usd)
         job.ended = time.time()
         job.state = "stopped" if job.state == "stopped" else "failed" if job.result is None else "done"

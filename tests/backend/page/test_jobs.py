@@ -61,6 +61,7 @@ def test_an_experiment_is_stopped_and_gone_on_with(
     forks = int(until(f"/blame/{experiment}", r"<span>(\d+) forks")[1])
     again = posted(f"/blame/{experiment}/resume", budget="0.40", max_trials=str(forks + 4))
     until(again, r'<b class="done">')
-    assert 1.1 < made.page.ledger.left_usd < 1.5
+    # Its first forks may be such that ask no model.
+    assert 1.1 <= made.page.ledger.left_usd <= 1.5
     assert int(until(f"/blame/{experiment}", r"<span>(\d+) forks")[1]) == forks + 4
     assert f"/blame/{experiment}" in got("/blame")
