@@ -27,17 +27,8 @@ DEADLINE_S = 60.0
 @contextmanager
 def serving(store: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A receiver in a process of its own, ended with the block, and its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "tracefork_backend.cli",
-        "serve",
-        "--no-page",
-        "--otlp-port",
-        "0",
-        "--store",
-        str(store),
-    ]
+    words = ["serve", "--no-page", "--otlp-port", "0", "--store", str(store)]
+    command = [sys.executable, "-m", "tracefork_backend.cli", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
     try:
         assert process.stderr is not None

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
 from ..spelling import at_least, outcome_word
+from ..store.listing import Ended, Status, Wanted, runs_listed
 from ..store.store import Kind
 from .flags.options import STORE, JsonOption, StoreOption, StrictOption, choice, moment, valued
 from .opening import missing, reading, told
 from .output import cell, console, duration, print_rows, run_cells, say, table
-
-Status: TypeAlias = Literal["ok", "error", "running", "killed", "part"]
-Graded: TypeAlias = Literal["success", "failure", "not graded"]
-_OUTCOMES = {"success": "true", "failure": "false", "not graded": "null"}
 
 
 def ls(
@@ -27,7 +24,7 @@ def ls(
     every: Annotated[bool, typer.Option("--all", help="Replays and trials too.")] = False,
     kind: Annotated[Kind | None, choice("--kind", Kind, "Runs of this kind alone.")] = None,
     status: Annotated[Status | None, choice("--status", Status, "Runs that ended so.")] = None,
-    outcome: Annotated[Graded | None, choice("--outcome", Graded, "Runs that an oracle graded so.")] = None,
+    outcome: Annotated[Ended | None, choice("--outcome", Ended, "Runs that an oracle graded so.")] = None,
     model: Annotated[
         str | None, valued("--model", "TEXT", "Runs that asked a model with this in its name.")
     ] = None,
@@ -41,23 +38,23 @@ def ls(
 ) -> None:
     """List the runs, newest first."""
     with reading(store, strict=strict) as opened:
-        wanted = {
-            "text": text,
-            "kind": kind,
-            "status": status,
-            "outcome": None if outcome is None else _OUTCOMES[outcome],
-            "model": model,
-            "since": moment("--since", since) if since else None,
-            "before": moment("--before", before) if before else None,
-        }
-        rows = opened.ask("runs_listed", every=every or kind is not None, limit=limit, offset=0, **wanted)
+        wanted = Wanted(
+            text=text,
+            kind=kind,
+            status=status,
+            outcome=outcome,
+            model=model,
+            since=moment("--since", since) if since else None,
+            before=moment("--before", before) if before else None,
+            every=every,
+        )
+        rows = runs_listed(opened, wanted, limit=limit)
         losses = opened.losses()
-        opened.tell_apart()
         if as_json:
             print_rows([*rows, *filter(None, [told(opened)])])
         elif rows:
             _print(rows)
-        elif any(value is not None for value in wanted.values()):
+        elif wanted.narrows:
             more = "" if every or kind is not None else "; --all looks at replays and trials too"
             say(f"no run is like that{more}")
         elif not missing(opened):

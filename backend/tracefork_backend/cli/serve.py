@@ -91,8 +91,7 @@ def _page(
     open_it: bool,
 ) -> PageServer:
     """Return the page, and say where it is."""
-    from ..page.guard import new_token
-    from ..page.permits import Permits
+    from ..page.permits import Permits, new_token
     from ..page.server import PageServer
 
     permits = Permits(allow_run=allow_run, budget_usd=budget, entry=new_token() if token else None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import dataclasses
+import json
 import socket
 import subprocess
 import sys
@@ -36,11 +37,15 @@ class Told:
 
 
 def question(graded: Graded, limit_s: float) -> bytes | None:
-    """Return what asks such a process of a run; None where the output is an object that cannot be sent."""
+    """Return a line that asks such a process of a run; None where the output is no value of JSON."""
+    shown = {field.name: getattr(graded, field.name) for field in dataclasses.fields(graded)}
     try:
-        return pickle.dumps((graded, limit_s))
+        line = json.dumps([shown, limit_s])
+        # A tuple comes back as a list, a number that is a key as a text: an oracle could tell.
+        same = repr(json.loads(line)[0]["output"]) == repr(graded.output)
     except Exception:  # a user's objects raise what they like
         return None
+    return line.encode() + b"\n" if same else None
 
 
 class Apart:
@@ -89,14 +94,15 @@ class _Process:
         self._socket.settimeout(limit_s)
         try:
             self._socket.sendall(asked)
-            told = pickle.load(self._answers)
+            line = self._answers.readline()
         except TimeoutError:
             raise Endless from None
-        except (EOFError, OSError):
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
             status = self._process.wait()
-            raise Failed(f"the process that asked it ended with status {status}") from None
-        assert isinstance(told, Told)
-        return told
+            raise Failed(f"the process that asked it ended with status {status}")
+        return Told(**json.loads(line))
 
     def close(self) -> None:
         """End it, also one that has not answered."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import inspect
-import pickle
+import json
 import signal
 import socket
 
@@ -18,13 +20,12 @@ def main(descriptor: int, name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with socket.socket(fileno=descriptor) as asking, asking.makefile("rwb") as pipe:
         oracle = Function.asked({"oracle": name})
-        while True:
-            try:
-                graded, limit_s = pickle.load(pipe)
-            except (EOFError, ConnectionError):
-                return
-            pickle.dump(_told(oracle, graded, limit_s), pipe)
-            pipe.flush()
+        with contextlib.suppress(ConnectionError):
+            for line in pipe:
+                shown, limit_s = json.loads(line)
+                told = _told(oracle, Graded(**shown), limit_s)
+                pipe.write(json.dumps(dataclasses.asdict(told)).encode() + b"\n")
+                pipe.flush()
 
 
 def _told(oracle: Function, graded: Graded, limit_s: float) -> Told:

@@ -143,7 +143,7 @@ class Offered:
     kinds: Mapping[str, str]
     filled: Filled
     names: Sequence[str] = ()
-    """The tools, or places, that may be meant."""
+    """The tools, places or faults that may be meant."""
     drops: str = ""
     """The tools that the recorded answer calls, where the new one is a text alone."""
 
@@ -187,17 +187,15 @@ def offered(exchange: Exchange, kind: str) -> Offered:
             )
             value = _value(exchange, name)
         case "fault":
-            value = FAULTS[0]
+            value, names = FAULTS[0], list(FAULTS)
         case _:
             pass
     drops = ", ".join(dict.fromkeys(one.name for one in calls)) if kind == "text" else ""
     return Offered(kinds=kinds, filled=Filled(kind=kind, value=value, name=name), names=names, drops=drops)
 
 
-def with_result(found: Offered, following: Exchange | None) -> Offered:
+def with_result(found: Offered, following: Exchange) -> Offered:
     """Return the form of a tool's result, prefilled with what the next request says it gave."""
-    if following is None:
-        return found
     name = found.filled.name.partition("#")[0]
     with suppress(UsageError):
         said = [one.text for one in tool_results(following.request) if one.name == name]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from ..network.addresses import is_loopback
-from ..network.asgi import App, Receive, Scope, Send, answer, header, is_foreign
+from ..network.asgi import App, Receive, Scope, Send, answer, header
 from .permits import Permits
 
 COOKIE = "tracefork"
@@ -68,7 +67,7 @@ class Guard:
         await self._app(scope, receive, guarded)
 
     def _refused(self, scope: Scope) -> tuple[int, str] | None:
-        if is_foreign(scope, self._listening_on) or not self._is_ours(header(scope, b"host")):
+        if not self._is_ours(header(scope, b"host")):
             return 421, "this page answers to its own address alone"
         origin = header(scope, b"origin")
         if origin is not None and not self._is_ours(origin.partition("://")[2]):
@@ -113,8 +112,3 @@ class Guard:
         except CookieError:
             return True
         return shown is None or not hmac.compare_digest(shown.value.encode(), entry.encode())
-
-
-def new_token() -> str:
-    """Return what nobody guesses."""
-    return secrets.token_urlsafe(24)

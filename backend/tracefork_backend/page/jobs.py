@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,16 +118,16 @@ class Jobs:
         self._folder = tempfile.TemporaryDirectory(prefix="tracefork-page-")
         self._closed = False
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Job]:
         return iter(sorted(self._jobs.values(), key=lambda job: -job.started))
 
     def get(self, job_id: str) -> Job | None:
         """Return the job of that id."""
         return self._jobs.get(job_id)
 
-    def running(self, run_id: str | None = None) -> list[Job]:
-        """Return those that run, of one run or of all."""
-        return [job for job in self if job.state == "running" and run_id in (None, job.run_id)]
+    def running(self) -> list[Job]:
+        """Return those that run."""
+        return [job for job in self if job.state == "running"]
 
     def fork(
         self,
@@ -148,28 +148,13 @@ class Jobs:
             write_edits(file, {step: edit})
             file.chmod(0o600)
             how = ["--edit", str(file)]
-        words = ["fork", f"{run_id}@{step}", *how, *more, "--budget", f"{budget_usd:.10g}", "--json"]
+        words = ["fork", f"{run_id}@{step}", *how, *more]
         return self._start(job_id, words, run_id=run_id, what=what, budget_usd=budget_usd)
 
-    def verb(
-        self,
-        words: Sequence[str],
-        *,
-        run_id: str,
-        what: str,
-        budget_usd: float,
-        experiment_id: str | None = None,
-    ) -> Job:
-        """Start another verb; the last of its words are the budget's and `--json`."""
-        whole = [*words, "--budget", f"{budget_usd:.10g}", "--json"]
-        return self._start(
-            secrets.token_hex(4),
-            whole,
-            run_id=run_id,
-            what=what,
-            budget_usd=budget_usd,
-            experiment_id=experiment_id,
-        )
+    def blame(self, run_id: str, *, flags: Sequence[str], budget_usd: float, what: str) -> Job:
+        """Begin an experiment on a run."""
+        words = ["blame", "run", run_id, *flags]
+        return self._start(secrets.token_hex(4), words, run_id=run_id, what=what, budget_usd=budget_usd)
 
     def resume(
         self, experiment_id: str, *, run_id: str, had_usd: float, more_usd: float, max_trials: int | None
@@ -178,10 +163,9 @@ class Jobs:
         words = ["blame", "resume", experiment_id]
         if max_trials is not None:
             words += ["--max-trials", str(max_trials)]
-        job_id = secrets.token_hex(4)
         return self._start(
-            job_id,
-            [*words, "--budget", f"{had_usd + more_usd:.10g}", "--json"],
+            secrets.token_hex(4),
+            words,
             run_id=run_id,
             what=f"go on with experiment {experiment_id[:8]}",
             budget_usd=more_usd,
@@ -203,10 +187,11 @@ class Jobs:
         if self._closed:
             raise UsageError("this page is being ended: start it again")
         self._ledger.hold(job_id, budget_usd)
-        whole = [sys.executable, "-m", "tracefork_backend.cli.tied", *words, "--store", str(self._store)]
+        limit = f"{before_usd + budget_usd:.10g}"
+        words = [*words, "--budget", limit, "--json", "--store", str(self._store)]
         try:
             process = subprocess.Popen(
-                whole,
+                [sys.executable, "-m", "tracefork_backend.cli.tied", *words],
                 stdin=subprocess.PIPE,  # held open: it ends with this process, killed or not
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -219,7 +204,7 @@ class Jobs:
             id=job_id,
             what=what,
             run_id=run_id,
-            words=("tracefork-otel", *words, "--store", str(self._store)),
+            words=("tracefork-otel", *words),
             started=time.time(),
             experiment_id=experiment_id,
             held_usd=budget_usd,

@@ -11,6 +11,11 @@ from tracefork_otel.errors import UsageError
 from ..spelling import money
 
 
+def new_token() -> str:
+    """Return what nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permits:
     """What the command line allows."""
@@ -19,7 +24,7 @@ class Permits:
     """Whether agents may be started."""
     budget_usd: float = 0.0
     """What all that is started from the page may spend together."""
-    action: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    action: str = field(default_factory=new_token, repr=False)
     """What a request shows that does anything: only a page of ours knows it."""
     entry: str | None = field(default=None, repr=False)
     """What whoever looks has to show first; None where being on this machine is enough."""

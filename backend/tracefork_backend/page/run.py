@@ -107,11 +107,7 @@ def _incomplete(store: Store, run: Run) -> str | None:
     """Return why the run is not whole, as far as it is known without its bodies."""
     open_steps = [] if run.status == "running" else store.open_steps(run.run_id)
     reasons = [f"step {step} was open when its process ended" for step in open_steps[:3]]
-    for note in run.notes:
-        if note.kind == "lost":
-            reasons.append(f"{note.attributes.get('count', 1)} records lost")
-        elif note.kind == "incomplete":
-            reasons.append(str(note.attributes.get("why", "the recording says so")))
+    reasons += run.noted_reasons
     reasons += [f"not recorded: {line}" for line in run.unseen]
     return "; ".join(reasons) or None
 

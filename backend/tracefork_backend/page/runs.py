@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
+from urllib.parse import urlencode
 
 from tracefork_otel.errors import UsageError
 
 from ..spelling import outcome_word
 from ..store import Store
-from ..store.store import Kind
+from ..store.listing import ENDED, KINDS, STATUSES, Wanted, runs_listed
 
 AT_ONCE = 60
 """Runs of one page."""
-KINDS: tuple[str, ...] = get_args(Kind)
-STATUSES = ("ok", "error", "running", "killed", "part")
-OUTCOMES = {"success": "true", "failure": "false", "not graded": "null"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +34,7 @@ class Asked:
     def of(cls, query: Mapping[str, str]) -> Asked:
         """Return what a query string asks for; raise UsageError for a value that is none."""
         asked = {name: query.get(name, "").strip() for name in cls.__slots__ if name != "offset"}
-        for name, allowed in (("kind", KINDS), ("status", STATUSES), ("outcome", tuple(OUTCOMES))):
+        for name, allowed in (("kind", KINDS), ("status", STATUSES), ("outcome", ENDED)):
             if asked[name] and asked[name] not in allowed:
                 raise UsageError(f"{name}={asked[name]}: use one of {', '.join(allowed)}")
         if asked["since"]:
@@ -48,6 +46,11 @@ class Asked:
         if not (offset.isascii() and offset.isdecimal() and len(offset) < 10):
             raise UsageError(f"offset={offset}: write how many runs to pass over")
         return cls(**asked, offset=int(offset))
+
+    def query(self, offset: int = 0) -> str:
+        """Return the address's part that asks for the same, from another place on."""
+        asked = {name: getattr(self, name) for name in self.__slots__ if name != "offset"}
+        return urlencode({name: value for name, value in asked.items() if value} | {"offset": offset})
 
     @property
     def narrows(self) -> bool:
@@ -72,20 +75,15 @@ class Listed:
 def listed(store: Store, asked: Asked) -> Listed:
     """Return the runs that are asked for, newest first, each with how many forks and experiments it has."""
     since = datetime.fromisoformat(asked.since) if asked.since else None
-    found = store.ask(
-        "runs_listed",
-        every=bool(asked.kind),
-        limit=AT_ONCE + 1,
-        offset=asked.offset,
+    wanted = Wanted(
         text=asked.text or None,
         kind=asked.kind or None,
         status=asked.status or None,
-        outcome=OUTCOMES[asked.outcome] if asked.outcome else None,
+        outcome=asked.outcome or None,
         model=asked.model or None,
         since=since.astimezone(UTC).replace(tzinfo=None) if since and since.tzinfo else since,
-        before=None,
     )
-    store.tell_apart()
+    found = runs_listed(store, wanted, limit=AT_ONCE + 1, offset=asked.offset)
     rows = found[:AT_ONCE]
     marks = {
         row["run_id"]: row for row in store.ask("marks_of_runs", run_ids=[one["run_id"] for one in rows])

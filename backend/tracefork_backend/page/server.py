@@ -12,7 +12,8 @@ from ..network.asgi import App
 from ..network.server import Server
 from ..store import open_store
 from ..store.shown import shown_at
-from .app import Page
+from .app import application
+from .context import Page
 from .guard import Guard
 from .permits import Permits
 
@@ -28,7 +29,7 @@ class PageServer(Server):
         self.page = Page(self._store, permits)
         self._said = ExitStack()
         self._said.enter_context(shown_at(store, f"http://{host}:{self.port}"))
-        guarded = Guard(cast("App", self.page.app), permits, host=host, port=self.port)
+        guarded = Guard(cast("App", application(self.page)), permits, host=host, port=self.port)
         super().__init__(cast("Any", guarded), [listener], grace_s=_GRACE_S)
 
     def ended(self) -> None:

@@ -91,10 +91,7 @@ class StepShown:
 
 def shown(store: Store, run: Run, step: int, tab: str) -> StepShown:
     """Return what the tab shows of the step; raise UsageError where there is none."""
-    rows = store.ask("steps_of_run", run_id=run.run_id)
-    if not 0 <= step < len(rows):
-        has = f"its steps are 0 to {len(rows) - 1}" if rows else "it has none yet"
-        raise UsageError(f"run {run_name(run.run_id)} has no step {step}: {has}")
+    rows = _steps(store, run, step)
     if tab not in TABS:
         raise UsageError(f"tab={tab}: use one of {', '.join(TABS)}")
     row = rows[step]
@@ -145,12 +142,23 @@ def shown(store: Store, run: Run, step: int, tab: str) -> StepShown:
     )
 
 
+def exchange_at(store: Store, run: Run, step: int) -> Exchange:
+    """Return the exchange of the step; raise UsageError where there is none."""
+    return store.exchange(run.run_id, _steps(store, run, step)[step]["span_id"])
+
+
+def _steps(store: Store, run: Run, step: int) -> list[dict[str, Any]]:
+    """Return the rows of all steps, that one among them."""
+    rows = store.ask("steps_of_run", run_id=run.run_id)
+    if 0 <= step < len(rows):
+        return rows
+    has = f"its steps are 0 to {len(rows) - 1}" if rows else "it has none yet"
+    raise UsageError(f"run {run_name(run.run_id)} has no step {step}: {has}")
+
+
 def messages_of(store: Store, run: Run, step: int) -> list[Message]:
     """Return the messages of the step's request and its answer, in the order of `Said.place`."""
-    rows = store.ask("steps_of_run", run_id=run.run_id)
-    if not 0 <= step < len(rows):
-        raise UsageError(f"run {run_name(run.run_id)} has no step {step}")
-    exchange = store.exchange(run.run_id, rows[step]["span_id"])
+    exchange = exchange_at(store, run, step)
     facts = facts_of(exchange)
     if facts is None:
         return []

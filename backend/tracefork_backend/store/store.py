@@ -115,6 +115,12 @@ class Run(Displayed):
                 reasons.append(f"step {step} {ended}")
             if exchange.damage:
                 reasons.append(f"step {step} is damaged: {exchange.damage}")
+        return (*reasons, *self.noted_reasons)
+
+    @property
+    def noted_reasons(self) -> tuple[str, ...]:
+        """Those of them that its processes noted, for which no body is read."""
+        reasons: list[str] = []
         for note in self.notes:
             if note.kind == "lost":
                 count = note.attributes.get("count", 1)

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from stored import Recorder, answered, asked, record, trace
 from tracefork_backend import cli
 from tracefork_backend.network.addresses import bind
-from tracefork_backend.page.app import questions
+from tracefork_backend.page.looking import questions
 from tracefork_backend.page.permits import Permits
 from tracefork_backend.page.server import PageServer
 from tracefork_backend.store import open_store

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -77,23 +78,15 @@ class Call:
     follow: bool = True
 
 
-class Session:
+class Session(ABC):
     """An open client of an application."""
 
     def __init__(self, ways: Ways) -> None:
         self.ways = ways
 
+    @abstractmethod
     def call(self, call: Call) -> Seen:
         """What is seen of one request."""
-        pieces: list[bytes] = []
-        try:
-            return replace(self.answer(call, pieces), pieces=tuple(pieces))
-        except Exception as error:
-            return failed(error, pieces)
-
-    def answer(self, call: Call, pieces: list[bytes]) -> Seen:
-        """Ask, add what is read to the pieces, and return the rest of what is seen."""
-        raise NotImplementedError
 
     def ask(self, method: str, url: str, body: Any = None, **more: Any) -> Seen:
         """The same, spelled out."""
@@ -109,10 +102,11 @@ class Session:
         self.forget(url)
         gc.collect()
 
+    @abstractmethod
     def forget(self, url: str) -> None:
         """Have a response in no name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of all connections."""
 
@@ -132,6 +126,22 @@ def taken(source: Iterator[bytes], call: Call, pieces: list[bytes]) -> None:
             return
 
 
+class Synchronous(Session):
+    """A session whose client is called as a function."""
+
+    @override
+    def call(self, call: Call) -> Seen:
+        pieces: list[bytes] = []
+        try:
+            return replace(self.answer(call, pieces), pieces=tuple(pieces))
+        except Exception as error:
+            return failed(error, pieces)
+
+    @abstractmethod
+    def answer(self, call: Call, pieces: list[bytes]) -> Seen:
+        """Ask, add what is read to the pieces, and return the rest of what is seen."""
+
+
 class Asynchronous(Session):
     """A session with an event loop of its own."""
 
@@ -147,9 +157,9 @@ class Asynchronous(Session):
         except Exception as error:
             return failed(error, pieces)
 
+    @abstractmethod
     async def aanswer(self, call: Call, pieces: list[bytes]) -> Seen:
-        """What `answer` does."""
-        raise NotImplementedError
+        """Ask, add what is read to the pieces, and return the rest of what is seen."""
 
     @override
     def call(self, call: Call) -> Seen:
@@ -173,9 +183,9 @@ class Asynchronous(Session):
         self.runner.run(wait())
         return pieces
 
+    @abstractmethod
     async def aforget(self, url: str) -> None:
         """What `forget` does."""
-        raise NotImplementedError
 
     @override
     def forget(self, url: str) -> None:
@@ -241,7 +251,7 @@ class _Httpx:
         return Seen(got.status_code, reason, got.http_version, headers, hops)
 
 
-class HttpxSession(_Httpx, Session):
+class HttpxSession(_Httpx, Synchronous):
     """A `Client`."""
 
     def __init__(self, ways: Ways, module: ModuleType) -> None:
@@ -360,7 +370,7 @@ def numbered(got: Any) -> str:
     return f"HTTP/{got.version / 10}"
 
 
-class Urllib3Session(Session):
+class Urllib3Session(Synchronous):
     """A `PoolManager`."""
 
     def __init__(self, ways: Ways) -> None:
@@ -411,7 +421,7 @@ class Urllib3Session(Session):
         self.pools.clear()
 
 
-class RequestsSession(Session):
+class RequestsSession(Synchronous):
     """A `Session`."""
 
     def __init__(self, ways: Ways) -> None:
@@ -458,7 +468,7 @@ class RequestsSession(Session):
         self.session.close()
 
 
-class BotocoreSession(Session):
+class BotocoreSession(Synchronous):
     """What botocore's clients send by, below signing and retries."""
 
     def __init__(self, ways: Ways) -> None:
