@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests start thousands of processes, and each would compile what it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test setup lint types arch bench fuzz clean
+.PHONY: demo test setup lint types arch bench fuzz site clean
 
 setup: .venv/.ready
 
@@ -38,5 +38,10 @@ bench: setup
 fuzz: setup
 	cd tests && PYTHONHASHSEED=0 ../$(BIN)/python -m fuzz --runs $(or $(N),1000000) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
+# The documentation in site/, for any web server; a link that leads nowhere fails.
+site: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
+	$(BIN)/zensical build --strict --clean
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache site
