@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import pairwise
 
 DIGITS = 8
@@ -17,6 +21,26 @@ _OBEYED = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # what turns the direction of what follows
     "|\r(?!\n)"
 )
+_NOT_PLAIN = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys, and halves of surrogate pairs, which no encoding can hold."""
+
+
+def json_line(value: object) -> str:
+    """Return the value as JSON on one line, with escapes for what a terminal obeys or no encoding holds."""
+    line = json.dumps(value, ensure_ascii=False, default=plain)
+    # Outside of ASCII they stand in strings alone, where JSON has an escape for each.
+    return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+def plain(value: object) -> object:
+    """Return what stands in JSON for a value that JSON has no kind for."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, Decimal):
+        return float(value)
+    return str(value)
 
 
 def visible(text: str) -> str:

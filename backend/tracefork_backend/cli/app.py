@@ -41,6 +41,7 @@ VERBS = {
     "send": "Send runs where OTEL_EXPORTER_OTLP_* points, with their own ids and times.",
     "proxy": "Stand between an agent and its provider and record every call, until Ctrl-C.",
     "serve": "Show the store as a page and receive spans by OTLP/HTTP into it, until Ctrl-C.",
+    "mcp": "Give a coding assistant the store as tools, by MCP over standard input and output.",
     "validate": "Run the suites with planted causes, simulated and by real forks; exit 1 if a gate fails.",
     "compact": "Merge the store's segments into few, and delete the files that nothing needs any more.",
     "rm": "Show what would go of the store, runs, steps and bytes; with --yes, remove it for good.",

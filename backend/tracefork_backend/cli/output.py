@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ..spelling import run_name, short, visible
+from ..spelling import json_line, plain, run_name, short, visible
 from .terminal import unguarded
 
 if TYPE_CHECKING:
@@ -26,10 +24,6 @@ FAILED = 3
 """Exit status where the agent, the model or the machine failed."""
 PIPE_WIDTH = 200
 """Columns to lay tables out for where stdout is no terminal and COLUMNS says nothing."""
-
-
-_ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal obeys, and halves of surrogate pairs, which no encoding can hold."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -96,9 +90,7 @@ def print_text(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print one JSON value on one line."""
-    line = json.dumps(value, ensure_ascii=False, default=_plain)
-    # Outside of ASCII they stand in strings alone, where JSON has an escape for each.
-    unguarded(sys.stdout).write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
+    unguarded(sys.stdout).write(json_line(value) + "\n")
 
 
 def print_rows(rows: Iterable[Mapping[str, object]]) -> None:
@@ -131,7 +123,7 @@ def cell(value: object, limit: int = 400) -> str:
     if isinstance(value, bytes):
         text = f"{len(value)} bytes"
     elif isinstance(value, Sequence | Mapping) and not isinstance(value, str):
-        text = json.dumps(value, ensure_ascii=False, default=_plain)
+        text = json.dumps(value, ensure_ascii=False, default=plain)
     else:
         text = str(value)
     return short(text, limit)
@@ -159,15 +151,3 @@ def duration(milliseconds: float | None) -> str:
     if milliseconds is None or math.isnan(milliseconds):
         return ""
     return f"{milliseconds:.0f} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.1f} s"
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
-    if isinstance(value, bytes):
-        import base64
-
-        return {"base64": base64.b64encode(value).decode()}
-    if isinstance(value, Decimal):
-        return float(value)
-    return str(value)

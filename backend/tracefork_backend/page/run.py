@@ -126,7 +126,7 @@ def _rows(
     left, right = min(begun, default=0), max(ends, default=1)
     own = [one for one in spans if one["scope"] != SCOPE and (whole or left <= one["started_ns"] <= right)]
     scale = WIDTH / max(right - left, 1)
-    said = _said(store, run.run_id)
+    said = replies(store, run.run_id)
     marks = _marks(store, experiments)
     forks: dict[int, list[Mapping[str, Any]]] = {}
     for fork in store.ask("forks_of_run", run_id=run.run_id):
@@ -185,7 +185,7 @@ def _rows(
     yield from (row for _, _, row in rows)
 
 
-def _said(store: Store, run_id: str) -> dict[int, str]:
+def replies(store: Store, run_id: str) -> dict[int, str]:
     """Return what each step answered, in a few words."""
     found: dict[int, list[Mapping[str, Any]]] = {}
     for row in store.ask("replies_of_run", run_id=run_id, most=_SAYS):

@@ -1,0 +1,1 @@
+"""The store as tools of a coding assistant: what it may ask, in answers that fit its context."""
