@@ -146,12 +146,12 @@ def _compared(index: int, ours: Step | None, theirs: Step | None, history: _Hist
     if theirs is not None and (ours is None or theirs.exchange.intervention != ours.exchange.intervention):
         about["intervention"] = theirs.exchange.intervention
     if ours is None or theirs is None:
-        follows, _ = history.enter(index, ours, theirs, [])
+        follows, _ = history.enter(index, ours, theirs, [], [])
         return StepDiff(kind="added" if ours is None else "gone", follows=follows, **about)
     if ours.same_as(theirs):
         return StepDiff(kind="same", **about)
     asked, answered = _request_changes(ours, theirs), _answer_changes(ours, theirs)
-    follows, news = history.enter(index, ours, theirs, asked)
+    follows, news = history.enter(index, ours, theirs, asked, answered)
     changes = [*asked, *answered]
     return StepDiff(
         kind="changed",
@@ -209,9 +209,16 @@ class _History:
         self._of_a = {unit for step in a for unit in (*step.said, *step.reply)}
         self._of_b = {unit for step in b for unit in (*step.said, *step.reply)}
         self._first: dict[Unit, int] = {}
+        self._asked: dict[tuple[str, str], int] = {}
+        self._answered: dict[tuple[str, str], int] = {}
 
     def enter(
-        self, index: int, ours: Step | None, theirs: Step | None, asked: Sequence[_Found]
+        self,
+        index: int,
+        ours: Step | None,
+        theirs: Step | None,
+        asked: Sequence[_Found],
+        answered: Sequence[_Found],
     ) -> tuple[tuple[int, ...], tuple[Change, ...]]:
         """Return the earlier pairs whose differences this one carries, and what else its request changes."""
         left, right = _apart(ours.said if ours else (), theirs.said if theirs else ())
@@ -219,6 +226,8 @@ class _History:
         follows = {self._first[unit] for unit in differing if unit in self._first}
         if not follows and not (ours and ours.said) and not (theirs and theirs.said):
             follows = self._mentioned(asked)
+        follows = follows or self._repeated(asked)
+        self._note(index, asked, answered)
         news = _by_kind(*([unit for unit in side if unit not in self._first] for side in (left, right)))
         replies = _apart(ours.reply if ours else (), theirs.reply if theirs else ())
         for unit, other in (
@@ -230,6 +239,23 @@ class _History:
                 self._first.setdefault(unit, index)
         return tuple(sorted(follows - {index})), news
 
+    def _note(self, index: int, asked: Sequence[_Found], answered: Sequence[_Found]) -> None:
+        """Keep what an answer made anew in both runs, such as ids, and not what it was asked with."""
+        for pair in _texts(asked):
+            self._asked.setdefault(pair, index)
+        for pair in _texts(answered):
+            if pair not in self._asked:
+                self._answered.setdefault(pair, index)
+
+    def _repeated(self, asked: Sequence[_Found]) -> set[int]:
+        """Return the pairs of which this request has, side by side, what their answers made anew."""
+        return {
+            index
+            for pair in _texts(asked)
+            for made, index in self._answered.items()
+            if self._asked.get(pair, index + 1) > index and _has(pair, made)
+        }
+
     def _mentioned(self, asked: Iterable[_Found]) -> set[int]:
         """Return the pairs whose differing answers hold a value that differs in this request."""
         values = {
@@ -240,6 +266,19 @@ class _History:
             for (_, _, content), index in self._first.items()
             if any(len(value) >= _LINKED and value in content for value in values)
         }
+
+
+def _has(asked: tuple[str, str], made: tuple[str, str]) -> bool:
+    """Return whether a request has what an answer made, each run its own: in a URL, or out of a stream."""
+    if min(map(len, (*asked, *made))) < _LINKED:
+        return False
+    (left, right), (ours, theirs) = asked, made
+    within = ours in left and theirs in right
+    return within or (left in ours and right in theirs and left not in theirs and right not in ours)
+
+
+def _texts(changes: Iterable[_Found]) -> list[tuple[str, str]]:
+    return [(a, b) for _, _, a, b in changes if isinstance(a, str) and isinstance(b, str)]
 
 
 def _apart(a: Sequence[Unit], b: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:

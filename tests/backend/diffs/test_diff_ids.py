@@ -196,3 +196,26 @@ def test_an_id_in_a_call_of_an_answer_that_is_not_read_counts_too(tmp_path: Path
 
     _, second = compared(tmp_path, how).steps
     assert [one.path for one in second.changes] == ["body.data[0].arguments.order_id"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [anthropic, responses, chat])
+def test_a_request_with_ids_of_an_earlier_answer_follows_from_it(
+    tmp_path: Path, how: Callable[[Recorder, str, Made], None]
+) -> None:
+    """Where letters of ids count, who repeats another id says which step made it, and no "other reason"."""
+    found = compared(tmp_path, how, exact=True)
+    assert found.steps[-1].follows == (0,)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_asked_for_does_not_follow_from_the_answer_that_names_it(tmp_path: Path) -> None:
+    """What a request changes itself comes back in its answer, and is not what later requests have it from."""
+
+    def asked(recorder: Recorder, run: str, made: Made) -> None:
+        for text in ("go", "on"):
+            request = {"model": made("model"), "messages": [{"role": "user", "content": text}]}
+            answer = {"id": "chatcmpl-1", "model": made("model"), "choices": []}
+            recorder.exchange(run, body(request), body(answer), url=CHAT)
+
+    assert [step.follows for step in compared(tmp_path, asked, exact=True).steps] == [(), ()]
