@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .blaming.parting import blame_parts
     from .blaming.result import BlameResult
     from .diffs.diff import Diff, diff
+    from .exporting.export import Exported, export
     from .grading.exit_code import exit_code
     from .grading.field import field
     from .grading.function import function
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BlameResult": "blaming.result",
     "Diff": "diffs.diff",
+    "Exported": "exporting.export",
     "Fork": "rerun.forking",
     "Graded": "grading.graded",
     "Matrix": "matrices.matrix",
@@ -51,6 +53,7 @@ _HOME = {
     "blame_parts": "blaming.parting",
     "diff": "diffs.diff",
     "exit_code": "grading.exit_code",
+    "export": "exporting.export",
     "fault": "rerun.edits",
     "field": "grading.field",
     "fork": "rerun.forking",
@@ -75,6 +78,7 @@ _HOME = {
 __all__ = [
     "BlameResult",
     "Diff",
+    "Exported",
     "Fork",
     "Graded",
     "Matrix",
@@ -86,6 +90,7 @@ __all__ = [
     "blame_parts",
     "diff",
     "exit_code",
+    "export",
     "fault",
     "field",
     "fork",

@@ -39,6 +39,7 @@ VERBS = {
     "sql": "Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …",
     "tape": "Write a run to a tape file, or read one into the store.",
     "send": "Send runs where OTEL_EXPORTER_OTLP_* points, with their own ids and times.",
+    "export": "Bring tables of the store's views up to date, for Spark, Polars, ClickHouse, a warehouse.",
     "proxy": "Stand between an agent and its provider and record every call, until Ctrl-C.",
     "serve": "Show the store as a page and receive spans by OTLP/HTTP into it, until Ctrl-C.",
     "mcp": "Give a coding assistant the store as tools, by MCP over standard input and output.",

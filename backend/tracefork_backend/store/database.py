@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import duckdb
 
@@ -17,6 +17,9 @@ from tracefork_otel.store import manifest, sealing, wal
 from ..spelling import counted, run_name
 from . import compacting, facts, guard, limits, live, snapshot
 from .statements import statement
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Params: TypeAlias = Mapping[str, object] | Sequence[object] | None
 Row: TypeAlias = dict[str, Any]
@@ -29,6 +32,8 @@ _FROM_FILES = (
     duckdb.PermissionException,
 )
 """What DuckDB raises on a damaged file, the last on one that is gone; also plain duckdb.Error."""
+_BATCH = 10_000
+"""Rows that are in memory at once where an answer is read by and by."""
 _NAMED = 5
 """So many runs of a segment are named where it cannot be read."""
 
@@ -114,6 +119,13 @@ class Database:
         try:
             with limits.Clock(seconds) as clock:
                 return self._without_spoiled(read)
+        except (duckdb.Error, MemoryError) as error:
+            raise self._failed(error) from error
+
+    def batches(self, query: str, params: Params = None) -> Iterator[pa.RecordBatch]:
+        """Give the rows of a user's query as Arrow has them, some at a time; raises as `answer` does."""
+        try:
+            yield from self.sql(query, params).to_arrow_reader(_BATCH)
         except (duckdb.Error, MemoryError) as error:
             raise self._failed(error) from error
 
