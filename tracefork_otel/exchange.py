@@ -225,6 +225,8 @@ class Ending:
     intervention: str | None = None
     served_span_id: str | None = None
     """The recorded exchange that answered this one in a replay."""
+    site: str | None = None
+    """Where the agent's code asked for it, as `file:line function`; None where that is not known."""
     name: str = ""
     span_status: str = "UNSET"
     """`UNSET`, `OK` or `ERROR`."""

@@ -257,9 +257,10 @@ def _on_sdk(module: ModuleType, session: Session, changes: Undo) -> None:
 
 
 def _watch_connections(session: Session, changes: Undo, *, with_children: bool = True) -> None:
-    from .seam import children, leaks, unseen
+    from .seam import children, leaks, sites, unseen
 
     leaks.watch(session)
+    sites.begin()
     unseen.watch(changes)
     if with_children:
         children.hand_down(changes)

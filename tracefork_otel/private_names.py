@@ -30,6 +30,12 @@ TIMER = "_timer"
 """A request of aiohttp: the timer of its whole time."""
 CANCELLED = "_cancelled"
 """That timer: whether its time is over."""
+CALLBACKS = "_callbacks"
+"""A future of asyncio: what is called at its end, and so who waits for it."""
+PARENT_TASK = "_parent_task"
+"""A `TaskGroup` of asyncio: the task that has it."""
+LOOP_STOPS = "_run_until_complete_cb"
+"""`asyncio.base_events`: what is called at the end of the task that a loop was started for."""
 BUFFER, WAITER = "_buffer", "_waiter"
 """A body of aiohttp: what came and was not read, and who waits for more."""
 VALUE = "_value"
@@ -92,6 +98,10 @@ PRIVATE_NAMES: tuple[Private, ...] = (
     Private("threading", "Thread", "_target", ()),
     Private("tempfile", None, "_TemporaryFileCloser"),
     Private("asyncio.events", None, "_get_running_loop"),
+    # Who waits for a task.
+    Private("asyncio", "Future", CALLBACKS),
+    Private("asyncio", "TaskGroup", PARENT_TASK, ()),
+    Private("asyncio.base_events", None, LOOP_STOPS),
     # How an interpreter ends, for a forked child that has to end like one.
     Private("threading", None, "_shutdown"),
     Private("atexit", None, "_run_exitfuncs"),

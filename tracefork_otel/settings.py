@@ -61,6 +61,8 @@ class Settings:
     """TRACEFORK_PROVIDER: a process without a tracer provider gets one, so that its spans are kept."""
     http_spans: bool = True
     """TRACEFORK_HTTP_SPANS: also turn on the stock HTTP client instrumentation (0 to leave it)."""
+    sites: bool = True
+    """TRACEFORK_SITES: keep where in the agent's code each exchange was asked for (0 to leave it out)."""
     rotate_bytes: int = 64 * 1024 * 1024
     """TRACEFORK_ROTATE_BYTES: size at which a WAL is closed and sealed in the background."""
     seal: bool = True
@@ -225,6 +227,7 @@ _READERS: Mapping[str, Callable[[str, str], object]] = {
     "redact_rules": _text,
     "provider": yes,
     "http_spans": yes,
+    "sites": yes,
     "rotate_bytes": _size,
     "seal": yes,
     "sync": _one_of("never", "exchange"),

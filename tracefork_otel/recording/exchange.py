@@ -130,6 +130,8 @@ class OpenExchange:
     whole: Response | None = field(default=None, init=False)
     served_span_id: str | None = field(default=None, init=False)
     intervention: str | None = field(default=None, init=False)
+    site: str | None = field(default=None, init=False)
+    """Where the agent's code asked for it, where whoever records can tell."""
     error_type: str | None = field(default=None, init=False)
     """Given, as the message below, where the error to record is not the one that is seen here."""
     error_message: str | None = field(default=None, init=False)
@@ -248,6 +250,7 @@ class OpenExchange:
                 replayed=self.replayed,
                 served_span_id=self.served_span_id,
                 intervention=self.intervention,
+                site=self.site,
                 name=self.name,
                 span_status=self.span_status or ("ERROR" if failed else "UNSET"),
                 attributes=attributes,

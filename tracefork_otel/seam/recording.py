@@ -16,6 +16,7 @@ from ..session import calls, spans, tool_calls
 from ..session.events import BELOW_CALL, begun_attributes
 from ..session.root import parent_and_tracer, run_of
 from .exchange import RUN_ID, SeamExchange, sent_here
+from .sites import site
 from .streams import RequestTee, Tees
 
 if TYPE_CHECKING:
@@ -174,9 +175,12 @@ def start(session: Session, request: Any, value: Request, *, replayed: bool) -> 
         if above is None:
             kind = SpanKind.CLIENT
     span = spans.start(session, tracer, name, parent, attributes, kind=kind)
-    return SeamExchange(
+    exchange = SeamExchange(
         session, span, value, host=host, seq=seq, replayed=replayed, run_id=run_id, above=above
     )
+    if session.settings.sites:
+        exchange.site = site(session.redactor)
+    return exchange
 
 
 def received(exchange: SeamExchange, tee: type[Any], response: Any, whole: bytes | None) -> Any:

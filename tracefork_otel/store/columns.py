@@ -224,6 +224,7 @@ EXCHANGES = (
         optional=True,
     ),
     Column("stream_id", LONG, path="response.stream_id", end="stream", tape="placed", optional=True),
+    Column("site", TEXT, repeats=True, optional=True),
     Column("damage", TEXT, end="", tape="never"),
 )
 BODY_COLUMNS = frozenset(

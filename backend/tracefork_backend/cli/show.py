@@ -231,6 +231,8 @@ def _show_step(exchange: Exchange, row: Mapping[str, Any], as_json: bool) -> Non
         return
     print_text(f"step {row['step']}  {_what(row, exchange)}")
     print_text(f"{request.method} {request.url}")
+    if exchange.site is not None:
+        print_text(f"asked at {exchange.site}")
     print_text(_message(request.headers, asked) + "\n")
     if replaced is not None:
         print_text(f"redacted: {replaced}")

@@ -212,5 +212,6 @@ def _write(exchange: Exchange, book: _Book) -> None:
     opened.got(exchange.response)
     opened.error_type, opened.error_message = exchange.error_type, exchange.error_message
     opened.served_span_id, opened.intervention = exchange.served_span_id, exchange.intervention
+    opened.site = exchange.site
     opened.span_status, opened.links = exchange.span_status, exchange.links
     opened.finish(exchange.outcome, ended_ns=exchange.ended_ns or exchange.started_ns)

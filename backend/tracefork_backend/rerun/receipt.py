@@ -106,7 +106,8 @@ class ReplayResult(Displayed):
             lines.append(f"answer  {self.answered}")
         if self.kept and self.matched:
             lines.append(f"replay  {run_name(self.replay_run_id)}")
-        lines += [f"drift   {drift.text}" for drift in self.drifts]
+        for drift in self.drifts:
+            lines += [f"drift   {drift.text}", *([f"at      {drift.site}"] if drift.site else [])]
         if self.missing and (self.ended_early or any(drift.cause != "missing" for drift in self.drifts)):
             so_far = "not asked for so far" if self.ended_early else "never asked for"
             lines.append(f"missing {_steps(self.missing)}: {so_far}")
@@ -136,7 +137,9 @@ class ReplayResult(Displayed):
     def raise_for_drift(self) -> ReplayResult:
         """Return this result, if it passed; raise Drift with the receipt's findings otherwise."""
         if not self.passed:
-            found = [line for line in self.receipt if line.startswith(("drift", "leak", "problem", "FAIL"))]
+            found = [
+                line for line in self.receipt if line.startswith(("drift", "at ", "leak", "problem", "FAIL"))
+            ]
             raise Drift("\n".join(found))
         return self
 

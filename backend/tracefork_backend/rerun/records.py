@@ -44,6 +44,8 @@ class DriftReport:
     got: str | None = None
     nearest: int | None = None
     differences: int = 0
+    site: str | None = None
+    """Where the agent's code asked for it, as `file:line function`; None where that is not known."""
 
     @classmethod
     def of(cls, refused: Exchange | SpanRecord) -> DriftReport:
@@ -58,6 +60,7 @@ class DriftReport:
             got=one.got,
             nearest=one.nearest,
             differences=one.differences,
+            site=refused.site if isinstance(refused, Exchange) else None,
         )
 
 

@@ -83,7 +83,7 @@ LIMIT $limit OFFSET $offset
 -- :steps_of_run
 SELECT
     step, span_id, started_at, duration_ms, ttfb_ms, method, url, provider, operation, model, status_code, outcome,
-    streamed, input_tokens, output_tokens, cached_tokens, cost_usd, replayed, intervention, cost_reason
+    streamed, input_tokens, output_tokens, cached_tokens, cost_usd, replayed, intervention, cost_reason, site
 FROM exchanges
 WHERE run_id = $run_id
 ORDER BY step

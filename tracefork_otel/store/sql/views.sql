@@ -206,7 +206,8 @@ SELECT
     e.replayed,
     e.intervention,
     coalesce(e.span_trace_id, e.trace_id) AS trace_id,
-    f.cost_reason
+    f.cost_reason,
+    e.site
 FROM _steps e
 LEFT JOIN _billed f ON f.trace_id = e.trace_id AND f.span_id = e.span_id;
 
