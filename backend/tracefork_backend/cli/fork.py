@@ -27,6 +27,7 @@ from .interrupt import terminable
 from .opening import reading, told
 from .output import FAILED, FINDING, print_json, say
 from .refs import named_step, split
+from .summary import Checked, tell_ci
 
 if TYPE_CHECKING:
     from ..matrices.matrix import Matrix
@@ -52,6 +53,10 @@ def fork(
     budget: BudgetOption = None,
     price: PriceOption = [],  # noqa: B006
     estimate: EstimateOption = False,
+    gate: Annotated[
+        str | None,
+        valued("--gate", "RULE", "Exit 1 unless each cell is shown to keep it: 'pass_rate >= 0.8'."),
+    ] = None,
     start: ReplayFlags,
     as_json: JsonOption = False,
 ) -> int:
@@ -60,11 +65,15 @@ def fork(
     What is changed in the request by --set, --system and --model is one change; a flag given twice makes
     variants. Exit 1 if the agent left its tape before the step, 3 if the agent or the model failed.
     """
+    from ..matrices.gate import Gate
     from ..matrices.matrix import matrix, plan
     from ..store.prices import rates_given
 
     trials: dict[str, Any] = {"times": times, "tail": tail, "oracle": oracle.asked(), "budget_usd": budget}
     trials["prices"] = rates_given(price)
+    kept = None if gate is None else Gate.asked(gate)
+    if kept is not None and trials["oracle"] is None:
+        raise UsageError("--gate counts successes: say what one is, such as --success-re BOOKED")
     with terminable(), reading(store) as opened:
         runs_at = [named_step(opened, ref) for ref in refs]
         edits = edit.asked() if edit_file is None else _of_file(edit_file, edit, [at for _, at in runs_at])
@@ -88,15 +97,25 @@ def fork(
             )
         if not made.forks:
             raise UsageError(next((cell.why for cell in made.cells if cell.why), "no fork was made"))
+        gated = () if kept is None else kept.of(made.cells)
+        more = {} if kept is None else {"gate": [one.row() for one in gated]}
         if as_json and single:
-            print_json({**view.fork_row(made.forks[0]), **told(opened)})
+            print_json({**view.fork_row(made.forks[0]), **more, **told(opened)})
         elif as_json:
-            print_json({"summary": made.summary(), "cells": made.rows(), **told(opened)})
+            print_json({"summary": made.summary(), "cells": made.rows(), **more, **told(opened)})
         elif single:
             view.print_fork(made.forks[0], of=split(refs[0])[0])
         else:
             view.print_matrix(made)
-    return _status(made)
+    if gated and not as_json:
+        view.print_gate(gated)
+    if gate is not None:
+        results = {"passes": "PASS", "fails": "FAIL", "not shown": "NOT SHOWN"}
+        tell_ci(
+            f"tracefork-otel fork: {gate}",
+            [Checked(name=one.name, result=results[one.end], finding=one.text) for one in gated],
+        )
+    return _status(made) or (FINDING if any(one.end != "passes" for one in gated) else 0)
 
 
 def _of_file(file: Path, flags: EditFlags, steps: list[int]) -> list[Edit]:

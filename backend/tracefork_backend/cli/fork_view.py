@@ -6,15 +6,16 @@ import contextlib
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..spelling import NOT_GRADED, at_least, ending, money, outcome_word, run_name, total_money
-from .output import cell, console, live, print_json, say, table
+from .output import cell, console, live, print_json, print_text, say, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..matrices.gate import Gated
     from ..matrices.matrix import Cell, Matrix
     from ..rerun.result import Fork
 
@@ -101,6 +102,12 @@ def print_matrix(made: Matrix) -> None:
     """Print the table and what it comes to."""
     console().print(matrix_table(made))
     print(made.summary())
+
+
+def print_gate(gated: Sequence[Gated]) -> None:
+    """Print what a gate says of each cell, one a line."""
+    for one in gated:
+        print_text(f"gate    {one.end}: {one.text}")
 
 
 def matrix_table(made: Matrix) -> Table:
