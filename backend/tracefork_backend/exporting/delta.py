@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tracefork_otel.errors import StoreError, UsageError
 
+from ..spelling import short
 from .table import STATE, Day, Rows, read_told, told
 
 if TYPE_CHECKING:
@@ -96,4 +97,4 @@ def _named(uri: str) -> Iterator[None]:
             f"{uri}: another process wrote at the same time; nothing is lost, export again"
         ) from error
     except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(f"{uri}: {str(error).splitlines()[0]}") from error
+        raise StoreError(f"{uri}: {short(str(error), 300)}") from error
