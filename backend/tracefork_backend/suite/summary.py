@@ -1,0 +1,34 @@
+"""What pytest prints of tapes at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from ..spelling import counted, money
+from . import names
+from .leftover import UNUSED
+
+
+def write(reporter: Any, config: pytest.Config, told: Sequence[Mapping[str, Any]]) -> None:
+    """Print how many exchanges came from tapes, what they had cost, and which tapes are left over."""
+    for what, words in (("replayed", "answered from tapes"), ("recorded", "recorded")):
+        ours = [one for one in told if one["tracefork"] == what]
+        if ours:
+            calls = sum(one["tracefork_exchanges"] for one in ours)
+            usd = sum(one["tracefork_cost_usd"] or 0.0 for one in ours)
+            worth = f", {money(usd)} {'saved' if what == 'replayed' else 'spent'}" if usd else ""
+            reporter.write_line(
+                f"tracefork: {counted(len(ours), 'test')}, {counted(calls, 'exchange')} {words}{worth}"
+            )
+    left = config.stash.get(UNUSED, [])
+    if left:
+        done = (
+            "deleted"
+            if config.getoption("--tracefork-prune")
+            else "not of any test (--tracefork-prune deletes them)"
+        )
+        for path in left:
+            reporter.write_line(f"tracefork: {names.said(path, reporter)}: {done}")

@@ -1,0 +1,226 @@
+"""One marked test with its tape: recorded, or answered from it and compared."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import pytest
+
+from tracefork_otel.errors import TapeError, TraceforkError
+from tracefork_otel.settings import Settings
+from tracefork_otel.tape.start import HowStarted
+from tracefork_otel.tape.tape import Tape
+
+from ..agents.in_place import playing
+from ..rerun.reconstruct import reconstruct
+from ..rerun.replaying import replay
+from ..store import open_store
+from ..store.prices import bill
+from . import names
+
+Mode: TypeAlias = Literal["replay", "once", "rewrite", "live"]
+_TAPED = pytest.StashKey["Taped"]()
+TAPES = pytest.StashKey[dict[Path, str]]()
+"""The tapes that collected tests have, each with the first test that has it."""
+_ARGUMENTS = ("name", "match", "ignore", "tools", "draws")
+
+
+def mode_of(config: pytest.Config) -> Mode:
+    """Return the mode; on a machine that says `CI`, nothing is asked anew unless the command line says so."""
+    given = config.getoption("--tracefork")
+    if given is not None:
+        return cast(Mode, given)
+    mode = str(config.getini("tracefork"))
+    if mode not in ("replay", "once", "rewrite", "live"):
+        raise pytest.UsageError(f"tracefork = {mode}: use replay, once, rewrite or live")
+    return "replay" if os.environ.get("CI", "").lower() in ("1", "true") else cast(Mode, mode)
+
+
+def known(item: pytest.Item) -> None:
+    """Note the tape of a collected test."""
+    found = Taped(item)
+    item.stash[_TAPED] = found
+    item.config.stash.setdefault(TAPES, {}).setdefault(found.path, item.nodeid)
+
+
+def taped(item: pytest.Item) -> Taped | None:
+    """Return what a marked test has for its tape; None for others."""
+    return item.stash.get(_TAPED, None)
+
+
+class Taped:
+    """A test's tape: `path`, `mode`, and after the test `tape`, `receipt`, `exchanges` and `cost_usd`."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        mark = item.get_closest_marker("tracefork")
+        assert mark is not None
+        self._item = item
+        self._wrong: str | None = None
+        strange = [name for name in mark.kwargs if name not in _ARGUMENTS]
+        if strange or len(mark.args) > 1 or (mark.args and "name" in mark.kwargs):
+            what = strange[0] if strange else "a second name"
+            self._wrong = f"@pytest.mark.tracefork takes no {what}: it takes {', '.join(_ARGUMENTS)}"
+        self._how: dict[str, Any] = dict(mark.kwargs)
+        name = mark.args[0] if mark.args else self._how.pop("name", None)
+        self.mode: Mode = mode_of(item.config)
+        self.path: Path = names.tape_of(item, name)
+        self.tape: Tape | None = None
+        self.receipt: tuple[str, ...] = ()
+
+    @property
+    def exchanges(self) -> tuple[Any, ...]:
+        """The exchanges of the tape, in step order; none before the first recording has ended."""
+        return self.tape.exchanges if self.tape is not None else ()
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the tape's exchanges cost when they were recorded, as far as prices are known."""
+        return bill(self.exchanges).usd
+
+    @property
+    def records(self) -> bool:
+        """Whether the test asks the model and its calls are written down."""
+        return self.mode == "rewrite" or (self.mode == "once" and not self.path.exists())
+
+    def check(self) -> None:
+        """Fail the test where it cannot be given its tape, and say what to type."""
+        if self._wrong is not None:
+            pytest.fail(self._wrong, pytrace=False)
+        if self.mode == "live":
+            return
+        shown = names.said(self.path, self._item)
+        if self.mode != "replay":
+            first = self._item.config.stash[TAPES].get(self.path)
+            if first is not None and first != self._item.nodeid:
+                pytest.fail(
+                    f"{first} and {self._item.nodeid} both write the tape {shown}: give one of them another"
+                    " name, @pytest.mark.tracefork('…')",
+                    pytrace=False,
+                )
+        if self.records:
+            return
+        if not self.path.exists():
+            pytest.fail(
+                f"there is no tape {shown}: record it with  pytest --tracefork=once {self._item.nodeid!r}",
+                pytrace=False,
+            )
+        try:
+            self.tape = Tape.load(self.path)
+        except TapeError as error:
+            pytest.fail(f"{error}\nrecord it anew with  {self._anew}", pytrace=False)
+
+    @property
+    def _anew(self) -> str:
+        return f"pytest --tracefork=rewrite {self._item.nodeid!r}"
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Make the test's own call with its tape in place; its failure is the test's, else the drift's."""
+        if self.mode == "live":
+            call()
+        elif self.records:
+            self._record(call)
+        else:
+            self._replay(call)
+
+    def _record(self, call: Callable[[], None]) -> None:
+        with tempfile.TemporaryDirectory(prefix="tracefork-") as folder:
+            how = Settings(mode="record", store=Path(folder), seal=False, draws=bool(self._how.get("draws")))
+            with playing(how, secrets.token_hex(16), secrets.token_hex(8)):
+                call()
+            if getattr(self._item, "_excinfo", None):
+                return  # a unittest.TestCase that failed, which is told so and not raised
+            with open_store(folder) as store:
+                runs = store.runs()
+                if not runs:
+                    pytest.fail(
+                        "the test made no model call that can be recorded, so that it has no tape: leave its"
+                        " mark out, or see docs/limits.md for what is not seen",
+                        pytrace=False,
+                    )
+                if len(runs) > 1:
+                    listed = ", ".join(run.name for run in runs)
+                    pytest.fail(
+                        f"the test's calls are several runs ({listed}): a tape has one", pytrace=False
+                    )
+                tape = reconstruct(store, runs[0])
+        # How pytest was started is another matter on each machine, and no part of what the test asks.
+        self.tape = replace(tape, start=HowStarted(), name=self._item.nodeid)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.tape.dump(self.path)
+        self._say("recorded", [f"recorded {names.said(self.path, self._item)}"])
+
+    def _replay(self, call: Callable[[], None]) -> None:
+        assert self.tape is not None
+        failure: list[BaseException] = []
+
+        def called() -> None:
+            try:
+                call()
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # pytest's own skip and fail are no Exception
+                failure.append(error)
+
+        result = replay(
+            self.tape,
+            agent=called,
+            match=self._how.get("match", "exact"),
+            ignore=self._how.get("ignore", ()),
+            tools=self._how.get("tools"),
+        )
+        self.receipt = result.receipt
+        self._say("replayed", list(result.receipt))
+        # A test that fails by itself asks no more; what is missing on the tape then is no other finding.
+        drifts = [one for one in result.drifts if not failure or one.cause != "missing"]
+        if failure and not drifts and not result.leaks:
+            raise failure[0].with_traceback(failure[0].__traceback__)
+        if not result.passed:
+            text = "\n\n".join(one.text for one in drifts) or "\n".join(result.receipt)
+            shown = names.said(self.path, self._item)
+            pytest.fail(
+                f"the test no longer does what is on its tape {shown}\n\n{text}\n\n"
+                f"if that is meant: {self._anew}" + _beside(failure),
+                pytrace=False,
+            )
+
+    def _say(self, what: str, receipt: list[str]) -> None:
+        assert self.tape is not None
+        self._item.add_report_section("call", "tracefork", "\n".join(receipt))
+        paid = bill(self.tape.exchanges)
+        self._item.user_properties += [
+            ("tracefork", what),
+            ("tracefork_exchanges", self.tape.steps),
+            ("tracefork_cost_usd", paid.usd),
+        ]
+
+
+def _beside(failure: list[BaseException]) -> str:
+    if not failure:
+        return ""
+    lines = traceback.format_exception_only(failure[0])
+    return f"\n\nthe test then failed with {''.join(lines).strip()}"
+
+
+@contextmanager
+def in_place(item: pytest.Item) -> Iterator[None]:
+    """Have `item.runtest`, whoever made it, called with the test's tape in place within the block."""
+    found = taped(item)
+    if found is None:
+        yield
+        return
+    own = item.runtest
+    item.runtest = lambda: found.run(own)  # type: ignore[method-assign]
+    try:
+        yield
+    except TraceforkError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        del item.runtest
