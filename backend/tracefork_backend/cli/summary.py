@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -113,8 +112,6 @@ def write_junit(path: Path, checked: Sequence[Checked]) -> None:
         with path.open("wb") as file:
             ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
     except OSError as error:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
         raise UsageError(f"--junit {path}: {error.strerror or error}") from error
 
 
