@@ -245,6 +245,20 @@ def test_a_plain_request_follows_from_the_answer_that_it_quotes(store: Path) -> 
 
 
 @pytest.mark.slow
+def test_a_prompt_into_which_an_answer_is_written_follows_from_it(store: Path) -> None:
+    """An agent that joins what it was answered into the text of its next call carries it all the same."""
+
+    def run(plan: str) -> Agent:
+        side = Agent(store).turn(says(plan))
+        side._messages = [{"role": "user", "content": f"Do as was planned: {plan} Be quick."}]
+        return side.turn(says("done"))
+
+    found = compared(store, run("Fly on Monday."), run("Take the train."))
+    assert (kinds(found), found.steps[1].follows, found.chain) == ("~~", (0,), (1,))
+    assert "another reason" not in "\n".join(found.lines())
+
+
+@pytest.mark.slow
 def test_a_stream_and_a_whole_response_are_compared_by_what_they_say(store: Path) -> None:
     """The same answer as JSON and as server-sent events is the same answer."""
     events = [
