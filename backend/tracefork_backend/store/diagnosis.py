@@ -16,6 +16,7 @@ from tracefork_otel.wire.json_values import count
 from ..spelling import counted, run_name
 from . import facts, states
 from .absent import Absent, absent_of
+from .database import is_store
 from .leftovers import FileProblem, leftovers
 from .snapshot import spoiled_files
 from .store import Store, open_store
@@ -61,6 +62,8 @@ class DoctorReport:
 
     path: str
     writable: bool
+    exists: bool
+    """Whether anything was recorded there, and is there still."""
     segments: int
     bytes: int
     runs: int
@@ -105,6 +108,8 @@ class DoctorReport:
         found += [f"killed: {one}" for one in self.killed]
         for run in self.not_replayable:
             found.append(f"not replayable: run {run_name(run.run_id)} {run.name}: {'; '.join(run.reasons)}")
+        if not self.exists:
+            return [*found, f"{self.path}: there is no store here; the first run that is recorded makes it"]
         live = sum(one.state == "live" for one in self.wals)
         found.append(
             f"{self.path}: {counted(self.runs, 'run')}, {counted(self.exchanges, 'exchange')}, "
@@ -134,6 +139,7 @@ def doctor(store: Store | str | Path = DEFAULT_STORE) -> DoctorReport:
     return DoctorReport(
         path=str(path),
         writable=opened.writable,
+        exists=is_store(path),
         segments=len(entries),
         bytes=sum(entry.bytes for entry in entries),
         runs=totals["runs"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -376,6 +377,20 @@ def test_each_page_of_a_damaged_store_says_that_it_is_short(page: Serve, tmp_pat
         said = got(made, path)
         assert "incomplete: " in said, path
         assert file.name in said, path
+
+
+def test_a_store_that_is_removed_beneath_is_said_to_be_gone(page: Serve, tmp_path: Path) -> None:
+    """No page breaks, and the doctor does not call healthy what is not there."""
+    run_id = record(tmp_path / "store")
+    made = page(tmp_path / "store")
+    assert "Nothing is lost" in got(made, "/doctor")
+    shutil.rmtree(tmp_path / "store")
+    told = got(made, "/doctor")
+    assert "There is no store here" in told
+    assert "healthy" not in told
+    assert "tracefork-otel run -- python agent.py" in got(made, "/")
+    assert "ord one with" in got(made, f"/run/{run_id}", 404)
+    assert not (tmp_path / "store").exists()
 
 
 def test_what_the_budget_cannot_pay_is_not_begun(page: Serve, tmp_path: Path) -> None:

@@ -276,10 +276,11 @@ def test_a_process_killed_midway_leaves_a_sound_store(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_not_there_has_nothing_wrong(tmp_path: Path) -> None:
-    """Doctor on a folder that does not exist finds nothing and makes nothing."""
+    """Doctor on a folder that does not exist says that it is none, finds nothing and makes nothing."""
     report = doctor(tmp_path / "none")
     assert report.healthy
-    assert (report.runs, report.segments) == (0, 0)
+    assert (report.exists, report.runs, report.segments) == (False, 0, 0)
+    assert "there is no store here" in report.lines()[-1]
     assert not (tmp_path / "none").exists()
 
 
