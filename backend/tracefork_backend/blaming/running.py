@@ -18,12 +18,12 @@ from ..rerun.budget import Budget, Grading, Purse
 from ..rerun.estimate import Estimate
 from ..rerun.estimate import estimate as priced
 from ..rerun.forking import Fork, Gate, OnDone, Planned
-from ..rerun.records import went_live
 from ..rerun.spending import HasRoom
 from ..store import Store
-from ..store.prices import Bill, Given, bill
+from ..store.prices import Bill, Given
 from .asking import Asking
 from .journal import Journal, record_of
+from .lost import lost_bills
 from .trials import TrialRequest
 
 
@@ -99,7 +99,10 @@ class Running:
 
     def book(self) -> float:
         """Book what the journal's trials cost, and those that ran when it was killed; return the sum."""
-        trials, self._lost = self.journal.trials, self._lost_bills()
+        store = self.forker.store
+        assert store is not None
+        trials = self.journal.trials
+        self._lost = lost_bills(store, self.journal.experiment_id, trials, self.prices)
         self._graded = sum(one.grading_usd or 0.0 for one in trials)
         spent = sum(one.counts_usd(self.grading.worst_usd) for one in trials)
         spent += sum(one.usd + one.unpriced * self.call_usd for one in self._lost)
@@ -128,14 +131,6 @@ class Running:
             told["grading_usd"] = now if now is None and not self._graded else (now or 0.0) + self._graded
             told["grading_unpriced"] = judge.unpriced
         return told
-
-    def _lost_bills(self) -> list[Bill]:
-        """Return what trials cost that ran when the experiment was killed: paid for, though not known."""
-        store = self.forker.store
-        assert store is not None
-        ran = {row["run_id"] for row in store.ask("trials_that_ran", id=self.journal.experiment_id)}
-        lost = ran - {one.run_id for one in self.journal.trials}
-        return [bill(filter(went_live, store.exchanges(run_id)), self.prices) for run_id in lost]
 
     def run(self, on_taken: Callable[[], None] | None = None) -> None:
         """Run the search to its end, or its budget's; `on_taken` is called after each trial."""

@@ -14,12 +14,14 @@ from typing import Any
 from tracefork_otel.errors import StoreError, UsageError
 
 from ..blaming import journal
+from ..blaming.lost import lost_bills
 from ..blaming.modes.parts import PARTS
 from ..blaming.verifying import ongoing_result, stored_tables
 from ..report.experiment import report_of_result, report_of_stored
 from ..report.html import values_of, values_of_parts
 from ..report.parts import parts_told
-from ..store import Store
+from ..store import Store, open_store
+from ..store.prices import bill
 
 _EARLIER = 200
 """Experiments of a store that are listed."""
@@ -139,6 +141,34 @@ def _ongoing(store: Store, experiment_id: str) -> ExperimentShown:
     result = ongoing_result(experiment_id, header, trials)
     report = report_of_result(store.run(header["run_id"]), result)
     return ExperimentShown(template="report_main.html", values=values_of(report), **told)
+
+
+def ended_usd(store: Path, experiment_id: str) -> float | None:
+    """Return what an experiment took that was ended from outside; None where a part of it is not known.
+
+    Its trials count as in its budget, and the forks that ran then with the answers that they had got; a call
+    whose answer had not come counts as much as the dearest of the recorded run or of those forks.
+    """
+    with open_store(store) as opened:
+        header, trials, _ = journal.read(journal.path_of(store, experiment_id))
+        if (header["settings"].get("oracle") or {}).get("judge"):
+            return None  # what it was asked last is in no journal
+        lost = lost_bills(opened, experiment_id, trials)
+        usual = bill(opened.exchanges(header["run_id"])).dearest_usd
+    dearest = max([usual, *(one.dearest_usd for one in lost)])
+    if not dearest and any(one.unpriced for one in lost):
+        return None
+    return sum(one.counts_usd(0.0) for one in trials) + sum(one.usd + one.unpriced * dearest for one in lost)
+
+
+def begun_since(store: Path, run_id: str, started: float) -> str | None:
+    """Return the newest experiment on the run whose journal was begun since then."""
+    for experiment_id in reversed(journal.experiments(store)):
+        with suppress(StoreError, UsageError):
+            header, _, _ = journal.read(journal.path_of(store, experiment_id))
+            if header["run_id"] == run_id and header["created_ns"] / 1e9 >= started:
+                return experiment_id
+    return None
 
 
 def booked_usd(store: Path, experiment_id: str) -> float:

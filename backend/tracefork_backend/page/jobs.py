@@ -23,7 +23,7 @@ from tracefork_otel.errors import StoreError, UsageError
 
 from ..rerun.edits import Edit
 from ..rerun.edits.files import write_edits
-from .experiments import booked_usd
+from .experiments import begun_since, booked_usd, ended_usd
 from .permits import Ledger
 
 State: TypeAlias = Literal["running", "done", "failed", "stopped"]
@@ -242,7 +242,9 @@ class Jobs:
         job.status = status
         # With bad usage or input nothing was begun.
         told = 0.0 if job.result is None and status == _USAGE else spent_of(job.result)
-        if told is not None and job.experiment_id is not None:
+        if told is None:
+            told = self._ended(job)
+        elif job.experiment_id is not None:
             # In the measure in which it was told how much more it may take.
             with suppress(StoreError, UsageError):
                 told = booked_usd(self._store, job.experiment_id) - job.before_usd
@@ -250,6 +252,19 @@ class Jobs:
         self._ledger.settle(job.id, job.spent_usd)
         job.ended = time.time()
         job.state = "stopped" if job.state == "stopped" else "failed" if job.result is None else "done"
+
+    def _ended(self, job: Job) -> float | None:
+        """Return what an experiment took that was ended before it said so; None where nobody knows."""
+        if job.words[1] != "blame":
+            return None
+        with suppress(StoreError, UsageError):
+            began = job.experiment_id or begun_since(self._store, job.run_id, job.started)
+            if began is None:
+                return None
+            job.experiment_id = began
+            taken = ended_usd(self._store, began)
+            return None if taken is None else taken - job.before_usd
+        return None
 
     def stop(self, job: Job) -> None:
         """End a job as Ctrl-C does; what was made until then is kept."""

@@ -13,6 +13,7 @@ import pytest
 from e2e.booking import BOOKING
 from e2e.command import BARE, tracefork
 from tracefork_backend.page.server import PageServer
+from tracefork_backend.store import open_store
 
 Serve = Callable[..., PageServer]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -54,14 +55,18 @@ def test_an_experiment_is_stopped_and_gone_on_with(
     until(f"/blame/{experiment}", r"<span>([2-9]|\d\d) forks")
     assert ">running<" in got(f"/blame/{experiment}")
     posted(f"{job}/stop")
-    until(job, r'<b class="stopped">(?s:.)*what it spent is not known')
+    until(job, r'<b class="stopped">(?s:.)*<span>spent \$0')
     until(f"/blame/{experiment}", ">interrupted<")
-    # Nobody can tell what forks took that ran when it was stopped: all that was set aside counts.
-    assert made.page.ledger.left_usd == pytest.approx(1.5)
+    # What its forks took, those too that ran when it was stopped, and no more: the rest can be spent again.
+    took = made.page.ledger.spent_usd
+    assert took > 0
+    with open_store(tmp_path / ".tracefork") as store:
+        costs = [store.run(row["run_id"]).cost_usd for row in store.ask("trials_that_ran", id=experiment)]
+    assert sum(cost or 0.0 for cost in costs) <= took + 1e-9 < 0.4
     forks = int(until(f"/blame/{experiment}", r"<span>(\d+) forks")[1])
     again = posted(f"/blame/{experiment}/resume", budget="0.40", max_trials=str(forks + 4))
     until(again, r'<b class="done">')
     # Its first forks may be such that ask no model.
-    assert 1.1 <= made.page.ledger.left_usd <= 1.5
+    assert 1.6 - took <= made.page.ledger.left_usd <= 2 - took
     assert int(until(f"/blame/{experiment}", r"<span>(\d+) forks")[1]) == forks + 4
     assert f"/blame/{experiment}" in got("/blame")
