@@ -193,9 +193,12 @@ def _grading(form: Mapping[str, str]) -> list[str]:
     """Return the flags that say what a success is; a value that begins with a dash stays a value."""
     flags = [
         f"--{name.replace('_', '-')}={form[name]}"
-        for name in ("success_re", "failure_re", "field")
+        for name in ("success_re", "failure_re", "field", "judge_model")
         if form.get(name, "").strip()
     ]
+    if rubric := form.get("judge", "").strip():
+        # To a command `@` means a file, which a model would be shown.
+        flags.append(f"--judge={'@' if rubric.startswith('@') else ''}{rubric}")
     return [*flags, "--exit-code"] if form.get("exit_code") else flags
 
 

@@ -36,6 +36,8 @@ KINDS = {
 ONWARD = ("system", "model", "set", "tool_result")
 """What may hold in later requests too."""
 _USUAL = ("temperature", "max_tokens")
+_LONGEST = 90_000
+"""Characters of what was recorded that a form brings."""
 MOST = 50
 """Forks of one form."""
 
@@ -144,6 +146,8 @@ class Offered:
     filled: Filled
     names: Sequence[str] = ()
     """The tools, places or faults that may be meant."""
+    long: bool = False
+    """Whether what was recorded is too long for a form."""
     drops: str = ""
     """The tools that the recorded answer calls, where the new one is a text alone."""
 
@@ -190,8 +194,13 @@ def offered(exchange: Exchange, kind: str) -> Offered:
             value, names = FAULTS[0], list(FAULTS)
         case _:
             pass
+    long = len(value) > _LONGEST
+    if long:
+        value = ""
     drops = ", ".join(dict.fromkeys(one.name for one in calls)) if kind == "text" else ""
-    return Offered(kinds=kinds, filled=Filled(kind=kind, value=value, name=name), names=names, drops=drops)
+    return Offered(
+        kinds=kinds, filled=Filled(kind=kind, value=value, name=name), names=names, drops=drops, long=long
+    )
 
 
 def with_result(found: Offered, following: Exchange) -> Offered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -24,7 +24,7 @@ from ..store import doctor as examine
 from ..store.listing import ENDED, KINDS, STATUSES
 from . import experiments, run, runs, step
 from .context import Page, number
-from .templating import folded, last_words
+from .templating import fitting, folded, last_words, texts_of
 
 _PACKAGE = "tracefork_backend.page"
 _STATIC = {
@@ -35,6 +35,8 @@ _STATIC = {
 }
 _ROWS = 1_000
 """Rows of an answer in SQL that a page shows."""
+_CELL = 400
+"""Characters of a value of it."""
 _CELLS = 500
 """Rows of the matrix."""
 _SECONDS = 60.0
@@ -158,7 +160,14 @@ def beside(page: Page, request: Request) -> Response:
     """Two runs beside each other."""
     a, b = (page.store.run(request.path_params[name]) for name in "ab")
     found = diff(a, b)
-    return page.whole("diff.html", found=found, rows=folded(found), sides=(a, b), ends=last_words(found))
+    begin = number(request.query_params.get("from"), "from")
+    every = folded(found)
+    rows = fitting(every[begin:], texts_of, around=150)
+    after = begin + len(rows)
+    return page.whole(
+        "diff.html", found=found, rows=rows, sides=(a, b), ends=last_words(found), begin=begin,
+        after=after if after < len(every) else None,
+    )  # fmt: skip
 
 
 def list_of_experiments(page: Page, request: Request) -> Response:
@@ -199,11 +208,15 @@ def sql(page: Page, request: Request) -> Response:
             answer = _answered(page, query)
         except (UsageError, StoreError) as error:
             problem = str(error)
-    rows = [] if answer is None else answer.rows[:_ROWS]
+    rows = [] if answer is None else fitting(answer.rows[:_ROWS], _cells, around=30)
     return page.whole(
-        "sql.html", query=query, answer=answer, rows=rows, problem=problem, questions=questions(),
+        "sql.html", query=query, answer=answer, rows=rows, most=_CELL, problem=problem, questions=questions(),
         status=400 if problem else 200,
     )  # fmt: skip
+
+
+def _cells(row: Sequence[object]) -> list[str]:
+    return ["" if one is None else str(one)[:_CELL] for one in row]
 
 
 def as_csv(page: Page, request: Request) -> Response:

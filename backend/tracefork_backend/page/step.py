@@ -29,8 +29,8 @@ TABS = ("conversation", "prompt", "changes", "request", "response", "headers", "
 """What is shown of a step, the first where nothing is asked for."""
 CUT = 4_000
 """Characters of a text that are shown at first."""
-PIECE = 200_000
-"""Characters of it that are added at a time."""
+PIECE = 90_000
+"""Characters of it that are added at a time: less than 1 MB also where each is written as an escape."""
 SHOWN = 100
 """Messages of one tab."""
 _DRAWS = 500

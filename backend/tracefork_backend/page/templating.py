@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
+
+from markupsafe import escape
 
 from ..report.content import Change
 from ..report.html import environment as report_environment
 from ..report.shapes import side_by_side
 from ..report.wording import duration
-from ..spelling import at_least, counted, money, outcome_word, short, total_money
+from ..spelling import at_least, counted, money, outcome_word, short, total_money, visible
 from ..writeback.names import jaeger_url
 
 if TYPE_CHECKING:
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
 
 _DIFFS = 40
 """Changes of a step that a comparison shows."""
+_MOST = 600_000
+"""Bytes of a table that grows with what was recorded: a page is less than 1 MB."""
+SAME = 500
+"""Steps alike that can be seen in one of its rows."""
+_Row = TypeVar("_Row")
 _SAME_FROM = 3
 """So many steps alike in a row are folded."""
 
@@ -48,6 +56,30 @@ def folded(found: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def fitting(rows: Sequence[_Row], texts: Callable[[_Row], Sequence[str]], *, around: int) -> list[_Row]:
+    """Return as many of the first rows as a page has room for, one at least; `around` each text is more."""
+    found: list[_Row] = []
+    taken = 0
+    for row in rows:
+        for text in texts(row):
+            taken += around + len(escape(visible(text)).encode("utf-8", "backslashreplace"))
+        if found and taken > _MOST:
+            break
+        found.append(row)
+    return found
+
+
+def texts_of(row: dict[str, Any]) -> list[str]:
+    """Return what a row of a comparison shows."""
+    if "same" in row:
+        return [short(one.what_a or "", 140) for one in row["same"][:SAME]]
+    one = row["step"]
+    found = ["", "", short(one.what_a or "", 160), short(one.what_b or "", 160)]
+    for change, sides in row["changes"]:
+        found += [change.path, change.path, *(piece.text for piece in (*sides.old, *sides.new))]
+    return found
+
+
 def last_words(found: Any) -> Any:
     """Return what both runs said last, their differing words marked."""
     return side_by_side(Change(step=0, label="", old=found.a.last_text, new=found.b.last_text))
@@ -60,7 +92,7 @@ def environment() -> Environment:
     made.filters.update(
         short=short, money=money, ending=outcome_word, url=_quoted, took=_took, counted=counted,
     )  # fmt: skip
-    made.globals.update(at_least=at_least, total_money=total_money, jaeger_url=jaeger_url)
+    made.globals.update(SAME=SAME, at_least=at_least, total_money=total_money, jaeger_url=jaeger_url)
     return made
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
@@ -18,6 +19,7 @@ from tracefork_backend.network.addresses import bind
 from tracefork_backend.page.looking import questions
 from tracefork_backend.page.permits import Permits
 from tracefork_backend.page.server import PageServer
+from tracefork_backend.page.step import TABS
 from tracefork_backend.store import open_store
 from tracefork_backend.store.shown import FILE, page_url
 
@@ -391,6 +393,47 @@ def test_a_store_that_is_removed_beneath_is_said_to_be_gone(page: Serve, tmp_pat
     assert "tracefork-otel run -- python agent.py" in got(made, "/")
     assert "ord one with" in got(made, f"/run/{run_id}", 404)
     assert not (tmp_path / "store").exists()
+
+
+def test_no_page_is_larger_than_a_megabyte(page: Serve, tmp_path: Path) -> None:
+    """Whatever was recorded: long prompts, many steps, texts of which each letter is written as an escape."""
+    runs: list[str] = []
+    for side in "ab":
+        runs.append(trace())
+        recorder = Recorder(tmp_path)
+        recorder.root(runs[-1], name="\u202e" * 5000)
+        big = f"{side}{'<&' * 500_000}"
+        recorder.exchange(runs[-1], asked(big, "x", big), answered("\u202e" * 300_000))
+        for step in range(700):
+            recorder.exchange(runs[-1], asked(f"{side}{step} & " * 60), answered(f"{side} {step} <" * 60))
+        recorder.close()
+    made = page(tmp_path)
+    here = f"/run/{runs[0]}"
+    wide = "select repeat('<', 500) a, repeat('<', 500) b, * from range(2000)"
+    paths = ["/", here, f"{here}?step=400", f"{here}/tree", "/matrix", "/blame", "/doctor", "/jobs"]
+    paths += [f"{here}/step/0?tab={tab}" for tab in TABS]
+    paths += [f"{here}/step/0/fork?kind={kind}" for kind in ("text", "system", "set")]
+    paths += [f"{here}/step/0/message/{place}?from=4000" for place in (0, 3)]
+    paths += [f"{here}/step/0/text/{side}?from=0" for side in ("request", "response")]
+    paths += [f"/sql?{urlencode({'q': wide})}", f"/diff/{runs[0]}/{runs[1]}"]
+    for path in paths:
+        assert len(got(made, path).encode()) < 1_000_000, path
+    later = re.search(rf"/diff/{runs[0]}/{runs[1]}\?from=\d+", got(made, paths[-1]))
+    assert later is not None
+    assert "the first steps" in got(made, later[0])
+
+
+def test_a_judge_is_asked_by_words_and_shown_no_file(page: Serve, tmp_path: Path) -> None:
+    """What begins with `@` stays text: to a command it would be a file, and go to a model."""
+    run_id = record(tmp_path)
+    made = page(tmp_path, allow_run=True)
+    assert 'name="judge"' in got(made, f"/run/{run_id}/blame")
+    where = posted(made, f"/run/{run_id}/blame", judge="@/etc/hostname", judge_model="m").headers
+    job = made.page.jobs.get(where["hx-redirect"].rpartition("/")[2])
+    assert job is not None
+    assert "--judge=@@/etc/hostname" in job.words
+    assert "--judge-model=m" in job.words
+    made.page.jobs.close()
 
 
 def test_what_the_budget_cannot_pay_is_not_begun(page: Serve, tmp_path: Path) -> None:
