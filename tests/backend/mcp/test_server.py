@@ -52,7 +52,7 @@ def test_runs_are_found_and_read(looking: Looking) -> None:
         ("list_runs", {}, ["booking", '"steps": 2']),
         ("show_run", {}, ["good day", "claude-sonnet-4-5"]),
         ("show_step", {"run": "last", "step": 1}, ["more characters", '"earlier_messages": 1']),
-        ("show_step", {"run": "last", "step": 1, "show": "request"}, ["next_offset"]),
+        ("show_step", {"run": "last", "step": 1, "show": "request"}, ["claude-sonnet-4-5", "(9"]),
         ("sql_query", {"query": "select step, model from exchanges order by step"}, ["claude-sonnet-4-5"]),
         ("diff", {"a": "last", "b": "last"}, [""]),
     ):
