@@ -57,3 +57,47 @@ def test_the_failing_step_is_found(folder: Path) -> None:
             assert "2026-11-04" in shown.content[0].text
 
     asyncio.run(use())
+
+
+def test_a_fix_is_proved_by_a_fork_within_its_budget(folder: Path) -> None:
+    """The server that may start agents replays, forks and books; schemas stay small; stdout is the protocol's."""
+
+    async def use() -> None:
+        async with Client(server(folder, "--allow-run", "--budget", "0.10")) as client:
+
+            async def call(name: str, **arguments: Any) -> tuple[bool, Any]:
+                found = await client.call_tool(name, arguments)
+                text = found.content[0].text
+                return bool(found.is_error), text if found.is_error else json.loads(text)
+
+            tools = (await client.list_tools()).tools
+            whole = [one.model_dump(by_alias=True, exclude_none=True) for one in tools]
+            assert len(json.dumps(whole)) <= SCHEMAS
+            failed, replayed = await call("replay", run="last")
+            assert (failed, replayed["passed"]) == (False, True)
+            run = (await call("list_runs", kind="record"))[1]["runs"][0]["run"]
+            change = {"edit": "tool_input", "value": '{"flight": "NH176", "date": "2026-11-03"}'}
+            failed, why = await call("fork", run=run, step=2, **change, max_usd=0.2)
+            assert failed
+            assert "--budget 0.1" in why
+            failed, fork = await call("fork", run=run, step=2, **change, success_re="BOOKED", max_usd=0.1)
+            assert not failed, fork
+            assert (fork["outcome"], "BOOKED" in fork["output"]) == (True, True)
+            assert any("JL60 → NH176" in line for line in fork["said"])
+            failed, why = await call("blame_status", job="none")
+            assert failed
+            assert "no job 'none'" in why
+
+    asyncio.run(use())
+
+
+def test_nothing_is_started_unless_allowed(folder: Path) -> None:
+    """A server without --allow-run has no such tools, and says what to start it with."""
+
+    async def use() -> None:
+        async with Client(server(folder)) as client:
+            found = await client.call_tool("fork", {"run": "last", "step": 0, "edit": "resample"})
+            assert found.is_error
+            assert "--allow-run" in found.content[0].text
+
+    asyncio.run(use())

@@ -25,8 +25,8 @@ _SECONDS = 60.0
 _QUERY = 20_000
 _SAYS = 300
 """Characters of a step's line."""
-Ref = Annotated[str, Field(description="`last`, `last~1`, or the begin of an id")]
-Offset = Annotated[int, Field(ge=0, le=10**9, description="next_offset of the answer before")]
+Ref = Annotated[str, Field(max_length=200, description="id, `last`, `last~1`")]
+Offset = Annotated[int, Field(ge=0, le=10**9, description="next_offset")]
 Step = Annotated[int, Field(ge=0, le=10**9)]
 
 

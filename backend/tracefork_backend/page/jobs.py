@@ -156,6 +156,10 @@ class Jobs:
         words = ["blame", "run", run_id, *flags]
         return self._start(secrets.token_hex(4), words, run_id=run_id, what=what, budget_usd=budget_usd)
 
+    def free(self, words: Sequence[str], *, run_id: str, what: str) -> Job:
+        """Start a command of ours that spends nothing."""
+        return self._start(secrets.token_hex(4), words, run_id=run_id, what=what, budget_usd=None)
+
     def resume(
         self, experiment_id: str, *, run_id: str, had_usd: float, more_usd: float, max_trials: int | None
     ) -> Job:
@@ -180,15 +184,16 @@ class Jobs:
         *,
         run_id: str,
         what: str,
-        budget_usd: float,
+        budget_usd: float | None,
         experiment_id: str | None = None,
         before_usd: float = 0.0,
     ) -> Job:
         if self._closed:
             raise UsageError("this page is being ended: start it again")
-        self._ledger.hold(job_id, budget_usd)
-        limit = f"{before_usd + budget_usd:.10g}"
-        words = [*words, "--budget", limit, "--json", "--store", str(self._store)]
+        held = budget_usd or 0.0
+        self._ledger.hold(job_id, held)
+        limit = [] if budget_usd is None else ["--budget", f"{before_usd + budget_usd:.10g}"]
+        words = [*words, *limit, "--json", "--store", str(self._store)]
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tracefork_backend.cli.tied", *words],
@@ -207,7 +212,7 @@ class Jobs:
             words=("tracefork-otel", *words),
             started=time.time(),
             experiment_id=experiment_id,
-            held_usd=budget_usd,
+            held_usd=held,
             before_usd=before_usd,
             process=process,
         )

@@ -59,8 +59,8 @@ class Ledger:
         with self._lock:
             if usd > self.left_usd + 1e-12:
                 raise UsageError(
-                    f"{money(usd)} is more than the {money(self.left_usd)} that this page may still spend: "
-                    f"it was started with --budget {self.budget_usd:g}"
+                    f"{money(usd)} is more than the {money(self.left_usd)} that may still be spent here: "
+                    f"this was started with --budget {self.budget_usd:g}"
                 )
             self._held[job] = usd
 
