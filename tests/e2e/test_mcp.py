@@ -16,6 +16,7 @@ pytest.importorskip("mcp")
 
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.shared.exceptions import MCPError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SCHEMAS = 5_000
@@ -60,7 +61,7 @@ def test_the_failing_step_is_found(folder: Path) -> None:
 
 
 def test_a_fix_is_proved_by_a_fork_within_its_budget(folder: Path) -> None:
-    """The server that may start agents replays, forks and books; schemas stay small; stdout is the protocol's."""
+    """Replays and forks are booked, schemas stay small, and what agents print is no part of the protocol."""
 
     async def use() -> None:
         async with Client(server(folder, "--allow-run", "--budget", "0.10")) as client:
@@ -99,5 +100,19 @@ def test_nothing_is_started_unless_allowed(folder: Path) -> None:
             found = await client.call_tool("fork", {"run": "last", "step": 0, "edit": "resample"})
             assert found.is_error
             assert "--allow-run" in found.content[0].text
+
+    asyncio.run(use())
+
+
+def test_prompts_hold_the_run(folder: Path) -> None:
+    """fix_run and explain_run bring the run's steps, and say in words which run is none."""
+
+    async def use() -> None:
+        async with Client(server(folder)) as client:
+            for name in ("fix_run", "explain_run"):
+                found = await client.get_prompt(name, {"run": "last~0"})
+                assert "JL60" in found.messages[0].content.text
+                with pytest.raises(MCPError, match="names no run"):
+                    await client.get_prompt(name, {"run": "unknown"})
 
     asyncio.run(use())

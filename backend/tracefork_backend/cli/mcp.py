@@ -32,11 +32,17 @@ def mcp(
         raise UsageError(f"this needs the extra of that name: {INSTALL}") from None
     from ..mcp.acting import Acting
     from ..mcp.looking import Looking
+    from ..mcp.prompts import Prompts
 
     looking = Looking(store)
     acting = Acting(looking, budget)
     try:
-        Assistant(looking.tools(), acting.tools() if allow_run else ()).run("stdio")
+        prompts = Prompts(looking)
+        Assistant(
+            looking.tools(),
+            acting.tools() if allow_run else (),
+            (prompts.fix_run, prompts.explain_run),
+        ).run("stdio")
     finally:
         acting.close()
         looking.close()

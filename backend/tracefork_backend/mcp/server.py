@@ -9,7 +9,8 @@ from typing import Any
 from mcp.server.mcpserver import MCPServer  # pyright: ignore[reportMissingImports]
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError  # pyright: ignore[reportMissingImports]
 from mcp.server.mcpserver.tools import Tool  # pyright: ignore[reportMissingImports]
-from mcp_types import ToolAnnotations  # pyright: ignore[reportMissingImports]
+from mcp.shared.exceptions import MCPError  # pyright: ignore[reportMissingImports]
+from mcp_types import INVALID_PARAMS, ToolAnnotations  # pyright: ignore[reportMissingImports]
 from pydantic import ValidationError
 
 import tracefork_otel
@@ -32,7 +33,10 @@ class Assistant(MCPServer[Any]):
     """Tools of ours for a coding assistant."""
 
     def __init__(
-        self, reading: Sequence[Callable[..., str]], acting: Sequence[Callable[..., str]] = ()
+        self,
+        reading: Sequence[Callable[..., str]],
+        acting: Sequence[Callable[..., str]] = (),
+        prompts: Sequence[Callable[..., str]] = (),
     ) -> None:
         super().__init__(
             "tracefork",
@@ -45,6 +49,8 @@ class Assistant(MCPServer[Any]):
             subscriptions=False,
             log_level="ERROR",
         )
+        for one in prompts:
+            self.prompt(description=one.__doc__)(_in_words(one, _refusal))
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """Call the tool; every failure of what was asked is a ToolError in plain words."""
@@ -96,7 +102,13 @@ def _tool(function: Callable[..., str], *, read_only: bool) -> Any:
     return made
 
 
-def _in_words(function: Callable[..., str]) -> Callable[..., str]:
+def _refusal(text: str) -> Exception:
+    return MCPError(code=INVALID_PARAMS, message=text)
+
+
+def _in_words(
+    function: Callable[..., str], failure: Callable[[str], Exception] = ToolError
+) -> Callable[..., str]:
     """Return the function, whose errors of ours reach the assistant, as the SDK hides all others."""
 
     @wraps(function)
@@ -104,7 +116,7 @@ def _in_words(function: Callable[..., str]) -> Callable[..., str]:
         try:
             return function(*positional, **named)
         except TraceforkError as error:
-            raise ToolError(str(error)) from error
+            raise failure(str(error)) from error
 
     return asked
 
