@@ -185,6 +185,7 @@ def _start(session: Session, changes: Undo) -> None:
     if session.player is None:
         for name in SERVERS:
             changes.add(when_imported(name, lambda module: _on_server(module, changes)))
+        changes.add(when_imported("celery.signals", lambda module: _on_tasks(module, changes)))
 
 
 def _on_client(module: ModuleType) -> None:
@@ -197,6 +198,12 @@ def _on_server(module: ModuleType, changes: Undo) -> None:
     from .session import servers
 
     servers.watch(module, changes)
+
+
+def _on_tasks(module: ModuleType, changes: Undo) -> None:
+    from .session import tasks
+
+    tasks.watch(module, changes)
 
 
 def _on_urllib3(module: ModuleType) -> None:

@@ -42,13 +42,13 @@ def keys(server: ModelServer) -> dict[str, str]:
     return {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "none"}
 
 
-def held(folder: Path, server: ModelServer, wanted: list[str]) -> None:
+def held(folder: Path, server: ModelServer, wanted: list[str], name: str, entry: str) -> None:
     """Each call is a run of its own, which is called again in a replay and a fork, with no worker."""
     with open_store(folder / ".tracefork") as store:
         rows = store.sql("select name, entrypoint, steps, complete from runs").fetchall()
         runs = [store.run(one) for (one,) in store.sql("select run_id from runs").fetchall()]
         said = {run.exchanges[0].response.body for run in runs if run.exchanges[0].response}
-    assert rows == [("invoke_agent answer", "agent:answer", 1, True)] * len(wanted)
+    assert rows == [(name, entry, 1, True)] * len(wanted)
     assert all(any(one.encode() in body for body in said) for one in wanted)
     asked = len(server.requests)
     again = here("replay", "last", cwd=folder, **keys(server))
@@ -58,11 +58,12 @@ def held(folder: Path, server: ModelServer, wanted: list[str]) -> None:
     assert len(server.requests) == asked
 
 
-@pytest.mark.parametrize("pool", ["solo", "prefork"])
-def test_a_task_of_celery(pool: str, server: ModelServer, tmp_path: Path) -> None:
-    """By a worker of either pool, with a queue of files."""
+@pytest.mark.parametrize(("pool", "run"), [("solo", True), ("solo", False), ("prefork", False)])
+def test_a_task_of_celery(pool: str, run: bool, server: ModelServer, tmp_path: Path) -> None:
+    """By a worker of either pool, with a queue of files; also a worker that `run` records."""
     pytest.importorskip("celery")
     write(tmp_path, "from celery import")
+    recording = ["-m", "tracefork_backend.cli", "run", "--", sys.executable] if run else []
     (tmp_path / "data_in").mkdir()
     (tmp_path / "data_out").symlink_to("data_in")
     env = environment(**keys(server), CELERY_BROKER_URL="filesystem://")
@@ -70,7 +71,12 @@ def test_a_task_of_celery(pool: str, server: ModelServer, tmp_path: Path) -> Non
     log = tmp_path / "worker.log"
     with log.open("wb") as out:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", *words], cwd=tmp_path, env=env, stdout=out, stderr=out
+            [sys.executable, *recording, "-m", "celery", *words],
+            cwd=tmp_path,
+            env=env,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         code = "from agent import answer; answer.delay('one'); answer.delay(question='two')"
@@ -81,10 +87,13 @@ def test_a_task_of_celery(pool: str, server: ModelServer, tmp_path: Path) -> Non
         while log.read_text().count("succeeded in") < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
     finally:
-        worker.send_signal(signal.SIGTERM)
+        if run:  # as by Ctrl-C
+            os.killpg(worker.pid, signal.SIGINT)
+        else:
+            worker.send_signal(signal.SIGTERM)
         worker.wait(30)
     assert "heard one" in log.read_text(), log.read_text()
-    held(tmp_path, server, ["heard one", "heard two"])
+    held(tmp_path, server, ["heard one", "heard two"], "task agent.answer", "task:agent:answer")
 
 
 @contextmanager
@@ -145,4 +154,4 @@ def test_a_handler_of_lambda(server: ModelServer, tmp_path: Path) -> None:
         os.kill(runtime.pid, signal.SIGKILL)  # as AWS ends a machine that it no longer needs
         runtime.wait(30)
     assert answers == [{"statusCode": 200, "body": f"heard {one}"} for one in ("one", "two")]
-    held(tmp_path, server, ["heard one", "heard two"])
+    held(tmp_path, server, ["heard one", "heard two"], "invoke_agent answer", "agent:answer")

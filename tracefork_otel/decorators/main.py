@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from ..tape.start import REQUESTS
+from ..tape.start import REQUESTS, TASK
 
 NOT_STARTED = 120
 """Exit status if there is no such function, or if its module cannot be imported."""
@@ -20,12 +20,15 @@ NOT_STARTED = 120
 def find(entrypoint: str) -> Callable[..., Any]:
     """Return the function that `pkg.mod:fn` names; raise ImportError, or what the module raises.
 
-    `asgi:pkg.mod:app` and `wsgi:pkg.mod:app` are a request to that application.
+    `asgi:pkg.mod:app` and `wsgi:pkg.mod:app` are a request to that application, `task:pkg.mod:fn` a call of
+    that task, with no worker.
     """
     if entrypoint.startswith(REQUESTS):
         from .request_call import request_to
 
         return request_to(entrypoint)
+    if entrypoint.startswith(TASK):
+        return _as_task(find(entrypoint.removeprefix(TASK)))
     module, colon, path = entrypoint.partition(":")
     if not (module and colon and path):
         raise ImportError(f"{entrypoint!r} does not name a function: write it like pkg.mod:fn")
@@ -37,6 +40,17 @@ def find(entrypoint: str) -> Callable[..., Any]:
     if not callable(found):
         raise ImportError(f"{entrypoint} is not a function")
     return found
+
+
+def _as_task(task: Callable[..., Any]) -> Callable[..., Any]:
+    def done(*args: Any, **kwargs: Any) -> Any:
+        return task(*args, **kwargs)
+
+    # By these it is called again, in a fork of the fork too.
+    done.__module__ = f"{TASK}{task.__module__}"
+    done.__qualname__ = getattr(task, "__qualname__", None) or type(task).__name__
+    done.__name__ = done.__qualname__.rpartition(".")[2]
+    return done
 
 
 def call(function: Callable[..., Any], arguments: Any) -> Any:

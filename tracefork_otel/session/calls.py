@@ -51,8 +51,8 @@ _MESSAGES = (
     "request_data",
     "langfuse.observation.input",
 )
-_ENTRIES = ("tracefork.entrypoint", "tracefork.request")
-"""Attributes of spans of ours that are a run by themselves: an agent's call, a request to an application."""
+_ENTRIES = ("tracefork.entrypoint", "tracefork.request", "tracefork.task")
+"""Attributes of spans of ours that are a run by themselves: an agent's call, a request, a worker's task."""
 _HTTP = ("http.request.method", "http.method")
 _DEPTH = 4
 """Spans of HTTP clients between a call's span and ours: the stock instrumentation's, a vendor's."""

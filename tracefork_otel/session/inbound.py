@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..tape.start import kept_input
-from .result import RESULT_LIMIT, kept
+from .outside import FromOutside
+from .result import RESULT_LIMIT
 
 if TYPE_CHECKING:
-    from .own_span import OwnSpan, Parent
+    from .own_span import OwnSpan
     from .session import Session
 
 BODY_LIMIT = 1024 * 1024
@@ -72,26 +73,21 @@ def _text(value: str) -> str:
     return value.encode("latin-1").decode("utf-8", "replace")
 
 
-class Inbound:
+class Inbound(FromOutside):
     """One request: what came of it so far, and the span that it gets once something is asked."""
 
     def __init__(self, session: Session, entrypoint: str | None, asked: Asked) -> None:
         """`entrypoint` is `asgi:pkg.mod:app`; None where nobody knows the application's name."""
-        self._session = session
-        self._entrypoint = entrypoint
         self._asked = asked
-        self._span: OwnSpan | None = None
         self._told = (0, True)
         """How much of the body the span says, and whether that is all."""
-        self._over = False
-        """Whether it was answered: a task that goes on after that and only then asks is none of it."""
         self._body = bytearray()
         self._size = 0
         self._whole = True  # what the application does not read it does not need
         self._status = 0
         self._answer = bytearray()
         self._answered = 0
-        session.requests[id(self)] = self.open
+        super().__init__(session, f"{asked.method} {asked.path}", entrypoint)
 
     def read(self, piece: bytes, *, whole: bool) -> None:
         """Keep what the application read of the body; `whole` if that is all of it."""
@@ -113,48 +109,16 @@ class Inbound:
         self._answered += len(piece)
         self._answer += piece[: max(0, RESULT_LIMIT - len(self._answer))]
 
-    def open(self, parent: Parent | None) -> OwnSpan | None:
-        """Return the span of the request, which begins with the first thing that is asked in it."""
-        if self._span is None and not self._over:
-            from . import root
-
-            name = f"{self._asked.method} {self._asked.path}"
-            if parent is not None:
-                # Below the user's own spans only such a one says how a run began (`_heads` in views.sql).
-                name = f"invoke_agent {name}"
-            self._told = self._size, self._whole
-            self._span = root.open_entry(self._session, name, self._attributes(), parent)
-        return self._span
-
-    def end(self, failure: BaseException | None) -> None:
-        """End the span, if there is one, with what was answered; once."""
-        if self._over:
-            return
-        span, session, self._over = self._span, self._session, True
-        session.requests.pop(id(self), None)
-        if span is None:
-            return
-        try:
-            from . import spans
-
-            if self._told != (self._size, self._whole):
-                span.attributes.update(self._attributes())
-            text = json.dumps(
-                {"status": self._status, "body": kept_input(bytes(self._answer))}, ensure_ascii=False
-            )
-            found = kept(text, session.redactor.text, whole=False)
-            span.attributes["tracefork.result"] = found.text
-            left_out = found.left_out + self._answered - len(self._answer)
-            if left_out:
-                span.attributes["tracefork.result.left_out"] = left_out
-            session.flush_draws(span.trace_id)
-            spans.end(session, span, error=failure)
-        except Exception as problem:
-            session.lost("end of a request", problem)
+    def _closed(self, span: OwnSpan) -> None:
+        if self._told != (self._size, self._whole):
+            span.attributes.update(self._attributes())
+        answer = {"status": self._status, "body": kept_input(bytes(self._answer))}
+        self._keep(span, json.dumps(answer, ensure_ascii=False), self._answered - len(self._answer))
 
     def _attributes(self) -> dict[str, Any]:
         asked, session = self._asked, self._session
-        attributes: dict[str, Any] = {"tracefork.request": f"{asked.method} {asked.path}"}
+        self._told = self._size, self._whole
+        attributes: dict[str, Any] = {"tracefork.request": self.name}
         if self._entrypoint is not None:
             attributes["tracefork.entrypoint"] = self._entrypoint
         if self._size > len(self._body) or not self._whole:

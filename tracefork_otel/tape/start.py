@@ -16,6 +16,10 @@ CALLED = ("tracefork_otel.decorators.main", "tracefork_otel._agent_main")
 ASGI, WSGI = "asgi:", "wsgi:"
 REQUESTS = (ASGI, WSGI)
 """Begin an entry point that names an application, to which a request is made, not a function."""
+TASK = "task:"
+"""Begins one that names a function which a worker called."""
+FROM_OUTSIDE = (*REQUESTS, TASK)
+"""Begin the entry points of what came to a program from outside: started again, it would wait for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

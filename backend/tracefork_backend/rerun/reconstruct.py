@@ -14,7 +14,7 @@ from tracefork_otel.store.records import Note
 from tracefork_otel.tape.fidelity import FIDELITY, TRUNCATED
 from tracefork_otel.tape.marks import mark_of_tape
 from tracefork_otel.tape.reads import Draw
-from tracefork_otel.tape.start import REQUESTS, HowStarted
+from tracefork_otel.tape.start import FROM_OUTSIDE, HowStarted
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.registry import recognise
 
@@ -128,9 +128,9 @@ def _of_launch(store: Store, launch_id: str) -> tuple[HowStarted, bool] | None:
 def _launched(store: Store, run: Run) -> tuple[HowStarted, bool] | None:
     """Return how the command began that a replay of the run starts again; None where it starts none.
 
-    A request to a server is made again by itself: the command would wait for somebody who makes it.
+    A request to a server, or a worker's task, is made again by itself: the command would wait for somebody.
     """
-    if run.launch_id is None or (run.start.entrypoint or "").startswith(REQUESTS):
+    if run.launch_id is None or (run.start.entrypoint or "").startswith(FROM_OUTSIDE):
         return None
     return _of_launch(store, run.launch_id)
 
