@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..settings import Settings
+from ..store import spool
 from . import current
 from .process import remote_parent
+from .pushing import push_at_exit
 from .sealer import Sealer, seal_at_exit
 from .session import Session, Sink
 
@@ -30,6 +32,9 @@ def open_session(
         settings = replace(settings, store=Path(store))
     if settings.mode == "off":
         return None
+    if (url := spool.url_of(settings.store)) is not None:
+        # Not sealed here: the bucket gets the WALs, and whoever compacts it seals them.
+        settings = replace(settings, store=spool.spool(url), seal=False)
     with suppress(OSError):  # of an agent whose folder is gone nothing can be kept, and nothing fails
         settings = replace(settings, store=settings.store.absolute())  # it may change its folder
     launched = "TRACEFORK_MODE" in os.environ
@@ -61,3 +66,5 @@ def _at_exit() -> None:
     # A command of ours that started this process seals for all of its processes.
     if session.settings.seal and not session.launched:
         seal_at_exit(session.sink)
+    if spool.bucket_of(session.settings.store) is not None:
+        push_at_exit(session.settings.store, session.sink)

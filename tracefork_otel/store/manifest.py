@@ -251,12 +251,44 @@ def commit(
                 manifest = replace(manifest, retired=retired)
             _refresh_views(store)
             # Last: what fails before it has changed nothing that a reader sees.
-            _write(store / FILE, json.dumps(_plain(manifest), separators=(",", ":")).encode())
+            _write(store / FILE, text_of(manifest))
             return manifest
     except OSError as error:
         raise StoreError(
             f"{store / FILE}: the manifest cannot be written: {error.strerror or error}"
         ) from error
+
+
+def read(name: str, text: bytes) -> Manifest:
+    """Return the manifest that is written there; raise StoreError, naming it, where it is none."""
+    try:
+        return _parsed(Path(name), text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{name}: this is not a manifest of tracefork-otel ({error})") from error
+
+
+def text_of(manifest: Manifest) -> bytes:
+    """Return the file of a manifest."""
+    return json.dumps(_plain(manifest), separators=(",", ":")).encode()
+
+
+def adopt(store: Path, segments: Sequence[SegmentEntry]) -> None:
+    """Have the folder's manifest name these segments too, each with the facts that are known of it here."""
+    with _locked(store):
+        before = load(store)
+        known = {entry.id: entry for entry in before.segments}
+        listed = tuple(
+            entry
+            if (here := known.get(entry.id)) is None or here.facts is None
+            else FactsFile(here.facts, here.sha256.get("facts", ""), here.unpriced).of(entry)
+            for entry in segments
+        )
+        named = {entry.id for entry in segments}
+        listed = (*(entry for entry in before.segments if entry.id not in named), *listed)
+        if before.version and listed == before.segments:
+            return
+        _refresh_views(store)
+        _write(store / FILE, text_of(Manifest(version=before.version + 1, segments=listed)))
 
 
 def discard(store: Path, segment_id: str) -> None:

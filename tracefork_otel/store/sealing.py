@@ -16,6 +16,7 @@ from . import manifest, segment, wal
 from .manifest import SegmentEntry
 from .records import Note, ProcessStarted, SpanRecord
 from .rows import Rows, Storing
+from .spool import is_of_bucket
 from .wal_reading import check
 
 _LEFT_SECONDS = 3600
@@ -29,10 +30,13 @@ _TOGETHER_BYTES = 16 * 1024 * 1024
 def seal(store: Path, wals: Sequence[Path]) -> str | None:
     """Put the records of the WALs into a committed segment, once, and remove the WALs.
 
-    Return the segment's id; None if there was nothing to store, or somebody holds a lock. All WALs of a
+    Return the segment's id; None if there was nothing to store, somebody holds a lock, or a bucket gets the
+    WALs. All WALs of a
     process whose exchanges go on from one to the next come together. On StoreError they are as they were.
     """
     store = Path(store)
+    if is_of_bucket(store):
+        return None
     held: dict[Path, int] = {}
     try:
         for path in wals:
@@ -110,6 +114,8 @@ def seal_dead(store: Path) -> list[str]:
     """
     store = Path(store)
     problems: list[str] = []
+    if is_of_bucket(store):
+        return problems
     dead: list[list[Path]] = []
     for _, group in groupby(wal.wal_files(store), key=wal.process_of):
         paths = list(group)

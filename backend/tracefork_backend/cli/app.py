@@ -44,6 +44,7 @@ VERBS = {
     "serve": "Show the store as a page and receive spans by OTLP/HTTP into it, until Ctrl-C.",
     "mcp": "Give a coding assistant the store as tools, by MCP over standard input and output.",
     "validate": "Run the suites with planted causes, simulated and by real forks; exit 1 if a gate fails.",
+    "push": "Store in a bucket what processes that have ended recorded into a directory.",
     "compact": "Merge the store's segments into few, and delete the files that nothing needs any more.",
     "rm": "Show what would go of the store, runs, steps and bytes; with --yes, remove it for good.",
     "doctor": "Check every file and every digest; exit 1 if something is damaged or was lost.",

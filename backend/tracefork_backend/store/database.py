@@ -13,6 +13,7 @@ import duckdb
 
 from tracefork_otel.errors import StoreError, UsageError
 from tracefork_otel.store import manifest, sealing, wal
+from tracefork_otel.store.spool import is_of_bucket
 
 from ..spelling import counted, run_name
 from . import compacting, facts, guard, limits, live, snapshot
@@ -246,7 +247,7 @@ def _settle(path: Path, unfit: Collection[str]) -> tuple[str, ...]:
         problems += facts.ensure(path, unfit)
         if not (path / manifest.VIEWS).exists():
             manifest.commit(path)
-        if len(manifest.load(path).segments) > compacting.LIMIT:
+        if not is_of_bucket(path) and len(manifest.load(path).segments) > compacting.LIMIT:
             compacting.compact(path, bound=compacting.BOUND)
     except StoreError as error:
         problems.append(str(error))

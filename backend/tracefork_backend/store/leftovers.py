@@ -9,13 +9,16 @@ from pathlib import Path
 from tracefork_otel.errors import StoreError
 from tracefork_otel.state.kept import FOLDER
 from tracefork_otel.store import manifest, wal
+from tracefork_otel.store.spool import MIRROR_MARK, SPOOL_MARK
 
 from ..spelling import counted
 from . import compacting, healing, keeping, repairing, shown
 
 _LEFT_BY_FORKS = (".fork-", ".replay-")
 """How folders in which forks and replays run begin; `owner` in them is locked while somebody is at work."""
-OWN_FILES = frozenset({manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK, shown.FILE})
+OWN_FILES = frozenset(
+    {manifest.FILE, manifest.VIEWS, ".lock", compacting.LOCK, shown.FILE, MIRROR_MARK, SPOOL_MARK}
+)
 OWN_FOLDERS = frozenset({"wal", "segments", "blame", keeping.KEPT, FOLDER})
 
 

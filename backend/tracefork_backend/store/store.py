@@ -20,12 +20,13 @@ from tracefork_otel.settings import DEFAULT_STORE
 from tracefork_otel.store import manifest, segment, wal
 from tracefork_otel.store.records import Note, SpanRecord
 from tracefork_otel.store.rows import note_of, span_of
+from tracefork_otel.store.spool import url_of
 from tracefork_otel.tape import marks
 from tracefork_otel.tape.start import HowStarted, argv_of, how_started
 
 from ..displayed import Displayed
 from ..spelling import digits_of, run_name, use_digits
-from . import compacting, limits, live
+from . import compacting, limits, live, mirror
 from .database import Database, is_store
 from .digests import Digests
 from .forked import Forked
@@ -400,14 +401,17 @@ def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def open_store(path: str | Path = DEFAULT_STORE, *, memory: str = limits.MEMORY) -> Store:
-    """Return the store in that directory; one that does not exist is a store without runs, and is not made.
+    """Return the store in that directory or bucket (`s3://bucket/prefix`), which is fetched.
+
+    One that does not exist is a store without runs, and is not made.
 
     What dead processes left is sealed unless the directory is read-only. Queries hold no more than that much
     `memory` at once (`4GB`, `25%`). Raise StoreError if it is no store.
     """
-    if str(path).startswith(("s3://", "gs://", "http://", "https://")):
-        raise UsageError(f"{path}: only local directories can be opened as a store")
-    directory = Path(path).absolute()
+    if str(path).startswith(("http://", "https://")):
+        raise UsageError(f"{path}: a store is a directory, or a bucket: s3://bucket/prefix")
+    url = url_of(path)
+    directory = Path(path).absolute() if url is None else mirror.pull(url)
     if directory.exists() and not directory.is_dir():
         raise StoreError(f"{directory}: this is a file; a store is a directory")
     manifest.load(directory)

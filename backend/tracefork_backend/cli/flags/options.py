@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args
@@ -10,6 +11,7 @@ import typer
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.settings import found_store
+from tracefork_otel.store.spool import url_of
 
 from ...flag import Flag
 
@@ -62,9 +64,37 @@ def moment(flag: str, text: str) -> datetime:
         raise UsageError(f"{flag} {text}: in UTC this is no date between the years 1 and 9999") from None
 
 
+BUCKET_VERBS = frozenset({"compact", "fork", "ls", "replay", "run", "show", "sql"})
+"""The verbs that work on a store in a bucket."""
+
+
+def _verb(context: Any) -> str:
+    """Return the verb as it is typed, such as `ls` or `blame run`."""
+    above = context.parent
+    return "" if above is None else f"{_verb(above)} {context.info_name}".strip()
+
+
 def _nearest(context: typer.Context, store: Path) -> Path:
     source = context.get_parameter_source("store")
+    if (url := url_of(store)) is not None and not context.resilient_parsing:
+        verb = _verb(context)
+        if verb not in BUCKET_VERBS:
+            raise UsageError(
+                f"{verb} does not work on a store in a bucket ({url}) yet: "
+                f"{', '.join(sorted(BUCKET_VERBS))} do"
+            )
+        return store if verb == "compact" else _mirrored(context, url)
     return found_store() if source is not None and source.name == "DEFAULT" else store
+
+
+def _mirrored(context: typer.Context, url: str) -> Path:
+    """Return the mirror of the bucket, from which what the command records is pushed at its end."""
+    from ...store import mirror
+
+    store = mirror.pull(url)
+    os.environ["TRACEFORK_SEAL"] = "0"  # of the agents that it starts
+    context.call_on_close(lambda: mirror.push(url))
+    return store
 
 
 StoreOption: TypeAlias = Annotated[
@@ -72,7 +102,7 @@ StoreOption: TypeAlias = Annotated[
     typer.Option(
         "--store",
         envvar="TRACEFORK_STORE",
-        help="The store's directory; else the nearest one upwards from here.",
+        help="The store's directory, or s3://bucket/prefix; else the nearest directory upwards from here.",
         show_default=True,
         callback=_nearest,
     ),
