@@ -109,4 +109,6 @@ PRIVATE_NAMES: tuple[Private, ...] = (
     *(Private("uvicorn", "Server", name) for name in _UVICORN),
     Private("uvicorn.server", "ServerState", "connections", ()),
     Private("uvicorn.server", "ServerState", "tasks", ()),
+    # A unittest.TestCase that failed is told so to its item, and raises nothing.
+    Private("_pytest.unittest", "TestCaseFunction", "_excinfo"),
 )

@@ -113,14 +113,14 @@ class Inbound(FromOutside):
         if self._told != (self._size, self._whole):
             span.attributes.update(self._attributes())
         answer = {"status": self._status, "body": kept_input(bytes(self._answer))}
-        self._keep(span, json.dumps(answer, ensure_ascii=False), self._answered - len(self._answer))
+        self.keep(span, json.dumps(answer, ensure_ascii=False), self._answered - len(self._answer))
 
     def _attributes(self) -> dict[str, Any]:
-        asked, session = self._asked, self._session
+        asked, session = self._asked, self.session
         self._told = self._size, self._whole
         attributes: dict[str, Any] = {"tracefork.request": self.name}
-        if self._entrypoint is not None:
-            attributes["tracefork.entrypoint"] = self._entrypoint
+        if self.entrypoint is not None:
+            attributes["tracefork.entrypoint"] = self.entrypoint
         if self._size > len(self._body) or not self._whole:
             size = f"{self._size:,} bytes" if self._whole else "what was not read whole"
             attributes["tracefork.arguments.missing"] = (

@@ -20,9 +20,9 @@ class FromOutside(ABC):
 
         `entrypoint` is what is called when it is made again; None where nobody knows.
         """
-        self._session = session
+        self.session = session
         self.name = name
-        self._entrypoint = entrypoint
+        self.entrypoint = entrypoint
         self._span: OwnSpan | None = None
         self._over = False
         """Whether it ended: what goes on after that and only then asks is none of it."""
@@ -43,14 +43,14 @@ class FromOutside(ABC):
 
             # Below the user's own spans only such a one says how a run began (`_heads` in views.sql).
             name = self.name if parent is None else f"invoke_agent {self.name}"
-            self._span = root.open_entry(self._session, name, self._attributes(), parent)
+            self._span = root.open_entry(self.session, name, self._attributes(), parent)
         return self._span
 
     def end(self, failure: BaseException | None) -> None:
         """End the span, if there is one, with what came of the work; once."""
         if self._over:
             return
-        span, session, self._over = self._span, self._session, True
+        span, session, self._over = self._span, self.session, True
         session.requests.pop(id(self), None)
         if span is None:
             return
@@ -63,9 +63,9 @@ class FromOutside(ABC):
         except Exception as problem:
             session.lost(f"end of {self.name}", problem)
 
-    def _keep(self, span: OwnSpan, result: str, lost: int = 0) -> None:
+    def keep(self, span: OwnSpan, result: str, lost: int = 0) -> None:
         """Put a result on the span, of which so much was lost before."""
-        found = kept(result, self._session.redactor.text, whole=False)
+        found = kept(result, self.session.redactor.text, whole=False)
         span.attributes["tracefork.result"] = found.text
         if found.left_out or lost:
             span.attributes["tracefork.result.left_out"] = found.left_out + lost

@@ -22,7 +22,7 @@ def push_at_exit(store: Path, sink: object) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACEFORK_")}
     try:
         helper = subprocess.Popen(
-            [sys.executable, "-m", "tracefork_otel._push", str(store)],
+            [sys.executable, "-m", "tracefork_otel.push_main", str(store)],
             env={**environment, "TRACEFORK_MODE": "off"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -79,18 +79,18 @@ class TaskCall(FromOutside):
 
     def _attributes(self) -> dict[str, Any]:
         attributes: dict[str, Any] = {"tracefork.task": self._task.name}
-        if self._entrypoint is not None:
-            attributes["tracefork.entrypoint"] = self._entrypoint
+        if self.entrypoint is not None:
+            attributes["tracefork.entrypoint"] = self.entrypoint
         try:
             attributes["tracefork.arguments"] = json.dumps(self._given, ensure_ascii=False)
         except (TypeError, ValueError, RecursionError) as error:
             attributes["tracefork.arguments.missing"] = (
                 f"its arguments are not JSON ({error}): a replay cannot do this task again by itself"
             )
-        return self._session.redactor.attributes(attributes)
+        return self.session.redactor.attributes(attributes)
 
     def _closed(self, span: OwnSpan) -> None:
-        self._keep(span, as_text(self._returned))
+        self.keep(span, as_text(self._returned))
 
 
 def _entrypoint(task: Any) -> str | None:

@@ -38,14 +38,16 @@ class Assistant(MCPServer[Any]):
         acting: Sequence[Callable[..., str]] = (),
         prompts: Sequence[Callable[..., str]] = (),
     ) -> None:
+        tools = [
+            *(_tool(one, read_only=True) for one in reading),
+            *(_tool(one, read_only=False) for one in acting),
+        ]
+        self._known = {one.name: one for one in tools}
         super().__init__(
             "tracefork",
             instructions=INSTRUCTIONS,
             version=tracefork_otel.__version__,
-            tools=[
-                *(_tool(one, read_only=True) for one in reading),
-                *(_tool(one, read_only=False) for one in acting),
-            ],
+            tools=tools,
             subscriptions=False,
             log_level="ERROR",
         )
@@ -54,7 +56,7 @@ class Assistant(MCPServer[Any]):
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """Call the tool; every failure of what was asked is a ToolError in plain words."""
-        known = {one.name: one for one in self._tool_manager.list_tools()}
+        known = self._known
         if name in ACTING and name not in known:
             raise ToolError(
                 f"{name} starts agents: start the server with --allow-run, and --budget USD for models"
