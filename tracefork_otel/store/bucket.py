@@ -161,7 +161,16 @@ class Bucket:
                 raise StoreError(f"{self.url}: there is no such bucket") from error
             raise
         except (self._errors.BaseError, OSError, ValueError) as error:
+            if _METADATA in str(error):
+                raise StoreError(
+                    f"{self.url}: there are no credentials: set AWS_ACCESS_KEY_ID and "
+                    "AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL where the bucket is not Amazon's)"
+                ) from error
             raise StoreError(f"{self.url}: the bucket could not be asked: {_short(error)}") from error
+
+
+_METADATA = "169.254.169.254"
+"""Whom obstore asks for credentials where the environment has none: the machine of a cloud."""
 
 
 class _Taken(Exception):

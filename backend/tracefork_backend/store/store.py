@@ -408,9 +408,9 @@ def open_store(path: str | Path = DEFAULT_STORE, *, memory: str = limits.MEMORY)
     What dead processes left is sealed unless the directory is read-only. Queries hold no more than that much
     `memory` at once (`4GB`, `25%`). Raise StoreError if it is no store.
     """
-    if str(path).startswith(("http://", "https://")):
-        raise UsageError(f"{path}: a store is a directory, or a bucket: s3://bucket/prefix")
     url = url_of(path)
+    if url is None and "://" in str(path):
+        raise UsageError(f"{path}: a store is a directory, or a bucket: s3://bucket/prefix")
     directory = Path(path).absolute() if url is None else mirror.pull(url)
     if directory.exists() and not directory.is_dir():
         raise StoreError(f"{directory}: this is a file; a store is a directory")

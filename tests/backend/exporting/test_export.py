@@ -82,6 +82,7 @@ def test_only_days_that_changed_are_written(to: Format, tmp_path: Path) -> None:
     assert {view: count(where, to, view) for view in ("runs", "exchanges")} == {"runs": 1, "exchanges": 3}
 
 
+@pytest.mark.slow
 def test_merging_segments_writes_nothing(tmp_path: Path) -> None:
     """The files of the store are others, its rows the same."""
     store, where = tmp_path / "store", tmp_path / "out"
@@ -93,6 +94,7 @@ def test_merging_segments_writes_nothing(tmp_path: Path) -> None:
     assert all(not one.written for one in exported(store, where, "parquet").values())
 
 
+@pytest.mark.slow
 def test_since_leaves_other_days_alone(tmp_path: Path) -> None:
     """Neither written nor taken away."""
     store, where = tmp_path / "store", tmp_path / "out"

@@ -112,6 +112,7 @@ def test_the_words_are_those_of_the_step_itself(page: Serve, tmp_path: Path) -> 
     assert "in flight" in steps[1]
 
 
+@pytest.mark.slow
 def test_long_texts_are_cut_and_come_in_pieces(page: Serve, tmp_path: Path) -> None:
     """A page of a prompt of 1.2 MB has less than 1 MB, and all of the text is to be had."""
     recorder, run_id = Recorder(tmp_path), trace()
@@ -157,6 +158,7 @@ def test_a_picture_is_shown_from_its_recorded_bytes(page: Serve, tmp_path: Path)
     assert got(made, f"/run/{run_id}/step/1/picture/0", 400)
 
 
+@pytest.mark.slow
 def test_recorded_text_is_data_wherever_it_stands(page: Serve, tmp_path: Path) -> None:
     """Markup, terminal sequences, what turns direction, NUL, half a surrogate: shown, and nothing else."""
     recorder, run_id = Recorder(tmp_path), trace()
@@ -261,7 +263,7 @@ def test_a_page_that_only_looks_says_how_to_start_one_that_acts(page: Serve, tmp
         ({"kind": "fault", "value": "418"}, "no fault"),
         ({"kind": "tool_result", "name": "t", "value": "1"}, "step 0"),
         ({"kind": "text", "value": "x", "budget": "much"}, "budget=much"),
-        ({"kind": "text", "value": "x", "budget": "3"}, "may still spend"),
+        ({"kind": "text", "value": "x", "budget": "3"}, "may still be spent"),
     ],
 )
 def test_a_form_that_cannot_be_is_refused_in_words(
@@ -395,6 +397,7 @@ def test_a_store_that_is_removed_beneath_is_said_to_be_gone(page: Serve, tmp_pat
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_no_page_is_larger_than_a_megabyte(page: Serve, tmp_path: Path) -> None:
     """Whatever was recorded: long prompts, many steps, texts of which each letter is written as an escape."""
     runs: list[str] = []

@@ -323,15 +323,15 @@ def test_a_folder_that_is_not_there_has_no_runs(tmp_path: Path) -> None:
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    """A file in place of a folder, a foreign manifest and a bucket are errors that name them."""
+    """A file in place of a folder, a foreign manifest and a bucket of no cloud are errors that name them."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match=r"file: this is a file"):
         open_store(tmp_path / "file")
     (tmp_path / "MANIFEST.json").write_text("[]")
     with pytest.raises(StoreError, match=r"MANIFEST\.json: this is not a manifest"):
         open_store(tmp_path)
-    with pytest.raises(UsageError, match="only local directories"):
-        open_store("s3://bucket/prefix")
+    with pytest.raises(UsageError, match="gopher://bucket/prefix: a store is a directory, or a bucket"):
+        open_store("gopher://bucket/prefix")
 
 
 @pytest.mark.slow
