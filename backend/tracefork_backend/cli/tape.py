@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from ..spelling import DIGITS, counted, run_name
-from .flags.options import STORE, JsonOption, RunArgument, StoreOption
+from .flags.options import STORE, JsonOption, RunArgument, StoreOption, choice
 from .output import print_json, say
 from .refs import tape_of
 
 if TYPE_CHECKING:
     from tracefork_otel.tape.start import HowStarted
 
+Format: TypeAlias = Literal["tape", "otlp", "openai-messages"]
+_NAMED = 3
+"""Spans that are left out and named, each with its reason."""
 _HEAD = 1 << 20
 """Bytes of a tape's first line, which says whose it is."""
 
@@ -75,11 +79,21 @@ def _default_path(run_id: str) -> Path:
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="A tape file.")],
+    path: Annotated[Path, typer.Argument(help="A tape, or another's trajectories: see --format.")],
+    form: Annotated[
+        Format,
+        choice("--format", Format, "What the file is: OTLP as the Collector writes it, lists of messages."),
+    ] = "tape",
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a tape into the store, where it is a run like any other."""
+    """Read a tape into the store, where it is a run like any other; or what another tool wrote.
+
+    Trajectories of others are read, queried, compared and shown; what came as messages is not replayed.
+    """
+    if form != "tape":
+        _import_others(store, path, form, as_json=as_json)
+        return
     from ..rerun.importing import import_tape
 
     imported = import_tape(store, path)
@@ -101,6 +115,31 @@ def import_(
         print(f"run {short}, {steps}{since}, is in {store}: tracefork-otel show {short}")
         _print_carried(imported.start, from_here=imported.from_here)
     _say_why_short(imported.run_id, imported.ends)
+
+
+def _import_others(
+    store: Path, path: Path, form: Literal["otlp", "openai-messages"], *, as_json: bool
+) -> None:
+    from ..network.trajectories import import_trajectories
+
+    taken = import_trajectories(store, path, form)
+    if as_json:
+        print_json(asdict(taken))
+        return
+    for why in taken.left_out[:_NAMED]:
+        say(f"left out: {why}")
+    if len(taken.left_out) > _NAMED:
+        say(f"left out: {counted(len(taken.left_out) - _NAMED, 'span')} more")
+    if not taken.runs:
+        print(f"{path}: there is no trajectory in it; nothing imported")
+    elif not taken.steps and not taken.new:
+        are = "is" if len(taken.runs) == 1 else "are"
+        print(f"{counted(len(taken.runs), 'run')} of {path} {are} in {store} already; nothing imported")
+    else:
+        old = len(taken.runs) - taken.new
+        more = f" ({old} were there already)" if old else ""
+        what = f"{counted(taken.new, 'run')}, {counted(taken.steps, 'step')}{more}"
+        print(f"{what}, in {store}: tracefork-otel ls")
 
 
 def _say_why_short(run_id: str, why: str | None) -> None:

@@ -91,7 +91,7 @@ def _exchange(span: SpanRecord, redactor: Redactor) -> Records:
     error = None if outcome == "complete" else told.get("error.type")
     if response is not None and error == str(response.status):
         error = None  # a span says so of a status that is an error, without anything having been raised
-    return _written(
+    return written(
         span,
         redactor,
         request,
@@ -111,7 +111,7 @@ def _messages(span: SpanRecord, told: Conversation, redactor: Redactor) -> Recor
     )
     failed = span.status == "ERROR"
     error = span.attributes.get("error.type")
-    return _written(
+    return written(
         span,
         redactor,
         request,
@@ -137,7 +137,7 @@ class _Page:
         self.records.append(record)
 
 
-def _written(
+def written(
     span: SpanRecord,
     redactor: Redactor,
     request: Request,
@@ -148,6 +148,7 @@ def _written(
     seq: int,
     error_type: str | None,
 ) -> Records:
+    """Return the records of the exchange that a span tells of."""
     told, page = _plain(span.attributes), _Page(redactor)
     kept = {name: value for name, value in redactor.attributes(told).items() if name not in TOLD_BY_FIELDS}
     intervention = told.get("tracefork.intervention")
