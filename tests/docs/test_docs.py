@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 # The agents of docs/frameworks.md want a model that is there, and packages that may not be: test_frameworks.py.
 PAGES = [
     ROOT / "README.md",
+    ROOT / "skills" / "tracefork-otel" / "SKILL.md",
     *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "frameworks.md"),
 ]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)

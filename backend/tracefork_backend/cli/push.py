@@ -11,11 +11,14 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.store.spool import url_of
 
 from ..spelling import counted
+from .flags.options import JsonOption
+from .output import print_json
 
 
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that agents recorded into.")],
     bucket: Annotated[str, typer.Argument(metavar="URL", help="s3://bucket/prefix, gs:// or az://.")],
+    as_json: JsonOption = False,
 ) -> int:
     """Store in a bucket what processes that have ended recorded into a directory.
 
@@ -34,5 +37,9 @@ def push(
             f"{folder}: this store is sealed into segments, which are not pushed: record with "
             "TRACEFORK_SEAL=0, or with TRACEFORK_STORE set to the bucket"
         )
-    print(f"{url}: {counted(push_dead(folder, Bucket(url)), 'log')} pushed")
+    pushed = push_dead(folder, Bucket(url))
+    if as_json:
+        print_json({"bucket": url, "pushed": pushed})
+    else:
+        print(f"{url}: {counted(pushed, 'log')} pushed")
     return 0

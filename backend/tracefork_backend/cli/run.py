@@ -8,7 +8,7 @@ import typer
 
 from tracefork_otel.errors import UsageError
 
-from ..spelling import counted, run_name
+from ..spelling import counted, json_line, run_name
 from .flags.options import STORE, RedactOption, SkipHostOption, StateOption, StoreOption
 from .output import say
 
@@ -41,6 +41,12 @@ def run(
     redact: RedactOption = None,
     skip_host: SkipHostOption = [],  # noqa: B006 (typer makes a list of its own)
     state: StateOption = [],  # noqa: B006
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Say what was recorded as one line of JSON, the last one on standard error."
+        ),
+    ] = False,
 ) -> int:
     """Run a command and record every model call of its processes: run -- python agent.py"""
     from ..agents.recording import record
@@ -58,6 +64,11 @@ def run(
         skip_hosts=skip_host,
         state=state,
     )
+    if as_json:
+        runs = [{"run_id": made.run_id, "steps": made.steps} for made in recorded.runs]
+        told = {"runs": runs, "exit_status": recorded.exit_status, "problems": list(recorded.problems)}
+        say(json_line(told))
+        return recorded.exit_status
     for problem in recorded.problems:
         say(f"tracefork-otel: {problem}")
     for made in recorded.runs:
