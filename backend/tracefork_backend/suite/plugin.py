@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 MODES = ("replay", "once", "rewrite", "live")
 MARK = (
-    "tracefork(name=None, match='exact', ignore=(), tools=None, draws=False): model calls of the test are"
-    " answered from its tape"
+    "tracefork(name=None, match='exact', ignore=(), allow_hosts=(), skip_hosts=(), tools=None, draws=False):"
+    " model calls of the test are answered from its tape"
 )
 
 

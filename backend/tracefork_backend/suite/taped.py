@@ -21,7 +21,7 @@ from tracefork_otel.tape.tape import Tape
 
 from ..agents.in_place import playing
 from ..rerun.reconstruct import reconstruct
-from ..rerun.replaying import replay
+from ..rerun.replaying import ReplayResult, replay
 from ..store import open_store
 from ..store.prices import bill
 from . import names
@@ -30,7 +30,11 @@ Mode: TypeAlias = Literal["replay", "once", "rewrite", "live"]
 _TAPED = pytest.StashKey["Taped"]()
 TAPES = pytest.StashKey[dict[Path, str]]()
 """The tapes that collected tests have, each with the first test that has it."""
-_ARGUMENTS = ("name", "match", "ignore", "tools", "draws")
+_ARGUMENTS = ("name", "match", "ignore", "allow_hosts", "skip_hosts", "tools", "draws")
+
+_IN_PROCESS = ("testserver", "test")
+"""Hosts of applications that a test calls in its own process, as Starlette's and FastAPI's documentation name
+them: they are what is tested, and run for real."""
 
 
 def mode_of(config: pytest.Config) -> Mode:
@@ -86,6 +90,10 @@ class Taped:
         return bill(self.exchanges).usd
 
     @property
+    def _skipped(self) -> tuple[str, ...]:
+        return (*_IN_PROCESS, *self._how.get("skip_hosts", ()))
+
+    @property
     def records(self) -> bool:
         """Whether the test asks the model and its calls are written down."""
         return self.mode == "rewrite" or (self.mode == "once" and not self.path.exists())
@@ -132,7 +140,13 @@ class Taped:
 
     def _record(self, call: Callable[[], None]) -> None:
         with tempfile.TemporaryDirectory(prefix="tracefork-") as folder:
-            how = Settings(mode="record", store=Path(folder), seal=False, draws=bool(self._how.get("draws")))
+            how = Settings(
+                mode="record",
+                store=Path(folder),
+                seal=False,
+                draws=bool(self._how.get("draws")),
+                skip_hosts=self._skipped,
+            )
             with playing(how, secrets.token_hex(16), secrets.token_hex(8)):
                 call()
             if getattr(self._item, "_excinfo", None):
@@ -174,6 +188,8 @@ class Taped:
             agent=called,
             match=self._how.get("match", "exact"),
             ignore=self._how.get("ignore", ()),
+            allow_hosts=self._how.get("allow_hosts", ()),
+            skip_hosts=self._skipped,
             tools=self._how.get("tools"),
         )
         self.receipt = result.receipt
@@ -183,7 +199,7 @@ class Taped:
         if failure and not drifts and not result.leaks:
             raise failure[0].with_traceback(failure[0].__traceback__)
         if not result.passed:
-            text = "\n\n".join(one.text for one in drifts) or "\n".join(result.receipt)
+            text = "\n\n".join(one.text for one in drifts) or _short(result)
             shown = names.said(self.path, self._item)
             pytest.fail(
                 f"the test no longer does what is on its tape {shown}\n\n{text}\n\n"
@@ -200,6 +216,14 @@ class Taped:
             ("tracefork_exchanges", self.tape.steps),
             ("tracefork_cost_usd", paid.usd),
         ]
+
+
+def _short(result: ReplayResult) -> str:
+    """Return what a replay without a drift lacks, without the digests of its receipt."""
+    lines = [line for line in result.receipt[1:] if line.split(" ", 1)[0] not in ("digest", "tape", "exit")]
+    if result.leaks:
+        lines.append("a connection that is meant: @pytest.mark.tracefork(allow_hosts=['HOST'])")
+    return "\n".join(lines)
 
 
 def _beside(failure: list[BaseException]) -> str:

@@ -193,6 +193,48 @@ def test_skips():
 
 
 @pytest.mark.slow
+def test_an_application_in_the_process_runs_for_real(project: Project) -> None:
+    """What it asks is on the tape, not what it is asked; a connection round it fails unless it is meant."""
+    asks = TESTS[: TESTS.index("@pytest.mark")]
+    project.write(
+        asks
+        + """
+import urllib.request
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+served = []
+
+def answer(request):
+    served.append(1)
+    return PlainTextResponse(ask("hello"))
+
+@pytest.mark.tracefork
+def test_application(tracefork):
+    assert TestClient(Starlette(routes=[Route("/", answer)])).get("/").text
+    assert served == [1]
+
+@pytest.mark.tracefork(allow_hosts=["127.0.0.1"] if os.environ.get("ALLOW") else ())
+def test_round():
+    assert ask("hello")
+    if os.environ.get("ROUND"):
+        urllib.request.urlopen(os.environ["MODEL_URL"] + "/raw/echo", data=b"x").read()
+"""
+    )
+    status, said = project.pytest("--tracefork=once")
+    assert status == 0, said
+    assert "2 tests, 2 exchanges recorded" in said
+    status, said = project.pytest()
+    assert status == 0, said
+    status, said = project.pytest("-k", "round", ROUND="1")
+    assert status == 1
+    assert "by urllib at" in said
+    assert project.pytest("-k", "round", ROUND="1", ALLOW="1")[0] == 0
+
+
+@pytest.mark.slow
 def test_ci_never_records_by_itself(project: Project) -> None:
     """A setting in a file gives way; the command line does not."""
     project.write(TESTS)
