@@ -17,6 +17,10 @@ MARK = (
     "tracefork(name=None, match='exact', ignore=(), allow_hosts=(), skip_hosts=(), tools=None, draws=False):"
     " model calls of the test are answered from its tape"
 )
+OUTCOME_MARK = (
+    "tracefork_outcome(times=20, at_least=0.8, budget=None): under --tracefork=live the test is run so many"
+    " times, and fails if it is shown to pass in fewer of them"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,8 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark known."""
+    """Make the marks known."""
     config.addinivalue_line("markers", MARK)
+    config.addinivalue_line("markers", OUTCOME_MARK)
 
 
 @pytest.fixture
@@ -72,17 +77,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         found = taped(item)
         if found is not None:
             found.check()
+    elif item.get_closest_marker("tracefork_outcome") is not None:
+        from .outcome import check
+
+        check(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Have the test's own call made with its tape in place."""
-    if item.get_closest_marker("tracefork") is None:
-        return (yield)
-    from .taped import in_place
+    if item.get_closest_marker("tracefork") is not None:
+        from .taped import in_place
 
-    with in_place(item):
-        return (yield)
+        with in_place(item):
+            return (yield)
+    if item.get_closest_marker("tracefork_outcome") is not None:
+        from .outcome import many_times
+
+        with many_times(item):
+            return (yield)
+    return (yield)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

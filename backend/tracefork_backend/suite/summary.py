@@ -14,7 +14,11 @@ from .leftover import UNUSED
 
 def write(reporter: Any, config: pytest.Config, told: Sequence[Mapping[str, Any]]) -> None:
     """Print how many exchanges came from tapes, what they had cost, and which tapes are left over."""
-    for what, words in (("replayed", "answered from tapes"), ("recorded", "recorded")):
+    for what, words in (
+        ("replayed", "answered from tapes"),
+        ("recorded", "recorded"),
+        ("asked", "asked of models"),
+    ):
         ours = [one for one in told if one["tracefork"] == what]
         if ours:
             calls = sum(one["tracefork_exchanges"] for one in ours)

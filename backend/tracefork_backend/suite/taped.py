@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import tempfile
 import traceback
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any
 
 import pytest
 
@@ -25,8 +24,8 @@ from ..rerun.replaying import ReplayResult, replay
 from ..store import open_store
 from ..store.prices import bill
 from . import names
+from .mode import Mode, mode_of
 
-Mode: TypeAlias = Literal["replay", "once", "rewrite", "live"]
 _TAPED = pytest.StashKey["Taped"]()
 TAPES = pytest.StashKey[dict[Path, str]]()
 """The tapes that collected tests have, each with the first test that has it."""
@@ -35,17 +34,6 @@ _ARGUMENTS = ("name", "match", "ignore", "allow_hosts", "skip_hosts", "tools", "
 _IN_PROCESS = ("testserver", "test")
 """Hosts of applications that a test calls in its own process, as Starlette's and FastAPI's documentation name
 them: they are what is tested, and run for real."""
-
-
-def mode_of(config: pytest.Config) -> Mode:
-    """Return the mode; on a machine that says `CI`, nothing is asked anew unless the command line says so."""
-    given = config.getoption("--tracefork")
-    if given is not None:
-        return cast(Mode, given)
-    mode = str(config.getini("tracefork"))
-    if mode not in ("replay", "once", "rewrite", "live"):
-        raise pytest.UsageError(f"tracefork = {mode}: use replay, once, rewrite or live")
-    return "replay" if os.environ.get("CI", "").lower() in ("1", "true") else cast(Mode, mode)
 
 
 def known(item: pytest.Item) -> None:

@@ -265,6 +265,79 @@ def test_tapes_without_a_test_are_named(project: Project) -> None:
     assert len(project.tapes()) == 5
 
 
+@pytest.mark.slow
+def test_a_rate_is_judged_by_its_interval(project: Project) -> None:
+    """Only where models may be asked; it ends as soon as more trials would not change the answer."""
+    asks = TESTS[: TESTS.index("@pytest.mark")]
+    project.write(
+        asks
+        + """
+import random
+chance = random.Random(7)
+
+@pytest.mark.tracefork_outcome(times=30, at_least=0.8, budget=1.00)
+def test_good():
+    assert ask("hello")
+
+@pytest.mark.tracefork_outcome(times=30, at_least=0.8)
+def test_bad():
+    assert ask("hello") and chance.random() < 0.3
+
+@pytest.mark.tracefork_outcome(times=5, at_least=0.8)
+def test_open():
+    assert ask("hello") and chance.random() < 0.9
+
+@pytest.mark.tracefork_outcome(times=30, budget=0.0007)
+def test_poor():
+    assert ask("hello")
+
+@pytest.mark.tracefork_outcome(times=0)
+def test_wrong():
+    pass
+
+class TestOld(unittest.TestCase):
+    @pytest.mark.tracefork_outcome(times=30)
+    def test_case(self):
+        self.assertEqual(ask("hello"), "never")
+"""
+    )
+    status, said = project.pytest("-rs")
+    assert status == 1  # the wrong mark alone
+    assert "5 skipped" in said
+    assert "it asks its model in 30 trials, for at most $1.00: pytest --tracefork=live" in said
+    status, said = project.pytest("--tracefork=live", "--junitxml=out.xml", "-rA")
+    assert status == 1, said
+    failed = {line.split("::", 1)[1].split(" ")[0] for line in said.splitlines() if line.startswith("FAILED")}
+    assert failed == {"test_bad", "TestOld::test_case"}, said
+    assert said.count("shown to pass in fewer than 0.8 of its runs") >= 2
+    assert said.count("more trials would not change it") >= 2
+    assert "would not hold another trial" in said
+    names = [one.get("name") for one in ElementTree.parse(project.folder / "out.xml").iter("property")]
+    assert names.count("tracefork_pass_rate_low") == 5
+
+
+@pytest.mark.slow
+def test_the_interval_holds_at_whatever_trial_it_is_looked_at() -> None:
+    """Over all looks at once each bound misses the rate in at most its share of many simulated tests."""
+    import random
+
+    from tracefork_backend.suite.outcome import ALPHA, Rate
+
+    dice, low, high, runs = random.Random(1), 0, 0, 400
+    for _ in range(runs):
+        rate, missed = Rate(), [False, False]
+        for _ in range(25):
+            good = dice.random() < 0.8
+            rate.passed, rate.failed = rate.passed + good, rate.failed + (not good)
+            bounds = rate.bounds()
+            missed = [missed[0] or bounds[0] > 0.8, missed[1] or bounds[1] < 0.8]
+        low, high = low + missed[0], high + missed[1]
+    # Three standard deviations of a share of ALPHA above it.
+    most = runs * ALPHA + 3 * (runs * ALPHA * (1 - ALPHA)) ** 0.5
+    assert low <= most
+    assert high <= most
+
+
 def test_names_are_different_for_different_tests() -> None:
     """A plain name stays as it is; others are cleaned, cut, and told apart."""
     assert cleaned("test_one") == "test_one"
