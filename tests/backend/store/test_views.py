@@ -32,7 +32,7 @@ COLUMNS = {
     "exchanges": "run_id step span_id parent_span_id started_at duration_ms ttfb_ms method url provider"
     " operation model status_code outcome streamed input_tokens output_tokens cached_tokens cost_usd"
     " request_length request_sha256 response_length response_sha256 replayed intervention trace_id"
-    " cost_reason",
+    " cost_reason site",
     "bodies": "run_id step request response request_bytes response_bytes",
     "messages": "run_id step position role kind name content",
     "tools": "run_id span_id step_before name arguments result error duration_ms replayed",
