@@ -23,6 +23,8 @@ from .wal_reading import NAME
 _KEY = re.compile(r"(?P<name>.+-\d{1,9})(?P<end>\.end)?\.wal\.gz")
 _PROBE = ".probe"
 _MANIFEST = "MANIFEST.json"
+_METADATA = "169.254.169.254"
+"""Whom obstore asks for credentials where the environment has none: the machine of a cloud."""
 
 
 class _Client(Protocol):
@@ -167,10 +169,6 @@ class Bucket:
                     "AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL where the bucket is not Amazon's)"
                 ) from error
             raise StoreError(f"{self.url}: the bucket could not be asked: {_short(error)}") from error
-
-
-_METADATA = "169.254.169.254"
-"""Whom obstore asks for credentials where the environment has none: the machine of a cloud."""
 
 
 class _Taken(Exception):

@@ -31,8 +31,8 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
     """Put the records of the WALs into a committed segment, once, and remove the WALs.
 
     Return the segment's id; None if there was nothing to store, somebody holds a lock, or a bucket gets the
-    WALs. All WALs of a
-    process whose exchanges go on from one to the next come together. On StoreError they are as they were.
+    WALs. All WALs of a process whose exchanges go on from one to the next come together. On StoreError they
+    are as they were.
     """
     store = Path(store)
     if is_of_bucket(store):

@@ -37,7 +37,12 @@ def spool(url: str) -> Path:
 
 
 def bucket_of(path: Path) -> str | None:
-    """Return the URL that the WALs of this folder go to; None if it is no spool."""
+    """Return the URL that the WALs of this folder go to; None if it is no spool of ours.
+
+    A folder of somebody's repository does not say where recordings go.
+    """
+    if not _is_ours(path):
+        return None
     try:
         return url_of((path / SPOOL_MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -46,11 +51,18 @@ def bucket_of(path: Path) -> str | None:
 
 def is_of_bucket(path: Path) -> bool:
     """Return whether the folder stands for a bucket, which gets its WALs: nothing is sealed there."""
-    return any((path / mark).exists() for mark in (SPOOL_MARK, MIRROR_MARK))
+    return _is_ours(path) and any((path / mark).exists() for mark in (SPOOL_MARK, MIRROR_MARK))
+
+
+def _is_ours(path: Path) -> bool:
+    return path.absolute().parent.parent == _cache()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "tracefork"
 
 
 def _folder(url: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     # Two servers may have a bucket of one name.
     whose = f"{os.environ.get('AWS_ENDPOINT_URL', '')} {url}"
-    return Path(cache) / "tracefork" / hashlib.sha256(whose.encode()).hexdigest()[:32]
+    return _cache() / hashlib.sha256(whose.encode()).hexdigest()[:32]

@@ -29,7 +29,7 @@ def mcp(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types", "pydantic"):
             raise
-        raise UsageError(f"this needs the extra of that name: {INSTALL}") from None
+        raise UsageError(f"mcp needs the MCP SDK, which is not installed: {INSTALL}") from None
     from ..mcp.acting import Acting
     from ..mcp.looking import Looking
     from ..mcp.prompts import Prompts
