@@ -44,6 +44,7 @@ def test_a_fork_is_compared_with_its_parent(recorded: Path) -> None:
         assert part in done.out, done.out
 
 
+@pytest.mark.slow
 def test_two_recordings_for_machines(recorded: Path) -> None:
     """`--json` holds every step with its changes, the first difference and its chain."""
     (found,) = here("diff", "last~2", "last~1", "--json", cwd=recorded).rows

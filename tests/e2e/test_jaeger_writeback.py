@@ -107,6 +107,7 @@ def test_forks_are_found_by_the_run_they_came_from(jaeger: Jaeger, written: Writ
         assert "otel.status_code" not in root.tags
 
 
+@pytest.mark.slow
 def test_a_search_by_outcome_finds_the_fork_that_ended_so(jaeger: Jaeger, written: Written) -> None:
     """What the oracle said stands on the fork's root, as a tag that Jaeger can search for."""
     tags = {"tracefork.parent.run_id": written.run.run_id, "tracefork.run.outcome": "true"}

@@ -36,7 +36,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     "words",
     [
         ("replay", "last"),
-        ("verify", "last"),
+        pytest.param(("verify", "last"), marks=pytest.mark.slow),
         pytest.param(("fork", "last@0", "--text", "x"), marks=pytest.mark.slow),
         pytest.param(
             (

@@ -91,6 +91,7 @@ def test_what_is_a_terminal_or_takes_errors_too_is_left_alone(tmp_path: Path) ->
         assert run("print(1)")[0].output is None
 
 
+@pytest.mark.slow
 def test_what_the_command_leaves_running_can_print() -> None:
     """Whoever waits for the end of the output waits for that, as ever; the recording does not."""
     reader = Reader()
@@ -118,6 +119,7 @@ def test_who_prints_for_nobody_is_told_so() -> None:
             assert process.wait(20) != 0
 
 
+@pytest.mark.slow
 def test_who_does_not_read_is_not_waited_for() -> None:
     """What was printed comes all the same, once it is read."""
     source, sink = os.pipe()

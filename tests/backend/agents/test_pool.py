@@ -236,6 +236,7 @@ def test_what_an_import_may_leave(start: Start) -> None:
     assert made.stdout.count('"name": "in the trial"') == 1
 
 
+@pytest.mark.slow
 def test_an_import_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up after its time, with whatever it started."""
     Tape(run_id="0" * 32, exchanges=()).dump(tmp_path / "tape")

@@ -74,7 +74,7 @@ def test_exit_statuses(code: str, status: int) -> None:
     assert run_command(python(code)).exit_status == status
 
 
-@pytest.mark.parametrize("size", [0, 5, 2**16, 2**20, 2**26])
+@pytest.mark.parametrize("size", [0, 5, 2**16, 2**20, pytest.param(2**26, marks=pytest.mark.slow)])
 def test_piped_input_comes_whole(size: int) -> None:
     """By a pipe that ends, or where none has room for it, by a file."""
     code = "import sys, os, stat; print(len(sys.stdin.read()), stat.S_ISFIFO(os.fstat(0).st_mode))"

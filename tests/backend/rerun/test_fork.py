@@ -373,12 +373,13 @@ asyncio.run(get())
 """,
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "child",
             """
 import subprocess
 subprocess.run([sys.executable, "-c", "import urllib.request, sys; urllib.request.urlopen(sys.argv[1])", URL])
 """,
+            marks=pytest.mark.slow,
         ),
     ],
 )

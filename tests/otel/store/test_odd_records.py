@@ -13,7 +13,7 @@ from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=3 * settings.default.max_examples)
 @given(odd_records())
 def test_any_json_in_any_field_is_read_and_sealed(records: list[bytes]) -> None:
     """What does not fit is kept as text or left out; every other record is there, the segment whole."""

@@ -357,7 +357,7 @@ def test_segments_merge_into_one(tmp_path: Path) -> None:
     assert len(made) == merged.exchanges
 
 
-@pytest.mark.parametrize("turns", [400, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_size_grows_with_new_text(tmp_path: Path, turns: int) -> None:
     """An exchange of 1.5 KB of new text takes less than 900 bytes, however many came before."""
     write_conversation(tmp_path, turns)
