@@ -119,7 +119,8 @@ def bound(row: Mapping[str, Any]) -> str:
 
 def verdict(row: Mapping[str, Any]) -> str:
     """Return what is decided of a part of which nothing is shown."""
-    return row["verdict"]
+    grouped = row["verdict"] == "inconclusive" and not row["n_treatment"]
+    return f"{row['verdict']}, in a group" if grouped else row["verdict"]
 
 
 def fails(row: Mapping[str, Any], arm: str) -> str:

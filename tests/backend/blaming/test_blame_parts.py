@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 import tracefork_backend as tf
 from conftest import Capture
+from tracefork_backend.blaming import drive
 from tracefork_backend.blaming.parting import blame_parts, estimate
+from tracefork_backend.blaming.plan import Plan
+from tracefork_backend.blaming.search import Search
 from tracefork_backend.blaming.verifying import verify
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
 from tracefork_backend.store import Run, open_store
+from tracefork_backend.validate.worlds import Prompt
 
 import tracefork_otel
 from tracefork_otel import UsageError
@@ -110,6 +116,36 @@ def recorded(capture: Capture, server: ModelServer) -> Iterator[Callable[..., li
 def verdicts(found: Any) -> list[str]:
     """The verdict of each part."""
     return [one.verdict for one in found.findings.effects]
+
+
+@pytest.mark.parametrize(
+    ("parts", "rates", "most"), [(5, (0.05,), 20), (5, (0.1, 0.2, 0.1), 24), (30, (0.05,), 40)]
+)
+def test_few_forks_are_spread_over_all_parts_and_it_says_what_more_would_take(
+    parts: int, rates: tuple[float, ...], most: int
+) -> None:
+    """A limit before the first look leaves each part its share, which is shown, and says how to go on."""
+    rng, world = random.Random(3), Prompt(parts=parts, rates=rates, effects={1: 0.9})
+    plan = Plan(
+        steps=parts,
+        mode="parts",
+        parent_failed=False,
+        output=None,
+        strata=len(rates),
+        deterministic="never",
+        max_trials=most,
+    )
+    found = drive.run(Search(plan), lambda request: world.flips(request, rng)).findings
+    assert {one.verdict for one in found.effects} == {"inconclusive"}
+    assert all("not settled before the end" in one.reason for one in found.effects)
+    told = re.search(
+        rf"after {most} forks.*; about (\d+) more .*: blame resume last --max-trials (\d+)", found.message
+    )
+    assert told is not None
+    rng = random.Random(3)
+    further = replace(plan, max_trials=int(told[2]))
+    found = drive.run(Search(further), lambda request: world.flips(request, rng)).findings
+    assert found.certified == (1,)
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...statistics import e_bh, e_bh_adjusted
+from ...spelling import counted
+from ...statistics import chance_of_effect, e_bh, e_bh_adjusted
 from ..contrast import Contrast
 from ..findings import Effect, Findings, SetFinding, Verdict
 from ..plan import Plan
@@ -35,6 +36,19 @@ _TOGETHER_MOST = 60
 # So many blocks, over the square of a bound, show it of an agent whose re-runs fail now and then.
 _PER_BOUND = 2
 
+_PAIRS_PER = 5
+"""Pairs that show a bound, times it, of an agent whose re-runs never fail."""
+
+_PAIRS_PER_SPREAD = 6
+"""The same over the square of a bound, times the variance of both rates, where re-runs fail now and then."""
+
+_LOG_PER_PAIR = 0.69
+"""About what a pair adds to a log e-value, over the square of the effect."""
+
+# What an arm is taken for before its first trial, as in an estimate.
+_PRIOR = (0.5, 4.5)
+
+_GROUPS = "groups"
 _TOGETHER = "together"
 
 
@@ -79,12 +93,12 @@ class Parts(Mode):
         found: list[Effect] = []
         for part in range(state.plan.steps):
             verdict, reason = self.verdict(state, part)
-            contrast = state.contrasts.get(part)
+            contrast = self.contrast(state, part)
             numbers: dict[str, Any] = {}
             if contrast is not None:
                 numbers = {**measured(contrast, level=1 - state.plan.alpha), "q_value": q_values[part]}
                 # Evidence in the direction in which there is more.
-                log_e = max(contrast.log_e, state.turned[part].log_e)
+                log_e = max(contrast.log_e, turned(contrast).log_e)
                 numbers |= {"log_e": log_e, "e_value": math.exp(min(log_e, 700.0))}
             found.append(Effect(step=part, verdict=verdict, reason=reason, **numbers))
         return found
@@ -103,9 +117,21 @@ class Parts(Mode):
             return "certified", f"without it the run fails {more} often, at any stopping time"
         if step in state.closed:
             return state.closed[step]
-        if step in state.contrasts and state.contrasts[step].blocks:
-            return "inconclusive", "not settled before the end"
+        contrast = self.contrast(state, step)
+        if contrast is not None:
+            return "inconclusive", f"not settled before the end, after {counted(contrast.blocks, 'pair')}"
+        group = _group_of(state, step)
+        if group is not None:
+            return "inconclusive", (
+                f"without parts {group.treatment.steps[0]} to {group.treatment.steps[-1]} together "
+                f"{group.treatment.flips} of {group.blocks} forks failed, with all of them "
+                f"{group.control.flips}; not settled before the end"
+            )
         return "untested", "the experiment ended before it was tested"
+
+    def contrast(self, state: State, step: int) -> Contrast | None:
+        """Return what a part was read by; before the first look, by the pairs that there are."""
+        return state.contrasts.get(step) or _so_far(state, state.ledger.removing((step,)))
 
     def message(self, state: State, found: Findings) -> str | None:
         """Return the finding in one sentence, by the parts' names."""
@@ -128,7 +154,8 @@ class Parts(Mode):
                 f"without {len(joint.steps)} of the parts together the run fails {more} often, though no "
                 "single one of them was seen to matter: one stands in for another, or each does a little"
             )
-        return "; ".join(said) or "no part is shown to carry success, or to cost it"
+        message = "; ".join(said) or "no part is shown to carry success, or to cost it"
+        return message + (_to_come(state, found) if found.stop_reason in ("budget", "max_trials") else "")
 
     def ranking(self, state: State, effects: Sequence[Effect]) -> tuple[int, ...]:
         """Order the parts that have something to say: those that carry most first."""
@@ -139,6 +166,67 @@ class Parts(Mode):
             if effect.verdict == wanted
         ]
         return tuple(dict.fromkeys(order))
+
+
+def _to_come(state: State, found: Findings) -> str:
+    """Say how far an experiment came that a limit ended, and what settling the rest is likely to take."""
+    pairs = sorted({one.pairs for one in found.effects if one.verdict == "inconclusive" and one.pairs})
+    each = " to ".join(map(str, pairs[:1] + pairs[1:][-1:]))
+    of = f" ({each} of each part that is not settled, beside as many with all)" if pairs else ""
+    forks = _missing(state)
+    most = math.ceil((found.trials + 1.5 * forks) / 10) * 10
+    limit = "--budget USD" if found.stop_reason == "budget" else f"--max-trials {most}"
+    return (
+        f", after {counted(found.trials, 'fork')}{of}; "
+        f"about {forks} more may settle the rest: blame resume last {limit}"
+    )
+
+
+def _missing(state: State) -> int:
+    """Return about how many more forks a search takes if its arms go on as they have so far."""
+    seen: dict[tuple[int, ...], Contrast | None] = {}
+    for part in state.tested:
+        if part not in state.certified and part not in state.closed:
+            alone = PARTS.contrast(state, part)
+            group = None if alone else _group_of(state, part)
+            seen[group.treatment.steps if group else (part,)] = alone or group
+    enough = [_enough(state, one) for one in seen.values()]
+    forks = sum(
+        blocks - (one.blocks if one else 0) for blocks, one in zip(enough, seen.values(), strict=True)
+    )
+    forks += max([0, *(blocks - len(state.ledger.removing(()).outcomes) for blocks in enough)])
+    whole = state.contrasts.get(_ALL)
+    last = _showing(state.plan.bound or _BOUND, _rates(whole))
+    last = min(last, max(_TOGETHER_MOST, _most(state.plan)))
+    return forks + 2 * max(1, last - (whole.blocks if whole else 0))
+
+
+def _rates(seen: Contrast | None) -> list[float]:
+    """Return how often both arms fail, a little off 0 and 1; 0 where nothing is seen."""
+    arms = (seen.treatment, seen.control) if seen else ()
+    return [(arm.flips + _PRIOR[0]) / (len(arm.defined) + sum(_PRIOR)) for arm in arms] or [0.0, 0.0]
+
+
+def _showing(bound: float, rates: Sequence[float]) -> int:
+    """Return about how many pairs show that nothing is followed by so much more failure."""
+    spread = sum(rate * (1 - rate) for rate in rates)
+    return math.ceil(max(_PAIRS_PER / bound, _PAIRS_PER_SPREAD * spread / bound**2))
+
+
+def _enough(state: State, seen: Contrast | None) -> int:
+    """Return about how many pairs settle it, if both rates stay as they are."""
+    rates, least = _rates(seen), _turns(state, _LEAST)
+    if state.plan.bound is not None:
+        least = _turns(state, _showing(state.plan.bound, rates))
+    claims = math.log(2 * (state.plan.steps + 1) / state.plan.alpha)
+    for blocks in range(least, _most(state.plan), state.plan.strata):
+        first, last = ((round(rate * blocks), blocks) for rate in rates)
+        if blocks * _LOG_PER_PAIR * (rates[0] - rates[1]) ** 2 >= claims or all(
+            chance_of_effect(_MATTERS, treatment=one, control=other) < _UNLIKELY
+            for one, other in ((first, last), (last, first))
+        ):
+            return max(blocks, seen.blocks + 1 if seen else 0)
+    return _most(state.plan)
 
 
 def _told(effect: Effect) -> str:
@@ -176,6 +264,29 @@ def _first(arm: Arm, trials: int) -> Arm:
     for replicate, outcome in enumerate(arm.outcomes[:trials]):
         found.record(replicate, outcome, "", shared=arm.shared)
     return found
+
+
+def _level(state: State, arms: Sequence[Arm], blocks: int) -> Task[None]:
+    """Wait until all arms have so many outcomes, which are asked for turn by turn of the runs.
+
+    So a limit on the way there leaves each arm with as much as the others, to within a turn.
+    """
+    turns = range(state.plan.strata, blocks + 1, state.plan.strata)
+    yield from until(*((arm, trials) for trials in turns for arm in arms))
+
+
+def _so_far(state: State, treatment: Arm, *, use: str = "") -> Contrast | None:
+    """Return what the pairs of an arm and its control show, None where there are none."""
+    control = state.ledger.removing((), use=use)
+    blocks = min(len(treatment.outcomes), len(control.outcomes))
+    return _read(treatment, control, blocks) if blocks else None
+
+
+def _group_of(state: State, part: int) -> Contrast | None:
+    """Return what the group shows that a part was taken out with, None where it was in none."""
+    groups = (arm for arm in state.ledger.arms.values() if arm.scope == _GROUPS and part in arm.altered)
+    group = next(groups, None)
+    return None if group is None else _so_far(state, group, use=_GROUPS)
 
 
 def _keep(state: State, part: int, contrast: Contrast) -> Contrast:
@@ -229,7 +340,7 @@ def _race(state: State, parts: Iterable[int]) -> Task[None]:
     while racing:
         blocks = _turns(state, max(_LEAST, blocks + 1))
         arms = [state.ledger.removing((part,)) for part in racing]
-        yield from until((control, blocks), *((arm, blocks) for arm in arms))
+        yield from _level(state, (control, *arms), blocks)
         for part, arm in zip(racing, arms, strict=True):
             _keep(state, part, _read(arm, control, blocks))
         _certify(state)
@@ -275,13 +386,13 @@ def _groups(state: State) -> Task[list[int]]:
     """Take parts out in groups, and return the members of those that show something, or are not settled."""
     size = math.ceil(len(state.tested) / MOST_ALONE)
     groups = [state.tested[at : at + size] for at in range(0, len(state.tested), size)]
-    control = state.ledger.removing((), use="groups")
+    control = state.ledger.removing((), use=_GROUPS)
     racing, alone = list(groups), list[int]()
     blocks = 0
     while racing:
         blocks = _turns(state, max(_LEAST, blocks + 1))
-        arms = [state.ledger.removing(group, use="groups") for group in racing]
-        yield from until((control, blocks), *((arm, blocks) for arm in arms))
+        arms = [state.ledger.removing(group, use=_GROUPS) for group in racing]
+        yield from _level(state, (control, *arms), blocks)
         still: list[tuple[int, ...]] = []
         for group, arm in zip(racing, arms, strict=True):
             contrast = _read(arm, control, blocks)
@@ -318,7 +429,7 @@ def _all_together(state: State) -> Task[None]:
     try:
         while blocks < max(_TOGETHER_MOST, _most(state.plan)) and not certified:
             blocks = _turns(state, max(_LEAST, blocks + 1))
-            yield from until((arm, blocks), (control, blocks))
+            yield from _level(state, (arm, control), blocks)
             whole = _keep(state, _ALL, _read(arm, control, blocks))
             certified = _certify(state)
             if whole.high.within(state.plan.bound or _BOUND, alpha=alpha):
