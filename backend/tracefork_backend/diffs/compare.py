@@ -278,7 +278,8 @@ def _has(asked: tuple[str, str], made: tuple[str, str]) -> bool:
 
 
 def _texts(changes: Iterable[_Found]) -> list[tuple[str, str]]:
-    return [(a, b) for _, _, a, b in changes if isinstance(a, str) and isinstance(b, str)]
+    pairs = [(a, b) for _, _, a, b in changes]
+    return [(str(a), str(b)) for a, b in pairs if isinstance(a, str | int) and isinstance(b, str | int)]
 
 
 def _apart(a: Sequence[Unit], b: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:

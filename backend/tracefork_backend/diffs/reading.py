@@ -131,23 +131,25 @@ def _step(number: int, exchange: Exchange, known: set[Unit], requests: Growing[_
     asked, response = exchange.request, exchange.response
     facts = facts_of(exchange)
     body = None if response is None else recorded_body(response)
-    answer = _answer(exchange, body, facts, ids)
+    counterparts = asked.method.upper(), ids.path(asked.url)
+    shown = _path(ids.url(asked.url))
     ids.note(exchange, body)
+    answer = _answer(exchange, body, facts, ids)
     if facts is None:
-        method, path = asked.method.upper(), _path(ids.url(asked.url))
+        what = f"{counterparts[0]} {shown}"
         reply: tuple[Unit, ...] = (("body", None, body.decode("utf-8", "replace")),) if body else ()
         known.update(reply)
         return Step(
             exchange=exchange,
             number=number,
             ids=ids,
-            place=(method, path),
+            place=counterparts,
             said=(),
             reply=reply,
             answer=answer,
             words=_words((("body", None, plain_request(asked).decode("utf-8", "replace")), *reply)),
-            what=f"{method} {path}",
-            brief=f"{method} {path}",
+            what=what,
+            brief=what,
         )
     said, reply = requests.read(facts.form, plain_request(asked), _said_in), _units(facts.reply)
     fresh = [unit for unit in (said.fresh if said else ()) if unit not in known]
@@ -195,7 +197,7 @@ def _answer(exchange: Exchange, body: bytes | None, facts: Facts | None, ids: Id
         found["finish_reason"] = facts.finish_reason
     elif response is not None:
         value = _value(response.body if body is None else body)
-        of_provider = facts is not None or ids.tells(exchange.request.url)
+        of_provider = facts is not None or ids.is_provider(exchange.request.url)
         found["body"] = ids.answer(value, of_provider=of_provider)
     if exchange.outcome not in ("complete", "closed"):
         found["outcome"] = exchange.outcome

@@ -101,6 +101,52 @@ def refused(recorder: Recorder, run: str, made: Made) -> None:
     recorder.exchange(run, body(asked), body(error), url=ANTHROPIC)
 
 
+def fetched(recorder: Recorder, run: str, made: Made) -> None:
+    """A response in the background, an uploaded file, and a batch, each asked for by its id."""
+    openai = "https://api.openai.com/v1"
+    told = body(
+        {"object": "response", "id": made("resp"), "model": "gpt-5", "status": "queued", "output": []}
+    )
+    recorder.exchange(run, body({"model": "gpt-5", "background": True, "input": "go"}), told, url=RESPONSES)
+    recorder.exchange(run, b"", told, url=f"{RESPONSES}/{made('resp')}?after={made('resp')}", method="GET")
+    recorder.exchange(run, b"x", body({"id": made("file"), "object": "file"}), url=f"{openai}/files")
+    recorder.exchange(run, b"", b"no JSON", url=f"{openai}/files/{made('file')}/content", method="GET")
+    batches = "https://api.anthropic.com/v1/messages/batches"
+    told = body({"id": made("batch"), "results_url": f"{batches}/{made('batch')}/results"})
+    recorder.exchange(run, body({"requests": []}), told, url=batches)
+    recorder.exchange(run, b"", b"{}\n{}", url=f"{batches}/{made('batch')}/results", method="GET")
+
+
+def operations(recorder: Recorder, run: str, made: Made) -> None:
+    """A long operation and a file of Google's, whose ids end their names; a gateway that has no name."""
+    google = "https://generativelanguage.googleapis.com/v1beta"
+    name = f"models/veo-3/operations/{made('op')}"
+    recorder.exchange(run, b"{}", body({"name": name}), url=f"{google}/models/veo-3:predictLongRunning")
+    recorder.exchange(run, b"", body({"name": name, "done": True}), url=f"{google}/{name}", method="GET")
+    uri = f"{google}/files/{made('file')}"
+    told = body({"file": {"name": f"files/{made('file')}", "uri": uri}})
+    recorder.exchange(run, b"x", told, url="https://generativelanguage.googleapis.com/upload/v1beta/files")
+    recorder.exchange(run, b"", b"\x00", url=f"{uri}:download", method="GET")
+    asked = {"contents": [{"parts": [{"fileData": {"fileUri": uri}}]}]}
+    answer = {"candidates": [{"content": {"parts": [{"text": "a cat"}]}}]}
+    recorder.exchange(run, body(asked), body(answer), url=f"{google}/models/gemini-2.5-flash:generateContent")
+    gateway = "http://gateway.internal:4000/v1"
+    chat(_Behind(recorder, f"{gateway}/chat/completions"), run, made)
+    recorder.exchange(run, b"x", body({"id": made("upload"), "object": "file"}), url=f"{gateway}/files")
+    recorder.exchange(run, b"", b"", url=f"{gateway}/files/{made('upload')}", method="DELETE")
+
+
+class _Behind:
+    """A recorder of exchanges that go to one address."""
+
+    def __init__(self, recorder: Recorder, url: str) -> None:
+        self.recorder, self.url = recorder, url
+
+    def exchange(self, *told: Any, **more: Any) -> None:
+        """The exchange, there."""
+        self.recorder.exchange(*told, **more | {"url": self.url})
+
+
 def compared(store: Path, how: Callable[[Recorder, str, Made], None], *, exact: bool = False) -> Diff:
     """Two runs that differ in ids only, compared."""
     runs: list[str] = []
@@ -115,7 +161,7 @@ def compared(store: Path, how: Callable[[Recorder, str, Made], None], *, exact: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [anthropic, responses, chat, refused])
+@pytest.mark.parametrize("how", [anthropic, responses, chat, refused, fetched, operations])
 def test_runs_that_differ_in_ids_only_are_the_same(
     tmp_path: Path, how: Callable[[Recorder, str, Made], None]
 ) -> None:
@@ -132,6 +178,38 @@ def test_an_id_in_another_place_is_a_difference(tmp_path: Path) -> None:
     found = compared(tmp_path, lambda *told: anthropic(*told, swapped=next(order)))
     (changed,) = [step for step in found.steps if step.differs]
     assert [one.path for one in changed.changes] == ["messages[2].content"]
+
+
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_is_asked_for_by_an_id_that_a_tool_told_has_its_counterpart(tmp_path: Path, exact: bool) -> None:
+    """Its letters count, so it is changed, and follows from who told the id; it is not gone and added."""
+
+    def how(recorder: Recorder, run: str, made: Made) -> None:
+        orders = "https://tools.example/v1/orders"
+        number = 4711 + ord(made("")[-3])
+        recorder.exchange(run, b"{}", body({"id": number}), url=orders)
+        recorder.exchange(run, b"", body({"of": "tea"}), url=f"{orders}/{number}", method="GET")
+        recorder.exchange(run, b"", body({"of": "tea"}), url=f"{orders}/{number}/items", method="GET")
+
+    found = compared(tmp_path, how, exact=exact)
+    assert [step.kind for step in found.steps] == ["changed"] * 3
+    assert [[one.path for one in step.changes] for step in found.steps] == [["body.id"], ["url"], ["url"]]
+    assert [step.brief_b for step in found.steps][1:] == [
+        f"GET /v1/orders/{4711 + ord('b')}",
+        f"GET /v1/orders/{4711 + ord('b')}/items",
+    ]
+    assert [step.follows for step in found.steps] == [(), (0,), (0,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [responses, fetched, operations])
+def test_where_letters_count_nothing_loses_its_counterpart(
+    tmp_path: Path, how: Callable[[Recorder, str, Made], None]
+) -> None:
+    """A request whose URL has another id is changed, by its URL."""
+    found = compared(tmp_path, how, exact=True)
+    assert not {step.kind for step in found.steps} & {"gone", "added"}
+    assert any([one.path for one in step.changes][:1] == ["url"] for step in found.steps)
 
 
 def test_an_id_that_the_agent_made_counts_by_its_letters(tmp_path: Path) -> None:
