@@ -56,7 +56,7 @@ def is_captured() -> bool:
 def _connecting(module: ModuleType, original: Callable[..., Any]) -> Callable[..., Any]:
     async def connect(connector: Any, req: Any, *args: Any, **kwargs: Any) -> Any:
         session = current.session
-        if session is None or sender_above(sys._getframe(1)) is not None:
+        if session is None or (session.player is None and sender_above(sys._getframe(1)) is not None):
             return await original(connector, req, *args, **kwargs)
         from . import connecting  # it loads OpenTelemetry, and many programs only import aiohttp
 

@@ -16,6 +16,7 @@ from .connect_errors import connect_timeout, is_of_connecting, recorded_error, r
 from .exchange import SeamExchange
 from .holding import asleep
 from .http1 import wire
+from .kept import heard, note_kept
 from .parsed import Reading, Writing, timed
 from .recording import Sending, opened
 from .routing import aside, note_missed, routed
@@ -67,6 +68,9 @@ async def connected(
             return await connect()
     if way == "own":
         return await connect()
+    if way == "kept":
+        note_kept(session, attempt.request.url, who)
+        return _kept(attempt)
     if way == "paused":
         note_missed(session, attempt.request.url.host)
         return await connect()
@@ -215,6 +219,20 @@ def _stage(attempt: _Attempt, found: Staged) -> Any:
     reading = Reading(found.exchange, attempt.timer, req.method)
     reading.attach(conn)
     protocol.connection_made(_Played(attempt, found, protocol, reading))
+    return conn
+
+
+def _kept(attempt: _Attempt) -> Any:
+    """Return a connection by which nothing is sent, and a plain success is heard."""
+    req, loop = attempt.req, asyncio.get_running_loop()
+    protocol = _protocol(attempt.module)
+    protocol.force_close()
+    connector: Any = _Nowhere(attempt.connector)
+    conn = attempt.module.connector.Connection(connector, req.connection_key, protocol, loop)
+    protocol.connection_made(_Sent())
+    answer = heard(attempt.request)
+    told = b"".join(wire(answer, [answer.body], method=req.method, whole=True))
+    loop.call_soon(protocol.data_received, told)
     return conn
 
 

@@ -103,7 +103,8 @@ def _connecting(session: Session, sock: Any, address: Any) -> None:
     if renewing.get() or is_allowed(session, host, port) or _is_own_service(session, host, port):
         return
     name = _name_at(host)
-    sender = sender_above(sys._getframe(1)) or asking.get()
+    above = sender_above(sys._getframe(1))
+    sender = asking.get() if above is None else above.package
     if sender is None and not is_model_host(name):
         sender = session.housekeeping.of(name, None, port)
     if sender is not None:

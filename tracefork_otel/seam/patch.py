@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
-from opentelemetry import context as otel_context
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
-
 from .. import private_names as names
 from ..session import current
 from ..session.session import Session
-from ..session.telemetry import sender_above
 from .recording import arecord, known_body, record
 from .routing import aside, note_missed, routed
 from .streams import Tees, tees_for
@@ -112,7 +107,7 @@ def _wrapper(patch: _Patch, module: ModuleType, tees: Tees, *, is_async: bool) -
         if session is None or not patch.active:
             return original(client, request)
         try:
-            sender = None if _suppressed() else _sender(session, module, request, is_async=is_async)
+            sender = _sender(session, module, request, is_async=is_async)
         except Exception as error:
             if session.player is not None:
                 raise  # a replay sends nothing
@@ -153,6 +148,8 @@ def _sender(
         return None
     from . import playing
 
+    if way == "kept":
+        return functools.partial(playing.akeep if is_async else playing.keep, who=who)
     if way == "refuse":
         return playing.arefuse if is_async else playing.refuse
     return playing.asend if is_async else playing.send
@@ -201,9 +198,3 @@ async def amissed_while_paused(
 ) -> Any:
     """Do what `missed_while_paused` does, for an asynchronous client."""
     return await missed_while_paused(session, module, tees, original, client, request)
-
-
-def _suppressed() -> bool:
-    # Exporters set this around their own calls; but so does Logfire around the very calls that are to be
-    # recorded. The key for HTTP spans alone does not count for the same reason.
-    return bool(otel_context.get_value(SUPPRESS)) and sender_above(sys._getframe(1)) is not None

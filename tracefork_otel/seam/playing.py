@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import private_names as names
 from ..play.answers import Live
 from .holding import asleep
+from .kept import heard, note_kept
 from .recording import Sending, arecord, known_body, received, record
 from .staging import Staged, leaving, pythons_error, staged, unheard
 
@@ -121,10 +122,42 @@ async def arefuse(
     raise _unheard(session, module, request, "All connection attempts failed")
 
 
+def keep(
+    session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any, *, who: str
+) -> Any:
+    """Return that somebody's telemetry arrived, and send none of it."""
+    note_kept(session, request.url, who)
+    return original(_Stage(client, _Kept(module)), request)
+
+
+async def akeep(
+    session: Session, module: ModuleType, tees: Tees, original: Any, client: Any, request: Any, *, who: str
+) -> Any:
+    """Do what `keep` does, for an asynchronous client."""
+    note_kept(session, request.url, who)
+    return await original(_Stage(client, _Kept(module)), request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A transport by which nothing leaves."""
+
+    module: ModuleType
+
+    def handle_request(self, request: Any) -> Any:
+        """Return a plain success."""
+        answer = heard(request)
+        return self.module.Response(answer.status, headers=list(answer.headers), content=answer.body)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Return a plain success."""
+        return self.handle_request(request)
+
+
 class _Stage:
     """A stand-in for the client that differs in its transport alone, so its own method does all the rest."""
 
-    def __init__(self, client: Any, transport: _Transport) -> None:
+    def __init__(self, client: Any, transport: _Transport | _Kept) -> None:
         self._client = client
         setattr(self, names.TRANSPORT_FOR_URL, lambda url: transport)
 

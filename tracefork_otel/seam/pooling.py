@@ -21,6 +21,7 @@ from ..session.session import Session
 from .asked import Asked, asked
 from .exchange import SeamExchange
 from .http1 import TUNNEL, BodyTee, Framing, Played, wire
+from .kept import heard, note_kept
 from .recording import Sending, opened
 from .routing import aside, note_missed, routed
 from .staging import Staged, leaving, moved_to, pythons_error, staged, unheard
@@ -128,6 +129,10 @@ def _routed(attempt: _Attempt) -> Any:
             return attempt.send()
     if way == "own":
         return attempt.send()
+    if way == "kept":
+        note_kept(session, request.url, who)
+        answer = heard(request)
+        return _given(attempt, wire(answer, [answer.body], method=request.method, whole=True))
     if way == "paused":
         note_missed(session, request.url.host)
         return attempt.send()
@@ -264,15 +269,23 @@ def _served(attempt: _Attempt, found: Staged) -> Any:
         error = _error(attempt, found)
         setattr(conn, names.CONNECTED_TO_PROXY, _leaves_connected(error))
         raise error
+    return _given(
+        attempt,
+        wire(recorded.response, _body(attempt, found), method=str(given["method"]), whole=found.ends_well),
+    )
+
+
+def _given(attempt: _Attempt, pieces: Iterator[bytes]) -> Any:
+    """Return what the pool makes of these bytes in the place of a server's."""
+    conn = attempt.conn
+    conn.__dict__.pop(TUNNEL, None)
     if getattr(conn, "sock", None) is not None:
         conn.close()
-    conn.sock = Played(
-        wire(recorded.response, _body(attempt, found), method=str(given["method"]), whole=found.ends_well)
-    )
+    conn.sock = Played(pieces)
     if hasattr(conn, "is_verified"):
         conn.is_verified = True  # what it says comes from nobody
     try:
-        return attempt.original(attempt.pool, conn, **given)
+        return attempt.original(attempt.pool, conn, **attempt.given)
     finally:
         conn.sock = None  # the response has a file of its own
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -9,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..session.housekeeping import asking
 from ..session.session import Session
+from ..session.telemetry import Sender, sender_above
 from ..wire.hosts import is_loopback
 from ..wire.registry import port_of, recognise
 from .exchange import sent_here
@@ -20,6 +22,7 @@ Way: TypeAlias = Literal[
     "play",
     "refuse",  # as this machine would: nobody listens there, and the tape has no such address
     "aside",  # it is housekeeping
+    "kept",  # it is somebody's telemetry in a replay: a plain success is answered, and nothing sent
     "own",  # it is said to a service of the run's own, or a client above has it already
     "paused",  # the agent turned the recording off
 ]
@@ -29,6 +32,9 @@ def routed(session: Session, request: Any, body: Callable[[], bytes]) -> tuple[W
     """Return what is done with the request; and who makes what is left aside: empty for the user's word."""
     if _is_below(session, request):
         return "own", ""
+    sender = sender_above(sys._getframe(1))
+    if sender is not None:
+        return ("kept" if _stays(session, sender) else "own"), sender.package
     who = _housekeeper(session, request, body)
     if who is not None:
         return "aside", who
@@ -52,6 +58,16 @@ def _is_below(session: Session, request: Any) -> bool:
     url, asked = request.url, above.request
     here = (request.method, url.host, unquote(url.path) or "/")
     return here == (asked.method, above.host, unquote(urlsplit(asked.url).path) or "/")
+
+
+def _stays(session: Session, sender: Sender) -> bool:
+    """Return whether this sender sends nothing: what a tape made up is nobody's but the replay's.
+
+    OpenTelemetry's in a process that goes on after the replay has spans of before it alone.
+    """
+    if session.player is None or sender.asks:
+        return False
+    return session.via != "backend" or sender.package != "opentelemetry"
 
 
 def _housekeeper(session: Session, request: Any, body: Callable[[], bytes]) -> str | None:

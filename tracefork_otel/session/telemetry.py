@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import FrameType
+from typing import NamedTuple
 
 _EXPORTERS = (
     "opentelemetry.exporter.",
@@ -13,26 +15,83 @@ _EXPORTERS = (
 )
 """Modules that send what OpenTelemetry collected, or call what does."""
 _SENDERS = (
+    "agentops.client.api",
+    "agentops.client.http",
+    "agentops.helpers.version",
+    "agents.tracing.processors",
     "ddtrace.internal.remoteconfig",
     "ddtrace.internal.telemetry",
     "ddtrace.internal.writer",
+    "helicone_helpers.manual_logger",
+    "langfuse._task_manager",
     "langsmith._internal._background_thread",
-    "logfire._internal.config",  # asks whose token it was given
+    "mlflow.telemetry.client",
+    "mlflow.telemetry.utils",
+    "mlflow.tracing.export",
+    "opik.analytics",
+    "opik.file_upload",
+    "opik.healthcheck",
+    "opik.message_processing",
     "posthog.consumer",
-    "posthog.request",
     "sentry_sdk.transport",
     "sentry_sdk.worker",
+    "traceloop.sdk.images.image_uploader",
 )
-"""Those of others that do so: not the modules with which they wrap a model's client."""
+"""Those of others that do so: not the modules with which they wrap a model's client, nor those that ask for
+what an agent goes on with, such as a prompt.
+"""
+_FUNCTIONS = {
+    "braintrust.logger": ("_HTTPBackgroundLogger.",),
+    "langsmith.client": (
+        "Client.batch_ingest_runs",
+        "Client.create_feedback",
+        "Client.create_run",
+        "Client.multipart_ingest",
+        "Client.update_run",
+    ),
+    "posthog.request": ("batch_post",),
+}
+"""The same, of modules that ask as well: how the names of what tells begin."""
+_ASKERS = ("logfire._internal.config", "posthog.request")
+"""Modules that ask their makers what a process goes on with: whose token it has, which features are on."""
 
 
-def sender_above(frame: FrameType | None) -> str | None:
-    """Return the package whose telemetry is being sent at this frame, or None."""
+class Sender(NamedTuple):
+    """Whose telemetry it is."""
+
+    package: str
+    asks: bool = False
+    """Whether what it hears is of use to the process, rather than to its makers what it says."""
+
+
+def sender_above(frame: FrameType | None) -> Sender | None:
+    """Return whose telemetry is being sent at this frame, or None."""
     while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(_EXPORTERS):
-            return "opentelemetry"
-        if module.startswith(_SENDERS):
-            return module.partition(".")[0]
+        module = frame.f_globals.get("__name__")
+        for one in _senders(module) if isinstance(module, str) else ():
+            if one.functions is None or frame.f_code.co_qualname.startswith(one.functions):
+                return one.sender
         frame = frame.f_back
     return None
+
+
+class _Module(NamedTuple):
+    """A module that sends, by all of its functions or by some."""
+
+    sender: Sender
+    functions: tuple[str, ...] | None = None
+
+
+@lru_cache(maxsize=4096)  # stacks of agents are deep, and each of their calls asks
+def _senders(module: str) -> tuple[_Module, ...]:
+    if module.startswith(_EXPORTERS):
+        return (_Module(Sender("opentelemetry")),)
+    package = module.partition(".")[0]
+    found = list[_Module]()
+    if module.startswith(_SENDERS):
+        found.append(_Module(Sender(package)))
+    if module in _FUNCTIONS:
+        found.append(_Module(Sender(package), _FUNCTIONS[module]))
+    if module.startswith(_ASKERS):
+        found.append(_Module(Sender(package, asks=True)))
+    return tuple(found)

@@ -133,13 +133,14 @@ class Records:
         return tuple(found)
 
     def telemetry(self) -> tuple[str, ...]:
-        """Return who sent telemetry to whom, which is no part of the run, each once."""
+        """Return whose telemetry went to whom or would have, which is no part of the run, each once."""
         found: dict[str, None] = {}
         for note in self.notes:
             if note.kind == "telemetry":
                 client, host, port = (note.attributes.get(name, "?") for name in ("client", "host", "port"))
                 what = f"telemetry of {client} to {host}:{port}" if client else f"{host}:{port} (--skip-host)"
-                found[f"{what} is no part of the run"] = None
+                was = "is no part of the run" if note.attributes.get("sent", True) else "was not sent"
+                found[f"{what} {was}"] = None
         return tuple(found)
 
     def at_import(self) -> tuple[str, ...]:
