@@ -36,15 +36,33 @@ _TELLING = ("access", "account", "api", "license", "master", "private", "securit
 _PARAMETERS = frozenset(("code",))
 """Further names of parameters: of an authorisation's code, and of a key to Azure's functions."""
 
-_VARIABLE = re.compile(
-    r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|COOKIE|AUTHORIZATION|SIGNATURE|_AUTH$|_PAT$|_DSN$"
-    r"|CONNECTION_STRING|OTEL_EXPORTER_OTLP.*HEADERS",
-    re.IGNORECASE,
+_PARTIAL = frozenset(("auth", "authentication", "oauth", "sas", "sig"))
+"""Of the secret words, those that in options and variables stand in names of much else."""
+_ENDS = frozenset(("auth", "dsn", "pass", "pw", "sas", "sig"))
+"""Words that make the name of an option or a variable secret where it ends with them."""
+_WRITTEN_TOGETHER = re.compile(
+    r"passw|passphrase|credential|secret(?!ar)|signature|cookie|authori[sz]ation|token$"
+    r"|(?<!mon)(?<!tur)(?<!don)(?<!hot)(?<!hoc)(?<!joc)(?<!whis)key$"
 )
+"""What a word may hold that is joined with another: `PGPASSWORD`, `MYAPIKEY`."""
+_HEADERS = re.compile(r"OTEL_EXPORTER_OTLP\w*HEADERS", re.IGNORECASE)
+_ABOUT = _KEPT_BEFORE | {"budget", "dir", "expiry", "file", "name", "path", "size", "sock", "timeout", "ttl"}
+"""Where an option or a variable ends so, it says something of a secret, and is none."""
+_SETTING = re.compile(r"-?\d*(?:\.\d+)?|true|false|yes|no|on|off|none", re.IGNORECASE)
+"""Values that no key has: what a limit or a switch is set to."""
+_SWITCHES = frozenset(("allow", "disable", "enable", "no", "require", "skip", "use", "with", "without"))
+"""An option that begins so takes no value."""
+
 _VALUE = re.compile(
     r"\b(?:sk|pk|rk|xox[abeoprs]|ghp|gho|ghs|ghu|github_pat|glpat|hf|AKIA|ASIA|AIza|ya29|eyJ)[-_A-Za-z0-9.]{16,}"
-    r"|-----BEGIN |://[^/\s:@]+:[^/\s@]+@"
+    r"|-----BEGIN |://[^/\s:@]*:[^/\s@]+@|://[^/\s:@]{16,}@"
 )
+_PAIR = re.compile(r"(^|[?&;,\s])([\w.-]+)=([^?&;,\s]+)")
+"""A name and its value in an address, a connection's text, or options within a variable."""
+_MEMBER = re.compile(r'("([\w.-]+)"\s*:\s*")((?:[^"\\]|\\.)*)"')
+_ASSIGNED = re.compile(r"(-{0,2}([A-Za-z_][\w.+-]*)=)(.+)", re.DOTALL)
+_HEADER = re.compile(r"(-H|--headers?=)?(([\w-]+):\s*)(.+)", re.DOTALL)
+_OPTION = re.compile(r"--[a-z][a-z0-9_-]*(?:=.*)?|--?[A-Za-z][A-Za-z-]*(?:=.*)?|-\w{1,3}", re.DOTALL)
 
 
 def is_secret_header(name: str, *, request: bool) -> bool:
@@ -76,32 +94,87 @@ def _is_secret(name: str, *, sent: bool) -> bool:
     return False
 
 
+def is_secret_setting(name: str, value: str) -> bool:
+    """Return whether the value of an option or a variable of that name looks as if it were a secret."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not words or not value or name == "PWD" or words[-1] in _ABOUT:
+        return False
+    if _HEADERS.search(name) or words[-2:] == ["connection", "string"]:
+        return True
+    if words[-1] in _ENDS or (words[-1] == "pat" and len(words) > 1):  # alone it is a pattern
+        return words[-1] in ("pass", "pw") or not _SETTING.fullmatch(value)
+    for at, word in enumerate(words):
+        before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
+        if word in ("key", "token") or (word in ("keys", "tokens") and before in _TELLING):
+            if before not in _KEPT_AFTER and after not in _KEPT_BEFORE and not _SETTING.fullmatch(value):
+                return True
+        elif (word in _SECRET and word not in _PARTIAL) or _WRITTEN_TOGETHER.search(word):
+            return True
+    return False
+
+
 def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the variables that may be recorded, and the names of those whose name or value looks secret."""
     kept: dict[str, str] = {}
     withheld: list[str] = []
     for name, value in environ.items():
-        if _VARIABLE.search(name) or _VALUE.search(value) or without_keys(value, REDACTED) != value:
+        if is_secret_setting(name, value) or _holds_secret(value):
             withheld.append(name)
         else:
             kept[name] = value
     return kept, tuple(sorted(withheld))
 
 
+def _holds_secret(value: str) -> bool:
+    return (
+        _VALUE.search(value) is not None
+        or without_keys(value, REDACTED) != value
+        or any(is_secret_setting(pair[2], pair[3]) for pair in _PAIR.finditer(value))
+        or any(is_secret_setting(member[2], member[3]) for member in _MEMBER.finditer(value))
+    )
+
+
 def arguments(argv: Iterable[str]) -> tuple[str, ...]:
     """Return the command line with the values of secret-looking options and arguments replaced."""
     kept: list[str] = []
-    hide_next = False
-    for word in (without_keys(word, REDACTED) for word in argv):
-        name, equals, _ = word.partition("=")
-        if hide_next and not word.startswith("-"):
-            kept.append(REDACTED)
-            hide_next = False
-            continue
-        secret_option = word.startswith("-") and _VARIABLE.search(name) is not None
-        hide_next = secret_option and not equals
-        if secret_option and equals:
-            kept.append(f"{name}={REDACTED}")
-        else:
-            kept.append(_VALUE.sub(REDACTED, word))
+    before = ""
+    for word in argv:
+        kept.append(_argument(word, before))
+        before = word
     return tuple(kept)
+
+
+def _argument(word: str, before: str) -> str:
+    """Return a word of a command line as it is recorded, by the word before it."""
+    if _takes_secret(before, word):
+        return REDACTED
+    known = _VALUE.sub(REDACTED, without_keys(word, REDACTED))
+    if before == "-c":  # code
+        return known
+    header = _HEADER.fullmatch(word)
+    if header and (header[1] or before in ("-H", "--header", "--headers")):
+        secret = is_secret_header(header[3], request=True)
+        return f"{header[1] or ''}{header[2]}{REDACTED}" if secret else known
+    assigned = _ASSIGNED.fullmatch(word)
+    if assigned and is_secret_setting(assigned[2], assigned[3]):
+        return assigned[1] + REDACTED
+    if word[:1] in "[{":
+        return _MEMBER.sub(_member, known)
+    return known if re.search(r"\s", word) else _PAIR.sub(_pair, known)
+
+
+def _takes_secret(option: str, word: str) -> bool:
+    """Return whether the word is the value of a secret option before it."""
+    if not option.startswith("-") or "=" in option or _OPTION.fullmatch(word):
+        return False
+    words = _WORD.findall(option)
+    return bool(words) and words[0].lower() not in _SWITCHES and is_secret_setting(option, word)
+
+
+def _pair(found: re.Match[str]) -> str:
+    secret = is_secret_setting(found[2], found[3])
+    return f"{found[1]}{found[2]}={REDACTED}" if secret else found[0]
+
+
+def _member(found: re.Match[str]) -> str:
+    return f'{found[1]}{REDACTED}"' if is_secret_setting(found[2], found[3]) else found[0]

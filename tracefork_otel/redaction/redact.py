@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _PAIR = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
 _USERINFO = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#@]*(?:@[^/?#@]*)*@")
 
+_ADDRESS = re.compile(r"((?:-{0,2}[A-Za-z_][\w.-]*=)?)([a-zA-Z][a-zA-Z0-9+.-]*://\S+)")
+
 _URL_HEADERS = (b"location", b"content-location", b"referer")
 """Headers that hold a URL; a replay follows a redirect to it with its secrets replaced, as recorded."""
 _SCHEMES = (b"bearer ", b"basic ")
@@ -362,8 +364,13 @@ class Redactor:
 
     def command(self, argv: Iterable[str]) -> tuple[str, ...]:
         """Return the command line with secrets and what patterns find replaced, the program's name kept."""
-        first, *rest = arguments(argv) or ("",)
+        first, *rest = arguments(map(self._addressed, argv)) or ("",)
         return (first, *(self.text(word) for word in rest)) if self.rules is not None else (first, *rest)
+
+    def _addressed(self, word: str) -> str:
+        """Return the word of a command line, as a URL is recorded where it is one or assigns one."""
+        address = _ADDRESS.fullmatch(word)
+        return word if address is None else address[1] + self.url(address[2])
 
     def environment(self, environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return what `names.environment` keeps and withholds; what a pattern matches is withheld as well."""

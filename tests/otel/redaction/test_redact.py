@@ -201,6 +201,97 @@ def test_arguments_leave_secrets_out() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--max-tokens", "500"),
+        ("--max-token", "4096"),
+        ("--tokenizer", "cl100k_base"),
+        ("--token-budget", "1e4"),
+        ("--keywords", "flights,hotels"),
+        ("--keyboard", "qwerty"),
+        ("--sort-key", "price"),
+        ("--idempotency-key", "k-1"),
+        ("--page-token", "p-2"),
+        ("--secretary", "Ada"),
+        ("--author", "Ada"),
+        ("--session-id", "demo"),
+        ("--credentials-file", "/etc/x.json"),
+        ("--use-token", "Osaka"),
+        ("--use-api-key", "--verbose"),
+        ("--auth", "true"),
+        ("max_tokens=500",),
+        ("Token: what is one?",),
+        ("-c", "token=f(); key='a'; print(token, key)"),
+        ('{"max_tokens": "500", "city": "Osaka"}',),
+        ("https://h.example/x?city=Osaka&page=2",),
+    ],
+)
+def test_arguments_of_names_that_only_hold_such_words_are_kept(words: tuple[str, ...]) -> None:
+    """What a count, a switch, a file or a word merely called so is set to stays: a replay starts with it."""
+    assert Redactor().command(("agent.py", *words)) == ("agent.py", *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--api-key", "hunter2"),
+        ("--openai_api_keys", "hunter2"),
+        ("--password", "-hunter2"),
+        ("--db-pass", "hunter2"),
+        ("--auth", "me:hunter2"),
+        ("--jwt", "hunter2"),
+        ("--bearer=hunter2",),
+        ("--github-pat=hunter2",),
+        ("API_KEY=hunter2",),
+        ("model.api_key=hunter2",),
+        ("-e", "OPENAI_API_KEY=hunter2"),
+        ("-H", "x-api-key: hunter2"),
+        ("-HAuthorization: Bearer hunter2",),
+        ("--header=Cookie: a=hunter2",),
+        ("--config", '{"api_key": "hunter2", "n": 1}'),
+        ("https://h.example/x?api_key=hunter2",),
+        ("https://me:hunter2@h.example/x",),
+        ("--url=redis://:hunter2@h.example:6379/0",),
+        ("--database", "Server=h.example;User=me;Password=hunter2"),
+    ],
+)
+def test_arguments_that_are_secret_by_their_name_are_replaced(words: tuple[str, ...]) -> None:
+    """However an option, assignment, header, member, URL or connection's text is written that holds it."""
+    recorded = " ".join(Redactor().command(("agent.py", *words)))
+    assert "hunter2" not in recorded
+    assert REDACTED in recorded
+
+
+def test_environment_goes_by_words_and_not_by_what_they_hold() -> None:
+    """Limits, paths and words that hold one of ours are given back by a replay; what is secret is not."""
+    plain = {
+        "MAX_TOKENS": "500",
+        "TOKENIZERS_PARALLELISM": "false",
+        "KEYBOARD": "us",
+        "MONKEY": "1",
+        "SSH_AUTH_SOCK": "/run/x",
+        "TLS_KEY_FILE": "/etc/x.pem",
+        "PWD": "/home/a",
+        "SESSION_MANAGER": "local/x",
+    }
+    secret = {
+        "DB_PASS": "hunter2",
+        "MYSQL_PWD": "hunter2",
+        "PGPASSWORD": "123456",
+        "JWT": "hunter2",
+        "BASIC_AUTH": "me:hunter2",
+        "OPENAIKEY": "hunter2",
+        "GITHUB_PAT": "hunter2",
+        "REDIS_URL": "redis://:hunter2@h.example:6379",
+        "HOOK": "https://h.example/x?access_token=hunter2",
+        "JAVA_OPTS": "-Xmx1g -Ddb.password=hunter2",
+        "DATABASE": "host=h.example password=hunter2",
+        "CONFIG": '{"client_secret": "hunter2"}',
+    }
+    assert environment(plain | secret) == (plain, tuple(sorted(secret)))
+
+
 def test_nothing_secret_leaves_the_process(
     capture: Capture, provider: TracerProvider, exported: InMemorySpanExporter, raw: str
 ) -> None:
