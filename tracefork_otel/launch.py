@@ -160,6 +160,8 @@ def _start(session: Session, changes: Undo) -> None:
 
         session.player = load_player(session.settings)
     current.session = session
+    if session.player is not None:
+        changes.add(when_imported("ssl", lambda module: _on_ssl(changes)))
     if session.settings.state:
         from .session.files import keep_files
 
@@ -186,6 +188,12 @@ def _start(session: Session, changes: Undo) -> None:
         for name in SERVERS:
             changes.add(when_imported(name, lambda module: _on_server(module, changes)))
         changes.add(when_imported("celery.signals", lambda module: _on_tasks(module, changes)))
+
+
+def _on_ssl(changes: Undo) -> None:
+    from .seam import authorities
+
+    authorities.put_off(changes)
 
 
 def _on_client(module: ModuleType) -> None:

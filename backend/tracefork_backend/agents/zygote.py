@@ -333,7 +333,9 @@ def _prepare(tape: str) -> None:
     from pathlib import Path
 
     from tracefork_otel.play import loading
+    from tracefork_otel.seam import authorities
     from tracefork_otel.store import wal  # noqa: F401
+    from tracefork_otel.undo import Undo
     from tracefork_otel.wire.registry import registered
 
     registered()
@@ -345,13 +347,17 @@ def _prepare(tape: str) -> None:
         for module in _OF_SDKS:
             with contextlib.suppress(Exception):  # settings of the user's choose what it loads
                 importlib.import_module(module)
+    undo = Undo()
+    authorities.put_off(undo)
     for name in _CLIENTS:
         client = sys.modules.get(name)
         if client is not None:
-            # Its transport, and what that stands on, are imported by the first client: some 30 ms.
+            # Its transport, and what that stands on, are imported by the first client, which also finds out
+            # that its authorities can be read: some 50 ms.
             with contextlib.suppress(Exception):
-                client.Client(verify=False, trust_env=False).close()
+                client.Client().close()
             importlib.import_module("encodings.idna")
+    undo.take_back()
 
 
 def _fork_trials(control: socket.socket, work: Work) -> None:
