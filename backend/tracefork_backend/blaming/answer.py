@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from ..spelling import counted
 from .findings import Findings, StopReason
 from .modes import mode_found
 from .state import State
 
-# On flat curves the model's chance of a loss of 0.25 is at most 0.04 in nine of ten searches at their end.
-_NO_LOSS = 0.05
+# On flat curves the model's chance of a loss of 0.25 is at most 0.07 in nine of ten searches at their end.
+_NO_LOSS = 0.07
 # More forks than anybody would make for one answer.
 _TOO_MANY = 1000
 
@@ -92,12 +93,27 @@ def _message(state: State, found: Findings) -> str:
     elif reason == "fixed":
         message = "flip rates without controls; they do not tell a cause from noise"
     else:
-        message = "no step is certified yet" + (_guessed(state, found) if found.guess is not None else "")
+        message = "no step is certified yet" + (
+            _guessed(state, found) if found.guess is not None else _so_far(state, found)
+        )
     if reason == "budget":
         message += " (the budget ended the search)"
     elif reason == "max_trials":
         message += f" (the number of forks ended the search: {state.plan.max_trials} at most)"
     return message
+
+
+def _so_far(state: State, found: Findings) -> str:
+    """Say what a limit left of a search that has nothing to go by but its counts."""
+    if not found.trials:
+        return ": no fork was made"
+    said = f" after {counted(found.trials, 'fork')}"
+    if found.top is not None:
+        return f"{said}; likeliest is step {found.top}"
+    flips = sum(arm.flips for arm in state.ledger.arms.values())
+    if not flips:
+        return f"{said}, none of which ended otherwise than the recorded run"
+    return f"{said}; nothing tells the steps apart so far"
 
 
 def _guessed(state: State, found: Findings) -> str:
@@ -123,7 +139,10 @@ def _guessed(state: State, found: Findings) -> str:
         # Where only money ended it, so many forks may be made already as a person allows.
         if not limits or 0 < (state.plan.max_trials or 0) < most:
             limits.append(f"--max-trials {most}")
-        more = f"; about {guess.forks} more forks may certify one: blame resume last {' '.join(limits)}"
+        more = (
+            f": if one does, about {guess.forks} more forks may certify it: "
+            f"blame resume last {' '.join(limits)}"
+        )
     return (
         f" after {found.trials} forks; {where}, and by the model the chance that some step "
         f"loses 0.25 or more is {chance}{more}"

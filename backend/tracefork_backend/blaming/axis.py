@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .bisection import Place, locate
 from .contrast import Contrast
-from .curve import Curve, Gap, Knot
+from .curve import Curve, Gap, Knot, Proof
 from .findings import Guess
 from .state import State
 from .tasks import Task, until
@@ -164,13 +164,17 @@ class Axis:
         return any(not end.defined and len(end.outcomes) >= MOST_FIRST for end in ends)
 
     def _look(self, gap: Gap) -> _Look:
+        plain, weighed = gap.promise(self._proof(gap))
+        return _Look(gap, plain, weighed)
+
+    def _proof(self, gap: Gap) -> Proof:
+        """Return what a certificate from this gap needs, and what of it is there."""
         drawn = (len(self.arm(gap.first.place).outcomes), len(self.arm(gap.last.place).outcomes))
         log_e, blocks = 0.0, 0
         if gap.width == 1:
             contrast = drop_contrast(self._state, self._steps[gap.last.place])
             log_e, blocks = contrast.log_e, contrast.blocks
-        plain, weighed = gap.promise(threshold=self._threshold, log_e=log_e, blocks=blocks, drawn=drawn)
-        return _Look(gap, plain, weighed)
+        return Proof(threshold=self._threshold, log_e=log_e, blocks=blocks, drawn=drawn)
 
     def probe(self, gap: Gap) -> Task[None]:
         """Draw the next forks of a gap."""
@@ -213,15 +217,23 @@ class Axis:
         return True
 
     def guess(self) -> Guess:
-        """Return where the drop is likeliest, and what the model says of any loss."""
+        """Return where the drop is likeliest, what the model says of any loss, and what showing one takes."""
         best = self._likeliest()
-        plain = sum(look.plain for look in self.looks())
+        losses = [loss for look in self.looks() for loss in look.gap.losses(self._proof(look.gap))]
+        mass = sum(chance for chance, _ in losses)
+        forks = sum(chance * forks for chance, forks in losses)
         return Guess(
             first=self._steps[best.step],
             last=self._steps[best.last],
-            loss=Curve.of(self.knots(), steps=len(self._steps)).loss,
-            forks=math.ceil(1 / plain) if plain > 0 else None,
+            loss=self._loss(),
+            forks=math.ceil(forks / mass) if mass > 0 else None,
         )
+
+    def _loss(self) -> float:
+        """Return how likely some step loses, those in gaps that were not measured among them."""
+        known = {knot.place: knot for knot in self.knots()}
+        every = [known.get(place, Knot(place, 0, 0)) for place in range(-1, self.last + 1)]
+        return Curve.of(every, steps=len(self._steps)).loss
 
     def _likeliest(self) -> Place:
         """Return where the drop is, if there is but one."""

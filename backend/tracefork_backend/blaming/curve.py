@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _LEVELS = (0.004, 0.025, 0.06, 0.11, 0.17, 0.24, 0.32, 0.41, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975)
@@ -78,6 +78,20 @@ class Knot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What a certificate from a gap takes, and what of it is there."""
+
+    threshold: float
+    """The log e-value that certifies."""
+    log_e: float
+    """That of the test of a gap of one step so far."""
+    blocks: int
+    """The pairs that this test has read."""
+    drawn: tuple[int, int]
+    """The trials at both ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Two neighbouring knots, with the chance of each pair of levels: the sum of `left[x] * right[y]`."""
 
@@ -112,32 +126,38 @@ class Gap:
             masses = [mass + left[x] * right[y] for mass, (x, y, _, _) in zip(masses, _DROPS, strict=True)]
         return masses
 
-    def promise(
-        self, *, threshold: float, log_e: float, blocks: int, drawn: tuple[int, int]
-    ) -> tuple[float, float]:
+    def promise(self, proof: Proof) -> tuple[float, float]:
         """Return certificates to expect from one fork here, and the same weighed by how much each explains.
 
-        `drawn` are the trials at both ends, `blocks` those of them that the test of a gap of one step has
-        read, with `log_e`. The mean is that of the inverse of the forks which a certificate takes: a gap
-        that may soon be settled is favoured, and falls back as that fails to happen.
+        The mean is that of the inverse of the forks which a certificate takes: a gap that may soon be settled
+        is favoured, and falls back as that fails to happen.
         """
-        wide = self.width > 1
-        halvings = _HALVING * math.log2(self.width)
-        missing = max(threshold - log_e, 1.0)
-        few, many = sorted(drawn)
         plain = weighed = 0.0
-        for mass, (_, _, drop, gain) in zip(self._masses(), _DROPS, strict=True):
-            if wide:
-                forks = 2 * threshold / gain + halvings
-            else:
-                pairs = blocks + missing / gain
-                forks = pairs - few + (pairs - many if pairs > many else 0.0)
-                if forks < 1.0:
-                    forks = 1.0
+        for mass, drop, forks in self._prices(proof):
             share = mass / forks
             plain += share
             weighed += share * drop
         return plain, weighed
+
+    def losses(self, proof: Proof) -> list[tuple[float, float]]:
+        """Return how likely V falls by each loss here, and the forks that a certificate of it takes."""
+        return [(mass, forks) for mass, drop, forks in self._prices(proof) if drop >= LOSS]
+
+    def _prices(self, proof: Proof) -> Iterator[tuple[float, float, float]]:
+        """Yield the chance of each pair of levels, its drop, and the forks that a certificate takes then."""
+        wide = self.width > 1
+        halvings = _HALVING * math.log2(self.width)
+        missing = max(proof.threshold - proof.log_e, 1.0)
+        few, many = sorted(proof.drawn)
+        for mass, (_, _, drop, gain) in zip(self._masses(), _DROPS, strict=True):
+            if wide:
+                forks = 2 * proof.threshold / gain + halvings
+            else:
+                pairs = proof.blocks + missing / gain
+                forks = pairs - few + (pairs - many if pairs > many else 0.0)
+                if forks < 1.0:
+                    forks = 1.0
+            yield mass, drop, forks
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,9 @@ class Guess:
     last: int
     """The likeliest stretch of steps, if there is one drop."""
     loss: float
-    """How likely some measured stretch of steps loses 0.25 or more."""
+    """How likely some step loses 0.25 or more."""
     forks: int | None
-    """About how many more would certify a step; None where none is to be expected."""
+    """About how many more would certify that step, if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ experiment keeps them too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracefork_otel.errors import UsageError
@@ -49,9 +49,13 @@ def asked_for(given: Mapping[str, Any], run: Run | None = None) -> Oracle:
     found = from_flags(given)
     if found is None:
         *ways, last = _ways()
-        more = "" if run is None else f"; for this run {' or '.join(offers(graded_run(run)))} may do"
+        more = "" if run is None else _offered(offers(graded_run(run)))
         raise UsageError(f"say what a success is: {', '.join(ways)} or {last}{more}")
     return found
+
+
+def _offered(some: Sequence[str]) -> str:
+    return f"; for this run {', '.join(some[:-1])} or {some[-1]} may do"
 
 
 def _ways() -> list[str]:

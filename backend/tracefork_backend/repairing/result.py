@@ -108,7 +108,8 @@ class RepairResult:
         if self.confirmed:
             one = self.confirmed[0]
             return f"step {one.step}: {one.words}"
-        tried = counted(len([one for one in self.repairs if one.tried.forks]), "candidate")
+        some, every = sum(one.tried.forks > 0 for one in self.repairs), len(self.repairs)
+        tried = counted(every, "candidate") if some == every else f"{some} of {counted(every, 'candidate')}"
         return {
             "budget": f"no repair is confirmed yet: the {_LIMITS.get(self.stop_reason, 'search')} ended "
             f"after {tried}",

@@ -253,6 +253,46 @@ def test_what_is_not_certified_is_told_as_a_chance() -> None:
     assert "by the model the chance" in found.message
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("flat", [0.1, 0.5, 0.95])
+def test_forks_are_offered_for_a_loss_that_is_said_to_be_a_chance(flat: float, seed: int) -> None:
+    """Where nothing is lost a limit's end says so, or of what its offer depends: never both in one breath."""
+    rng = random.Random(seed)
+    search = Search(Plan(steps=4, mode="value", deterministic="never", max_trials=16))
+    told = run(search, lambda request: rng.random() < flat).findings.message
+    if "none of which ended otherwise" in told or "as far as they tell, none loses" in told:
+        assert "more forks may" not in told
+    else:
+        offer = r"loses 0.25 or more is \d+%: if one does, about \d+ more forks may certify it: "
+        assert re.search(offer, told)
+
+
+@pytest.mark.slow
+def test_as_many_forks_as_are_told_certify_a_loss_in_most_experiments() -> None:
+    """Of curves some step of which loses 0.25 or more; twice as many are what it says to go on with."""
+    rng, hits = random.Random(5), {1: 0, 2: 0}
+    seen = 0
+    while seen < 80:
+        curve_ = curve.drawn(6, rng)
+        if max(high - low for high, low in itertools.pairwise(curve_)) < curve.LOSS:
+            continue
+        told: dict[str, bool] = {}
+
+        def outcome(request: TrialRequest, told: Any = told, curve_: Any = curve_) -> bool:
+            return told.setdefault(request.trial_id, rng.random() < curve_[request.kept])
+
+        plan = Plan(steps=6, mode="value", deterministic="never", max_trials=16)
+        guess = run(Search(plan), outcome).findings.guess
+        if guess is None or guess.forks is None:
+            continue
+        seen += 1
+        for times in hits:
+            more = replace(plan, max_trials=16 + times * guess.forks)
+            hits[times] += bool(run(Search(more), outcome).findings.certified)
+    assert 0.35 <= hits[1] / seen <= 0.75
+    assert hits[2] / seen >= 0.75
+
+
 @pytest.mark.parametrize(
     ("forks", "where"),
     [
@@ -298,7 +338,7 @@ def test_a_search_at_its_end_goes_on_where_more_forks_are_allowed() -> None:
         ended = run(Search(plan), drawn)
         if ended.trials < 300 or ended.findings.certified:
             continue
-        assert "more forks may certify one: blame resume last --max-trials" in ended.findings.message
+        assert "more forks may certify it: blame resume last --max-trials" in ended.findings.message
         more = Search(replace(plan, max_trials=900))
         assert more.replay(told) == ended.trials
         assert not more.done

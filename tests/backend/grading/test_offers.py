@@ -12,13 +12,15 @@ JUDGE = "--judge 'The run succeeded if the user got what was asked for.'"
 @pytest.mark.parametrize(
     ("output", "status", "offered"),
     [
-        ("ERROR: sold out. I am sorry.", 0, ("--failure-re ERROR", JUDGE)),
+        ("ERROR: sold out. I am sorry.", 0, ("--failure-re ERROR", "--failure-re sorry", JUDGE)),
         ("Traceback: it failed", 1, ("--failure-re failed", "--exit-code", JUDGE)),
-        ("I could not book it", None, ("--failure-re 'could not'", JUDGE)),
+        ("I could not book it", None, ("--failure-re 'could not'", "--failure-re could", JUDGE)),
         ("Your flight is BOOKED.", 0, ("--success-re BOOKED", "--exit-code", JUDGE)),
-        ('thinking\n{"ok": false, "why": "error"}', 0, ("--field ok=true", JUDGE)),
+        ("Quito has 2,011,388 people", None, ("--success-re 2,011,388", "--success-re Quito", JUDGE)),
+        ('thinking\n{"ok": false, "why": "error"}', 0, ("--field ok=true", "--failure-re error", JUDGE)),
         ({"done": True, "sure": False}, None, ("--field done=true", "--field sure=true", JUDGE)),
-        ("", None, (JUDGE,)),
+        ("", 0, ("--exit-code", "--success-re .", JUDGE)),
+        ("", None, ("--success-re .", JUDGE)),
     ],
 )
 def test_what_a_run_put_out_says_how_to_grade(

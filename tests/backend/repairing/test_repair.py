@@ -164,6 +164,7 @@ def test_what_goes_on_is_what_was_begun(lost: Run, tmp_path: Path) -> None:
     """Another oracle, other edits, and a journal that does not say what is tried are refused, in words."""
     how = {"agent": ask, "edits": TRIED, "max_trials": 3}
     found = tf.repair(lost, oracle=GRADED, **how)  # type: ignore[arg-type]
+    assert f"the number of forks ended after 1 of {len(found.repairs)} candidates" in found.message
     with pytest.raises(UsageError, match="its oracle was"):
         tf.repair(lost, oracle=tf.regex(success="W"), agent=ask, resume=found.repair_id, max_trials=9)
     with pytest.raises(UsageError, match="tries what it began with"):

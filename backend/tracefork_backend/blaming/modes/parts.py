@@ -130,7 +130,7 @@ class Parts(Mode):
         return "untested", "the experiment ended before it was tested"
 
     def contrast(self, state: State, step: int) -> Contrast | None:
-        """Return what a part was read by; before the first look, by the pairs that there are."""
+        """Return what a part was read by; before the first look, by the whole turns that there are."""
         return state.contrasts.get(step) or _so_far(state, state.ledger.removing((step,)))
 
     def message(self, state: State, found: Findings) -> str | None:
@@ -276,9 +276,10 @@ def _level(state: State, arms: Sequence[Arm], blocks: int) -> Task[None]:
 
 
 def _so_far(state: State, treatment: Arm, *, use: str = "") -> Contrast | None:
-    """Return what the pairs of an arm and its control show, None where there are none."""
+    """Return what the whole turns of an arm and its control show, None where there are none."""
     control = state.ledger.removing((), use=use)
     blocks = min(len(treatment.outcomes), len(control.outcomes))
+    blocks -= blocks % state.plan.strata
     return _read(treatment, control, blocks) if blocks else None
 
 
