@@ -101,6 +101,8 @@ def fork_row(fork: Fork) -> dict[str, Any]:
 def print_matrix(made: Matrix) -> None:
     """Print the table and what it comes to."""
     console().print(matrix_table(made))
+    for line in made.scopes():
+        print_text(f"scope   {line}")
     print(made.summary())
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..rerun.estimate import Estimate, total
+from ..rerun.result import held
 from ..spelling import at_least, counted, money
 from ..statistics import wilson
 
 if TYPE_CHECKING:
     from tracefork_otel.play.intervention import Intervention
+    from tracefork_otel.play.onward import Scope
 
     from ..rerun.edits import Edit
     from ..rerun.result import Fork
@@ -82,6 +84,11 @@ class Cell:
         return sum(fork.unpriced for fork in self.forks)
 
     @property
+    def scope(self) -> Scope | None:
+        """How far the change was to hold; None where there is no choice, or no trial yet."""
+        return next((fork.scope for fork in self.forks), None)
+
+    @property
     def problems(self) -> dict[str, int]:
         """How many trials are not what was asked for, by what kind of problem."""
         return dict(Counter(fork.problem.kind for fork in self.forks if fork.problem is not None))
@@ -103,6 +110,9 @@ class Cell:
             "parent_outcome": self.parent_outcome,
             "cost_usd": self.cost_usd,
             "unpriced": self.unpriced,
+            "scope": self.scope,
+            "held_in": sum(fork.held_in for fork in self.forks),
+            "held_of": sum(fork.held_of for fork in self.forks),
             "estimated_usd": None if self.estimate is None else self.estimate.cost_usd,
             "estimated_calls": None if self.estimate is None else self.estimate.calls,
             "problems": self.problems,
@@ -149,6 +159,18 @@ class Matrix:
     def unpriced(self) -> int:
         """Live calls whose price is not known."""
         return sum(cell.unpriced for cell in self.cells)
+
+    def scopes(self) -> list[str]:
+        """Return one line for each variant that has a scope: how far it was to hold, and where it did."""
+        variants = list(dict.fromkeys(cell.variant for cell in self.cells))
+        lines: list[str] = []
+        for variant in variants:
+            forks = [fork for cell in self.cells if cell.variant == variant for fork in cell.forks]
+            words = held(forks)
+            if words is not None:
+                scope = next(fork.scope for fork in forks if fork.scope is not None)
+                lines.append(f"{scope}: {words}" + (f" ({variant})" if len(variants) > 1 else ""))
+        return lines
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the cells as JSON."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -121,13 +122,7 @@ class Fork(Displayed):
     @property
     def held(self) -> str | None:
         """How far the change holds, in words; None where there is no choice."""
-        if self.scope is None:
-            return None
-        lacking = self.held_of - self.held_in - sum(self.held_partly.values())
-        more = [f"in {count} only {label}" for label, count in self.held_partly.items()]
-        if lacking and self.scope == "onward":
-            more.append(f"{lacking} {'has' if lacking == 1 else 'have'} no place for it")
-        return "; ".join([f"held in {self.held_in} of {counted(self.held_of, 'request')}", *more])
+        return held([self])
 
     @property
     def output(self) -> object:
@@ -170,3 +165,19 @@ class Fork(Displayed):
             return self
         kinds = {"drift": Drift, "leak": Drift, "incomplete": StoreError}
         raise kinds.get(self.problem.kind, AgentFailed)(self.problem.text)
+
+
+def held(forks: Sequence[Fork]) -> str | None:
+    """Return in how many requests the change of these forks held, in words; None where there is no choice."""
+    told = [fork for fork in forks if fork.scope is not None]
+    if not told:
+        return None
+    whole, asked = (sum(getattr(fork, name) for fork in told) for name in ("held_in", "held_of"))
+    partly: Counter[str] = Counter()
+    for fork in told:
+        partly.update(fork.held_partly)
+    more = [f"in {count} only {label}" for label, count in partly.items()]
+    lacking = asked - whole - partly.total()
+    if lacking and told[0].scope == "onward":
+        more.append(f"{lacking} {'has' if lacking == 1 else 'have'} no place for it")
+    return "; ".join([f"held in {whole} of {counted(asked, 'request')}", *more])

@@ -11,6 +11,7 @@ import pytest
 import tracefork_backend as tf
 from conftest import Capture
 from tracefork_backend.blaming.changes import bound, fault, of_edit
+from tracefork_backend.cli.fork_view import print_matrix
 from tracefork_backend.rerun.edits import from_flags
 from tracefork_backend.rerun.edits.calls import calls_of
 from tracefork_backend.rerun.edits.tool_result import LastResult
@@ -174,6 +175,22 @@ def test_a_change_of_requests_holds_in_all_later_ones(run: Run, server: ModelSer
     assert (once.scope, once.held) == ("once", "held in 1 of 2 requests")
     rows = run.store.rows("SELECT scope, held_in, held_of FROM forks ORDER BY created_at")
     assert [tuple(row.values()) for row in rows] == [("onward", 2, 2), ("once", 1, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["anthropic"], indirect=True)
+def test_a_matrix_says_how_far_each_variant_held(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over all forks of a variant, as a table's variants read alike without it."""
+    variants = [tf.model("claude-opus-4-8", scope="once"), tf.system("Be brief."), tf.text("done")]
+    made = tf.matrix([(run, 1)], variants, times=2, agent=plan)
+    print_matrix(made)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scope")]
+    assert said == [
+        "scope   once: held in 2 of 4 requests (request model=claude-opus-4-8)",
+        "scope   onward: held in 4 of 4 requests (request system=Be brief.)",
+    ]
+    rows = [(row["scope"], row["held_in"], row["held_of"]) for row in made.rows()]
+    assert rows == [("once", 2, 4), ("onward", 4, 4), (None, 0, 0)]
 
 
 @pytest.mark.slow
