@@ -63,12 +63,15 @@ _dropped: dict[Begins, WeakValueDictionary[int, trace.Span]] = {
     what: WeakValueDictionary() for what in get_args(Begins)
 }
 """Spans that begin a trace and that a sampler dropped, by their traces, as long as somebody holds them."""
+_REMEMBERED = 8192
+_entered: dict[int, None] = {}
+"""Traces that came to this process from another one, the latest of them."""
 
 
 def patch(sdk: ModuleType, undo: Undo) -> None:
-    """Have spans that begin a trace, and are dropped by a sampler, be known by what they tell.
+    """Have traces that come from other processes be known, and of each that begins here what it begins with.
 
-    They say nothing of themselves later.
+    Spans that a sampler drops say nothing of themselves later.
     """
     theirs = sdk.Tracer.start_span
 
@@ -83,11 +86,20 @@ def patch(sdk: ModuleType, undo: Undo) -> None:
         **named: Any,
     ) -> Any:
         span = theirs(tracer, name, context, kind, attributes, *more, **named)
-        if not span.is_recording() and trace.get_current_span(context) is trace.INVALID_SPAN:
+        above = trace.get_current_span(context)
+        if above.get_span_context().is_remote:
+            _enters(span.get_span_context().trace_id)
+        elif not span.is_recording() and above is trace.INVALID_SPAN:
             _dropped[_begins(attributes or {}, kind)][span.get_span_context().trace_id] = span
         return span
 
     undo.replace(sdk.Tracer, "start_span", start_span)
+
+
+def _enters(trace_id: int) -> None:
+    while len(_entered) >= _REMEMBERED:
+        _entered.pop(next(iter(_entered)), None)
+    _entered[trace_id] = None
 
 
 def is_call(span: ReadableSpan) -> bool:
@@ -136,7 +148,8 @@ def begins(session: Session, parent: Parent) -> Begins | None:
     if root is None:  # of a provider that was not adopted only the parent itself is known
         root = trace.get_current_span(parent.context)
     if not isinstance(root, ReadableSpan) or getattr(root, "parent", root) is not None:
-        return None
+        # Whose root nobody has seen: a vendor makes ids up, and tells of their spans when all is over.
+        return None if parent.span.is_remote or trace_id in _entered else "work"
     return _begins(_attributes(root), getattr(root, "kind", None))
 
 

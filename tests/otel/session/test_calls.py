@@ -145,6 +145,22 @@ def test_a_call_of_another_process_stays_in_its_trace(
     assert capture.read().only().trace_id == f"{0xABC:032x}"
 
 
+@pytest.mark.parametrize("inner", [True, False])
+def test_ids_that_are_made_up_here_begin_no_runs(
+    capture: Capture, provider: TracerProvider, raw: str, inner: bool
+) -> None:
+    """A vendor that puts ids of its own in the place of spans, as LangSmith does, has one run."""
+    tracer = provider.get_tracer("sdk")
+    capture.on(tracer_provider=provider)
+    for number in (0xAB1, 0xAB2):
+        own = trace.SpanContext(number, number, is_remote=False, trace_flags=trace.TraceFlags(1))
+        with trace.use_span(trace.NonRecordingSpan(own)), ExitStack() as stack:
+            if inner:
+                stack.enter_context(tracer.start_as_current_span("call", **CALLS[0]))
+            fetch(httpx2, "sync", "GET", f"{raw}/empty")
+    assert {exchange.trace_id for exchange in capture.read().exchanges} == {f"{0xAB1:032x}"}
+
+
 def test_an_open_call_takes_no_call_of_another_thread(
     capture: Capture, provider: TracerProvider, raw: str
 ) -> None:
