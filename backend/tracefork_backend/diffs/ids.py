@@ -24,7 +24,7 @@ _RESOURCE = re.compile(r"(?:[^/\s]+/)*(?!models/)[A-Za-z]+/([^/\s]+)")
 """What Google's services call a thing: a `name` whose last part is the id, where it is no model's."""
 _PART = re.compile(r"[^/?&#]+")
 """A part of a URL that may be an id, end with one (`after=`) or begin with one (`:download`)."""
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"')
 _SHORTEST = 4
 """A shorter id stands for too much else."""
 _DEEPEST = 40

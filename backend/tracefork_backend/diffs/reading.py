@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import accumulate, chain
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -57,8 +58,10 @@ class Step:
     """The same without what was said."""
     input_tokens: int | None = None
     output_tokens: int | None = None
-    asked_once: list[bytes] = field(default_factory=list[bytes], repr=False, compare=False)
-    """`asked`, once it was asked for."""
+    digests: list[tuple[bytes, bytes]] = field(
+        default_factory=list[tuple[bytes, bytes]], repr=False, compare=False
+    )
+    """Of the request's body and of `asked`, once they were compared."""
 
     @property
     def address(self) -> tuple[str, str]:
@@ -76,24 +79,32 @@ class Step:
     @property
     def asked(self) -> bytes:
         """What the request means, with ids of the provider's by their places."""
-        if not self.asked_once:
-            self.asked_once.append(self.ids.request(self.exchange))
-        return self.asked_once[0]
+        return self.ids.request(self.exchange)
+
+    @property
+    def asked_digests(self) -> tuple[bytes, bytes]:
+        """What stands for the request's body and for `asked`: a step is compared with many others."""
+        if not self.digests:
+            self.digests.append((_digest(self.exchange.request.body), _digest(self.asked)))
+        return self.digests[0]
 
     @property
     def key(self) -> tuple[tuple[str, str], bytes, str]:
         """What two steps share exactly if they ask and are answered the same."""
-        return self.address, self.asked, json.dumps(self.answer, sort_keys=True)
+        return self.address, self.asked_digests[1], json.dumps(self.answer, sort_keys=True)
 
     def asks_as(self, other: Step) -> bool:
         """Return whether both requests are the same."""
-        ours, theirs = self.exchange.request, other.exchange.request
-        same = ours.body == theirs.body or self.asked == other.asked
-        return same and self.address == other.address
+        ours, theirs = self.asked_digests, other.asked_digests
+        return (ours[0] == theirs[0] or ours[1] == theirs[1]) and self.address == other.address
 
     def same_as(self, other: Step) -> bool:
         """Return whether both ask and are answered the same."""
         return self.asks_as(other) and self.answer == other.answer
+
+
+def _digest(body: bytes) -> bytes:
+    return blake2b(body, digest_size=16).digest()
 
 
 class _Said(NamedTuple):

@@ -10,11 +10,15 @@ from starlette.responses import HTMLResponse, Response
 from tracefork_otel.errors import UsageError
 from tracefork_otel.exchange import Exchange
 
+from ..diffs.diff import Diff, diff
 from ..store import Run, Store
 from .jobs import Jobs
 from .permits import Ledger, Permits
 from .step import exchange_at
 from .templating import environment
+
+_COMPARED = 4
+"""Comparisons that are kept: of two runs with 300 requests of up to 1 MB one takes seconds to make."""
 
 
 class Page:
@@ -25,6 +29,7 @@ class Page:
         self.permits = permits
         self.ledger = Ledger(permits.budget_usd)
         self.jobs = Jobs(store.path, self.ledger)
+        self._compared: dict[tuple[object, ...], Diff] = {}
 
     @property
     def why_not(self) -> str | None:
@@ -39,6 +44,14 @@ class Page:
     def run(self, request: Request) -> Run:
         """Return the run that the address names."""
         return self.store.run(request.path_params["run"])
+
+    def compared(self, a: Run, b: Run) -> Diff:
+        """Return how two runs compare, made anew only where one has changed: each page has some rows."""
+        sides = tuple((run.run_id, run.steps, run.status, run.outcome) for run in (a, b))
+        found = self._compared.get(sides) or diff(a, b)
+        kept = [*self._compared.items(), (sides, found)]
+        self._compared = dict(kept[-_COMPARED:])
+        return found
 
     def exchange(self, found: Run, at: int) -> Exchange:
         """Return the exchange of a step; raise UsageError where there is none."""

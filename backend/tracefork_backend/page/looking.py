@@ -17,14 +17,13 @@ from starlette.responses import Response
 
 from tracefork_otel.errors import StoreError, UnknownRun, UsageError
 
-from ..diffs.diff import diff
 from ..spelling import counted, run_name
 from ..statistics.intervals import wilson
 from ..store import doctor as examine
 from ..store.listing import ENDED, KINDS, STATUSES
 from . import experiments, run, runs, step
 from .context import Page, number
-from .templating import fitting, folded, last_words, texts_of
+from .templating import fitting, folded, last_words, texts_of, with_changes
 
 _PACKAGE = "tracefork_backend.page"
 _STATIC = {
@@ -159,10 +158,10 @@ def compare(page: Page, request: Request) -> Response:
 def beside(page: Page, request: Request) -> Response:
     """Two runs beside each other."""
     a, b = (page.store.run(request.path_params[name]) for name in "ab")
-    found = diff(a, b)
+    found = page.compared(a, b)
     begin = number(request.query_params.get("from"), "from")
     every = folded(found)
-    rows = fitting(every[begin:], texts_of, around=150)
+    rows = fitting(map(with_changes, every[begin:]), texts_of, around=150)
     after = begin + len(rows)
     return page.whole(
         "diff.html", found=found, rows=rows, sides=(a, b), ends=last_words(found), begin=begin,

@@ -16,7 +16,7 @@ from ..rerun.receipt import ReplayResult
 from ..rerun.result import Fork
 from ..store.store import Run
 from . import run as runs
-from .templating import environment, folded, last_words
+from .templating import environment, folded, last_words, with_changes
 
 if TYPE_CHECKING:
     pass
@@ -48,7 +48,9 @@ def _(value: Fork) -> str:
 
 @html.register
 def _(value: Diff) -> str:
-    return _rendered("notebook_diff.html", found=value, rows=folded(value), ends=last_words(value))
+    return _rendered(
+        "notebook_diff.html", found=value, rows=[*map(with_changes, folded(value))], ends=last_words(value)
+    )
 
 
 @html.register

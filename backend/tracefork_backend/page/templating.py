@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -39,7 +39,7 @@ def folded(found: Any) -> list[dict[str, Any]]:
         if len(alike) >= _SAME_FROM:
             rows.append({"same": list(alike)})
         else:
-            rows.extend({"step": one, "first": False, "changes": ()} for one in alike)
+            rows.extend({"step": one, "first": False} for one in alike)
         alike.clear()
 
     for index, one in enumerate(found.steps):
@@ -47,16 +47,23 @@ def folded(found: Any) -> list[dict[str, Any]]:
             alike.append(one)
             continue
         close()
-        changes = [
-            (change, side_by_side(Change(step=0, label="", old=change.a, new=change.b)))
-            for change in one.changes[:_DIFFS]
-        ]
-        rows.append({"step": one, "first": index == found.first, "changes": changes})
+        rows.append({"step": one, "first": index == found.first})
     close()
     return rows
 
 
-def fitting(rows: Sequence[_Row], texts: Callable[[_Row], Sequence[str]], *, around: int) -> list[_Row]:
+def with_changes(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a comparison with what differs in it word by word, which only rows on the page need."""
+    if "same" in row:
+        return row
+    changes = [
+        (change, side_by_side(Change(step=0, label="", old=change.a, new=change.b)))
+        for change in row["step"].changes[:_DIFFS]
+    ]
+    return row | {"changes": changes}
+
+
+def fitting(rows: Iterable[_Row], texts: Callable[[_Row], Sequence[str]], *, around: int) -> list[_Row]:
     """Return as many of the first rows as a page has room for, one at least; `around` each text is more."""
     found: list[_Row] = []
     taken = 0

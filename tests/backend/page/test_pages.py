@@ -15,12 +15,14 @@ import pytest
 from pyarrow import parquet
 from stored import Recorder, answered, asked, record, trace
 from tracefork_backend import cli
+from tracefork_backend.diffs.diff import Diff, diff
 from tracefork_backend.network.addresses import bind
+from tracefork_backend.page import context
 from tracefork_backend.page.looking import questions
 from tracefork_backend.page.permits import Permits
 from tracefork_backend.page.server import PageServer
 from tracefork_backend.page.step import TABS
-from tracefork_backend.store import open_store
+from tracefork_backend.store import Run, open_store
 from tracefork_backend.store.shown import FILE, page_url
 
 Serve = Callable[..., PageServer]
@@ -209,6 +211,31 @@ def test_two_marked_runs_are_compared(page: Serve, tmp_path: Path) -> None:
     assert f"/run/{a}" in text
     assert f"/run/{b}" in text
     assert "mark two" in got(made, f"/diff?run={a}", 400)
+
+
+def test_a_comparison_is_made_anew_where_a_side_has_grown(
+    page: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its other rows are asked for later, and cost no comparison more; a step that came since is on it."""
+    a, b = trace(), trace()
+    recorder = Recorder(tmp_path)
+    for run_id in (a, b):
+        recorder.root(run_id, end=False)
+        recorder.exchange(run_id, asked("book"), answered("booked"))
+    compared: list[object] = []
+
+    def counted_diff(*sides: Run) -> Diff:
+        compared.append(sides)
+        return diff(*sides)
+
+    monkeypatch.setattr(context, "diff", counted_diff)
+    made = page(tmp_path)
+    for begin in ("", "?from=0"):
+        assert "the same in every step" in got(made, f"/diff/{a}/{b}{begin}")
+    assert len(compared) == 1
+    recorder.exchange(b, asked("book", "booked", "more"), answered("the second"))
+    assert "the second" in got(made, f"/diff/{a}/{b}")
+    recorder.close()
 
 
 def test_sql_has_its_guard(page: Serve, tmp_path: Path) -> None:
