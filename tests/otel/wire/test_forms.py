@@ -7,11 +7,13 @@
 3. Put one conversation as its provider sends it into `samples/FORM.json`: a request with a system prompt, a
    tool call and the tool's result, and what is to be read of it (`asked`); a reply that says a text and calls
    a tool, whole and as a stream, and what is to be read of it (`said`, `told`, `counted`); an error in a
-   stream, and the type that is read of it; why a reply that only says a text ended (`ends`).
+   stream, and the type that is read of it; why a reply that only says a text ended (`ends`); and what a
+   request says that offers two tools (`two_tools`), and one without the first of them (`second_tool`).
 
    A form without tools says so (`"tools": false`), and has a prompt for a request; one without streams has
    `"streamed": []` and `"stream": []`, and no `FRAMINGS`. A request names its model, in its path or as the
    outermost `model` of its body, and a reply counts its tokens.
+   Every reply is one for `is_reply`, also a whole or a finished stream that says nothing.
 
 Then this file holds the form to everything else: cuts, errors, edits, any JSON, and writing what it reads. An
 SDK that takes a transport of ours is asked in `test_forms_sdks.py`.
@@ -378,77 +380,14 @@ def test_a_system_prompt_is_taken_out_whole_and_in_sections(name: str, at: int |
         assert [one.content for one in kept if one.role in ("system", "developer")] == ["Be kind."]
 
 
-TOOLED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-    "anthropic": (
-        {"tools": [{"name": "a"}, {"name": "b"}], "tool_choice": {"type": "tool", "name": "a"}},
-        {"tools": [{"name": "b"}]},
-        {},
-    ),
-    "openai_chat": (
-        {
-            "tools": [{"type": "function", "function": {"name": name}} for name in "ab"],
-            "tool_choice": {"type": "function", "function": {"name": "a"}},
-            "parallel_tool_calls": False,
-        },
-        {"tools": [{"type": "function", "function": {"name": "b"}}], "parallel_tool_calls": False},
-        {},
-    ),
-    "openai_responses": (
-        {
-            "tools": [{"type": "function", "name": "a"}, {"type": "web_search"}],
-            "tool_choice": {"type": "allowed_tools", "tools": [{"type": "function", "name": "a"}]},
-        },
-        {"tools": [{"type": "web_search"}]},
-        {},
-    ),
-    "cohere_chat": (
-        {"tools": [{"type": "function", "function": {"name": name}} for name in "ab"], "strict_tools": True},
-        {"tools": [{"type": "function", "function": {"name": "b"}}], "strict_tools": True},
-        {},
-    ),
-    "ollama": (
-        {"tools": [{"type": "function", "function": {"name": name}} for name in "ab"]},
-        {"tools": [{"type": "function", "function": {"name": "b"}}]},
-        {},
-    ),
-    "gemini": (
-        {
-            "tools": [{"functionDeclarations": [{"name": "a"}]}, {"function_declarations": [{"name": "b"}]}],
-            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["a", "b"]}},
-        },
-        {
-            "tools": [{"function_declarations": [{"name": "b"}]}],
-            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["b"]}},
-        },
-        {},
-    ),
-    "bedrock_converse": (
-        {
-            "toolConfig": {
-                "tools": [{"toolSpec": {"name": "a"}}, {"toolSpec": {"name": "b"}}],
-                "toolChoice": {"tool": {"name": "a"}},
-            }
-        },
-        {"toolConfig": {"tools": [{"toolSpec": {"name": "b"}}]}},
-        {},
-    ),
-    "bedrock_invoke": (
-        {"tools": [{"name": "a"}, {"name": "b"}], "tool_choice": {"type": "any"}},
-        {"tools": [{"name": "b"}], "tool_choice": {"type": "any"}},
-        {},
-    ),
-}
-"""Of each form with tools what a request says of two, of the second alone, and of none."""
-
-
 @each_with_tools
 def test_a_tool_is_taken_out_with_what_names_it(name: str) -> None:
     """The other tool stays; with the last go the members that speak of tools, and nothing else changes."""
     request = asked(name, None)
     plain = {key: value for key, value in json.loads(request.body).items() if key != "tools"}
-    two, one, none = TOOLED[name]
+    two, second = sample(name)["two_tools"], sample(name)["second_tool"]
     names = [each.what for each in tools_of(replace(request, body=dumped({**plain, **two}))).offered]
-    for gone, left in ((names[:1], one), (names, none)):
+    for gone, left in ((names[:1], second), (names, {})):
         given = replace(request, body=dumped({**plain, **two}))
         bare = apply_edits(given.body, taken_out(given, "tools", {"names": gone}))
         assert json.loads(bare) == {**plain, **left}
