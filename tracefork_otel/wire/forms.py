@@ -25,6 +25,8 @@ class Form(NamedTuple):
     name: str
     module: str
     paths: tuple[Path, ...]
+    spoken_by_all: bool = False
+    """Whether servers of every kind speak it, for models of any maker."""
 
     def place(self, path: str, method: str = "POST") -> tuple[Path, re.Match[str]] | None:
         """Return which of its paths this is, None where it is none."""
@@ -54,11 +56,17 @@ FORMS = (
             ),
         ),
     ),
-    Form("openai_chat", f"{_HERE}.openai_chat", (Path(_DEPLOYMENT + "/chat/completions", "openai"),)),
+    Form(
+        "openai_chat",
+        f"{_HERE}.openai_chat",
+        (Path(_DEPLOYMENT + "/chat/completions", "openai"),),
+        spoken_by_all=True,
+    ),
     Form(
         "openai_completions",
         f"{_HERE}.openai_completions",
         (Path(_DEPLOYMENT + r"(?<!/chat)(?<!/fim)/completions", "openai", "text_completion"),),
+        spoken_by_all=True,
     ),
     Form(
         "openai_responses",
@@ -68,12 +76,14 @@ FORMS = (
             # Where the answer to one in the background is fetched.
             Path(_DEPLOYMENT + r"/responses/resp_[\w-]+", "openai", method="GET"),
         ),
+        spoken_by_all=True,
     ),
     Form("cohere_chat", f"{_HERE}.cohere_chat", (Path(r"/v2/chat", "cohere"),)),
     Form(
         "ollama",
         f"{_HERE}.ollama",
         (Path(r"/api/chat", "ollama"), Path(r"/api/generate", "ollama", "text_completion")),
+        spoken_by_all=True,
     ),
     Form(
         "gemini",

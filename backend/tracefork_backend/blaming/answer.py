@@ -90,8 +90,6 @@ def _message(state: State, found: Findings) -> str:
             if found.top is not None
             else f": none moves the outcome to about {state.high:.2f}"
         )
-    elif reason == "fixed":
-        message = "flip rates without controls; they do not tell a cause from noise"
     else:
         message = "no step is certified yet" + (
             _guessed(state, found) if found.guess is not None else _so_far(state, found)

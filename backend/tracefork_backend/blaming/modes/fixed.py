@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...statistics import wilson
-from ..findings import Effect
+from ..findings import Effect, Findings
 from ..state import State
 from ..tasks import Task, until
 from ..trials import Arm
@@ -33,6 +33,12 @@ class Fixed(Mode):
             state.tested = state.plan.whole
         yield from until(*((_arm(state, step), state.plan.k) for step in state.tested))
         state.stop_reason = "fixed"
+
+    def message(self, state: State, found: Findings) -> str | None:
+        """Return what flip rates tell, once all are there."""
+        if found.stop_reason != "fixed":
+            return None
+        return "flip rates without controls; they do not tell a cause from noise"
 
     def effects(self, state: State) -> list[Effect]:
         """Return the flip rate of each step with the interval of Wilson."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from tracefork_otel.errors import UsageError
-from tracefork_otel.wire.registry import host_of, price_name, recognise
+from tracefork_otel.wire.registry import host_of, place, placed, price_name, recognise
 
 if TYPE_CHECKING:
     from tracefork_otel.tape.tape import Tape
 
-_SPOKEN_BY_ALL = frozenset({"openai_chat", "openai_completions", "openai_responses", "ollama"})
-"""Forms in which servers of every kind answer for models of others."""
 _NAMED = 4
 """How many models are named as possible."""
 
@@ -29,9 +26,9 @@ def check_model(tape: Tape, step: int, model: str) -> None:
     call = recognise(request.method, request.url, request.body)
     if call is None:
         return
-    host = urlsplit(request.url).hostname or ""
-    known = host_of(host) is not None
-    if not known and call.form in _SPOKEN_BY_ALL:
+    host, path = place(request.url)
+    known, found = host_of(host) is not None, placed(path, request.method.upper())
+    if not known and found is not None and found[0].spoken_by_all:
         return
     home, maker = price_name(call.provider), maker_of(model)
     possible = models_of(home)
