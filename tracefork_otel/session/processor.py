@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,10 +166,10 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
         span_id=f"{context.span_id:016x}",
         parent_span_id=None if parent is None else f"{parent.span_id:016x}",
         name=span.name,
-        kind=span.kind.name,
+        kind=_name_of(span.kind),
         started_ns=span.start_time or 0,
         ended_ns=span.end_time,
-        status=span.status.status_code.name,
+        status=_name_of(span.status.status_code),
         status_message=spans.message(span),
         service=service_of(span) or session.service,
         scope=scope.name if scope is not None else "",
@@ -183,6 +184,11 @@ def span_record(session: Session, span: ReadableSpan, *, told: bool = False) -> 
         ),
         links=tuple(link_record(link) for link in span.links),
     )
+
+
+def _name_of(member: Any) -> str:
+    """Return an enumeration's name for its member; an application may have given the SDK anything."""
+    return member.name if isinstance(member, Enum) else member
 
 
 def _link_to_fork(session: Session, span: Span) -> None:

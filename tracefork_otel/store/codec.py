@@ -41,6 +41,34 @@ def _plain(value: object) -> object:
     return str(value)
 
 
+_DEEPEST = 60
+_MOST = 10_000
+"""How deep and how many values are kept of an attribute of which no JSON can be made: it may hold itself."""
+
+
+def _kept(value: object, room: list[int], depth: int = 0) -> object:
+    """Return what of the value is JSON, anything else of it as text or in words, in the `room` for values."""
+    if depth <= 2:  # a record's field, or an attribute in it
+        room = [_MOST]
+    room[0] -= 1
+    try:
+        if isinstance(value, int) and value.bit_length() > 64:
+            return hex(value)
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if depth > _DEEPEST or room[0] < 0:
+            return f"a {type(value).__name__} that is nested too deep, or too large"
+        plain = _plain(value)
+        if isinstance(plain, dict):
+            items = cast("dict[object, object]", plain).items()
+            return {str(name): _kept(one, room, depth + 1) for name, one in items}
+        if isinstance(plain, list):
+            return [_kept(one, room, depth + 1) for one in cast("list[object]", plain)]
+        return plain
+    except Exception as error:  # from the value's own methods
+        return f"a {type(value).__name__} that cannot be read: {type(error).__name__}"
+
+
 # What contains itself ends in a RecursionError all the same.
 _encode = json.JSONEncoder(separators=(",", ":"), default=_plain, check_circular=False).encode
 
@@ -192,7 +220,10 @@ def encode(record: Record, delta: Delta) -> list[bytes]:
 
 
 def _framed(header: Mapping[str, object], bodies: Sequence[bytes]) -> list[bytes]:
-    text = _encode(header).encode("ascii")
+    try:
+        text = _encode(header).encode("ascii")
+    except Exception:  # a span's attributes may be anything, and raise anything
+        text = _encode(_kept(header, [])).encode("ascii")
     head = HEADER.pack(len(text)) + text
     length, crc = len(head), zlib.crc32(head)
     for body in bodies:

@@ -34,6 +34,7 @@ from ..network.agents import Route, behind_proxy, routes_of
 from ..spelling import run_name
 from ..store import Store, open_store, outgoing, states
 from ..store.drawn import shortfalls
+from ..store.lost import losses
 from ..store.unseen import unseen
 from ..writeback.sending import CLOSE_S, endpoint
 from .environment import inside_another, reaching, recordable, traced
@@ -334,16 +335,14 @@ def _sent(store: Path, launch_id: str, runs: Sequence[RecordedRun]) -> tuple[str
 def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for run_id in run_ids:
-        lost: dict[str, str] = {}
         notes = store.notes(run_id)
         found.update(dict.fromkeys(f"run {run_name(run_id)}: {line}" for line in unseen(notes)))
         for note in notes:
             why = f"run {run_name(run_id)} is incomplete: {note.attributes.get('why', 'unknown')}"
             if note.kind == "incomplete":
                 found[why] = None
-            elif note.kind == "lost":
-                lost[note.process_id] = why  # each such note tells all that its process lost so far
-        found.update(dict.fromkeys(lost.values()))
+        for loss in losses(notes):
+            found[f"run {run_name(run_id)} is incomplete: {loss.why}"] = None
         open_steps = store.open_steps(run_id)
         if open_steps:
             named = ", ".join(map(str, open_steps))

@@ -19,6 +19,7 @@ from tracefork_otel.tape.reads import ToolCall
 from tracefork_otel.tape.tape import Tape
 
 from ..store.drawn import SAID, UNKEPT, Remark, remarks, values
+from ..store.lost import losses
 from .extent import was_left
 from .records import DriftReport, Records
 from .tool_spans import tool_spans
@@ -112,8 +113,10 @@ class Exchanges(Evidence):
         if names:
             why = "redaction replaced it, and no digest by this machine's key is on both sides"
             yield f"not compared: {_named(names)} ({why})"
-        for note in self._tape.notes:
-            yield f"the recording is incomplete: {note.attributes.get('why', note.kind)}"
+        notes = self._tape.notes
+        whys = [*(loss.why for loss in losses(notes))]
+        whys += [str(note.attributes.get("why", note.kind)) for note in notes if note.kind != "lost"]
+        yield from (f"the recording is incomplete: {why}" for why in whys)
         if self._tape.left_ns is not None:
             yield "a process was still at work when the recording's command ended: the replay waited for it"
 

@@ -20,6 +20,7 @@ from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 from ..agents.left import Left, still_left
 from ..spelling import shown
 from ..store.absent import Absent, absent_of
+from ..store.lost import losses
 
 REFUSED = "tracefork_otel.Drift"
 """The error type of a request that was refused here."""
@@ -185,8 +186,8 @@ class Records:
         return [(shown(str(one.get("path", "?"))), shown(str(one.get("why", "")))) for one in found]
 
     def losses(self) -> tuple[str, ...]:
-        """Return why something is not recorded, once for each note of a loss."""
-        return tuple(str(note.attributes.get("why", "unknown")) for note in self.notes if note.kind == "lost")
+        """Return why something is not recorded, once a process."""
+        return tuple(loss.why for loss in losses(self.notes))
 
     def result(self) -> object:
         """Return what the agent function returned, from the first span of one that says so."""

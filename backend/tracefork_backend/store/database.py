@@ -122,6 +122,10 @@ class Database:
                 return self._without_spoiled(read)
         except (duckdb.Error, MemoryError) as error:
             raise self._failed(error) from error
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise UsageError(
+                f"a value of the answer cannot be shown ({guard.first_line(error)}): cast it to text"
+            ) from error
 
     def batches(self, query: str, params: Params = None) -> Iterator[pa.RecordBatch]:
         """Give the rows of a user's query as Arrow has them, some at a time; raises as `answer` does."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tracefork_otel.errors import StoreError
 from tracefork_otel.settings import DEFAULT_STORE
 from tracefork_otel.store import manifest, segment, wal
+from tracefork_otel.store.rows import note_of, span_of
 from tracefork_otel.store.wal_reading import read_wal
 from tracefork_otel.wire.json_values import count
 
@@ -18,6 +19,7 @@ from . import facts, states
 from .absent import Absent, absent_of
 from .database import is_store
 from .leftovers import FileProblem, leftovers
+from .lost import losses
 from .snapshot import spoiled_files
 from .store import Store, open_store
 
@@ -214,11 +216,12 @@ def _damaged(opened: Store, files: list[FileProblem]) -> list[DamagedBody]:
 
 
 def _losses(opened: Store) -> Iterator[str]:
-    for row in opened.ask("loss_notes"):
-        attributes = json.loads(row["attributes"])
-        count = attributes.get("count", 1)
-        what = f"{count} records of " if row["name"] == "lost" else ""
-        yield f"{what}process {row['process_id']}: {attributes.get('why', 'no reason was noted')}"
+    notes = [note_of(span_of(row)) for row in opened.ask("loss_notes")]
+    for loss in losses(notes):
+        yield f"{counted(loss.records, 'record')} of process {loss.process_id}: {loss.why}"
+    for note in notes:
+        if note.kind == "incomplete":
+            yield f"process {note.process_id}: {note.attributes.get('why', 'no reason was noted')}"
 
 
 def _odd(opened: Store) -> Iterator[str]:

@@ -55,7 +55,10 @@ def check(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         rows = connection.execute(statement("parse"), {"query": text}).fetchall()
     except duckdb.Error as error:
         raise UsageError(f"the query cannot be parsed: {first_line(error)}") from error
-    tree = json.loads(rows[0][0])
+    try:
+        tree = json.loads(rows[0][0])
+    except RecursionError:
+        raise UsageError("the query is nested too deep") from None
     if tree.get("error"):
         said = str(tree.get("error_message", ""))
         if "Only SELECT" in said:

@@ -339,7 +339,7 @@ SELECT span_id, damage FROM _live_exchanges WHERE damage IS NOT NULL
 -- :steps_of_spans
 SELECT trace_id AS run_id, step, span_id FROM _steps WHERE list_contains($spans::VARCHAR[], span_id) ORDER BY 1, 2
 -- :loss_notes
-SELECT name, process_id, attributes FROM _spans WHERE kind = 'note' AND name IN ('lost', 'incomplete') ORDER BY started_ns
+SELECT * FROM _spans WHERE kind = 'note' AND name IN ('lost', 'incomplete') ORDER BY started_ns
 -- :odd_notes
 SELECT trace_id, process_id, attributes FROM _spans WHERE kind = 'note' AND name = 'odd' ORDER BY started_ns
 -- :recorded_runs

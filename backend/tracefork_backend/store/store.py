@@ -25,11 +25,12 @@ from tracefork_otel.tape import marks
 from tracefork_otel.tape.start import HowStarted, argv_of, how_started
 
 from ..displayed import Displayed
-from ..spelling import digits_of, run_name, use_digits
+from ..spelling import counted, digits_of, run_name, use_digits
 from . import compacting, limits, live, mirror
 from .database import Database, is_store
 from .digests import Digests
 from .forked import Forked
+from .lost import losses
 from .refs import MIN_PREFIX, back_of, prefix_of
 from .snapshot import Snapshot
 from .unseen import unseen
@@ -121,16 +122,14 @@ class Run(Displayed):
     @property
     def noted_reasons(self) -> tuple[str, ...]:
         """Those of them that its processes noted, for which no body is read."""
-        reasons: list[str] = []
-        for note in self.notes:
-            if note.kind == "lost":
-                count = note.attributes.get("count", 1)
-                reasons.append(
-                    f"{count} record{'s' if count != 1 else ''} lost: {note.attributes.get('why', 'unknown')}"
-                )
-            elif note.kind == "incomplete":
-                reasons.append(str(note.attributes.get("why", "the recording says so")))
-        return tuple(reasons)
+        return (
+            *(f"{counted(loss.records, 'record')} lost: {loss.why}" for loss in losses(self.notes)),
+            *(
+                str(note.attributes.get("why", "the recording says so"))
+                for note in self.notes
+                if note.kind == "incomplete"
+            ),
+        )
 
     @property
     def complete(self) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from stored import Recorder, answered, asked, record, trace
-from tracefork_backend.store import Run, Store, facts, open_store, parse_ref, prices
+from tracefork_backend.store import Run, Store, doctor, facts, open_store, parse_ref, prices
 
 from tracefork_otel.errors import StoreError, UnknownRun, UsageError
 from tracefork_otel.store import manifest
@@ -353,6 +353,22 @@ def test_losses_make_the_runs_of_their_process_incomplete(tmp_path: Path) -> Non
     assert found == {runs[0]: False, runs[1]: False, runs[2]: True}
     assert store.run(runs[0]).incomplete_reasons == ("2 records lost: the disk is full",)
     assert [note.kind for note in store.run(runs[2]).notes] == ["leak"]
+
+
+def test_what_a_process_lost_is_said_once(tmp_path: Path) -> None:
+    """Each note tells all that its process had lost until then; a loss of another kind has its own line."""
+    run_id = trace()
+    losing = Recorder(tmp_path)
+    losing.exchange(run_id)
+    losing.note("lost", count=1, why="a: E x1")
+    losing.note("lost", count=2, why="a: E x2; b: E x1")
+    losing.note("lost", count=4, why="a: E x6; b: E x1")
+    losing.note("lost", count=3, why="its spans were lost")
+    losing.close()
+    store = open_store(tmp_path)
+    expected = ("7 records lost: a: E x6; b: E x1", "3 records lost: its spans were lost")
+    assert store.run(run_id).incomplete_reasons == expected
+    assert sum(line.startswith("lost: 7 records of process") for line in doctor(tmp_path).lines()) == 1
 
 
 def test_a_run_holds_no_more_than_its_store_says(tmp_path: Path) -> None:

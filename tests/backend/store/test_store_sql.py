@@ -362,3 +362,17 @@ def test_a_query_is_planned_once(large: Store, monkeypatch: pytest.MonkeyPatch) 
     """A relation would be planned when it is made, and again when it is read."""
     monkeypatch.setattr(duckdb.DuckDBPyConnection, "sql", None)
     assert large.rows("SELECT count(*) AS n FROM runs") == [{"n": 2}]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select " + "[" * 450 + "1" + "]" * 450,
+        "select interval '99999999 years'",
+        "select {'a': [interval '99999999 years']}",
+    ],
+)
+def test_a_query_that_python_cannot_follow_is_refused(store: Store, query: str) -> None:
+    """One nested too deep, and values beyond Python's own, are errors of the tree, not of Python."""
+    with pytest.raises(UsageError, match=r"nested too deep|cast it to text"):
+        store.rows(query)

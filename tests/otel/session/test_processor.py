@@ -236,6 +236,20 @@ def test_a_dropped_span_of_the_user_groups_its_exchanges(capture: Capture, raw: 
     assert exchange.parent_span_id == f"{span.get_span_context().span_id:016x}"
 
 
+@pytest.mark.parametrize("kind", [7, None, "client", object()])
+def test_a_span_of_a_kind_that_is_none_is_stored(
+    capture: Capture, provider: TracerProvider, kind: Any
+) -> None:
+    """The SDK takes anything for a kind, and for a status; no record is lost by it."""
+    capture.on(tracer_provider=provider)
+    with provider.get_tracer("agent").start_as_current_span("plan", kind=kind) as span:
+        span.set_attribute("city", "Osaka")
+        span.set_status(kind)
+    recorded = capture.read()
+    assert recorded.span("plan").attributes["city"] == "Osaka"
+    assert not [note for note in recorded.notes if note.kind == "lost"]
+
+
 def test_spans_after_shutdown_are_stored(capture: Capture, raw: str) -> None:
     """A provider that is shut down before the last exchange costs the store nothing."""
     chosen = TracerProvider(shutdown_on_exit=False)

@@ -347,14 +347,40 @@ def test_attributes_that_are_not_json_become_text(tmp_path: Path) -> None:
     assert read.attributes == expected
 
 
+class Silent:
+    """Raises whatever it is asked."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_attributes_that_have_no_json_and_no_text_cost_no_record(tmp_path: Path) -> None:
+    """What is nested too deep, holds itself or raises is told of in words; all else is there."""
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    itself: dict[str, object] = {}
+    itself |= {"a": itself, "b": itself}
+    odd = {"deep": deep, "itself": itself, "silent": Silent(), "long": 10**5000, ("k",): 1, "city": "Osaka"}
+    path = written(tmp_path, [replace(ROOT, attributes=odd)])  # type: ignore[arg-type]
+    read = read_wal(path).records[1]
+    assert isinstance(read, SpanRecord)
+    assert "nested too deep" in json.dumps(read.attributes["deep"])
+    assert "nested too deep" in json.dumps(read.attributes["itself"])
+    assert read.attributes["silent"] == "a Silent that cannot be read: RuntimeError"
+    assert read.attributes["long"] == hex(10**5000)
+    assert read.attributes["('k',)"] == 1
+    assert read.attributes["city"] == "Osaka"
+    assert path.stat().st_size < 10**7
+
+
 def test_a_record_that_cannot_be_written_spoils_nothing(tmp_path: Path) -> None:
-    """An attribute that contains itself raises StoreError; records before and after are whole."""
-    circle: dict[str, object] = {}
-    circle["self"] = circle
+    """A body that is none raises StoreError; records before and after are whole."""
+    start, _ = exchange_records(0, b"question", b"answer")
     wal = Wal(tmp_path, process())
     wal.append(ROOT)
     with pytest.raises(StoreError, match=r"4711-0badcafe-0\.wal"):
-        wal.append(replace(ROOT, attributes=circle))
+        wal.append(replace(start, request=replace(start.request, body="text")))  # type: ignore[arg-type]
     wal.append(Note(kind="lost", time_ns=1))
     wal.close()
     assert read_wal(wal.path).records == [process(), ROOT, Note(kind="lost", time_ns=1)]
