@@ -332,14 +332,15 @@ def _prepare(tape: str) -> None:
     """Load what each child would load anew."""
     from pathlib import Path
 
-    from tracefork_otel.play import loading
+    from tracefork_otel.play import loading, sdks
     from tracefork_otel.seam import authorities
     from tracefork_otel.store import wal  # noqa: F401
     from tracefork_otel.undo import Undo
     from tracefork_otel.wire.registry import registered
 
     registered()
-    loading.load_tape(Path(tape))
+    played = loading.load_tape(Path(tape))
+    sdks.prepare(played.exchanges)
     seams = {seam for name, seam in _SEAMS.items() if name in sys.modules}
     if seams:
         for module in (*_OF_TRIALS, *sorted(seams)):
