@@ -136,7 +136,9 @@ def _merged(store: Path, entries: Sequence[SegmentEntry]) -> str | None:
         if spoiled := why_spoiled(store, merged):
             raise StoreError(spoiled)
         table = _facts_of(store, entries, merged)
-        merged = facts.file_of(table, facts.write(merged.file(store, "facts"), table)).of(merged)
+        merged = facts.file_of(
+            table, facts.write(merged.file(store, "facts"), table, level=facts.LASTING_LEVEL)
+        ).of(merged)
         manifest.commit(store, add=[merged], remove=[entry.id for entry in entries])
     except BaseException:
         manifest.discard(store, merged.id)
