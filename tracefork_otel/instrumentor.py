@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
@@ -19,8 +19,10 @@ from .errors import UsageError
 from .log import LOG
 from .session import current
 from .session.imports import when_imported
-from .session.session import Session
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .session.session import Session
 
 _STOCK = {"httpx2": "HTTPX2ClientInstrumentor", "httpx": "HTTPXClientInstrumentor"}
 

@@ -7,16 +7,17 @@ import os
 import sys
 from collections.abc import Generator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .session import current
 from .session.ending import end_recording, leave_sigterm, watch_sigterm
 from .session.imports import is_being_imported, when_imported
-from .session.opening import close_session, open_session
-from .session.session import Session, Sink
 from .settings import Settings
-from .store.records import Note
 from .undo import Undo
+
+# What records is loaded when something is: a program may bring the one line, and leave the recording off.
+if TYPE_CHECKING:
+    from .session.session import Session, Sink
 
 CLIENTS = ("httpx2", "httpx")
 SERVERS = (
@@ -39,6 +40,12 @@ _lasting = Undo()
 
 def boot(via: str, settings: Settings | None = None, *, sink: Sink | None = None) -> Session | None:
     """Record, replay or fork in this process as its settings say; a second call changes nothing."""
+    if current.session is None:
+        settings = settings if settings is not None else Settings.from_env()
+        if settings.mode == "off":
+            return None
+    from .session.opening import open_session
+
     session = open_session(via, settings, sink=sink)
     if session is None or session.capturing:
         if session is not None:
@@ -77,7 +84,10 @@ def shut(caller: str | None = None) -> None:
         return
     end_recording("uninstrument")
     undo.take_back()
-    close_session()
+    if session is not None:
+        from .session.opening import close_session
+
+        close_session()
 
 
 @contextlib.contextmanager
@@ -118,6 +128,8 @@ class _Notes:
 
     def append(self, record: object) -> None:
         """Keep a note."""
+        from .store.records import Note
+
         if isinstance(record, Note):
             self._sink.append(record)
 
@@ -128,6 +140,8 @@ def playing(settings: Settings, *, remote: tuple[int, int, int] | None = None) -
 
     It holds for the whole process, other threads included, so there is one such block at a time.
     """
+    from .session.session import Session
+
     before, changes = current.session, Undo()
     session = Session(settings, via="backend", remote=remote)
     _start(session, changes)
