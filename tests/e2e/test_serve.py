@@ -41,6 +41,28 @@ def serving(store: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.stderr.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("--host", "0.0.0.0"), ("--token",)])
+def test_whom_other_hosts_reach_asks_for_its_token(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Its address is printed with one; without it no page is shown, to nobody."""
+    command = [sys.executable, "-m", "tracefork_backend.cli", "serve", "--no-otlp", "--port", "0"]
+    with subprocess.Popen(
+        [*command, *words, "--store", str(tmp_path)], stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            assert process.stderr is not None
+            url = process.stderr.readline().split(" is at ")[1].split(" ")[0].replace("0.0.0.0", "127.0.0.1")
+            bare, _, token = url.partition("?token=")
+            assert len(token) >= 32
+            assert httpx2.get(bare).status_code == 403
+            assert httpx2.get(f"{bare}?token={token[:-1]}").status_code == 403
+            with httpx2.Client(follow_redirects=True) as browser:
+                assert "<h1" in browser.get(url).text
+                assert browser.get(bare).status_code == 200
+        finally:
+            process.kill()
+
+
 def batch(number: int, count: int = 50) -> bytes:
     """A request of so many spans, in a trace of its own."""
     request = ExportTraceServiceRequest()

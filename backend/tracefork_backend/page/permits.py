@@ -35,24 +35,27 @@ class Ledger:
 
     def __init__(self, budget_usd: float) -> None:
         self.budget_usd = budget_usd
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._held: dict[str, float] = {}
         self._spent: dict[str, float] = {}
 
     @property
     def spent_usd(self) -> float:
         """What ended jobs spent."""
-        return sum(self._spent.values())
+        with self._lock:
+            return sum(self._spent.values())
 
     @property
     def held_usd(self) -> float:
         """What is set aside for running jobs."""
-        return sum(self._held.values())
+        with self._lock:
+            return sum(self._held.values())
 
     @property
     def left_usd(self) -> float:
         """What a new job may have."""
-        return max(0.0, self.budget_usd - self.spent_usd - self.held_usd)
+        with self._lock:
+            return max(0.0, self.budget_usd - self.spent_usd - self.held_usd)
 
     def hold(self, job: str, usd: float) -> None:
         """Set that much aside for a job; raise UsageError where there is not so much left."""
