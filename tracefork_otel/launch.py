@@ -30,6 +30,8 @@ SERVERS = (
     "wsgiref.simple_server",
 )
 """Modules of the servers of web applications, by which these are recorded (see `session.servers`)."""
+QUEUES = ("celery.signals", "rq.job", "dramatiq.broker", "huey.api", "arq.worker")
+"""Modules of work queues, by which what their workers do is recorded (see `session.queues`)."""
 _API, _SDK = "opentelemetry.trace", "opentelemetry.sdk.trace"
 
 undo = Undo()
@@ -201,7 +203,8 @@ def _start(session: Session, changes: Undo) -> None:
     if session.player is None:
         for name in SERVERS:
             changes.add(when_imported(name, lambda module: _on_server(module, changes)))
-        changes.add(when_imported("celery.signals", lambda module: _on_tasks(module, changes)))
+        for name in QUEUES:
+            changes.add(when_imported(name, lambda module: _on_queue(module, changes)))
 
 
 def _on_ssl(changes: Undo) -> None:
@@ -222,10 +225,10 @@ def _on_server(module: ModuleType, changes: Undo) -> None:
     servers.watch(module, changes)
 
 
-def _on_tasks(module: ModuleType, changes: Undo) -> None:
-    from .session import tasks
+def _on_queue(module: ModuleType, changes: Undo) -> None:
+    from .session import queues
 
-    tasks.watch(module, changes)
+    queues.watch(module, changes)
 
 
 def _on_urllib3(module: ModuleType) -> None:

@@ -28,7 +28,9 @@ def find(entrypoint: str) -> Callable[..., Any]:
 
         return request_to(entrypoint)
     if entrypoint.startswith(TASK):
-        return _as_task(find(entrypoint.removeprefix(TASK)))
+        from .task_call import task_by
+
+        return task_by(entrypoint, find)
     module, colon, path = entrypoint.partition(":")
     if not (module and colon and path):
         raise ImportError(f"{entrypoint!r} does not name a function: write it like pkg.mod:fn")
@@ -40,17 +42,6 @@ def find(entrypoint: str) -> Callable[..., Any]:
     if not callable(found):
         raise ImportError(f"{entrypoint} is not a function")
     return found
-
-
-def _as_task(task: Callable[..., Any]) -> Callable[..., Any]:
-    def done(*args: Any, **kwargs: Any) -> Any:
-        return task(*args, **kwargs)
-
-    # By these it is called again, in a fork of the fork too.
-    done.__module__ = f"{TASK}{task.__module__}"
-    done.__qualname__ = getattr(task, "__qualname__", None) or type(task).__name__
-    done.__name__ = done.__qualname__.rpartition(".")[2]
-    return done
 
 
 def call(function: Callable[..., Any], arguments: Any) -> Any:

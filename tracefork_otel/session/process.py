@@ -47,6 +47,16 @@ def program() -> str:
     return "python"
 
 
+def importable(name: str, module: Any, file: str | None) -> str:
+    """Return the name by which others import a module, also where it was started as `__main__`."""
+    if name != "__main__":
+        return name
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.name:
+        return str(spec.name).removesuffix(".__main__")
+    return Path(file).stem if file else name
+
+
 def git_commit(folder: Path) -> str | None:
     """Return the commit that is checked out in the folder or above it, read from files, or None."""
     with suppress(OSError, ValueError):

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -15,6 +14,7 @@ from weakref import WeakKeyDictionary
 from ..tape.start import ASGI, REQUESTS, WSGI
 from . import current
 from .applications import AsgiApplication, Recorded, WsgiApplication
+from .process import importable
 
 if TYPE_CHECKING:
     from ..undo import Undo
@@ -165,16 +165,8 @@ def name_of(app: Any) -> str | None:
             continue
         for name, value in list(vars(module).items()):
             if value is app:
-                return f"{_importable(module_name, module, file)}:{name}"
+                return f"{importable(module_name, module, file)}:{name}"
     return _name_of_made(app)
-
-
-def _importable(name: str, module: ModuleType, file: str) -> str:
-    """Return a module's name, also where it was started as `__main__`."""
-    if name != "__main__":
-        return name
-    spec = module.__spec__
-    return spec.name.removesuffix(".__main__") if spec is not None and spec.name else Path(file).stem
 
 
 def _name_of_made(app: Any) -> str | None:

@@ -18,6 +18,8 @@ REQUESTS = (ASGI, WSGI)
 """Begin an entry point that names an application, to which a request is made, not a function."""
 TASK = "task:"
 """Begins one that names a function which a worker called."""
+ON_STARTUP = "tracefork.on_startup"
+"""In the dictionary that is its first argument: names the function that fills it at a worker's start."""
 FROM_OUTSIDE = (*REQUESTS, TASK)
 """Begin the entry points of what came to a program from outside: started again, it would wait for that."""
 
