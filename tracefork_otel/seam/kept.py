@@ -9,13 +9,16 @@ from ..session.session import Session
 from ..wire.registry import port_of
 from .noting import note_once
 
+_MADE = b'{"id": "0", "digest": "0"}'
+"""What a server says of things that it was sent: Weave's client reads both."""
+
 
 def heard(request: Any) -> Response:
     """Return the answer that a sender takes quietly: nothing, in the form in which it spoke."""
     told = {name.lower(): value.decode("latin-1") for name, value in request.headers.raw}
     content_type = told.get(b"content-type", "")
     is_json = "protobuf" not in content_type
-    body = b"{}" if is_json else b""
+    body = _MADE if is_json else b""
     headers = (
         ("content-type", "application/json" if is_json else content_type),
         ("content-length", str(len(body))),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from ..session.housekeeping import asking
+from ..session.housekeeping import asking, only_tells
 from ..session.session import Session
 from ..session.telemetry import Sender, sender_above
 from ..wire.hosts import is_loopback
@@ -37,7 +37,8 @@ def routed(session: Session, request: Any, body: Callable[[], bytes]) -> tuple[W
         return ("kept" if _stays(session, sender) else "own"), sender.package
     who = _housekeeper(session, request, body)
     if who is not None:
-        return "aside", who
+        tells = session.player is not None and only_tells(who, request.method, request.url.path)
+        return ("kept" if tells else "aside"), who
     listener = None
     if is_loopback(request.url.host) and (services := known_services(session)) is not None:
         listener = services.asked(request.method, request.url, body())

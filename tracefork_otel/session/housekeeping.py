@@ -21,6 +21,7 @@ KNOWN = (
     ("CrewAI", "app.crewai.com/crewai_plus/api/v1/tracing"),
     ("openai-agents", "api.openai.com/v1/traces/ingest"),
     ("litellm", "raw.githubusercontent.com/BerriAI/litellm"),
+    ("OpenLIT", "raw.githubusercontent.com/openlit/openlit"),
     # Inference has hosts of its own: what is asked here is where a model is served, once a day or a process.
     ("huggingface_hub", "huggingface.co/api"),
     *(
@@ -50,6 +51,21 @@ KNOWN = (
 
 What a model is asked is never left out.
 """
+
+_TELLERS = frozenset(
+    {
+        *("agno", "CrewAI", "Langfuse", "MLflow", "openai-agents", "PostHog", "ragas", "Scarf", "Segment"),
+        *("Sentry", "Traceloop"),
+    }
+)
+"""Who of them takes what it is sent, and says nothing that a process goes on with."""
+_ASKING = ("/flags", "/decide")
+"""Paths of theirs that are asked all the same."""
+
+
+def only_tells(who: str, method: str, path: str) -> bool:
+    """Return whether nobody needs the answer of this request: it says what was done, or what there was."""
+    return who in _TELLERS and method in ("POST", "PUT", "PATCH") and not path.startswith(_ASKING)
 
 
 class Housekeeping:

@@ -36,6 +36,7 @@ _SENDERS = (
     "sentry_sdk.transport",
     "sentry_sdk.worker",
     "traceloop.sdk.images.image_uploader",
+    "weave.utils.pypi_version_check",
 )
 """Those of others that do so: not the modules with which they wrap a model's client, nor those that ask for
 what an agent goes on with, such as a prompt.
@@ -50,6 +51,13 @@ _FUNCTIONS = {
         "Client.update_run",
     ),
     "posthog.request": ("batch_post",),
+    "weave.trace_server_bindings.remote_http_trace_server": tuple(
+        f"RemoteHTTPTraceServer.{name}"
+        for name in (
+            *("_flush_", "_send_", "_upsert_", "call_end", "call_start", "calls_complete", "otel_export"),
+            *("file_create", "obj_create", "table_create", "feedback_create"),
+        )
+    ),
 }
 """The same, of modules that ask as well: how the names of what tells begin."""
 _ASKERS = ("logfire._internal.config", "posthog.request")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Capture
 from otel.seam.clients import CLIENTS, Client
 from otel.seam.staged import replaying
 from recorded import read_store
 from tracefork_backend.simulate import ModelServer
+
+from tracefork_otel.seam.asked import asked
+from tracefork_otel.seam.routing import routed
+from tracefork_otel.session import current
+from tracefork_otel.session.telemetry import sender_above
 
 
 def sent_by(module: str, function: str = "send") -> Callable[[Callable[[], Any]], Any]:
@@ -18,6 +25,45 @@ def sent_by(module: str, function: str = "send") -> Callable[[Callable[[], Any]]
     made: dict[str, Any] = {"__name__": module}
     exec(f"def {function}(act):\n    return act()\n", made)
     return made[function]
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "is_sender"),
+    [
+        ("posthog.request", "batch_post", True),
+        ("weave.trace_server_bindings.remote_http_trace_server", "obj_read", False),
+        ("mlflow.telemetry.track", "send", False),
+        ("opik.message_processing.queue_consumer", "send", True),
+        ("langsmith.client", "pull_prompt", False),
+    ],
+)
+def test_what_is_asked_for_is_no_telemetry(module: str, function: str, is_sender: bool) -> None:
+    """Modules that wrap an agent's functions, or ask for prompts, are no senders."""
+    found = sent_by(module, function)(lambda: sender_above(sys._getframe()))
+    assert (found is not None) is is_sender
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "way"),
+    [
+        ("POST", "https://os-api.agno.com/telemetry/runs", "kept"),
+        ("POST", "https://api.openai.com/v1/traces/ingest", "kept"),
+        ("POST", "https://eu.i.posthog.com/batch/", "kept"),
+        ("POST", "https://eu.i.posthog.com/flags/?v=4", "aside"),
+        ("GET", "https://huggingface.co/api/models/x", "aside"),
+        ("GET", "https://raw.githubusercontent.com/openlit/openlit/main/assets/pricing.json", "aside"),
+    ],
+)
+def test_known_places_that_are_told_hear_nothing_of_a_replay(
+    method: str, url: str, way: str, capture: Capture, tmp_path: Path
+) -> None:
+    """What they are asked goes out as in the recording: a process goes on with it."""
+    capture.on()
+    assert current.session is not None
+    assert routed(current.session, asked(method, url, ()), bytes)[0] == "aside"
+    with replaying(capture.read(), tmp_path / "r"):
+        assert current.session is not None
+        assert routed(current.session, asked(method, url, ()), bytes)[0] == way
 
 
 @CLIENTS
@@ -39,7 +85,7 @@ def test_a_vendors_sender_is_no_step_and_sends_nothing_in_a_replay(
     assert came == 2
     with replaying(recorded, tmp_path / "r") as store:
         heard = told("echo")
-        assert (heard.status, heard.body) == (200, b"{}")
+        assert (heard.status, heard.body) == (200, b'{"id": "0", "digest": "0"}')
         assert told("status/500").status == 200
         assert client.ask("GET", f"{server.url}/raw/bytes/3").status == 200
     assert len(server.requests) == came
