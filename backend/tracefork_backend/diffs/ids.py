@@ -24,7 +24,8 @@ _RESOURCE = re.compile(r"(?:[^/\s]+/)*(?!models/)[A-Za-z]+/([^/\s]+)")
 """What Google's services call a thing: a `name` whose last part is the id, where it is no model's."""
 _PART = re.compile(r"[^/?&#]+")
 """A part of a URL that may be an id, end with one (`after=`) or begin with one (`:download`)."""
-_STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"')
+_WORD = re.compile(r'"([^"\\\s]{4,})(?=")')
+"""One word between two quotes: each string of JSON that can be an id, found without reading long texts."""
 _SHORTEST = 4
 """A shorter id stands for too much else."""
 _DEEPEST = 40
@@ -77,16 +78,16 @@ class Ids:
         def level(match: re.Match[str]) -> str:
             whole = match[1]
             if whole in self._made:
-                return f'"{placed_as(whole)}"'
+                return f'"{placed_as(whole)}'
             if "/" not in whole:
                 return match[0]
             parts = (one if one not in self._made else placed_as(one) for one in whole.split("/"))
-            return f'"{"/".join(parts)}"'
+            return f'"{"/".join(parts)}'
 
         def placed_as(found: str) -> str:
             return places.setdefault(found, f"id {len(places) + 1}")
 
-        return _STRING.sub(level, text).encode()
+        return _WORD.sub(level, text).encode()
 
     def url(self, url: str) -> str:
         """Return the URL with its ids levelled."""
