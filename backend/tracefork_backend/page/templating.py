@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 from urllib.parse import quote
 
 from markupsafe import escape
 
+from ..blaming.findings import StopReason
 from ..report.content import Change
 from ..report.html import environment as report_environment
 from ..report.shapes import side_by_side
-from ..report.wording import duration
+from ..report.wording import duration, stopped
 from ..spelling import at_least, counted, money, outcome_word, short, total_money, visible
 from ..writeback.names import jaeger_url
 
@@ -97,7 +98,7 @@ def environment() -> Environment:
     """Return the environment of the page's templates."""
     made = report_environment("tracefork_backend.page")
     made.filters.update(
-        short=short, money=money, ending=outcome_word, url=_quoted, took=_took, counted=counted,
+        short=short, money=money, ending=outcome_word, url=_quoted, took=_took, counted=counted, why=_why,
     )  # fmt: skip
     made.globals.update(SAME=SAME, at_least=at_least, total_money=total_money, jaeger_url=jaeger_url)
     return made
@@ -105,6 +106,13 @@ def environment() -> Environment:
 
 def _quoted(text: object) -> str:
     return quote(str(text), safe="")
+
+
+def _why(state: str) -> str:
+    """Return how an experiment stands, or why it ended, in words."""
+    return (
+        stopped(cast("StopReason", state)) if state in get_args(StopReason) and state != "running" else state
+    )
 
 
 def _took(ms: float | None) -> str:
