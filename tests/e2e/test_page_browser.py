@@ -161,7 +161,8 @@ def test_an_experiment_is_seen_while_it_runs(chromium: Any, booked: Path) -> Non
         tab.wait_for_selector("#experiment svg")
         tab.wait_for_selector("#experiment > .strip b:not(.running)", timeout=300_000)
         picture(tab, "blame")
-        assert "forks" in tab.inner_text("#experiment .strip")
+        assert "as many forks were made as it was given" in tab.inner_text("#experiment .strip")
+        assert "12 forks" in tab.inner_text("#experiment .strip")
 
 
 def test_every_page_in_the_dark_and_narrow(chromium: Any, booked: Path) -> None:
