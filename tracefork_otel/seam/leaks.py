@@ -72,6 +72,8 @@ def _looked_up(session: Session, host: Any, watching: bool) -> None:
         _recent.append(name)
     if not is_model_host(name):
         return
+    if asking.get() is not None or sender_above(sys._getframe(1)) is not None:
+        return  # its maker has models at the same host
     if watching and not any(name == allowed for allowed, _ in session.allowed):
         # What is served from the tape is never looked up; the connection itself may fail, here and now.
         leaked(session, name, 443, client(), caller())

@@ -95,6 +95,7 @@ def _senders(module: str) -> tuple[_Module, ...]:
     if module.startswith(_EXPORTERS):
         return (_Module(Sender("opentelemetry")),)
     package = module.partition(".")[0]
+    package = "openai-agents" if package == "agents" else package
     found = list[_Module]()
     if module.startswith(_SENDERS):
         found.append(_Module(Sender(package)))

@@ -43,6 +43,14 @@ def test_what_is_asked_for_is_no_telemetry(module: str, function: str, is_sender
     assert (found is not None) is is_sender
 
 
+@pytest.mark.parametrize("by", ["agents.tracing.processors", "agent"])
+def test_a_model_host_that_is_told_makes_no_recording_incomplete(capture: Capture, by: str) -> None:
+    """The traces of openai-agents go to where its models are."""
+    capture.on()
+    sent_by(by)(lambda: sys.audit("socket.getaddrinfo", "api.openai.com", 443, 0, 0, 0))
+    assert bool(capture.read().notes) is (by == "agent")
+
+
 @pytest.mark.parametrize(
     ("method", "url", "way"),
     [
