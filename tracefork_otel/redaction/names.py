@@ -41,8 +41,8 @@ _PARTIAL = frozenset(("auth", "authentication", "oauth", "sas", "sig"))
 _ENDS = frozenset(("auth", "dsn", "pass", "pw", "sas", "sig"))
 """Words that make the name of an option or a variable secret where it ends with them."""
 _WRITTEN_TOGETHER = re.compile(
-    r"passw|passphrase|credential|secret(?!ar)|signature|cookie|authori[sz]ation|token$"
-    r"|(?<!mon)(?<!tur)(?<!don)(?<!hot)(?<!hoc)(?<!joc)(?<!whis)key$"
+    r"passw|passphrase|credential|secret(?!ar)|signature|cookie|authori[sz]ation|\Btoken$"
+    r"|(?<!mon)(?<!tur)(?<!don)(?<!hot)(?<!hoc)(?<!joc)(?<!whis)\Bkey$"
 )
 """What a word may hold that is joined with another: `PGPASSWORD`, `MYAPIKEY`."""
 _HEADERS = re.compile(r"OTEL_EXPORTER_OTLP\w*HEADERS", re.IGNORECASE)
@@ -87,11 +87,18 @@ def _is_secret(name: str, *, sent: bool) -> bool:
         before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
         if word in ("key", "token") and before in _TELLING:
             return True
-        if _COMPOUND.fullmatch(word):
+        if _COMPOUND.fullmatch(word) or before + word in _SECRET:
+            return True
+        if sent and word.endswith(("apikey", "accesskey", "secretkey")):
             return True
         if sent and word in _OFTEN and before not in _KEPT_AFTER and after not in _KEPT_BEFORE:
             return True
     return False
+
+
+def _is_written_together(word: str) -> bool:
+    """Return whether the word is one of ours joined with another that does not say otherwise."""
+    return _WRITTEN_TOGETHER.search(word) is not None and not word.startswith(tuple(_KEPT_AFTER))
 
 
 def is_secret_setting(name: str, value: str) -> bool:
@@ -108,7 +115,11 @@ def is_secret_setting(name: str, value: str) -> bool:
         if word in ("key", "token") or (word in ("keys", "tokens") and before in _TELLING):
             if before not in _KEPT_AFTER and after not in _KEPT_BEFORE and not _SETTING.fullmatch(value):
                 return True
-        elif (word in _SECRET and word not in _PARTIAL) or _WRITTEN_TOGETHER.search(word):
+        elif (
+            (word in _SECRET and word not in _PARTIAL)
+            or before + word in _SECRET
+            or _is_written_together(word)
+        ):
             return True
     return False
 

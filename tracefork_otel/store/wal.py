@@ -360,6 +360,17 @@ def wal_files(store: Path) -> list[Path]:
     return [path for _, _, path in sorted(named)]
 
 
+def not_files(store: Path) -> list[Path]:
+    """Return what has the name of a WAL and is none: a link, a folder, a pipe, in which nobody looks."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(store / "wal") as found:
+        return sorted(
+            Path(one.path)
+            for one in found
+            if NAME.fullmatch(one.name) and not one.is_file(follow_symlinks=False)
+        )
+    return []
+
+
 def process_of(path: Path) -> str:
     """Return the process that wrote a WAL, by the file's name."""
     match = NAME.fullmatch(path.name)

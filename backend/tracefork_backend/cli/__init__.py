@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tracefork_otel.errors import TraceforkError
 
@@ -27,11 +30,38 @@ _BACKEND = (
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    with _ends_at_once():
+        try:
+            import typer  # noqa: F401
+        except ImportError:
+            sys.exit(f"error: the command line needs the backend extra: {_INSTALL}")
+        run = _loaded()
+    sys.exit(run(sys.argv[1:]))
+
+
+@contextmanager
+def _ends_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process without a word while all that it does is load itself."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        except ValueError:  # in a thread of somebody's program
+            ours = False
     try:
-        import typer  # noqa: F401
-    except ImportError:
-        sys.exit(f"error: the command line needs the backend extra: {_INSTALL}")
-    sys.exit(_run(sys.argv[1:]))
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _loaded() -> Callable[[list[str]], int]:
+    """Return what runs the command line, with what it needs to begin loaded."""
+    from typer import exceptions  # noqa: F401
+
+    from . import app, interrupt, output, terminal  # noqa: F401
+
+    return _run
 
 
 def _run(arguments: list[str]) -> int:

@@ -146,7 +146,7 @@ def doctor(store: Store | str | Path = DEFAULT_STORE) -> DoctorReport:
         bytes=sum(entry.bytes for entry in entries),
         runs=totals["runs"],
         exchanges=totals["exchanges"],
-        files=tuple(files),
+        files=tuple(dict.fromkeys(files)),
         wals=tuple(replace(one, sealed=not (path / "wal" / one.name).exists()) for one in wals),
         losses=tuple(_losses(opened)),
         odd=tuple(_odd(opened)),

@@ -122,6 +122,12 @@ def take(
             f"{store / 'segments'}: {', '.join(left)}: {lacks}, so their runs are not shown; "
             "`tracefork-otel doctor --repair` takes them in"
         )
+    problems += [
+        f"{path}: a log has this name, and this is {'a link' if path.is_symlink() else 'no file'}, which is "
+        "not followed; put the log itself here, or move this out"
+        for path in wal.not_files(store)
+        if path.name not in listed.wals
+    ]
     database.execute(statement("set_store"), {"store": str(store)})
     shown = [{"id": e.id, "facts": e.facts, "spanless": e.id in spanless} for e in entries]
     database.execute(statement("set_segments"), {"segments": shown})

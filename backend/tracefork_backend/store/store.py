@@ -208,8 +208,8 @@ class Store(Database):
         hidden += [one for one in current.unnamed if _made_ns(one) > started_ns]
         hidden += [
             path.name
-            for path in wal.wal_files(self.path)
-            if path.stat().st_mtime_ns > started_ns and any(str(path) in one for one in problems)
+            for path in (*wal.wal_files(self.path), *wal.not_files(self.path))
+            if path.lstat().st_mtime_ns > started_ns and any(str(path) in one for one in problems)
         ]
         if hidden:
             why = next((one for one in problems if hidden[0] in one), hidden[0])

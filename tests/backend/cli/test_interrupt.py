@@ -94,3 +94,26 @@ def test_what_is_known_at_an_interrupt_is_no_answer(
     error.add_note("1 of 3\nFAIL \x1b[2J")
     assert status_of(error) == status
     assert tuple(capsys.readouterr()) == ("", "1 of 3\nFAIL \\x1b[2J\n")
+
+
+_WHILE_LOADING = """
+import os, signal, sys
+from tracefork_backend import cli
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "tracefork_backend.cli.app":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["tracefork-otel", "ls"]
+cli.main()
+"""
+
+
+def test_ctrl_c_while_it_loads_ends_it_without_a_word(tmp_path: Path) -> None:
+    """As a signal ends a program that has begun nothing: shells say 130, and nobody sees a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", _WHILE_LOADING], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

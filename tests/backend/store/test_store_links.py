@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,13 @@ from stored import record
 from tracefork_backend.blaming.journal import Journal
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.workspace import Workspace, adopt_left
-from tracefork_backend.store import compact, drop_before, open_store
+from tracefork_backend.store import compact, doctor, drop_before, open_store
 from tracefork_backend.store.repairing import repair
+from wal_samples import write_conversation
 
 from tracefork_otel.errors import StoreError
 from tracefork_otel.store import manifest, sealing
+from tracefork_otel.store.wal import wal_files
 
 
 @contextlib.contextmanager
@@ -104,3 +107,27 @@ def test_no_folder_of_a_store_leads_out_of_it(tmp_path: Path, name: str) -> None
     with contextlib.suppress(StoreError, OSError):
         use(store)
     assert snapshot(other) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "loop", "folder", "pipe"])
+def test_what_stands_in_the_place_of_a_log_is_named(tmp_path: Path, kind: str) -> None:
+    """A link is not followed and a pipe not waited for: what they may hide is said, and `last` refused."""
+    store = tmp_path / "store"
+    run_id = record(store)
+    assert sealing.seal_dead(store) == []
+    write_conversation(store, 1)
+    (log,) = wal_files(store)
+    log.rename(tmp_path / "log")
+    if kind == "folder":
+        log.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(log)
+    else:
+        log.symlink_to(tmp_path / "log" if kind == "link" else log)
+    with open_store(store) as opened:
+        assert [run.run_id for run in opened.runs()] == [run_id]
+        (why,) = opened.met
+        assert str(log) in why
+        with pytest.raises(StoreError, match=re.escape(log.name)):
+            opened.run("last")
+    assert not doctor(store).healthy

@@ -187,6 +187,20 @@ def test_environment_leaves_secrets_out() -> None:
     assert len(withheld) == 6
 
 
+@pytest.mark.parametrize("name", ["X-PassPhrase", "X-Pass-Word", "hapikey"])
+def test_words_apart_or_together_are_the_same(name: str) -> None:
+    """A secret word may be written as two, and joined with another."""
+    assert sent(Redactor(), [(name.encode(), b"v")]) == ((name, REDACTED),)
+    assert Redactor().url(f"https://h/?{name}=v") == f"https://h/?{name}={REDACTED}"
+
+
+@pytest.mark.parametrize("name", ["nexttoken", "pagetoken", "sortkey", "x-monkey", "hotkey"])
+def test_a_joined_word_that_says_otherwise_is_kept(name: str) -> None:
+    """What pages, sorts or repeats is given back by a replay."""
+    assert sent(Redactor(), [(name.encode(), b"v")]) == ((name, "v"),)
+    assert Redactor().url(f"https://h/?{name}=v") == f"https://h/?{name}=v"
+
+
 def test_arguments_leave_secrets_out() -> None:
     """Values of secret options, and words that look like keys, are replaced on a command line."""
     argv = ["a.py", "--api-key", "v", "--token=v", "--city", "Tokyo", "sk-" + "a1b2" * 6]
@@ -211,6 +225,7 @@ def test_arguments_leave_secrets_out() -> None:
         ("--keywords", "flights,hotels"),
         ("--keyboard", "qwerty"),
         ("--sort-key", "price"),
+        ("--sortkey", "price"),
         ("--idempotency-key", "k-1"),
         ("--page-token", "p-2"),
         ("--secretary", "Ada"),
@@ -239,6 +254,7 @@ def test_arguments_of_names_that_only_hold_such_words_are_kept(words: tuple[str,
         ("--openai_api_keys", "hunter2"),
         ("--password", "-hunter2"),
         ("--db-pass", "hunter2"),
+        ("--passPhrase", "hunter2"),
         ("--auth", "me:hunter2"),
         ("--jwt", "hunter2"),
         ("--bearer=hunter2",),
