@@ -118,7 +118,8 @@ def _bits(values: Iterable[Any]) -> bytes:
 
 def new_id() -> str:
     """Return an id that no segment has; ids sort by the time at which they were made."""
-    return f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(3)}"
+    made_ms = max(time.time_ns() // 1_000_000, 0)  # a clock before 1970 gives no id of that form
+    return f"{made_ms:013d}-{secrets.token_hex(3)}"
 
 
 def write_segment(

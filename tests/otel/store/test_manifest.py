@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tracefork_otel.errors import StoreError
-from tracefork_otel.store import manifest
+from tracefork_otel.store import manifest, segment
 from tracefork_otel.store.manifest import FactsFile, Manifest, SegmentEntry
 
 
@@ -298,3 +298,10 @@ def test_a_folder_in_the_place_of_a_file_stops_no_commit(tmp_path: Path) -> None
     found = manifest.commit(tmp_path, add=[entry("b")])
     assert ([one.id for one in found.segments], found.retired) == (["b"], ())
     assert (tmp_path / "segments" / "a.spans.parquet" / "x").is_dir()
+
+
+@pytest.mark.parametrize("now", [-(10**18), -1, 0, 10**19])
+def test_any_clock_gives_an_id_that_a_manifest_takes(monkeypatch: pytest.MonkeyPatch, now: int) -> None:
+    """A clock before 1970, or far ahead, makes no segment that the next reader refuses."""
+    monkeypatch.setattr("time.time_ns", lambda: now)
+    assert segment.new_id()[0].isdigit()
