@@ -109,7 +109,7 @@ class RepairResult:
             one = self.confirmed[0]
             return f"step {one.step}: {one.words}"
         some, every = sum(one.tried.forks > 0 for one in self.repairs), len(self.repairs)
-        tried = counted(every, "candidate") if some == every else f"{some} of {counted(every, 'candidate')}"
+        tried = counted(every, "candidate") if some == every else f"{some or 'none'} of {every} candidates"
         return {
             "budget": f"no repair is confirmed yet: the {_LIMITS.get(self.stop_reason, 'search')} ended "
             f"after {tried}",
