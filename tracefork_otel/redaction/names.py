@@ -48,8 +48,8 @@ _WRITTEN_TOGETHER = re.compile(
 _HEADERS = re.compile(r"OTEL_EXPORTER_OTLP\w*HEADERS", re.IGNORECASE)
 _ABOUT = _KEPT_BEFORE | {"budget", "dir", "expiry", "file", "name", "path", "size", "sock", "timeout", "ttl"}
 """Where an option or a variable ends so, it says something of a secret, and is none."""
-_SETTING = re.compile(r"-?\d*(?:\.\d+)?|true|false|yes|no|on|off|none", re.IGNORECASE)
-"""Values that no key has: what a limit or a switch is set to."""
+_SETTING = re.compile(r"-?\d{0,7}(?:\.\d+)?|true|false|yes|no|on|off|none", re.IGNORECASE)
+"""Values that no key has: what a limit or a switch is set to. Of more digits some are."""
 _SWITCHES = frozenset(("allow", "disable", "enable", "no", "require", "skip", "use", "with", "without"))
 """An option that begins so takes no value."""
 

@@ -54,7 +54,7 @@ class Ids:
         sent: bytes | None = None
         for found in set(_ids(_wholes(exchange, body, None if call is None else call.form))):
             if found not in self._told or (of_provider and found not in self._made):
-                sent = meant(asked) + unquote(asked.url).encode() if sent is None else sent
+                sent = meant(asked) + unquote(asked.url).encode("utf-8", "replace") if sent is None else sent
                 if found.encode("utf-8", "replace") not in sent:
                     self._told.add(found)
                     if of_provider:
@@ -93,12 +93,12 @@ class Ids:
         """Return the URL with its ids levelled."""
         return _without(url, self._made)
 
-    def path(self, url: str) -> str:
-        """Return the URL's path with each part levelled that any earlier answer told: whom it asks about.
+    def place(self, url: str) -> str:
+        """Return the URL with each part levelled that any earlier answer told: whom it asks about.
 
         Also where letters count: it finds the counterpart, and they are compared there.
         """
-        return urlsplit(_without(url, self._told)).path
+        return _without(url, self._told)
 
     def name(self, name: str | None) -> str | None:
         """Return a tool's name; a result whose call is not there goes by the call's id, which is levelled."""

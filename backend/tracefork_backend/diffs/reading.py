@@ -142,7 +142,7 @@ def _step(number: int, exchange: Exchange, known: set[Unit], requests: Growing[_
     asked, response = exchange.request, exchange.response
     facts = facts_of(exchange)
     body = None if response is None else recorded_body(response)
-    counterparts = asked.method.upper(), ids.path(asked.url)
+    counterparts = asked.method.upper(), _path(ids.place(asked.url))
     shown = _path(ids.url(asked.url))
     ids.note(exchange, body)
     answer = _answer(exchange, body, facts, ids)

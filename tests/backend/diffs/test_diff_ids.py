@@ -297,3 +297,15 @@ def test_a_model_that_is_asked_for_does_not_follow_from_the_answer_that_names_it
             recorder.exchange(run, body(request), body(answer), url=CHAT)
 
     assert [step.follows for step in compared(tmp_path, asked, exact=True).steps] == [(), ()]
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1/messages", "http://a/\udcff", "::", ""])
+def test_addresses_that_are_none_are_compared_by_their_letters(tmp_path: Path, url: str) -> None:
+    """Whatever a recorder was told of a request's address, its run can be compared."""
+
+    def how(recorder: Recorder, run: str, made: Made) -> None:
+        recorder.exchange(run, b"{}", body({"id": made("thing")}), url=url)
+        recorder.exchange(run, b"{}", body({"id": made("thing")}), url=f"{url}/{made('thing')}")
+
+    first, second = compared(tmp_path, how).steps
+    assert [one.kind for one in (first, second)] == ["changed", "changed"]

@@ -283,6 +283,7 @@ def test_environment_goes_by_words_and_not_by_what_they_hold() -> None:
     """Limits, paths and words that hold one of ours are given back by a replay; what is secret is not."""
     plain = {
         "MAX_TOKENS": "500",
+        "TOKEN": "500",
         "TOKENIZERS_PARALLELISM": "false",
         "KEYBOARD": "us",
         "MONKEY": "1",
@@ -295,6 +296,7 @@ def test_environment_goes_by_words_and_not_by_what_they_hold() -> None:
         "DB_PASS": "hunter2",
         "MYSQL_PWD": "hunter2",
         "PGPASSWORD": "123456",
+        "BOT_TOKEN": "5829104736",
         "JWT": "hunter2",
         "BASIC_AUTH": "me:hunter2",
         "OPENAIKEY": "hunter2",
