@@ -27,6 +27,8 @@ class _Waits:
     """read, accept, accept4, wait4, waitid, pause, rt_sigtimedwait, rt_sigsuspend: for somebody else."""
     timed: Mapping[int, int]
     """poll, epoll_wait, epoll_pwait: for somebody, at most as many milliseconds as this argument says."""
+    answers: frozenset[int]
+    """recvfrom, recvmsg: for the other side of a connection."""
     hidden: Mapping[int, int | None]
     """For how long is not to be seen. select, pselect6, ppoll, futex: the argument that is 0 for a sleep, or
     for an endless wait; nanosleep, clock_nanosleep: none."""
@@ -37,11 +39,13 @@ _WAITS: Mapping[str, _Waits] = {
     "x86_64": _Waits(
         endless=frozenset({0, 43, 288, 61, 247, 34, 128, 130}),
         timed={7: 2, 232: 3, 281: 3},
+        answers=frozenset({45, 47}),
         hidden={23: _SELECT, 270: _SELECT, 271: 0, 202: _FUTEX, 35: None, 230: None},
     ),
     "aarch64": _Waits(
         endless=frozenset({63, 202, 242, 260, 95, 137, 133}),
         timed={22: 3},
+        answers=frozenset({207, 212}),
         hidden={72: _SELECT, 73: 0, 98: _FUTEX, 101: None, 115: None},
     ),
 }
@@ -56,7 +60,10 @@ class AtRest:
     switches: Mapping[int, int]
     """Of each thread that sleeps for a time that is not to be seen: how often it has gone to sleep."""
     waits: bool
-    """Whether every thread sleeps or waits, none for long that says for how long."""
+    """Whether every thread sleeps or waits."""
+    expects: bool
+    """Whether one of them waits for the other side of a connection, or for long and says for how long: it may
+    be for an answer."""
     listens: bool
     """Whether one of the processes takes connections."""
     connected: bool
@@ -79,7 +86,7 @@ def at_rest(command: int) -> AtRest | None:
         processes = list(_tree(_parent(command)))
         cpu = sum(_cpu_ticks(process) for process in processes) / _TICKS_S
         switches: dict[int, int] = {}
-        waits = bool(processes)
+        waits, expects = bool(processes), False
         for process in processes:
             for task in Path(f"/proc/{process}/task").iterdir():
                 number, *arguments = (task / "syscall").read_text().split()
@@ -87,12 +94,14 @@ def at_rest(command: int) -> AtRest | None:
                     waits = False
                 elif _sleeps(_WAITS[kind], int(number), arguments):
                     switches[int(task.name)] = _switches(task)
+                elif _expects(_WAITS[kind], int(number), arguments):
+                    expects = True
                 else:
-                    waits = waits and _waits(_WAITS[kind], int(number), arguments)
+                    waits = waits and _waits(_WAITS[kind], int(number))
         states = set(_connections(processes))
     except (OSError, ValueError, IndexError):  # a process that just ended, or one that may not be seen
         return None
-    return AtRest(cpu, switches, waits, _LISTENS in states, _CONNECTED in states)
+    return AtRest(cpu, switches, waits, expects, _LISTENS in states, _CONNECTED in states)
 
 
 def _sleeps(known: _Waits, call: int, arguments: list[str]) -> bool:
@@ -103,11 +112,16 @@ def _sleeps(known: _Waits, call: int, arguments: list[str]) -> bool:
     return place is None or (int(arguments[place], 16) != 0) == (place == _FUTEX)
 
 
-def _waits(known: _Waits, call: int, arguments: list[str]) -> bool:
-    if call in known.timed:
-        time_ms = int(arguments[known.timed[call]], 16)
-        return time_ms in _ENDLESS or time_ms <= SHORT_MS
-    return call in known.endless or call in known.hidden
+def _expects(known: _Waits, call: int, arguments: list[str]) -> bool:
+    """Return whether a thread may wait for an answer: on a connection, or for long and says for how long."""
+    if call not in known.timed:
+        return call in known.answers
+    time_ms = int(arguments[known.timed[call]], 16)
+    return time_ms not in _ENDLESS and time_ms > SHORT_MS
+
+
+def _waits(known: _Waits, call: int) -> bool:
+    return call in known.timed or call in known.endless or call in known.hidden
 
 
 def _stat(process: int) -> list[bytes]:

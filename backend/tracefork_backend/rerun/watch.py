@@ -12,6 +12,7 @@ from typing import Self, TypeAlias
 from tracefork_otel.play.claims import DRIFTED, Claims, Part, claim_to
 
 from ..agents.at_rest import AtRest, at_rest
+from .resting import ONLY_LISTENS, ONLY_WAITS
 
 OnDrift: TypeAlias = Callable[[str], None]
 """Is given the first drift of an agent, in words, while the agent is at work."""
@@ -102,16 +103,24 @@ class RestWatch(Watch):
         while not self.over.wait(_REST_LOOK_S):
             commands = self._commands()
             now = at_rest(commands[0]) if commands else None
-            if now is None or not now.waits or len(self._claims) != answered:
+            waits = now is not None and now.waits and (not now.expects or self._may_expect())
+            if now is None or not waits or len(self._claims) != answered:
                 answered, looks = len(self._claims), []
             elif looks and now.cpu_s - looks[-1].cpu_s > _IDLE * _REST_LOOK_S:
                 looks = []
             elif len(looks) * _REST_LOOK_S >= REST_S and self._only_waits(now, looks[-int(REST_S)]):
-                self.ended = "it only listens" if now.listens else "it only waits"
+                self.ended = ONLY_LISTENS if now.listens else ONLY_WAITS
                 self._end()
                 return
-            if now is not None and now.waits:
+            if now is not None and waits:
                 looks.append(now)
+
+    def _may_expect(self) -> bool:
+        """Return whether what the agent still waits for on a connection is no answer.
+
+        A replay has each answer on its tape: after the last one, it is work. A fork asks for real.
+        """
+        return self._replays and self._is_done()
 
     def _only_waits(self, now: AtRest, before: AtRest) -> bool:
         done = self._is_done()

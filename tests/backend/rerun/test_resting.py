@@ -37,6 +37,21 @@ def listen():
 """
 LISTENS = SAY + "say('at its start')\nlisten()\n"
 WAITS = SAY + "say('a task')\nprint('ready', flush=True)\nqueue.Queue().get()\n"
+RECEIVES = SAY + "say('a task')\nprint('ready', flush=True)\npair = socket.socketpair()\npair[0].recv(1)\n"
+POLLS = (
+    SAY
+    + """
+say('a task')
+print('ready', flush=True)
+one, other = socket.socketpair()
+one.settimeout(20)
+while True:
+    try:
+        one.recv(1)
+    except TimeoutError:
+        pass
+"""
+)
 SLEEPS = SAY + "threading.Thread(target=listen, daemon=True).start()\nsay('1')\ntime.sleep(9)\nsay('2')\n"
 
 
@@ -82,9 +97,21 @@ def test_what_only_waits_is_ended(tmp_path: Path, code: str, what: str) -> None:
             assert done.status == 0, done.out + done.err
             assert time.monotonic() - began < 40
             if words[0] == "replay":
-                assert (
-                    f"{what}; to make one request or one task again, name it: --agent pkg.mod:fn" in done.out
-                )
+                named = "pkg.mod:fn" if code is LISTENS else "work:fn, where"
+                said = f"{what}; to make one request or one task again, name it: --agent {named}"
+                assert said in done.out
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [RECEIVES, POLLS], ids=["receives", "polls"])
+def test_what_waits_on_a_connection_is_ended(tmp_path: Path, code: str) -> None:
+    """In a replay, whose answers are all on the tape: with no time, as for Redis, or with a long one."""
+    with ModelServer(lambda call: Reply(text="yes")) as model:
+        recorded(tmp_path, code, model)
+        done = here("replay", "last", "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
+    assert "PASS    bit-exact" in done.out, done.out + done.err
+    assert "it only waits; to make" in done.out
 
 
 @LINUX
@@ -105,6 +132,7 @@ def test_what_a_process_is_at() -> None:
     for name, code in (
         ("waits", "import queue; queue.Queue().get()"),
         ("sleeps", "import time; time.sleep(60)"),
+        ("expects", "import socket; pair = socket.socketpair(); pair[0].recv(1)"),
         ("computes", "while True: pass"),
     ):
         # Below a shell of its own, as the tree is that of the command's parent.
@@ -122,6 +150,7 @@ def test_what_a_process_is_at() -> None:
     if any(one is None for one in at.values()):
         pytest.skip("this system does not say what a process is at")
     assert [name for name, one in at.items() if one and not one.waits] == ["computes"]
+    assert [name for name, one in at.items() if one and one.expects] == ["expects"]
     assert [name for name, (a, b) in found.items() if a and b and not b.is_beating(a)] == ["sleeps"]
 
 
