@@ -169,10 +169,11 @@ def test_bodies_that_are_sent(client: Client, capture: Capture, raw: str, tmp_pa
 def test_a_file_is_read_once(client: Client, capture: Capture, raw: str) -> None:
     """What is uploaded of a file is kept as it is sent: it may be larger than the memory, or slow."""
     capture.on()
-    file = Counted(b"\xff\x00file" * 50_000)
-    assert client.ask("POST", f"{raw}/echo", file).body == file.getvalue()
-    assert file.given == len(file.getvalue())
-    assert capture.read().only().request.body == file.getvalue()
+    sent = b"\xff\x00file" * 50_000
+    file = Counted(sent)  # some clients close it
+    assert client.ask("POST", f"{raw}/echo", file).body == sent
+    assert file.given == len(sent)
+    assert capture.read().only().request.body == sent
 
 
 @CLIENTS
