@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from ..session import current
-from ..session.telemetry import sender_above
 from .supported import left_alone
 
 _NEEDED = (
@@ -56,7 +54,7 @@ def is_captured() -> bool:
 def _connecting(module: ModuleType, original: Callable[..., Any]) -> Callable[..., Any]:
     async def connect(connector: Any, req: Any, *args: Any, **kwargs: Any) -> Any:
         session = current.session
-        if session is None or (session.player is None and sender_above(sys._getframe(1)) is not None):
+        if session is None:
             return await original(connector, req, *args, **kwargs)
         from . import connecting  # it loads OpenTelemetry, and many programs only import aiohttp
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Any
 from .. import private_names as names
 from ..play.answers import Live
 from ..session.session import Session
+from ..session.telemetry import sender_above
 from .asked import Asked, asked
 from .connect_errors import connect_timeout, is_of_connecting, recorded_error, refused
 from .exchange import SeamExchange
@@ -52,7 +54,7 @@ async def connected(
 ) -> Any:
     """Return the connection by which the request is sent and answered; `connect` makes a real one."""
     if req.headers.get("Upgrade", "").lower() == "websocket":
-        if session.player is None:
+        if session.player is None and sender_above(sys._getframe(1)) is None:
             noted(session, "aiohttp", str(req.host), req.port or 443)
         return await connect()
     try:

@@ -14,7 +14,7 @@ _MADE = b'{"id": "0", "digest": "0"}'
 
 
 def heard(request: Any) -> Response:
-    """Return the answer that a sender takes quietly: nothing, in the form in which it spoke."""
+    """Return the answer that a sender takes quietly: nothing but ids, in the form in which it spoke."""
     told = {name.lower(): value.decode("latin-1") for name, value in request.headers.raw}
     content_type = told.get(b"content-type", "")
     is_json = "protobuf" not in content_type

@@ -10,8 +10,6 @@ from typing import Any
 
 from .. import private_names as names
 from ..session import current
-from ..session.session import Session
-from ..session.telemetry import sender_above
 from .http1 import TUNNEL
 from .supported import left_alone
 
@@ -55,15 +53,9 @@ def _wrap(cls: type[Any], name: str, make: Callable[[Callable[..., Any]], Callab
         _originals[cls, name] = original, ours
 
 
-def _sends(session: Session) -> bool:
-    """Return whether this is somebody's telemetry, which goes out: in a replay it does not."""
-    return session.player is None and sender_above(sys._getframe(1)) is not None
-
-
 def _preparing(original: Callable[..., Any]) -> Callable[..., Any]:
     def prepare(pool: Any, conn: Any) -> Any:
-        session = current.session
-        if session is None or _sends(session):
+        if current.session is None:
             return original(pool, conn)
         # Once it is known for which request, and that this goes out: what fails here is how that one ends.
         setattr(conn, TUNNEL, functools.partial(original, pool, conn))
@@ -75,7 +67,7 @@ def _preparing(original: Callable[..., Any]) -> Callable[..., Any]:
 def _making(module: ModuleType, original: Callable[..., Any]) -> Callable[..., Any]:
     def make(pool: Any, *args: Any, **kwargs: Any) -> Any:
         session = current.session
-        if session is None or _sends(session):
+        if session is None:
             tunnel = vars(args[0] if args else kwargs["conn"]).pop(TUNNEL, None)
             if tunnel is not None:  # the recorder was turned off in between
                 tunnel()

@@ -85,7 +85,9 @@ class Step:
     def asked_digests(self) -> tuple[bytes, bytes]:
         """What stands for the request's body and for `asked`: a step is compared with many others."""
         if not self.digests:
-            self.digests.append((_digest(self.exchange.request.body), _digest(self.asked)))
+            body, asked = self.exchange.request.body, self.asked
+            digest = _digest(body)
+            self.digests.append((digest, digest if asked == body else _digest(asked)))
         return self.digests[0]
 
     @property

@@ -48,9 +48,8 @@ def _(value: Fork) -> str:
 
 @html.register
 def _(value: Diff) -> str:
-    return _rendered(
-        "notebook_diff.html", found=value, rows=[*map(with_changes, folded(value))], ends=last_words(value)
-    )
+    rows = [with_changes(row) for row in folded(value)]
+    return _rendered("notebook_diff.html", found=value, rows=rows, ends=last_words(value))
 
 
 @html.register

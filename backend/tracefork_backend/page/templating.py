@@ -110,9 +110,8 @@ def _quoted(text: object) -> str:
 
 def _why(state: str) -> str:
     """Return how an experiment stands, or why it ended, in words."""
-    return (
-        stopped(cast("StopReason", state)) if state in get_args(StopReason) and state != "running" else state
-    )
+    ended = state != "running" and state in get_args(StopReason)
+    return stopped(cast("StopReason", state)) if ended else state
 
 
 def _took(ms: float | None) -> str:

@@ -10,9 +10,8 @@ from tracefork_otel.tape.start import ASGI, WSGI
 
 _APPLICATION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?")
 _SERVERS = {"uvicorn": ASGI, "hypercorn": ASGI, "gunicorn": WSGI, "waitress-serve": WSGI, "granian": ASGI}
-
-
 ONLY_LISTENS, ONLY_WAITS = "it only listens", "it only waits"
+"""What an agent does that was ended at rest."""
 
 
 def resting(command: Sequence[str], ended: str) -> str:

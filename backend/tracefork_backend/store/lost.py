@@ -21,7 +21,10 @@ class Loss:
 
 
 def losses(notes: Iterable[Note]) -> tuple[Loss, ...]:
-    """Return what was lost, once a process; of its notes each tells all that it had lost until then."""
+    """Return what was lost, once a process.
+
+    Each of its notes counts what came since the one before, and names all kinds until then.
+    """
     found: dict[str, list[Loss]] = {}
     for note in notes:
         if note.kind != "lost":
