@@ -17,7 +17,7 @@ from .manifest import SegmentEntry
 from .records import Note, ProcessStarted, SpanRecord
 from .rows import Rows, Storing
 from .spool import is_of_bucket
-from .wal_reading import check
+from .wal_reading import CopiedLog, check, exchanges_of, read_wal
 
 _LEFT_SECONDS = 3600
 """A half-written file that is older than this was left over from a crash."""
@@ -48,6 +48,7 @@ def seal(store: Path, wals: Sequence[Path]) -> str | None:
         segments = manifest.load(store).segments
         stored = [entry for entry in segments if {path.name for path in held}.intersection(entry.wals)]
         fresh = [path for path in held if not any(path.name in entry.wals for entry in stored)]
+        _check_stored(store, stored, [path for path in held if path not in fresh])
         entry = _sealed(store, fresh) if fresh else None
         made = stored if entry is None else [*stored, entry]
         try:
@@ -79,6 +80,27 @@ def _check_whole(store: Path, entries: Sequence[SegmentEntry]) -> None:
         for kind in manifest.RECORDED:
             if changed := entry.why_changed(store, kind):
                 raise StoreError(f"{changed}; what it was made from, {', '.join(entry.wals)}, is kept")
+
+
+def _check_stored(store: Path, entries: Sequence[SegmentEntry], paths: Sequence[Path]) -> None:
+    """Raise StoreError if one of these WALs, which the segments were made from, has more than they do.
+
+    A copy of the store was sealed while the process went on, and its manifest was put back here.
+    """
+    if not paths:
+        return
+    told = exchanges_of([read_wal(path, keep=lambda record, side, body: b"") for path in paths])[0]
+    ended = {(one.process_id, one.trace_id, one.span_id) for one in told if one.ended_ns is not None}
+    for entry in entries:
+        for one in segment.read_exchanges(store, entry):
+            if one.ended_ns is not None:
+                ended.discard((one.process_id, one.trace_id, one.span_id))
+    if ended:
+        names = ", ".join(map(str, paths))
+        raise StoreError(
+            f"{names}: the manifest has this as sealed, but no segment has all that it holds: a copy of it was "
+            "sealed while its process went on; `doctor --repair` takes in what no other file holds"
+        )
 
 
 def _sealed(store: Path, paths: Sequence[Path]) -> SegmentEntry | None:
@@ -180,6 +202,8 @@ def _readable(paths: Sequence[Path], problems: list[str]) -> list[Path]:
         try:
             check(path)
             readable.append(path)
+        except CopiedLog:
+            continue  # whoever reads the store says so
         except StoreError as error:
             # One that is gone was sealed by somebody else meanwhile.
             if path.exists():

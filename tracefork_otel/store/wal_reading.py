@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 from zlib import crc32
 
@@ -18,7 +19,7 @@ from . import codec as form
 from .records import ExchangeEnded, ExchangeStarted, Note, ProcessStarted, Record, Rotated, SpanRecord
 from .started_programs import unrecorded
 
-NAME = re.compile(r"(?P<process>[0-9A-Za-z][0-9A-Za-z_-]*)-(?P<index>\d{1,9})\.wal")
+NAME = re.compile(r"(?P<process>[0-9A-Za-z][0-9A-Za-z_-]*)-(?P<index>0|[1-9]\d{0,8})\.wal")
 """The name of a WAL."""
 
 
@@ -56,13 +57,18 @@ class Odd:
 Keep: TypeAlias = Callable[[ExchangeStarted | ExchangeEnded, str, bytes], bytes | Body]
 
 
-def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
+class CopiedLog(StoreError):
+    """A WAL that has another process's name: what it tells may be told by the log it was copied from."""
+
+
+def read_wal(path: Path, *, keep: Keep | None = None, copied: bool = False) -> WalContents:
     """Return what a WAL holds; `keep(record, "request" | "response", body)` says what stays of each body:
     bytes, or of a request that starts also what puts them together.
 
-    Raise StoreError naming the file if it is no WAL.
+    Raise StoreError naming the file if it is no WAL, and CopiedLog if its name is not that of the process
+    which wrote it, unless `copied`.
     """
-    wal = OpenWal(path, keep=keep)
+    wal = OpenWal(path, keep=keep, copied=copied)
     records = list(wal.more())
     process = next((record for record in records if isinstance(record, ProcessStarted)), None)
     return WalContents(
@@ -82,10 +88,10 @@ def read_wal(path: Path, *, keep: Keep | None = None) -> WalContents:
 class OpenWal:
     """A WAL that is read on from where it was left: no record twice, whoever still writes into it."""
 
-    def __init__(self, path: Path, *, keep: Keep | None = None) -> None:
-        """`keep` is what it is to `read_wal`; raises StoreError naming the file if it is no WAL."""
+    def __init__(self, path: Path, *, keep: Keep | None = None, copied: bool = False) -> None:
+        """`keep` and `copied` are what they are to `read_wal`; raises as it does."""
         self.path = Path(path)
-        self.process_id, self.index = check(self.path)
+        self.process_id, self.index = check(self.path, copied=copied)
         self.torn_bytes = 0
         """Bytes after the last whole record, when it was read last."""
         self.damage: list[str] = []
@@ -139,11 +145,15 @@ class OpenWal:
         yield record if self._keep is None or without_body else _kept(record, self._keep)
 
 
-def check(path: Path) -> tuple[str, int]:
-    """Return the process and the index of a WAL; raise StoreError naming the file if it is none."""
+def check(path: Path, *, copied: bool = False) -> tuple[str, int]:
+    """Return the process that wrote a WAL, and its index; raise StoreError naming the file if it is none.
+
+    Raise CopiedLog if the name is not that of the process, unless `copied`.
+    """
     try:
         with open_whole(path) as file:
             start = file.readline(len(form.MAGIC) + 8)
+            writer = _writer(file) if start == form.MAGIC else None
     except OSError as error:
         raise StoreError(f"{path}: the WAL cannot be read: {error.strerror or error}") from error
     name = NAME.fullmatch(path.name)
@@ -152,7 +162,30 @@ def check(path: Path) -> tuple[str, int]:
         raise StoreError(newer_format(path, "WAL", int(newer[1]), form.FORMAT))
     if name is None or not form.MAGIC.startswith(start):
         raise StoreError(f"{path}: this is not a WAL of tracefork-otel; move it out of the store")
-    return name["process"], int(name["index"])
+    if writer in (None, name["process"]):
+        return name["process"], int(name["index"])
+    if not copied:
+        raise CopiedLog(
+            f"{path}: this is the log of process {writer}, copied or renamed, so it is not read beside it; "
+            "`doctor --repair` takes in what no other file holds"
+        )
+    return writer, int(name["index"])
+
+
+def _writer(file: BinaryIO) -> str | None:
+    """Return the process that begins a WAL by describing itself; None if that cannot be read."""
+    before = file.read(form.FRAME.size)
+    if len(before) < form.FRAME.size:
+        return None
+    first = before + file.read(min(form.FRAME.unpack(before)[0], os.fstat(file.fileno()).st_size))
+    for _, _, header, bodies in _frames(first, 0):
+        try:
+            record, _ = form.decode(header or b"", bodies, {}, {})
+        except ValueError:
+            return None
+        told = record.process_id if isinstance(record, ProcessStarted) else ""
+        return told if NAME.fullmatch(f"{told}-0.wal") else None
+    return None
 
 
 def _frames(data: bytes, at: int) -> Iterator[tuple[int, int, bytes | None, memoryview]]:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
 from tracefork_otel.store.rows import Rows
 
 from ..spelling import counted
-from .keeping import KEPT, Key, key_of
+from .keeping import KEPT, Key, ended_key, key_of, keys_of
 from .snapshot import spoiled_files, why_spoiled
 
 _Record: TypeAlias = SpanRecord | ProcessStarted | Note
@@ -42,12 +43,13 @@ class Sound:
     @property
     def keys(self) -> set[Key]:
         """What is intact."""
-        return {*map(key_of, self.records), *(key_of(one) for one in self.exchanges if not one.damage)}
+        whole = (one for one in self.exchanges if not one.damage)
+        return {*map(key_of, self.records), *chain.from_iterable(map(keys_of, whole))}
 
     @property
     def damaged(self) -> set[Key]:
-        """The exchanges of which it has a body that is not what was recorded."""
-        return {key_of(one) for one in self.exchanges if one.damage}
+        """The exchanges of which it has a body that is not what was recorded, or not the end."""
+        return {ended_key(one) for one in self.exchanges if one.damage or one.ended_ns is None}
 
     def lacks(self, record: Exchange | _Record) -> bool:
         """Return whether the segment may have held the record, which cannot be read in it."""
@@ -100,7 +102,7 @@ def collect(ones: Sequence[Sound], copy: Sound, known: set[Key]) -> None:
     for record in (*intact, *copy.records):
         if (key := key_of(record)) not in known and (one := next((o for o in ones if o.lacks(record)), None)):
             one.found[key] = record
-            known.add(key)
+            known.update(keys_of(record))
 
 
 def heal(store: Path, one: Sound) -> str | None:
@@ -112,8 +114,8 @@ def heal(store: Path, one: Sound) -> str | None:
     if not (one.found or lost):
         return None
     rows, left = Rows(), 0
-    own = {key_of(exchange): exchange for exchange in one.exchanges}
-    exchanges = {key: record for key, record in one.found.items() if isinstance(record, Exchange)}
+    own = {ended_key(exchange): exchange for exchange in one.exchanges}
+    exchanges = {ended_key(record): record for record in one.found.values() if isinstance(record, Exchange)}
     for exchange in (own | exchanges).values():
         left += exchange.damage is not None
         rows.exchange(exchange)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from tracefork_otel.store.records import Note, ProcessStarted, SpanRecord
 KEPT = "kept"
 """The folder of a store with files whose recordings were taken in: only runs that are removed go from it."""
 Key: TypeAlias = tuple[object, ...]
+_IN_FLIGHT = "in flight"
 
 
 class KeptEntry(SegmentEntry):
@@ -40,10 +42,23 @@ def kept_ids(store: Path) -> list[str]:
 
 
 def key_of(record: Exchange | SpanRecord | ProcessStarted | Note) -> Key:
-    """Return what no other record has."""
+    """Return what no other record has; an exchange has another one as long as it is in flight."""
     if isinstance(record, ProcessStarted):
         return (record.process_id,)
     if isinstance(record, Note):
         told = json.dumps(record.attributes, sort_keys=True, default=str)
         return record.process_id, record.kind, record.time_ns, record.trace_id, told
-    return record.process_id, record.trace_id, record.span_id
+    whose = record.process_id, record.trace_id, record.span_id
+    return (*whose, _IN_FLIGHT) if isinstance(record, Exchange) and record.ended_ns is None else whose
+
+
+def keys_of(record: Exchange | SpanRecord | ProcessStarted | Note) -> Iterator[Key]:
+    """Yield what need not be kept beside the record: itself, and as it was before its end."""
+    yield (key := key_of(record))
+    if isinstance(record, Exchange) and record.ended_ns is not None:
+        yield (*key, _IN_FLIGHT)
+
+
+def ended_key(exchange: Exchange) -> Key:
+    """Return the key that the exchange has once it has ended."""
+    return exchange.process_id, exchange.trace_id, exchange.span_id

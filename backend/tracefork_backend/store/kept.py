@@ -14,7 +14,7 @@ from tracefork_otel.files import sync_directory
 from tracefork_otel.store import manifest, sealing, segment
 from tracefork_otel.store.manifest import SegmentEntry
 
-from .keeping import KEPT, KeptEntry, Key, bare, kept_ids, key_of
+from .keeping import KEPT, KeptEntry, Key, bare, kept_ids, key_of, keys_of
 from .snapshot import why_spoiled
 
 
@@ -86,7 +86,9 @@ def _intact(store: Path, live: Sequence[SegmentEntry]) -> set[Key]:
     found: set[Key] = set()
     for entry in live:
         if why_spoiled(store, entry) is None:
-            found.update(key_of(one) for one in segment.read_exchanges(store, entry) if not one.damage)
+            for one in segment.read_exchanges(store, entry):
+                if not one.damage:
+                    found.update(keys_of(one))
             for kind in segment.read_records(store, entry):
                 found.update(map(key_of, kind))
     return found

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracefork_otel.errors import StoreError
+from tracefork_otel.files import open_whole
 from tracefork_otel.state.kept import FOLDER
 from tracefork_otel.store import manifest, wal
+from tracefork_otel.store.codec import MAGIC_LINE
 from tracefork_otel.store.spool import MIRROR_MARK, SPOOL_MARK
+from tracefork_otel.store.wal_reading import NAME
 
 from ..spelling import counted
 from . import compacting, healing, keeping, repairing, shown
@@ -41,7 +44,9 @@ def leftovers(path: Path) -> Iterator[FileProblem]:
 def _foreign(path: Path) -> Iterator[FileProblem]:
     """Yield files that nobody of ours has put there, and folders of forks that were killed."""
     places = [(path, lambda file: file.name in OWN_FILES or (file.is_dir() and file.name in OWN_FOLDERS))]
-    places.append((path / "wal", lambda file: file.name.endswith((".wal", ".absent.json"))))
+    places.append(
+        (path / "wal", lambda file: NAME.fullmatch(file.name) or file.name.endswith(".absent.json"))
+    )
     places.append((path / "segments", lambda file: _segment_file(file) is not None))
     for folder, known in places:
         for file in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -52,8 +57,22 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
                     why = "what a fork or replay that was killed left; `doctor --repair` takes its runs in"
                     yield FileProblem(path=str(file), what="left", why=f"{file}: {why}")
                 continue
+            if folder.name == "wal" and _is_log(file):
+                why = f"{file}: this is a log, which is not read as its name is not that of one; move it out, or "
+                why += "have what no other file holds taken in: call it `1-00000000-0.wal`, then `doctor --repair`"
+                yield FileProblem(path=str(file), what="unreadable", why=why)
+                continue
             why = f"{file}: this is no file of the store; move it out if nobody needs it here"
             yield FileProblem(path=str(file), what="foreign", why=why)
+
+
+def _is_log(file: Path) -> bool:
+    """Return whether the file begins as a log does."""
+    try:
+        with open_whole(file) as opened:
+            return MAGIC_LINE.match(opened.read(64)) is not None
+    except OSError:
+        return False
 
 
 def _segment_file(file: Path) -> tuple[str, str] | None:

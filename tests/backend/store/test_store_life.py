@@ -185,6 +185,14 @@ class Life(RuleBasedStateMachine):
                         path.with_name(f"{copy}.{kind}.parquet"),
                     )
 
+    @precondition(lambda self: any(map(Path.exists, self.logs)))
+    @rule(seed=st.integers(0, 99), cut=st.booleans())
+    def copies_a_log(self, seed: int, cut: bool) -> None:
+        """Somebody copies a log to the name of another, perhaps as it was some records earlier."""
+        log = random.Random(seed).choice([path for path in self.logs if path.exists()])
+        data = log.read_bytes()
+        log.with_name(f"9-{seed:08x}-0.wal").write_bytes(data[: len(data) // 2] if cut else data)
+
     @rule(seed=st.integers(0, 99), forks=st.booleans(), killed=st.sampled_from([None, 0, 1]))
     def removes(self, seed: int, forks: bool, killed: int | None) -> None:
         """A run is removed, or its removal is killed before or after the manifest says so."""
@@ -225,7 +233,9 @@ class Life(RuleBasedStateMachine):
 
     def on_disk(self) -> Held:
         """What whole segments and logs hold, named or not, of what was acknowledged."""
-        found: list[Exchange] = exchanges_of([read_wal(path) for path in wal_files(self.store)])[0]
+        found: list[Exchange] = exchanges_of([read_wal(path, copied=True) for path in wal_files(self.store)])[
+            0
+        ]
         for segment_id in self.ids():
             entry = SegmentEntry(id=segment_id, exchanges=0, spans=0, bytes=0, started_ns=0, ended_ns=0)
             if all(entry.file(self.store, kind).exists() for kind in manifest.RECORDED):
