@@ -98,8 +98,8 @@ def _check_stored(store: Path, entries: Sequence[SegmentEntry], paths: Sequence[
     if ended:
         names = ", ".join(map(str, paths))
         raise StoreError(
-            f"{names}: the manifest has this as sealed, but no segment has all that it holds: a copy of it was "
-            "sealed while its process went on; `doctor --repair` takes in what no other file holds"
+            f"{names}: the manifest has this as sealed, but no segment has all that it holds: a copy of it "
+            "was sealed while its process went on; `doctor --repair` takes in what no other file holds"
         )
 
 

@@ -58,8 +58,10 @@ def _foreign(path: Path) -> Iterator[FileProblem]:
                     yield FileProblem(path=str(file), what="left", why=f"{file}: {why}")
                 continue
             if folder.name == "wal" and _is_log(file):
-                why = f"{file}: this is a log, which is not read as its name is not that of one; move it out, or "
-                why += "have what no other file holds taken in: call it `1-00000000-0.wal`, then `doctor --repair`"
+                why = f"{file}: this is a log, not read as its name is not that of one; move it out, or "
+                why += (
+                    "let a repair take in what it alone holds: call it `1-00000000-0.wal`, `doctor --repair`"
+                )
                 yield FileProblem(path=str(file), what="unreadable", why=why)
                 continue
             why = f"{file}: this is no file of the store; move it out if nobody needs it here"

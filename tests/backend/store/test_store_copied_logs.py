@@ -43,7 +43,7 @@ def log_of(store: Path, steps: int = 2) -> tuple[Path, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["beside the log", "after the log was sealed"])
 def test_a_copy_under_another_name_counts_nothing_twice(tmp_path: Path, sealed: bool) -> None:
-    """It is named until a repair has found that nothing is in it alone; then it goes, as a sealed log does."""
+    """It is named until a repair finds that nothing is in it alone; then it goes, as a sealed log does."""
     log, told = log_of(tmp_path)
     data = log.read_bytes()
     if sealed:
