@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from .rerun.forking import Fork, fork
     from .rerun.replaying import ReplayResult, replay
-    from .store import Run, Store, open_store
+    from .store import Run, Step, Store, open_store
 
 _HOME = {
     "BlameResult": "blaming.result",
@@ -48,6 +48,7 @@ _HOME = {
     "RepairResult": "repairing.result",
     "ReplayResult": "rerun.replaying",
     "Run": "store",
+    "Step": "store",
     "Store": "store",
     "blame": "blaming.experiment",
     "blame_parts": "blaming.parting",
@@ -85,6 +86,7 @@ __all__ = [
     "RepairResult",
     "ReplayResult",
     "Run",
+    "Step",
     "Store",
     "blame",
     "blame_parts",

@@ -67,6 +67,12 @@ def ending(text: str, limit: int = SHOWN) -> str:
     return line if len(line) <= limit else f"…{line[1 - limit :]}"
 
 
+def no_step(run_id: str, step: object, steps: int) -> str:
+    """Return what is said of a step that a run of so many does not have."""
+    has = f"its steps are 0..{steps - 1}" if steps else "it has no steps"
+    return f"run {run_name(run_id)} has no step {step}: {has}"
+
+
 SUCCESS, FAILURE, NOT_GRADED = "success", "failure", "not graded"
 
 

@@ -14,8 +14,9 @@ from ..report import shapes, wording
 from ..report.content import About, Report
 from ..rerun.receipt import ReplayResult
 from ..rerun.result import Fork
-from ..store.store import Run
+from ..store.store import Run, Step
 from . import run as runs
+from . import step as steps
 from .templating import environment, folded, last_words, with_changes
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def html(value: object) -> str:
 def _(value: Run) -> str:
     told = runs.shown(value.store, value, step=0)
     return _rendered("notebook_run.html", told=told, run=value)
+
+
+@html.register
+def _(value: Step) -> str:
+    pane = steps.shown(value.run.store, value.run, value.number, "conversation")
+    return _rendered("notebook_step.html", pane=pane)
 
 
 @html.register

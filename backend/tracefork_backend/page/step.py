@@ -22,7 +22,7 @@ from tracefork_otel.wire.messages import Facts, Message
 from ..report.bodies import decoded, pretty, said
 from ..report.content import Change
 from ..report.shapes import Piece, side_by_side
-from ..spelling import run_name
+from ..spelling import no_step, run_name
 from ..store import Run, Store
 
 TABS = ("conversation", "prompt", "changes", "request", "response", "headers", "draws", "spans")
@@ -152,8 +152,7 @@ def _steps(store: Store, run: Run, step: int) -> list[dict[str, Any]]:
     rows = store.ask("steps_of_run", run_id=run.run_id)
     if 0 <= step < len(rows):
         return rows
-    has = f"its steps are 0 to {len(rows) - 1}" if rows else "it has none yet"
-    raise UsageError(f"run {run_name(run.run_id)} has no step {step}: {has}")
+    raise UsageError(no_step(run.run_id, step, len(rows)))
 
 
 def messages_of(store: Store, run: Run, step: int) -> list[Message]:

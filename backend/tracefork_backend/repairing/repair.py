@@ -28,7 +28,7 @@ from ..rerun.edits import Edit, checked
 from ..rerun.estimate import Estimate, check_priced
 from ..rerun.estimate import estimate as priced
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Forker, Planned
-from ..spelling import money, run_name
+from ..spelling import money, no_step, run_name
 from ..store import Run
 from ..store.prices import Given, rates_given
 from .candidates import Candidate, Found, chosen, given, named_steps, redraws
@@ -266,7 +266,7 @@ def gathered(
 ) -> Found:
     """Return what there is to try without asking anybody; UsageError for a step that is none."""
     if at is not None and not 0 <= at < tape.steps:
-        raise UsageError(f"run {run_name(run.run_id)} has no step {at}: its steps are 0..{tape.steps - 1}")
+        raise UsageError(no_step(run.run_id, at, tape.steps))
     pairs = list(edits.items() if isinstance(edits, Mapping) else edits)
     asked = [(step, checked(edit)) for step, edit in pairs if at is None or step == at]
     return chosen([given(tape, asked, graded_run(run)), redraws(run.store, run, tape, at=at)])

@@ -25,7 +25,7 @@ from tracefork_otel.tape import marks
 from tracefork_otel.tape.start import HowStarted, argv_of, how_started
 
 from ..displayed import Displayed
-from ..spelling import counted, digits_of, run_name, use_digits
+from ..spelling import counted, digits_of, no_step, run_name, use_digits
 from . import compacting, limits, live, mirror
 from .database import Database, is_store
 from .digests import Digests
@@ -38,6 +38,22 @@ from .unseen import unseen
 Kind: TypeAlias = Literal["record", "replay", "fork", "trial"]
 NEAR = 5
 """At most this many runs are named where one is not found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Displayed):
+    """One step of a run, as `run.step(2)` gives it."""
+
+    run: Run
+    number: int
+    """0-based."""
+    span_id: str
+    """16 hex digits: its exchange's span."""
+
+    @cached_property
+    def exchange(self) -> Exchange:
+        """Its request and its answer with their bodies; no other body is read."""
+        return self.run.store.exchange(self.run.run_id, self.span_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +97,14 @@ class Run(Displayed):
     def exchanges(self) -> tuple[Exchange, ...]:
         """The exchanges in step order with their bodies; one whose digest does not match has `damage`."""
         return self.store.exchanges(self.run_id)
+
+    def step(self, number: int) -> Step:
+        """Return the step of that number, -1 the last; raise UsageError where there is none."""
+        spans = [row["span_id"] for row in self.store.ask("steps_of_run", run_id=self.run_id)]
+        at = number + len(spans) if number < 0 else number
+        if not 0 <= at < len(spans):
+            raise UsageError(no_step(self.run_id, number, len(spans)))
+        return Step(run=self, number=at, span_id=spans[at])
 
     @cached_property
     def notes(self) -> tuple[Note, ...]:

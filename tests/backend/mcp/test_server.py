@@ -85,7 +85,7 @@ def test_a_cut_message_is_read_whole(looking: Looking) -> None:
         ("show_run", {"run": "last", "offset": -1}, "offset=-1"),
         ("show_run", {"run": "last", "offset": 10**30}, "offset=1000"),
         ("show_step", {"run": "last"}, "step is missing"),
-        ("show_step", {"run": "last", "step": 7}, "its steps are 0 to 1"),
+        ("show_step", {"run": "last", "step": 7}, "its steps are 0..1"),
         ("show_step", {"run": "last", "step": [1]}, "step=[1]"),
         ("show_step", {"run": "last", "step": 0, "show": "all"}, "show='all'"),
         ("show_step", {"run": "last", "step": 0, "message": 9}, "none with `at` 9"),

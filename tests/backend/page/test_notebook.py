@@ -11,6 +11,8 @@ from e2e.booking import RIGHT, record_failure
 from e2e.command import BARE
 from stored import record
 
+from tracefork_otel.errors import UsageError
+
 
 def safe(html: str) -> str:
     """Return the piece; nothing in it runs, loads or leads away."""
@@ -27,6 +29,11 @@ def test_a_run_and_a_comparison(tmp_path: Path) -> None:
         run = safe(store.run(first)._repr_html_())
         assert "answer 2" in run
         assert "&lt;script&gt;" in run
+        step = safe(store.run(first).step(-1)._repr_html_())
+        assert "step 2" in step
+        assert "answer 2" in step
+        with pytest.raises(UsageError, match=r"has no step 9: its steps are 0\.\.2"):
+            store.run(first).step(9)
         found = safe(tf.diff(store.run(first), store.run(second))._repr_html_())
         assert "the same in every step" in found
 

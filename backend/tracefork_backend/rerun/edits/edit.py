@@ -12,7 +12,7 @@ from tracefork_otel.play.intervention import TAILS, Intervention, Kind, Tail
 from tracefork_otel.play.onward import Scope
 
 from ...flag import Flag
-from ...spelling import run_name, short
+from ...spelling import no_step, short
 
 if TYPE_CHECKING:
     from tracefork_otel.exchange import Exchange
@@ -78,8 +78,7 @@ class Edit(ABC):
         if tail not in TAILS:
             raise UsageError(f"{tail!r} is no tail: use one of {', '.join(TAILS)}")
         if isinstance(step, bool) or not 0 <= step < tape.steps:
-            has = f"its steps are 0..{tape.steps - 1}" if tape.steps else "it has no steps"
-            raise UsageError(f"run {run_name(tape.run_id)} has no step {step}: {has}")
+            raise UsageError(no_step(tape.run_id, step, tape.steps))
         damage = tape.exchanges[step].damage
         if damage is not None:
             raise UsageError(f"step {step} is damaged ({damage}): choose another run")
