@@ -31,7 +31,7 @@ class WalContents:
     process_id: str
     index: int
     process: ProcessStarted | None
-    """None if the file was torn before its first record was whole."""
+    """None if its first record is not whole."""
     records: list[Record]
     """All whole records in order, the first one among them."""
     torn_bytes: int = 0
@@ -111,8 +111,12 @@ class OpenWal:
         except OSError as error:
             raise StoreError(f"{self.path}: the WAL cannot be read: {error.strerror or error}") from error
         before, name, self.torn_bytes = self._read, self.path.name, 0
-        if not before and len(data) < len(form.MAGIC):
-            self.torn_bytes = len(data)
+        if not before and _is_torn(data, len(form.MAGIC)):
+            # It had its name only once its first record was in it.
+            self.damage.append(
+                f"{name}: {len(data)} bytes are left of it, less than a log begins with: what it held is "
+                "lost (a failure of power, or somebody cut it)"
+            )
             return
         for at, end, header, bodies in _frames(data, 0 if before else len(form.MAGIC)):
             if header is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from errno import ELOOP
 from pathlib import Path
 
 from ..files import make_new, own_folder
@@ -48,6 +49,18 @@ def own_key(*, make: bool = False) -> bytes | None:
     return key
 
 
+def why_no_key() -> str | None:
+    """Return in words why this user has no key, and what to do about it; None where there is one."""
+    path = key_file()
+    if path is None:
+        return "without a home folder there is no key"
+    try:
+        return None if _read(path) is not None else f"there is no key at {path} yet; a recording makes it"
+    except OSError as error:
+        why = "it is a link" if error.errno == ELOOP else error.strerror or error
+        return f"the key at {path} is not used: {why}; move it away, and the next recording makes one"
+
+
 def _read(path: Path) -> bytes | None:
     """Return the key, None where there is none; OSError where others could know it or have put it there."""
     try:
@@ -56,10 +69,15 @@ def _read(path: Path) -> bytes | None:
         return None
     with open(fd, "rb") as file:
         found = os.fstat(fd)
-        alone = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-        key = file.read(_SIZE + 1) if alone else b""
+        if not stat.S_ISREG(found.st_mode):
+            raise PermissionError("it is no file")
+        if found.st_uid != os.geteuid():
+            raise PermissionError("it belongs to another user")
+        if found.st_mode & 0o077:
+            raise PermissionError("others can read it, or could have written it")
+        key = file.read(_SIZE + 1)
     if len(key) != _SIZE:
-        raise PermissionError(f"{path}: no key for its owner alone")
+        raise PermissionError("it does not hold a key")
     return key
 
 

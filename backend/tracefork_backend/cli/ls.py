@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..spelling import at_least, outcome_word
+from ..spelling import at_least, counted, outcome_word
 from ..store.listing import Ended, Status, Wanted, runs_listed
 from ..store.store import Kind
 from .flags.options import STORE, JsonOption, StoreOption, StrictOption, choice, moment, valued
@@ -60,7 +60,7 @@ def ls(
         elif not missing(opened):
             say(f"no runs in {store}: record one with `tracefork-otel run -- python agent.py`")
         if losses and not as_json:
-            say(f"{losses} records could not be written: `tracefork-otel doctor` says which and why")
+            say(f"{counted(losses, 'record')} lost: `tracefork-otel doctor` says which and why")
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:

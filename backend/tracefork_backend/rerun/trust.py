@@ -11,7 +11,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction.hidden import DUMMY
 from tracefork_otel.redaction.redact import Redactor
 from tracefork_otel.settings import yes
-from tracefork_otel.tape.key import key_file, own_key
+from tracefork_otel.tape.key import why_no_key
 from tracefork_otel.tape.marks import is_from_here
 from tracefork_otel.tape.start import HowStarted, given_input
 from tracefork_otel.tape.tape import Tape
@@ -94,9 +94,7 @@ def _why(tape: Tape, *, ours: bool) -> str:
     what = f"what run {run_name(tape.run_id)} says of its start"
     if ours:
         return f"{what} was recorded by you, but in another folder"
-    if own_key() is None:
-        where = key_file()
-        lacks = "without a home folder there is no key" if where is None else f"no key can be read at {where}"
+    if (lacks := why_no_key()) is not None:
         return f"{what} was not recorded by you on this machine as far as can be told ({lacks})"
     return f"{what} was not recorded by you on this machine, or was changed"
 

@@ -230,7 +230,11 @@ def _held(entry: manifest.SegmentEntry) -> str:
     """Return in words how many rows of which runs the segment holds."""
     listed = [run_name(trace_id) for trace_id in entry.traces or ()]
     more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    whose = f"runs {', '.join(listed[:_NAMED])}{more}" if listed else f"more than {manifest.TRACES} runs"
+    whose = (
+        f"run{'s' * (len(listed) > 1)} {', '.join(listed[:_NAMED])}{more}"
+        if listed
+        else f"more than {manifest.TRACES} runs"
+    )
     return f"{counted(entry.exchanges, 'exchange')} and {counted(entry.spans, 'span')} of {whose}"
 
 

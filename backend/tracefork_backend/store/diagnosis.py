@@ -92,6 +92,11 @@ class DoctorReport:
     def lines(self) -> list[str]:
         """Return the report for people, the worst first."""
         found = [f"{problem.what}: {problem.why}" for problem in self.files]
+        if any(one.what == "unreadable" and Path(one.path).parent.name == "segments" for one in self.files):
+            found.append(
+                "to have it back: put the file where it was, or a copy of the segment's files from a backup "
+                "into segments/, then `tracefork-otel doctor --repair`"
+            )
         found += [f"damaged: run {run_name(one.run_id)} step {one.step}: {one.why}" for one in self.damaged]
         for one in self.wals:
             found += [f"damaged: {why}" for why in one.damage]
@@ -130,7 +135,7 @@ def doctor(store: Store | str | Path = DEFAULT_STORE) -> DoctorReport:
     unnamed = f"{path / 'segments'}: "
     files = [
         _file_problem(why)
-        for why in opened.problems
+        for why in opened.problems and opened.met
         if why in opened.unsettled or not why.startswith(unnamed)  # these `leftovers` tells
     ]
     files += leftovers(path)

@@ -50,7 +50,8 @@ def not_parquet(path: Path) -> str | None:
     """Return how a file shows that it is no whole Parquet file; None where it may be one."""
     try:
         with open_whole(path) as file:
-            head = file.read(len(PARQUET))
+            if not (head := file.read(len(PARQUET))):
+                return f"{path}: the file of a segment is empty"
             file.seek(-len(PARQUET), os.SEEK_END)
             if head == PARQUET and file.read() == PARQUET:
                 return None

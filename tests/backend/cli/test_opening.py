@@ -42,7 +42,7 @@ def test_a_short_answer_says_so(
     assert shown.err.startswith("incomplete: ")
     assert name in shown.err
     entry = manifest.load(tmp_path).segments[-1]
-    lost = f"missing: {entry.exchanges} exchanges and {entry.spans} span of runs "
+    lost = f"missing: {entry.exchanges} exchanges and {entry.spans} span of run "
     assert (lost if kind != "spans" else "its exchanges are shown without the names, starts") in shown.err
     assert cli._run([*command, "--strict", "--store", str(tmp_path)]) == cli_output.FINDING
     assert capsys.readouterr().out == shown.out

@@ -134,7 +134,7 @@ def test_another_users_run_does_not_start(made: Run, tmp_path: Path, monkeypatch
     """With another key, or with none, the same store is somebody else's; `trust` starts it."""
     state = os.environ["XDG_STATE_HOME"]
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
-    with pytest.raises(NotTrusted, match=r"no key can be read at .*other"):
+    with pytest.raises(NotTrusted, match=r"there is no key at .*other"):
         replay(made)
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import re
 import subprocess
@@ -242,6 +243,20 @@ def test_damage_in_a_wal_is_told(tmp_path: Path) -> None:
     assert [e.outcome for e in run.exchanges] == ["complete", "in_flight", "complete"]
     assert not run.complete
     assert report.losses
+
+
+@pytest.mark.parametrize("left", [0, 5, 16, 60], ids=["nothing", "half a line", "a line", "half a record"])
+def test_a_log_that_was_cut_before_its_first_record_is_a_loss(tmp_path: Path, left: int) -> None:
+    """A log has its name only once its first record is in it: power was lost, or somebody cut it."""
+    recorder = Recorder(tmp_path)
+    recorder.exchange(trace())
+    recorder.close()
+    os.truncate(recorder.wal.path, left)
+    for _ in range(2):
+        report = doctor(tmp_path)
+        assert not report.healthy
+        (loss,) = report.losses
+        assert f"{recorder.wal.path.name}: {left} bytes are left" in loss
 
 
 def test_processes_that_could_not_record_are_told(tmp_path: Path) -> None:

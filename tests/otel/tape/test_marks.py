@@ -143,6 +143,7 @@ def test_a_key_that_others_may_know_is_none(state: Path, how: str) -> None:
     assert mark_of_tape(TAPE) is None
     assert marked(RUN, attributes) == attributes
     assert beginning([(RUN, attributes)])[1] is False
+    assert str(state) in (key.why_no_key() or "")
 
 
 def test_without_a_home_there_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
