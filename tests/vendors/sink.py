@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 OURS = "tracefork_otel"
 TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
@@ -127,14 +124,18 @@ def sink() -> Iterator[Sink]:
 
     with Sink() as server:
 
-        def export(body: bytes, context: Any) -> bytes:
-            server.take(body, otlp=True)
-            return ExportTraceServiceResponse().SerializeToString()
+        def taking(*, otlp: bool) -> Any:
+            def export(body: bytes, context: Any) -> bytes:
+                server.take(body, otlp=otlp)
+                return b""  # each service's answer, with nothing in it
+
+            return grpc.unary_unary_rpc_method_handler(export)
 
         rpc = grpc.server(ThreadPoolExecutor(2))
-        handler = grpc.unary_unary_rpc_method_handler(export)
-        service = "opentelemetry.proto.collector.trace.v1.TraceService"
-        rpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
+        for kind in ("trace", "metrics", "logs"):
+            service = f"opentelemetry.proto.collector.{kind}.v1.{kind.capitalize()}Service"
+            methods = {"Export": taking(otlp=kind == "trace")}
+            rpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
         server.grpc_port = rpc.add_insecure_port("127.0.0.1:0")
         rpc.start()
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

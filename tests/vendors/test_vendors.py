@@ -203,6 +203,7 @@ class Agent:
             "ANTHROPIC_API_KEY": "none",
             "OPENAI_API_KEY": "none",
             "DD_TRACE_AGENT_URL": self.sink.url,
+            "NEW_RELIC_PORT": str(self.sink.server_port),
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
         } | ({} if "opentelemetry-instrument" in self.vendor.command else {"OTEL_EXPORTER_OTLP_ENDPOINT": ""})
 
@@ -308,6 +309,7 @@ def replayed(agent: Agent) -> None:
     assert len(agent.server.requests) == asked
     # That there was a replay is told by the command, where its own variables point.
     assert {scope for scope, _ in agent.sink.spans} <= {"tracefork_backend"}
+    assert agent.vendor.otlp or not agent.sink.bodies
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
-"""Connections that go round the seam, seen by Python's audit events; they are noted, never stopped."""
+"""Connections that go round the seam, seen by Python's audit events: noted, and only telemetry's stopped."""
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import sys
 import threading
@@ -15,6 +17,7 @@ from ..session.telemetry import sender_above
 from ..wire.hosts import is_loopback
 from ..wire.registry import is_model_host
 from . import unseen
+from .kept import note_unsent, stays
 from .lines import STARTED, commands_of, folder_of
 from .noting import addresses, at, begin, caller, client, is_allowed, leaked, missed, note_once
 from .programs import starting
@@ -50,6 +53,8 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         if event == "socket.getaddrinfo":
             _looked_up(session, args[0], watching)
         elif event == "socket.connect":
+            if session.player is not None:
+                _refuse_senders(session, args[0], args[1])
             if watching:
                 _connecting(session, args[0], args[1])
             elif session.settings.mode == "record":
@@ -57,6 +62,8 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
                 _inside.name = None
         else:
             starting(session, commands_of(event, args), folder_of(event, args), watching=watching)
+    except ConnectionRefusedError:
+        raise  # ours
     except Exception as error:
         session.lost("watch of connections", error)
     finally:
@@ -96,6 +103,19 @@ def _name_of(host: str) -> str:
 
 def _name_at(host: str) -> str:
     return next((name for name in reversed([*_recent]) if host == name or host in addresses(name)), host)
+
+
+def _refuse_senders(session: Session, sock: Any, address: Any) -> None:
+    """Have somebody's telemetry hear that nobody listens there, where what it sends is to stay here.
+
+    Its client is none that is captured, or an answer would have been made.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or asking.get() is not None:
+        return
+    sender = sender_above(sys._getframe(1))
+    if sender is not None and stays(session, sender):
+        note_unsent(session, _name_at(str(address[0])), int(address[1]), sender.package)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 def _connecting(session: Session, sock: Any, address: Any) -> None:

@@ -10,10 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 from ..session.housekeeping import asking, only_tells
 from ..session.session import Session
-from ..session.telemetry import Sender, sender_above
+from ..session.telemetry import sender_above
 from ..wire.hosts import is_loopback
 from ..wire.registry import port_of, recognise
 from .exchange import sent_here
+from .kept import stays
 from .noting import at, caller, note_once, note_skipped
 from .services import known_services
 
@@ -34,7 +35,7 @@ def routed(session: Session, request: Any, body: Callable[[], bytes]) -> tuple[W
         return "own", ""
     sender = sender_above(sys._getframe(1))
     if sender is not None:
-        return ("kept" if _stays(session, sender) else "own"), sender.package
+        return ("kept" if stays(session, sender) else "own"), sender.package
     who = _housekeeper(session, request, body)
     if who is not None:
         tells = session.player is not None and only_tells(who, request.method, request.url.path)
@@ -59,16 +60,6 @@ def _is_below(session: Session, request: Any) -> bool:
     url, asked = request.url, above.request
     here = (request.method, url.host, unquote(url.path) or "/")
     return here == (asked.method, above.host, unquote(urlsplit(asked.url).path) or "/")
-
-
-def _stays(session: Session, sender: Sender) -> bool:
-    """Return whether this sender sends nothing: what a tape made up is nobody's but the replay's.
-
-    OpenTelemetry's in a process that goes on after the replay has spans of before it alone.
-    """
-    if session.player is None or sender.asks:
-        return False
-    return session.via != "backend" or sender.package != "opentelemetry"
 
 
 def _housekeeper(session: Session, request: Any, body: Callable[[], bytes]) -> str | None:

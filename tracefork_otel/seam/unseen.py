@@ -20,6 +20,7 @@ from ..session.session import Session
 from ..session.telemetry import sender_above
 from ..undo import Undo
 from ..wire.registry import is_model_host
+from .kept import Unsent, keep_compiled, kept_here
 from .noting import HTTP_CLIENTS, at, caller, is_own_code, leaked, note_once, run_here
 
 _CAPTURED = ("anyio", "httpcore", "httpcore2", "httpx", "httpx2")
@@ -56,6 +57,7 @@ def watch(undo: Undo) -> None:
     """Have gRPC's channels noted too, which connect where no audit hook sees it."""
     undo.add(when_imported("grpc", lambda module: _on_grpc(module, undo)))
     undo.add(when_imported("grpc.aio", lambda module: _on_grpc(module, undo)))
+    keep_compiled(undo)
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
 
@@ -168,18 +170,22 @@ def _on_grpc(module: ModuleType, undo: Undo) -> None:
     for name in _CHANNELS:
         original = getattr(module, name, None)
         if original is not None:
-            undo.replace(module, name, _noting(original))
+            undo.replace(module, name, _noting(original, is_async=module.__name__ == "grpc.aio"))
 
 
-def _noting(original: Any) -> Any:
+def _noting(original: Any, *, is_async: bool) -> Any:
     @wraps(original)
     def channel(target: Any, *args: Any, **kwargs: Any) -> Any:
         session = current.session
+        if session is None:
+            return original(target, *args, **kwargs)
         try:
-            if session is not None and sender_above(sys._getframe(1)) is None:
+            here = None if is_async else kept_here()
+            if here is not None:
+                return Unsent(*(_place_of(str(target)) or (str(target), 0)), here[1].package)
+            if sender_above(sys._getframe(1)) is None:
                 _channel(session, str(target))
         except Exception as error:
-            assert session is not None
             session.lost("watch of connections", error)
         return original(target, *args, **kwargs)
 
@@ -187,13 +193,21 @@ def _noting(original: Any) -> Any:
 
 
 def _channel(session: Session, target: str) -> None:
-    place = target.rpartition("://")[2].rpartition("/")[2]  # `dns:///host:port`
-    if place.startswith("unix:"):
+    place = _place_of(target)
+    if place is None:
         return
-    host, _, port = place.removeprefix("ipv4:").removeprefix("dns:").rpartition(":")
-    host, number = (host.strip("[]"), int(port)) if port.isdecimal() and host else (place, 443)
+    host, number = place
     if session.player is not None and session.player.watching:
         if not any(name == host and only in (None, number) for name, only in session.allowed):
             leaked(session, host, number, "grpc", caller())
     elif session.settings.mode == "record":
         _note(session, "grpc", host, number, host)
+
+
+def _place_of(target: str) -> tuple[str, int] | None:
+    """Return host and port of a channel's target (`dns:///host:port`); None for a socket in a file."""
+    place = target.rpartition("://")[2].rpartition("/")[2]
+    if target.startswith("unix:") or place.startswith("unix:"):
+        return None
+    host, _, port = place.removeprefix("ipv4:").removeprefix("dns:").rpartition(":")
+    return (host.strip("[]"), int(port)) if port.isdecimal() and host else (place, 443)

@@ -19,6 +19,7 @@ _SENDERS = (
     "agentops.client.http",
     "agentops.helpers.version",
     "agents.tracing.processors",
+    "ddtrace.internal.datastreams",
     "ddtrace.internal.remoteconfig",
     "ddtrace.internal.telemetry",
     "ddtrace.internal.writer",
@@ -28,6 +29,8 @@ _SENDERS = (
     "mlflow.telemetry.client",
     "mlflow.telemetry.utils",
     "mlflow.tracing.export",
+    "newrelic.common.agent_http",
+    "newrelic.core.agent_streaming",
     "opik.analytics",
     "opik.file_upload",
     "opik.healthcheck",
@@ -43,6 +46,7 @@ what an agent goes on with, such as a prompt.
 """
 _FUNCTIONS = {
     "braintrust.logger": ("_HTTPBackgroundLogger.",),
+    "ddtrace.llmobs._writer": ("BaseLLMObsWriter.",),
     "langsmith.client": (
         "Client.batch_ingest_runs",
         "Client.create_feedback",
