@@ -60,6 +60,31 @@ def test_no_line_start(tmp_path: Path, raw: str) -> None:
     assert oct(store.stat().st_mode)[-3:] == "700"
 
 
+def test_tracers_whose_starters_look_for_the_next_sitecustomize_are_started_once(tmp_path: Path) -> None:
+    """Whoever puts a folder before ours, and runs the next one in its file: each is run once, ours first."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "sitecustomize.py").write_text("print('own')\n")
+    starter = tmp_path / "starter"
+    starter.mkdir()
+    (starter / "sitecustomize.py").write_text(
+        "import importlib.machinery, importlib.util, os, sys\n"
+        "print('starter', 'tracefork_otel.launch' in sys.modules)\n"
+        "path = [place for place in sys.path if place != os.path.dirname(__file__)]\n"
+        "spec = importlib.machinery.PathFinder.find_spec('sitecustomize', path)\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+    )
+    code = (
+        "import os, sys\n"
+        f"os.environ['PYTHONPATH'] = {str(starter)!r} + os.pathsep + os.environ['PYTHONPATH']\n"
+        "os.execl(sys.executable, sys.executable, '-c', 'print(1)')\n"
+    )
+    path = os.pathsep.join((str(BOOT), str(own)))
+    done = run_python(code, store=tmp_path / "store", **launched(PYTHONPATH=path, TRACEPARENT=PARENT))
+    assert done.stdout.split("\n") == ["own", "starter True", "own", "1", ""]
+
+
 def test_boot_imports_neither_otel_nor_a_client(tmp_path: Path) -> None:
     """A process that makes no call says that it was reached, and imports no OTel and no client for that."""
     heavy = "('opentelemetry', 'httpx', 'httpx2')"

@@ -29,7 +29,7 @@ for number in range(3):
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A vendor: the source that sets it up, which makes `traced`, the package, how it starts, its variables."""
+    """A vendor: the source that sets it up and makes `traced`, the package, its variables, how it starts."""
 
     setup: str
     needs: str
@@ -132,9 +132,7 @@ def test_it_has_its_traces_of_recordings_and_none_of_replays(name: str, order: s
     pytest.importorskip(vendor.needs)
     with ModelServer() as server, sink() as received:
         agent = Agent(
-            Vendor(
-                vendor.setup, needs=vendor.needs, extra=vendor.extra, otlp=False, command=vendor.command
-            ),
+            Vendor(vendor.setup, needs=vendor.needs, extra=vendor.extra, otlp=False, command=vendor.command),
             tmp_path,
             server,
             received,

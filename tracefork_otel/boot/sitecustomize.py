@@ -72,12 +72,15 @@ def _absent(error):
 
 
 def _chain():
+    """Run the next sitecustomize on the path: a tracer's may look for the next itself, and come by here again."""
     import importlib.machinery
     import importlib.util
 
-    path = [place for place in sys.path if os.path.abspath(place or ".") != _HERE]
+    begun = sys.__dict__.setdefault("_tracefork_begun", [_HERE])
+    path = [place for place in sys.path if os.path.abspath(place or ".") not in begun]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", path)
     if spec is not None and spec.loader is not None:
+        begun.append(os.path.dirname(os.path.abspath(spec.origin or ".")))
         module = importlib.util.module_from_spec(spec)
         sys.modules["sitecustomize"] = module
         spec.loader.exec_module(module)

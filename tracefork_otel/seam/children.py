@@ -56,8 +56,9 @@ def missing_in(session: Session, env: Mapping[Any, Any]) -> dict[str, str]:
         if (name not in known if recording or name == _OWN else known.get(name) != value)
     }
     path = [entry for entry in known.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if BOOT not in path:
-        missing["PYTHONPATH"] = os.pathsep.join([BOOT, *path])
+    if path[:1] != [BOOT]:
+        # First: what a tracer's own starter puts there makes exporters, before ours would be loaded.
+        missing["PYTHONPATH"] = os.pathsep.join([BOOT, *(entry for entry in path if entry != BOOT)])
     return missing
 
 
