@@ -72,7 +72,7 @@ def _absent(error):
 
 
 def _chain():
-    """Run the next sitecustomize on the path; a tracer's may look for the next itself, and come by here again."""
+    """Run the next sitecustomize on the path; a tracer's may look for it too, and come by here again."""
     import importlib.machinery
     import importlib.util
 

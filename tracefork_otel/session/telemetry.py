@@ -19,6 +19,7 @@ _SENDERS = (
     "agentops.client.http",
     "agentops.helpers.version",
     "agents.tracing.processors",
+    "azure.monitor.opentelemetry.exporter",
     "ddtrace.internal.datastreams",
     "ddtrace.internal.remoteconfig",
     "ddtrace.internal.telemetry",
@@ -64,6 +65,8 @@ _FUNCTIONS = {
     ),
 }
 """The same, of modules that ask as well: how the names of what tells begin."""
+_CALLED = {"agents": "openai-agents", "azure": "azure-monitor-opentelemetry"}
+"""What people call a package of another name."""
 _ASKERS = ("logfire._internal.config", "posthog.request")
 """Modules that ask their makers what a process goes on with: whose token it has, which features are on."""
 
@@ -78,13 +81,16 @@ class Sender(NamedTuple):
 
 def sender_above(frame: FrameType | None) -> Sender | None:
     """Return whose telemetry is being sent at this frame, or None."""
+    asks: Sender | None = None  # unless what tells is what called it
     while frame is not None:
         module = frame.f_globals.get("__name__")
         for one in _senders(module) if isinstance(module, str) else ():
             if one.functions is None or frame.f_code.co_qualname.startswith(one.functions):
-                return one.sender
+                if not one.sender.asks:
+                    return one.sender
+                asks = one.sender
         frame = frame.f_back
-    return None
+    return asks
 
 
 class _Module(NamedTuple):
@@ -99,7 +105,7 @@ def _senders(module: str) -> tuple[_Module, ...]:
     if module.startswith(_EXPORTERS):
         return (_Module(Sender("opentelemetry")),)
     package = module.partition(".")[0]
-    package = "openai-agents" if package == "agents" else package
+    package = _CALLED.get(package, package)
     found = list[_Module]()
     if module.startswith(_SENDERS):
         found.append(_Module(Sender(package)))

@@ -43,6 +43,16 @@ def test_what_is_asked_for_is_no_telemetry(module: str, function: str, is_sender
     assert (found is not None) is is_sender
 
 
+def test_what_tells_by_a_function_that_asks_too_tells() -> None:
+    """PostHog's batches go out by the function that asks for its flags."""
+    post = sent_by("posthog.request", "post")
+    asked = post(lambda: sender_above(sys._getframe()))
+    told = sent_by("posthog.consumer")(lambda: post(lambda: sender_above(sys._getframe())))
+    assert asked is not None
+    assert told is not None
+    assert (asked.asks, told.asks) == (True, False)
+
+
 @pytest.mark.parametrize("by", ["agents.tracing.processors", "agent"])
 def test_a_model_host_that_is_told_makes_no_recording_incomplete(capture: Capture, by: str) -> None:
     """The traces of openai-agents go to where its models are."""
