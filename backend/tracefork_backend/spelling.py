@@ -61,6 +61,11 @@ def short(text: str, limit: int = SHOWN) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def named(name: object) -> str:
+    """Return a name that somebody else gave, as a line of text has it: cut where it is no name to read."""
+    return "" if name is None else short(str(name), 200)
+
+
 def ending(text: str, limit: int = SHOWN) -> str:
     """Return the end of the text on one line, cut at the limit."""
     line = " ".join(text.split())

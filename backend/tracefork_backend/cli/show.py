@@ -11,7 +11,7 @@ import typer
 from tracefork_otel.errors import UsageError
 
 from ..report.bodies import decoded, pretty, said
-from ..spelling import counted, money, run_name, total_money
+from ..spelling import counted, money, named, run_name, total_money
 from .flags.options import STORE, JsonOption, StoreOption, StrictOption
 from .opening import missing, reading, told
 from .output import cell, console, duration, print_json, print_text, table
@@ -82,7 +82,7 @@ def _show_run(opened: Store, run: Run, rows: list[dict[str, Any]], as_json: bool
         )
         return
     print_text(
-        f"run {run.run_id}  {summary['name']}  {summary['service']}  "
+        f"run {run.run_id}  {named(summary['name'])}  {named(summary['service'])}  "
         f"{summary['started_at']:%Y-%m-%d %H:%M:%S} UTC  {duration(summary['duration_ms'])}  "
         f"{total_money(summary['cost_usd'], summary['unpriced'])}  {summary['status']}"
     )
@@ -184,16 +184,16 @@ def _what(row: Mapping[str, Any], exchange: Exchange) -> str:
         return f"{row['method']} {row['url']}  {_how_many_said(exchange)}"
     facts = facts_of(exchange)
     if facts is None and row["operation"] and row["model"]:
-        return f"{row['model']}  {row['operation']}"
+        return f"{named(row['model'])}  {named(row['operation'])}"
     if facts is None:
         return f"{row['method']} {row['url']}"
     reply: list[str] = []
     for message in facts.reply:
         if message.kind == "tool_use":
-            reply.append(f"→ {message.name}({cell(message.content, 80)})")
+            reply.append(f"→ {named(message.name)}({cell(message.content, 80)})")
         elif message.kind == "text" and message.content.strip():
             reply.append(json.dumps(cell(message.content, 80), ensure_ascii=False))
-    return f"{row['model'] or facts.provider}  {' '.join(reply)}".rstrip()
+    return f"{named(row['model'] or facts.provider)}  {' '.join(reply)}".rstrip()
 
 
 def _status(row: Mapping[str, Any], exchange: Exchange) -> str:

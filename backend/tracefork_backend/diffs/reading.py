@@ -18,7 +18,7 @@ from tracefork_otel.wire.facts import facts_of, recorded_body
 from tracefork_otel.wire.growing import Growing, Grown
 from tracefork_otel.wire.messages import Facts, Message
 
-from ..spelling import short
+from ..spelling import named, short
 from .ids import Ids
 
 Unit: TypeAlias = tuple[str, str | None, str]
@@ -177,8 +177,8 @@ def _step(number: int, exchange: Exchange, known: set[Unit], requests: Growing[_
         text=facts.text,
         answer=answer,
         words=_words((*fresh, *reply)),
-        what=" ".join([facts.model or facts.provider, *_shown(reply)]),
-        brief=" ".join([facts.model or facts.provider, *_called(reply)]),
+        what=" ".join([named(facts.model or facts.provider), *_shown(reply)]),
+        brief=" ".join([named(facts.model or facts.provider), *_called(reply)]),
         input_tokens=facts.input_tokens,
         output_tokens=facts.output_tokens,
     )
@@ -274,7 +274,7 @@ def _shown(reply: Sequence[Unit]) -> Iterator[str]:
     """Yield what a reply says and calls, in a few words each."""
     for kind, name, content in reply:
         if kind == "tool_use":
-            yield f"→ {name}({short(content, _SHOWN)})"
+            yield f"→ {named(name)}({short(content, _SHOWN)})"
         elif kind in ("text", "refusal") and content.strip():
             yield json.dumps(short(content, _SHOWN), ensure_ascii=False)
 

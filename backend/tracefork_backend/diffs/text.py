@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from ..spelling import at_least, counted, outcome_word, run_name, short
+from ..spelling import at_least, counted, named, outcome_word, run_name, short
 from .compare import Comparison, Side
 
 _CHANGES = 4
@@ -29,7 +29,7 @@ def lines(found: Comparison) -> tuple[str, ...]:
 
 
 def _side(side: Side) -> str:
-    parts = [run_name(side.run_id), side.name, counted(side.steps, "step")]
+    parts = [run_name(side.run_id), named(side.name), counted(side.steps, "step")]
     if side.input_tokens is not None:
         parts.append(f"{side.input_tokens} in, {side.output_tokens or 0} out")
     if side.cost_usd is not None:

@@ -18,7 +18,7 @@ from tracefork_otel.tape.start import FROM_OUTSIDE, HowStarted
 from tracefork_otel.tape.tape import Tape
 from tracefork_otel.wire.registry import recognise
 
-from ..spelling import run_name
+from ..spelling import named, run_name
 from ..store import Run, Store
 from ..store.drawn import draws_of, of_one_call, shortfalls
 from .extent import how_far
@@ -149,7 +149,7 @@ def script_folder(start: HowStarted) -> str | None:
 
 def _check_received(exchange: Exchange, step: int, run: Run) -> None:
     """Raise UsageError or TruncatedBody where what came by OTLP is not enough to play it back."""
-    where = f"run {run_name(run.run_id)} cannot be replayed: step {step} ({exchange.name})"
+    where = f"run {run_name(run.run_id)} cannot be replayed: step {step} ({named(exchange.name)})"
     if exchange.attributes.get(FIDELITY) == "messages":
         raise UsageError(
             f"{where} came as messages on a span (fidelity = messages), not as bytes; it can be read and "

@@ -14,7 +14,7 @@ from tracefork_otel.store.rows import note_of, span_of
 from tracefork_otel.store.wal_reading import read_wal
 from tracefork_otel.wire.json_values import count
 
-from ..spelling import counted, run_name
+from ..spelling import counted, named, run_name
 from . import facts, states
 from .absent import Absent, absent_of
 from .database import is_store
@@ -114,7 +114,9 @@ class DoctorReport:
         found += [f"not recorded: {' '.join(one.argv) or one.executable}: {one.why}" for one in self.absent]
         found += [f"killed: {one}" for one in self.killed]
         for run in self.not_replayable:
-            found.append(f"not replayable: run {run_name(run.run_id)} {run.name}: {'; '.join(run.reasons)}")
+            found.append(
+                f"not replayable: run {run_name(run.run_id)} {named(run.name)}: {'; '.join(run.reasons)}"
+            )
         if not self.exists:
             return [*found, f"{self.path}: there is no store here; the first run that is recorded makes it"]
         live = sum(one.state == "live" for one in self.wals)
@@ -191,7 +193,7 @@ def _killed(opened: Store) -> Iterator[str]:
         if row["status"] == "killed":
             steps = ", ".join(map(str, opened.open_steps(row["run_id"])))
             what = "its process was killed" + (f" while step {steps} was open" if steps else "")
-            who = f"run {run_name(row['run_id'])} {row['name'] or ''}".rstrip()
+            who = f"run {run_name(row['run_id'])} {named(row['name'])}".rstrip()
             yield f"{who}: {what}; what had ended is whole, and is replayed as far as it goes"
 
 

@@ -14,6 +14,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.wire.counted import paid_of
 from tracefork_otel.wire.hosts import is_loopback
 
+from ..spelling import named
 from .price_list import Price, list_price, listed, maker_of
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def usage_price(
     model = next((model for model in models if model in given), None)
     if model is not None:
         price = given[model].of(used)
-        return price if price.reason is None else Price(None, f"no tokens of {model} were counted")
+        return price if price.reason is None else Price(None, f"no tokens of {named(model)} were counted")
     if used.told_usd is not None:
         return Price(used.told_usd)
     if used.pending:
@@ -193,7 +194,7 @@ def _part_price(
             if price is not None:
                 return price
         free = local and elsewhere is None
-        why = Price(0.0) if free else Price(None, f"the price of {model} is not known")
+        why = Price(0.0) if free else Price(None, f"the price of {named(model)} is not known")
     return why
 
 

@@ -25,7 +25,7 @@ from tracefork_otel.tape import marks
 from tracefork_otel.tape.start import HowStarted, argv_of, how_started
 
 from ..displayed import Displayed
-from ..spelling import counted, digits_of, no_step, run_name, use_digits
+from ..spelling import counted, digits_of, no_step, run_name, short, use_digits
 from . import compacting, limits, live, mirror
 from .database import Database, is_store
 from .digests import Digests
@@ -420,7 +420,7 @@ def _made_ns(segment_id: str) -> int:
 
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{run_name(row['run_id'])} ({row['name']})" for row in rows[:NEAR])
+    return ", ".join(f"{run_name(row['run_id'])} ({short(row['name'] or '')})" for row in rows[:NEAR])
 
 
 def open_store(path: str | Path = DEFAULT_STORE, *, memory: str = limits.MEMORY) -> Store:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from stored import Recorder, answered, trace
+from stored import Recorder, answered, asked, trace
 from tracefork_backend import cli
 from tracefork_backend.cli import fork_view, searching, validate
 from tracefork_backend.cli.terminal import Guarded, guarded
@@ -142,3 +142,25 @@ def test_nothing_goes_round_the_guard_while_something_grows(
     assert r"\x1b]0;OWNED\x07 \x9b31m" in err.getvalue()
     assert "\x1b]0;OWNED" not in err.getvalue()
     assert out.getvalue() == "\\x1b[8mhidden\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ls", "show {run}", "show {other}", "show 7777777", "doctor", "diff {run} {other}", "replay {run}"],
+)
+def test_a_name_of_any_length_takes_no_more_than_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Of a run, service, model and tool; JSON and SQL have all of it."""
+    name, recorder = "N" * 100_000, Recorder(tmp_path)
+    runs = {"run": "ab" * 16, "other": "cd" * 16}
+    for run_id in runs.values():
+        recorder.root(run_id, name=name, service=name)
+        recorder.exchange(
+            run_id, asked("hi", model=name), answered("ho").replace(b"claude-sonnet-4-5", b"M" * 9999)
+        )
+    recorder.close()
+    cli._run([*command.format(**runs).split(), "--store", str(tmp_path)])
+    shown = capsys.readouterr()
+    assert shown.out + shown.err
+    assert len(shown.out) + len(shown.err) < 5_000
