@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from ..exchange import Exchange, Request
 from .match import Explanation
@@ -47,6 +48,13 @@ class Live:
     path: str | None = None
     step: int | None = None
     """The recorded exchange's in whose place it is: the forked one's, or one's that gave the agent a key."""
+
+    def sent(self, request: Request) -> Request:
+        """Return the agent's request as it goes out."""
+        url = request.url
+        if self.path is not None:
+            url = urlsplit(url)._replace(path=self.path).geturl()
+        return replace(request, url=url, body=request.body if self.body is None else self.body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ..tape.reads import Draw
 from ..tape.tape import Tape
 from .claims import claims_beside
 from .intervention import Intervention
+from .leave import Leave, leave_beside
 from .memory import memory_beside
 from .order import Order
 from .player import Player
@@ -27,6 +28,7 @@ class Unplayable:
         self.watching = True
         """Nothing may leave this machine."""
         self.order = Order((), ())
+        self.leave = Leave()
         self.draws: tuple[Draw, ...] = ()
         self.drew = False
         self.tools = self
@@ -77,6 +79,7 @@ def load_player(settings: Settings) -> Player | Unplayable:
             intervention=change,
             tools=settings.tools,
             recall=None if change is None else memory_beside(beside, claim),
+            leave=None if change is None else leave_beside(beside),
         )
     except Exception as error:
         LOG.error("tracefork: no request will be answered: %s", error)

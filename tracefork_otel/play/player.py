@@ -19,6 +19,7 @@ from .changed import changed_by, held_by
 from .claims import DRIFTED, Claims, Waiting
 from .forked import ForkState
 from .intervention import Intervention, changes_of
+from .leave import Leave
 from .match import Candidate, Explanation, MatchMode, explain, fingerprint, in_any_order, parse_paths
 from .order import Order
 from .tools import Placement, ToolPlayer, ToolsMode
@@ -53,8 +54,11 @@ class Player:
         intervention: Intervention | None = None,
         tools: ToolsMode | None = None,
         recall: Recall | None = None,
+        leave: Leave | None = None,
     ) -> None:
         """Load the tape; `tools` says what calls of tools get, `recall` gives answers of earlier trials."""
+        self.leave = Leave() if leave is None else leave
+        """What is asked before anything goes over the network."""
         self.tape = tape
         self.match: MatchMode = match
         self.ignore = tuple(ignore)

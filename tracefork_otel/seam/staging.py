@@ -54,6 +54,7 @@ def staged(session: Session, request: Any, body: bytes, refusing: Refusing) -> S
     elif isinstance(answer, Live | Miss):
         player.order.free()
     if isinstance(answer, Live):
+        player.leave.wait(answer.sent(value))
         return answer
     served = answer if isinstance(answer, Served) else None
     if served is not None and served.asked is not None:

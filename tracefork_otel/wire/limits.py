@@ -1,10 +1,11 @@
-"""The most that a request lets its answer take, in any wire form: tokens of output, and searches."""
+"""The most that a call can take by its request, in any wire form: tokens in and out, and searches."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from .json_values import count, loads, mapping, mappings, string
+from .registry import load, recognise, unless_failed
 
 BYTES_PER_TOKEN = 4
 """A usual ratio for text, where the wire did not tell the tokens."""
@@ -22,6 +23,35 @@ _SEARCHING = (("web_search_options",), ("search_parameters",))
 """Where a chat completion says that it may search, and sets no limit to it: OpenAI's, Perplexity's, xAI's."""
 _MAPS = ("google_maps", "googleMaps")
 _CHOICES = (("n",), ("generationConfig", "candidateCount"))
+_AROUND = 300
+"""Tokens that a provider may put round a conversation; of its turns, their JSON is longer."""
+_AROUND_TOOLS = 3_000
+"""Those that say how tools are called: Anthropic's for a computer, an editor and a shell are the most."""
+_KEPT = ("previous_response_id", "conversation", "prompt", "cachedContent", "cached_content", "container")
+"""Where a request names what the provider keeps and reads beside it."""
+_OWN_KEYS = ("function", "functionDeclarations", "function_declarations", "toolSpec", "input_schema")
+"""Where a tool is described that the agent runs itself."""
+_OWN_KINDS = ("function", "custom", "bash_", "text_editor_", "computer", "memory_", "local_", "apply_patch")
+"""Kinds of tools that a provider describes and the agent runs, by what they begin with."""
+_MEDIA = frozenset(
+    (
+        *(
+            "image",
+            "image_url",
+            "input_image",
+            "document",
+            "file",
+            "input_file",
+            "audio",
+            "input_audio",
+            "video",
+        ),
+        *("inlineData", "inline_data", "fileData", "file_data", "item_reference"),
+    )
+)
+"""Kinds of parts, or where they stand, that are more than their text."""
+_ROUNDS = 10
+"""So often Anthropic's servers go on by themselves, by default, before they answer."""
 
 
 class Most(NamedTuple):
@@ -32,6 +62,10 @@ class Most(NamedTuple):
     """Of the web, by the provider: 0 where it is offered none."""
     maps: bool
     """Whether the provider may search its maps, once for an answer."""
+    choices: int = 1
+    """How many answers are asked for."""
+    rounds: int = 1
+    """How often the provider reads the conversation before it has answered: more if it runs tools itself."""
 
 
 def most_of(body: bytes) -> Most:
@@ -50,7 +84,52 @@ def most_of(body: bytes) -> Most:
     if searches is None:
         searches = count(request.get("max_tool_calls"))
     maps = any(name in tool for tool in tools for name in _MAPS)
-    return Most(max(told) * times if told else None, searches, maps)
+    rounds = 1
+    if request.get("mcp_servers") or any(not _is_agents(one) for one in tools):
+        rounds += max(_ROUNDS, searches or 0)
+    if "compact_" in str(request.get("context_management") or ""):
+        rounds += 1
+    return Most(max(told) * times if told else None, searches, maps, times, rounds)
+
+
+def most_read(method: str, url: str, body: bytes) -> int | None:
+    """Return how many tokens of input a request can be at most; None where its bytes do not tell.
+
+    No token is less than a byte of text. A picture, a recording, a document, and what the request only names
+    (a file, an earlier answer, a cache) may be any number of them.
+    """
+    call, request = recognise(method, url, body), mapping(loads(body))
+    if any(request.get(name) for name in _KEPT if name != "prompt" or isinstance(request.get(name), dict)):
+        return None
+    if call is not None:
+        asked = unless_failed(call.form, lambda: load(call.form).read_request(request))
+        if asked is None or any(one.kind in ("image", "document", "other") for one in asked.messages):
+            return None
+    # The results of tools are read as text.
+    if any(_has_media(request.get(name)) for name in ("messages", "contents", "input")):
+        return None
+    return len(body) + (_AROUND_TOOLS if request.get("tools") or request.get("toolConfig") else _AROUND)
+
+
+def _has_media(value: Any) -> bool:
+    """Return whether a conversation has a part, however deep, that is more than its text says."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, dict):
+            kind = string(one.get("type")) or ""
+            if kind in _MEDIA or any(isinstance(one.get(name), dict) for name in _MEDIA):
+                return True
+            waiting += one.values()
+    return False
+
+
+def _is_agents(tool: dict[str, Any]) -> bool:
+    """Return whether the agent runs the tool itself."""
+    kind = string(tool.get("type")) or ""
+    return kind.startswith(_OWN_KINDS) or any(name in tool for name in _OWN_KEYS)
 
 
 def _searches(tool: dict[str, Any]) -> bool:

@@ -20,10 +20,10 @@ from ..rerun.estimate import estimate as priced
 from ..rerun.forking import Fork, Gate, OnDone, Planned
 from ..rerun.spending import HasRoom
 from ..store import Store
-from ..store.prices import Bill, Given
+from ..store.prices import Given
 from .asking import Asking
 from .journal import Journal, record_of
-from .lost import lost_bills
+from .lost import Lost, lost_trials
 from .trials import TrialRequest
 
 
@@ -85,7 +85,7 @@ class Running:
     _purses: dict[int, Purse] = field(default_factory=dict[int, Purse])
     _dearest: dict[str, float] = field(default_factory=dict[str, float])
     """What the dearest trial of each arm cost."""
-    _lost: list[Bill] = field(default_factory=list[Bill])
+    _lost: list[Lost] = field(default_factory=list[Lost])
     """What trials took that were lost before it was gone on with."""
     _graded: float = 0.0
     """What grading cost until then."""
@@ -102,10 +102,10 @@ class Running:
         store = self.forker.store
         assert store is not None
         trials = self.journal.trials
-        self._lost = lost_bills(store, self.journal.experiment_id, trials, self.prices)
+        self._lost = lost_trials(store, self.journal.experiment_id, trials, self.prices)
         self._graded = sum(one.grading_usd or 0.0 for one in trials)
         spent = sum(one.counts_usd(self.grading.worst_usd) for one in trials)
-        spent += sum(one.usd + one.unpriced * self.call_usd for one in self._lost)
+        spent += sum(one.at_most(self.call_usd) for one in self._lost)
         self.budget.reserve(0.0)
         self.budget.settle(0.0, spent)
         return spent
@@ -122,8 +122,8 @@ class Running:
     def beside(self) -> dict[str, Any]:
         """Return what was paid beside the trials of the journal, and what is known of a judge."""
         told: dict[str, Any] = {
-            "lost_usd": sum(one.usd for one in self._lost),
-            "lost_unpriced": sum(one.unpriced for one in self._lost),
+            "lost_usd": sum(one.bill.usd for one in self._lost),
+            "lost_unpriced": sum(one.bill.unpriced for one in self._lost),
         }
         if isinstance(judge := self.oracle, Judge):
             now = judge.cost_usd
@@ -176,7 +176,14 @@ class Running:
         if self._refused or not self.budget.reserve(worst + grading, wait=True):
             self._refused = True
             return False
-        self._purses[at] = Purse(self.budget, worst, expected.call_usd, grading_usd=grading)
+        self._purses[at] = Purse(
+            self.budget,
+            worst,
+            expected.call_usd,
+            grading_usd=grading,
+            most_usd=expected.most_usd,
+            at_once=expected.at_once,
+        )
         return True
 
     def watching(self, at: int) -> HasRoom | None:

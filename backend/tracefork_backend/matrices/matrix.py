@@ -142,7 +142,7 @@ def matrix(
     """Fork each run at its step by each edit, so many times, and show `on_change` the matrix as it grows.
 
     No trial starts that the budget has no room for: it ends with what was found so far. A trial that takes
-    more than was set aside for it is ended at its next call. Where a price is not known and there is a
+    more than was set aside for it is ended before its next call. Where a price is not known and there is a
     budget, nothing is run: `prices` says what a model costs. Runs are forked in their order, as many at a
     time as there are jobs. How a recorded run ended is found out too, by a replay where its output was not
     kept, unless `parents` is False. Raises UsageError as `plan` does, and where the start of one of them is
@@ -345,7 +345,14 @@ class _Group:
             ended = "the budget ended" if board.budget.spent_usd else "the budget is too small"
             board.lacks(place, f"{ended}: {money(left)} left, a fork may take {most}")
             return False
-        self._purses[at] = Purse(board.budget, worst, expected.call_usd, grading_usd=grading)
+        self._purses[at] = Purse(
+            board.budget,
+            worst,
+            expected.call_usd,
+            grading_usd=grading,
+            most_usd=expected.most_usd,
+            at_once=expected.at_once,
+        )
         self._admitted.append(place)
         return True
 

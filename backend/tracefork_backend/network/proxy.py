@@ -239,6 +239,8 @@ class Proxy(Server):
         if isinstance(found, Live) and (found.body is not None or found.path is not None):
             asked = asked.edited(found.body, found.path)
             value = self._value(asked)
+        if isinstance(found, Live) and self._player is not None:
+            await asyncio.to_thread(self._player.leave.wait, value)
         if isinstance(found, Served) and found.asked is not None:
             value = found.asked
         entry = self.ledger.begin(value, headers, replayed=isinstance(found, Served))

@@ -14,7 +14,7 @@ from typing import Any
 from tracefork_otel.errors import StoreError, UsageError
 
 from ..blaming import journal
-from ..blaming.lost import lost_bills
+from ..blaming.lost import lost_trials
 from ..blaming.modes.parts import PARTS
 from ..blaming.verifying import ongoing_result, stored_tables
 from ..report.experiment import report_of_result, report_of_stored
@@ -153,12 +153,12 @@ def ended_usd(store: Path, experiment_id: str) -> float | None:
         header, trials, _ = journal.read(journal.path_of(store, experiment_id))
         if (header["settings"].get("oracle") or {}).get("judge"):
             return None  # what it was asked last is in no journal
-        lost = lost_bills(opened, experiment_id, trials)
+        lost = lost_trials(opened, experiment_id, trials)
         usual = bill(opened.exchanges(header["run_id"])).dearest_usd
-    dearest = max([usual, *(one.dearest_usd for one in lost)])
-    if not dearest and any(one.unpriced for one in lost):
+    dearest = max([usual, *(one.bill.dearest_usd for one in lost)])
+    if not dearest and any(one.bill.unpriced for one in lost):
         return None
-    return sum(one.counts_usd(0.0) for one in trials) + sum(one.usd + one.unpriced * dearest for one in lost)
+    return sum(one.counts_usd(0.0) for one in trials) + sum(one.at_most(dearest) for one in lost)
 
 
 def begun_since(store: Path, run_id: str, started: float) -> str | None:

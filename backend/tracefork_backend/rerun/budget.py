@@ -119,16 +119,27 @@ class Purse:
     """What is set aside for one trial: it grows as its calls are paid for, as long as there is room."""
 
     def __init__(
-        self, budget: Budget, reserved_usd: float, call_usd: float, *, grading_usd: float = 0.0
+        self,
+        budget: Budget,
+        reserved_usd: float,
+        call_usd: float,
+        *,
+        grading_usd: float = 0.0,
+        most_usd: float | None = None,
+        at_once: int = 1,
     ) -> None:
         """`reserved_usd` is reserved already, and what grading takes beside it.
 
-        `call_usd` is kept aside for each call that runs, and more once one has cost more.
+        `call_usd` is kept aside for each call that runs, and more once one has cost more. `most_usd` is how
+        much more a call may take that runs when the budget ends, and `at_once` of how many that was said.
         """
         self._grading = grading_usd
         self._budget = budget
         self._reserved = reserved_usd
         self._call = call_usd
+        self._said = most_usd
+        self._at_once = at_once
+        self._most: tuple[float | None, ...] = ()
 
     def has_room(self, spent: Spending) -> bool:
         """Return whether a trial may go on that spent so much: its calls have room, or it makes none.
@@ -137,8 +148,9 @@ class Purse:
         those calls take that had begun. One that ended without a price is taken to cost what one is kept for.
         """
         self._call = max(self._call, spent.dearest_usd)
+        self._most = spent.most_usd
         usd = spent.usd + spent.unpriced * self._call
-        lacking = usd + max(1, spent.running) * self._call - self._reserved
+        lacking = usd + max(self._call, self._kept(spent)) - self._reserved
         if lacking <= _ROUNDING:
             return True
         given = self._budget.more(lacking, at_least=max(0.0, usd - self._reserved))
@@ -148,15 +160,35 @@ class Purse:
             self._budget.ends()
         return goes_on
 
+    def _kept(self, spent: Spending) -> float:
+        """Return what is kept for the calls that run: the most that they can cost, but for what was said.
+
+        It was said of so many calls at once, each of so much at most; of these it is what one likely takes.
+        """
+        told = sorted((one for one in spent.most_usd if one is not None), reverse=True)
+        free = self._at_once
+        kept = (spent.running - len(told)) * self._call
+        for most in told:
+            by_what_was_said = self._said is None or most <= self._said + _ROUNDING
+            if by_what_was_said and free:
+                free -= 1
+                kept += min(most, self._call)
+            else:
+                kept += most
+        return kept
+
     def settle(self, spent_usd: float | None, unpriced: int = 0) -> float:
         """Free what is left; book what the trial cost (None: nobody knows), and its grading at its worst.
 
         Where so many of its calls are `unpriced`, no less than all that was set aside is booked, and for each
-        what the dearest one took. Return what was booked for the trial itself.
+        what the dearest one took, or the most that it could, if it ran when this was looked at last. Return
+        what was booked for the trial itself.
         """
         spent = spent_usd or 0.0
         if unpriced:
-            spent = max(spent + unpriced * self._call, self._reserved)
+            told = sorted((one for one in self._most if one is not None), reverse=True)[:unpriced]
+            each = sum(max(one, self._call) for one in told) + (unpriced - len(told)) * self._call
+            spent = max(spent + each, self._reserved)
         self._budget.settle(self._reserved + self._grading, spent + self._grading)
         return spent
 

@@ -21,6 +21,7 @@ from tracefork_otel.wire.rewriting import kin_of
 from ..spelling import at_least, counted, money
 from ..store.prices import NONE_GIVEN, Given, Price, price_of
 from .edits import KINDS
+from .most import SEARCHES, most_usd
 from .records import is_error
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 WORST = 2.0
 """What is reserved for a trial, as a multiple of its estimate: a tail may be longer than its parent's."""
-
-SEARCHES = 10
-"""Searches of the web that are set aside for a call whose request says no limit, or twice those it made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ class Estimate:
     call_usd: float = 0.0
     """What is kept aside for the call that runs: the dearest of them, as if it took twice as much."""
     most_usd: float | None = 0.0
-    """What one call can cost at most, by the limits of its own request; None where one sets none."""
+    """What one call can cost at most, with twice the text of its own request; None where nothing says it."""
     at_once: int = 1
     """How many of the calls ran at a time, at most."""
     searches_at_will: bool = False
@@ -70,7 +68,7 @@ class Estimate:
             else f"{running} calls that run when it ends are"
         )
         if self.most_usd is None:
-            return f"{calls} paid for, and no max_tokens says how much that is"
+            return f"{calls} paid for, and neither a max_tokens nor the price list says how much that is"
         more = f"{calls} paid for, which can be {money(running * self.most_usd)} more"
         if self.searches_at_will:
             more += (
@@ -153,20 +151,12 @@ def again(
             else:
                 searches += searched.usd - price.usd
         dearest = max(dearest, price.usd * WORST, dear)
-        if limits.output_tokens is None and found.form:
+        # One that is asked for later may be longer than that which was recorded.
+        bound = most_usd(exchange, found, model=model, given=given, longer=WORST)
+        if bound is None:
             most.clear()
         elif most:
-            output = max(limits.output_tokens or 0, found.output_tokens or 0)
-            asked = None if found.input_tokens is None else int(found.input_tokens * WORST)
-            whole = replace(
-                found.usage,
-                input_tokens=asked,
-                output_tokens=output,
-                cached_tokens=None,
-                parts=(),
-                told_usd=None,
-            )
-            most.append(max(dearest, _price(exchange, replace(found, usage=whole), model, given).usd or 0.0))
+            most.append(max(dearest, bound))
     return Estimate(
         calls=len(calls),
         cost_usd=total,

@@ -29,7 +29,7 @@ ProblemKind: TypeAlias = Literal[
     "live_call",  # a live call got no answer, or an error of the provider's
     "offline",  # the tail may not go live, and made a request that the parent had not made
     "timeout",  # it did not end in time
-    "budget",  # it was ended at its next call, for which the budget had no room
+    "budget",  # it was ended before its next call, for which the budget had no room
     "stopped",  # it was ended from here before it was done
     "crash",  # it ended by an exception or a signal, as the parent did not
     "exit_status",  # it ended with another status than the parent

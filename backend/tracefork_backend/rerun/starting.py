@@ -326,7 +326,9 @@ class InProcesses:
         watch = DriftWatch(space.claims, on_drift=self._on_drift, end=end, steps=self._steps)
         # It may go on with its calls until it is gone, so it gets no time to end by itself.
         at_once = partial(own.stop, at_once=True)
-        money = None if has_room is None else MoneyWatch(space.store, has_room, self._given, at_once)
+        money = None
+        if has_room is not None:
+            money = MoneyWatch(space.folder, space.store, has_room, self._given, at_once)
         rest = RestWatch(
             space.claims,
             own.commands,

@@ -215,6 +215,17 @@ def maker_of(model: str) -> str | None:
         return None
 
 
+def window_of(provider: str, model: str | None) -> int | None:
+    """Return how many tokens a model takes in and puts out at most; None where the list does not say."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        found = get_snapshot().find_provider_model(model or "", None, price_name(provider), None)
+    except LookupError:
+        return None
+    return found[1].context_window
+
+
 def models_of(provider: str) -> list[str]:
     """Return the models that the price list has of a provider, in its words."""
     from genai_prices.data_snapshot import get_snapshot

@@ -153,7 +153,12 @@ def test_what_is_not_paid_by_tokens_is_named_with_what_can_be_said_of_it(
     [
         (1, 0.0154, "a call that runs when it ends is paid for, which can be $0.0154 more"),
         (4, 0.0154, "4 calls that run when it ends are paid for, which can be $0.0616 more"),
-        (4, None, "4 calls that run when it ends are paid for, and no max_tokens says how much that is"),
+        (
+            4,
+            None,
+            "4 calls that run when it ends are paid for, and neither a max_tokens nor the price list says "
+            "how much that is",
+        ),
     ],
 )
 def test_what_goes_beyond_a_budget_is_a_call_of_each_job(jobs: int, most: float | None, says: str) -> None:

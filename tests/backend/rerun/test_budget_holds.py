@@ -46,6 +46,12 @@ class World:
     crash_at: int
     width: int = 1
     """How many calls of a trial run at a time."""
+    slack: float = 1.0
+    """How many times as much as it takes a call could take by its request."""
+    told: float | None = None
+    """What was said beforehand that a call can take at most."""
+    at_once: int = 1
+    """Of how many calls of a trial that was said."""
     paid: float = 0.0
     calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,18 +66,23 @@ class Judge:
 
 
 def one_trial(world: World, has_room: HasRoom, trial: list[float]) -> float:
-    """The trial runs, so many calls at a time; when somebody looks, its next ones have begun already."""
+    """The trial runs, so many calls at a time, each of which asks before it begins."""
     waves = [trial[at : at + world.width] for at in range(0, len(trial), world.width)]
-    spent, dearest, goes_on = 0.0, 0.0, True
-    for at, wave in enumerate(waves):
+    spent, dearest = 0.0, 0.0
+    for wave in waves:
+        running: list[float] = []
+        for cost in wave:
+            most = (*(world.slack * one for one in running), world.slack * cost)
+            goes_on = has_room(Spending(usd=spent, running=len(most), dearest_usd=dearest, most_usd=most))
+            if goes_on:
+                running.append(cost)
+                with world.lock:
+                    world.paid += cost
+                    world.calls += 1
+                continue
+            # Its process is ended, and with it what runs: that is paid for.
+            return spent + sum(running)
         spent, dearest = spent + sum(wave), max(dearest, *wave)
-        with world.lock:
-            world.paid += sum(wave)
-            world.calls += len(wave)
-        if not goes_on:
-            break
-        running = len(waves[at + 1]) if at + 1 < len(waves) else 0
-        goes_on = has_room(Spending(usd=spent, running=running, dearest_usd=dearest))
     return spent
 
 
@@ -99,7 +110,8 @@ def run(world: World, jobs: int) -> None:
                 free.acquire()
                 if not budget.reserve(worst, wait=True):
                     return
-                executor.submit(play, trial, Purse(budget, worst, world.call))
+                purse = Purse(budget, worst, world.call, most_usd=world.told, at_once=world.at_once)
+                executor.submit(play, trial, purse)
             else:
                 return
         killed, left = True, left[world.crash_at :]
@@ -119,38 +131,43 @@ USAGE = st.builds(
     trials=st.lists(st.lists(st.tuples(USAGE, st.integers(0, 2)), min_size=1, max_size=6), max_size=24),
     share=st.floats(0, 1.2),
     guess=st.floats(0.01, 2),  # what is thought to be free always starts
-    bounded=st.booleans(),
+    told=st.floats(0, 2),
+    slack=st.floats(1, 8),
     jobs=st.integers(1, 16),
     crash_at=st.integers(0, 30),
     width=st.integers(1, 6),
+    at_once=st.integers(1, 6),
 )
-def test_what_is_spent_passes_the_budget_by_running_calls_alone(
+def test_what_is_spent_passes_the_budget_by_no_more_than_was_said(
     rates: list[Rates],
     trials: list[list[tuple[Usage, int]]],
     share: float,
     guess: float,
-    bounded: bool,
+    told: float,
+    slack: float,
     jobs: int,
     crash_at: int,
     width: int,
+    at_once: int,
 ) -> None:
-    """By no more than the calls that each agent had begun when there was no room for them."""
+    """However wrong the guess, dear the calls, and many of them at once; what was said may be too little."""
     costs = [[rates[at % len(rates)].of(used).usd or 0.0 for used, at in trial] for trial in trials]
     every = [cost for trial in costs for cost in trial]
     dearest, whole = max(every, default=0.0), sum(every)
     world = World(
         budget_usd=share * whole,
         estimate=guess * whole / max(1, len(costs)),
-        call=dearest if bounded else dearest * guess / 4,
+        call=dearest * guess / 4,
         trials=costs,
         crash_at=crash_at,
         width=width,
+        slack=slack,
+        told=told * dearest,
+        at_once=at_once,
     )
     run(world, jobs)
     over = world.paid - world.budget_usd
-    # A call that takes more than was thought may have passed what was kept for it, too.
-    running = 1 if bounded else 2
-    assert over <= running * width * min(jobs, len(costs)) * dearest + 1e-6
+    assert over <= min(jobs, len(costs)) * min(width, at_once) * told * dearest + 1e-6
 
 
 TRIAL = st.lists(USAGE, min_size=1, max_size=6) | st.builds(
@@ -287,9 +304,8 @@ def test_a_repair_passes_its_budget_by_running_calls_alone(
     assert search.done
     assert budget.spent_usd == pytest.approx(world.paid)
     assert budget.reserved_usd == pytest.approx(0.0)
-    # A call that takes more than its recorded one may pass what was kept for it, too.
-    over = world.paid - world.budget_usd
-    assert over <= (1 if dearest <= expected.call_usd else 2) * width * jobs * dearest + 1e-6
+    said = width * jobs * dearest if expected.most_usd is None else jobs * expected.most_usd
+    assert world.paid - world.budget_usd <= said + 1e-6
     if search.stop_reason != "budget":
         assert not any(one.undefined_reason == "budget" for one in journal.trials)
 
@@ -425,7 +441,7 @@ def test_a_watch_tells_calls_that_ended_without_a_count_from_the_one_that_runs(t
         told.append(spent)
         return False
 
-    with MoneyWatch(tmp_path, has_room, NONE_GIVEN, ended.set) as watch:
+    with MoneyWatch(tmp_path, tmp_path, has_room, NONE_GIVEN, ended.set) as watch:
         assert ended.wait(60)
     recorder.close()
     (spent,) = told
