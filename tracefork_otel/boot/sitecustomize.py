@@ -10,8 +10,6 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def _boot():
-    if not os.environ.get("TRACEFORK_MODE"):
-        return
     try:
         try:
             from tracefork_otel.launch import boot
@@ -21,6 +19,23 @@ def _boot():
         _absent(error)
         return
     boot("sitecustomize")
+
+
+def _ended_by_ctrl_c(boot):
+    """Run this, in which Ctrl-C ends the process without a word: nothing of the agent has begun."""
+    import signal
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        except ValueError:  # in a thread of somebody's program
+            ours = False
+    try:
+        boot()
+    finally:
+        if ours and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _absent(error):
@@ -87,7 +102,8 @@ def _chain():
 
 
 try:
-    _boot()
+    if os.environ.get("TRACEFORK_MODE"):
+        _ended_by_ctrl_c(_boot)
 except Exception as problem:
     sys.stderr.write("tracefork: this process is not recorded: {}\n".format(problem))  # noqa: UP032
 _chain()

@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
-import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from types import FrameType
 from typing import cast
 
 import tracefork_otel
-from tracefork_otel.errors import AgentFailed, StoreError, UsageError
+from tracefork_otel.errors import AgentFailed, StoreError
 from tracefork_otel.recording.process import process_started
 from tracefork_otel.redaction import redact
 from tracefork_otel.session.interpreter import program_of
@@ -38,13 +34,13 @@ from ..store.lost import losses
 from ..store.unseen import unseen
 from ..writeback.sending import CLOSE_S, endpoint
 from .environment import inside_another, reaching, recordable, traced
+from .foreground import INTERRUPTED, run_inherited
 from .given_input import LIMIT, GivenInput, given_input
-from .kept_output import KeptOutput, kept_output
+from .kept_output import kept_output
 from .left import Left, left_by, noted, still_left
 from .nested import said_inside
 from .output import Output, output_attributes
 from .reach import reached, short_name, unwritable, why_nothing
-from .supervise import exit_status
 from .watching import Watch
 
 SCOPE = "tracefork"
@@ -136,7 +132,7 @@ def record(
         with _kept(launch) as head:
             with given_input() as given, kept_output() as printed:
                 environment = {**env, **behind.environment}
-                status = run_inherited(started, environment, given.source, printed, watch)
+                status = run_inherited(started, environment, given.source, printed, watch, launch.trace_id)
             launch = replace(launch, given=given, printed=printed.output)
             ended_ns = time.time_ns()
             found = reached(directory, launch.trace_id)
@@ -154,7 +150,10 @@ def record(
                 runs, problems = (), [f"nothing captured: {error}"]
     if not runs:
         why = f"nothing captured: no request came to the proxy; the agent must read {_named(routes)}"
-        nothing = why if proxy else why_nothing(argv, *found, still_left(left, found[0]))
+        if status == INTERRUPTED:
+            nothing = "nothing captured: Ctrl-C ended the command"
+        else:
+            nothing = why if proxy else why_nothing(argv, *found, still_left(left, found[0]))
         problems = problems or [unwritable(directory) or nothing]
         status = status or _NOTHING_CAPTURED
     return Recorded(exit_status=status, launch_id=launch.trace_id, runs=runs, problems=tuple(problems))
@@ -291,6 +290,9 @@ def _kept(launch: _Launch) -> Iterator[Wal]:
         head.append(launch.root())
     try:
         yield head
+    except KeyboardInterrupt:
+        head.close()  # what was exchanged until then is known by it
+        raise
     finally:
         if not head.closed:
             with contextlib.suppress(OSError):
@@ -351,57 +353,3 @@ def _losses(store: Store, run_ids: Sequence[str]) -> list[str]:
         for note in shortfalls(notes):
             found[f"run {run_name(run_id)}: {note.attributes['why']}; a replay draws them for real"] = None
     return list(found)
-
-
-def run_inherited(
-    argv: Sequence[str],
-    env: Mapping[str, str],
-    stdin: int | None = None,
-    printed: KeptOutput | None = None,
-    watch: Watch | None = None,
-) -> int:
-    """Run a command on our terminal, streams and process group, and return its exit status.
-
-    `stdin` is what it gets as its standard input, and `printed` has its standard output, where not ours. The
-    `watch` looks at what it starts.
-    """
-    printed = printed or KeptOutput()
-    with _signals_passed_on() as children:
-        try:
-            child = subprocess.Popen(list(argv), env=dict(env), stdin=stdin, stdout=printed.sink)
-        except FileNotFoundError as error:
-            raise UsageError(f"no such command or folder: {error.filename or argv[0]}") from error
-        except OSError as error:
-            raise UsageError(f"cannot start {argv[0]!r}: {error.strerror or error}") from error
-        children.append(child)
-        printed.started()
-        with contextlib.nullcontext() if watch is None else watch.over(child.pid):
-            return exit_status(child.wait())
-
-
-@contextlib.contextmanager
-def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Wait at Ctrl-C, which reaches the command from the terminal; pass on what would end us alone."""
-    children: list[subprocess.Popen[bytes]] = []
-
-    def wait_on(number: int, frame: FrameType | None) -> None:
-        """Do nothing, as a handler and not SIG_IGN: what is ignored stays ignored in the command."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for child in children:
-            with contextlib.suppress(OSError):
-                child.send_signal(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield children
-        return
-    handlers = {signal.SIGINT: wait_on, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
-    before = {number: signal.getsignal(number) for number in handlers}
-    for number, handler in handlers.items():
-        if before[number] is not signal.SIG_IGN:  # under nohup, SIGHUP stays ignored
-            signal.signal(number, handler)
-    try:
-        yield children
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import tracefork_otel
 
 from .flags import expanded
 from .flags.missing import named_values
-from .interrupt import passed_on
+from .interrupt import at_once, passed_on
 from .terminal import guarded
 
 if TYPE_CHECKING:
@@ -51,6 +53,13 @@ VERBS = {
 }
 
 
+_ENDING_S = 15.0
+_ENDING = ("demo", "replay", "verify", "fork", "blame", "repair", "validate", "proxy", "serve")
+"""Verbs that end agents at Ctrl-C, seal what they recorded, or say how far they came."""
+_GIVEN_ON = "run"
+"""Ctrl-C is its command's."""
+
+
 class _Verbs(TyperGroup):
     """Lists the verbs from the table, and loads the one that is run."""
 
@@ -70,19 +79,23 @@ def loaded(name: str) -> Any:
     one = typer.Typer(add_completion=False)
     if verb is None:
         one.add_typer(module.app, name=name)
-        return _guarded(get_group(one).commands[name])
-    one.command(name, context_settings=getattr(module, "CONTEXT", None))(expanded(verb))
-    return _guarded(get_command(one))
+        command = get_group(one).commands[name]
+    else:
+        one.command(name, context_settings=getattr(module, "CONTEXT", None))(expanded(verb))
+        command = get_command(one)
+    if name == _GIVEN_ON:
+        return _guarded(command, nullcontext)
+    return _guarded(command, partial(at_once, _ENDING_S) if name in _ENDING else at_once)
 
 
-def _guarded(command: Any) -> Any:
+def _guarded(command: Any, ending: Callable[[], AbstractContextManager[None]]) -> Any:
     """Return the command, whose functions print text as data; help, which is styled, is none of theirs.
 
-    A flag that lacks its value is refused by name before anything else is read.
+    A flag that lacks its value is refused by name before anything else is read. Ctrl-C meets it in `ending`.
     """
     parts = getattr(command, "commands", {})
     for part in parts.values():
-        _guarded(part)
+        _guarded(part, ending)
     if not parts:
         invoke, parse = command.invoke, command.parse_args
 
@@ -93,7 +106,7 @@ def _guarded(command: Any) -> Any:
         command.parse_args = asked
 
         def plainly(context: Any) -> Any:
-            with passed_on(), guarded():
+            with passed_on(), ending(), guarded():
                 return invoke(context)
 
         command.invoke = plainly

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Container
@@ -13,6 +13,7 @@ from pathlib import Path
 from tracefork_otel.errors import AgentFailed
 
 from .flags.options import STORE, StoreOption
+from .interrupt import INTERRUPTED
 
 QUERY = (
     "select step, model, input_tokens, output_tokens, cost_usd from exchanges "
@@ -58,6 +59,8 @@ def demo(store: StoreOption = STORE) -> None:
 def _show(says: str, command: str, store: Path, expected: Container[int]) -> None:
     print(f"\n# {says}\n$ tracefork-otel {command}", flush=True)
     status = _tracefork(command, store)
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
     if status not in expected:
         raise AgentFailed(f"the demo's command `tracefork-otel {command}` ended with status {status}")
 
@@ -79,10 +82,12 @@ def _fail(command: str, store: Path) -> None:
 
 def _tracefork(command: str, store: Path) -> int:
     """Return the exit status of one of our commands, typed as a person types it, its output on our own."""
+    from ..agents.foreground import run_inherited
+
     verb, _, rest = command.partition(" ")
     ours = shlex.join([sys.executable, "-m", "tracefork_backend.cli", verb, "--store", str(store)])
-    program = f"{ours} {rest}"
-    return subprocess.run(["/bin/sh", "-c", program], check=False).returncode
+    # In the shell's place, so that a signal that is given on is the command's.
+    return run_inherited(["/bin/sh", "-c", f"exec {ours} {rest}"], os.environ)
 
 
 def _example(name: str) -> Path:

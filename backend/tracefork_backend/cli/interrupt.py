@@ -69,10 +69,10 @@ def is_interrupt(error: Exception) -> bool:
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process within half a second, whatever the block is at.
+def at_once(patience_s: float = _PATIENCE_S) -> Iterator[None]:
+    """Let Ctrl-C, and SIGTERM in `terminable`, end the process so soon, whatever the block is at.
 
-    For blocks that only read: nothing of theirs is undone, and no process of theirs may be left.
+    What the block writes is whole or not there however it ends, and what it starts ends with it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -81,13 +81,15 @@ def at_once() -> Iterator[None]:
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     asked, done = threading.Event(), threading.Event()
+    by: list[int] = []
 
     def watch() -> None:
         while number := os.read(reader, 1):
-            if number[0] == signal.SIGINT:
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                by.append(number[0])
                 asked.set()
-                if not done.wait(_PATIENCE_S):
-                    os._exit(INTERRUPTED)
+                if not done.wait(patience_s):
+                    os._exit(_TERMINATED if by[0] == signal.SIGTERM else INTERRUPTED)
         os.close(reader)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -96,7 +98,7 @@ def at_once() -> Iterator[None]:
     except Exception as error:
         # The library's own word for it, which may come before the watcher had its turn.
         if "interrupt" in str(error).lower() and asked.wait(1):
-            raise KeyboardInterrupt from None
+            raise (Terminated if by[0] == signal.SIGTERM else KeyboardInterrupt) from None
         raise
     finally:
         done.set()
@@ -108,7 +110,7 @@ def at_once() -> Iterator[None]:
 def at_last(seconds: float) -> Iterator[None]:
     """End the process where the block goes on for longer, half a second after it was asked to end itself.
 
-    For blocks that only read, as `at_once`.
+    For blocks that only read.
     """
     from ..store.limits import duration, too_long
 

@@ -16,6 +16,7 @@ from ..spelling import counted, run_name
 from .flags.edit import EditFlags
 from .flags.options import STORE, HostOption, PortOption, RedactOption, StoreOption, valued
 from .flags.start import MatchFlags, TailOption, TimingOption
+from .interrupt import INTERRUPTED
 from .opening import recordable
 from .output import FAILED, say
 from .refs import split, tape_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tracefork_otel.settings import Settings, Timing
 
     from ..network.proxy import Proxy
+    from ..network.server import Stopped
 
 
 def proxy(
@@ -61,12 +63,12 @@ def proxy(
         raise UsageError("what is to be changed is given, but not where: --fork RUN@STEP")
     with _playing(settings, edit, replay=replay, fork=fork, tail=tail) as (played, attributes):
         doing = f"replays {replay}" if replay else f"forks {fork}" if fork else f"records into {store}"
-        served = _served(played, upstream, (host, port), name, attributes, doing)
+        served, stopped = _served(played, upstream, (host, port), name, attributes, doing)
     _tell(store, served.ledger.run_ids, served.ledger.lost)
     if fork is not None and not served.went_on:
         say(f"tracefork-otel: the agent never came to {fork}, so nothing was changed")
-        return FAILED
-    return 0
+        return INTERRUPTED if stopped.interrupted else FAILED
+    return INTERRUPTED if stopped.interrupted else 0
 
 
 def _settings(upstream: str, store: Path, rules: Path | None, match: MatchFlags, timing: Timing) -> Settings:
@@ -122,8 +124,8 @@ def _served(
     name: str,
     attributes: dict[str, object],
     doing: str,
-) -> Proxy:
-    """Return the proxy, after it was stopped."""
+) -> tuple[Proxy, Stopped]:
+    """Return the proxy, after it was stopped, and by what."""
     from urllib.parse import urlsplit
 
     from tracefork_otel.wire.registry import root_of
@@ -138,10 +140,10 @@ def _served(
     if not is_loopback(host):
         say(f"warning: everyone who reaches {host} can use this proxy, and read what it plays back")
     served = Proxy([listening], settings=settings, name=name, host=host, attributes=attributes)
-    with until_signalled(served):
+    with until_signalled(served) as stopped:
         say(f"tracefork-otel: http://{host}:{listening.port} -> {upstream}, {doing}; stop it with Ctrl-C")
         served.run()
-    return served
+    return served, stopped
 
 
 def _tell(store: Path, run_ids: tuple[str, ...], lost: int) -> None:

@@ -11,6 +11,7 @@ import typer
 from tracefork_otel.errors import UsageError
 
 from .flags.options import STORE, HostOption, RedactOption, StoreOption, valued
+from .interrupt import INTERRUPTED
 from .opening import recordable
 from .output import say
 
@@ -74,10 +75,10 @@ def serve(
                 budget=budget,
                 open_it=open_it,
             )
-        until_stopped([one for one in (page, receiver) if one is not None])
+        stopped = until_stopped([one for one in (page, receiver) if one is not None])
         if receiver is not None:
             say(f"tracefork-otel: {receiver.spans} spans received, {receiver.exchanges} of them exchanges")
-    return 0
+    return INTERRUPTED if stopped.interrupted else 0
 
 
 def _page(

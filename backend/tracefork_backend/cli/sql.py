@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .flags.options import STORE, JsonOption, StoreOption, StrictOption, valued
-from .interrupt import at_last, at_once
+from .interrupt import at_last
 from .opening import reading, told
 from .output import cell, console, print_rows, print_text, table
 from .terminal import unguarded
@@ -29,8 +29,8 @@ def sql(
     """Ask the store in SQL: runs, exchanges, bodies, messages, tools, spans …"""
     text = sys.stdin.read() if query == "-" else query
     with reading(store, strict=strict, memory=memory) as opened:
-        opened.current()  # what is sealed on the way must not be cut short
-        with at_once(), at_last(timeout):
+        opened.current()  # what is sealed on the way is no time of the query's
+        with at_last(timeout):
             answer = opened.answer(text, seconds=timeout)
         names, rows = list(answer.columns), answer.rows
         if as_json:

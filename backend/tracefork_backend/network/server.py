@@ -171,27 +171,42 @@ def _unambiguous(app: App) -> App:
     return guarded
 
 
+class Stopped:
+    """What ended servers, where anything has."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was Ctrl-C; SIGTERM and SIGHUP are how those who keep servers ask for a good end."""
+        return self.signal == signal.SIGINT
+
+
 @contextlib.contextmanager
-def until_signalled(*servers: Server) -> Iterator[None]:
+def until_signalled(*servers: Server) -> Iterator[Stopped]:
     """Stop the servers on Ctrl-C, SIGTERM and SIGHUP, which are handled as before after the block."""
+    stopped = Stopped()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        stopped.signal = stopped.signal or number
         for one in servers:
             one.stop()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def until_stopped(servers: Sequence[Server]) -> None:
+def until_stopped(servers: Sequence[Server]) -> Stopped:
     """Answer with all of these until a signal ends them; then close what they hold, in the other order."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(until_signalled(*servers))
+        stopped = stack.enter_context(until_signalled(*servers))
         for one in servers[1:]:
             stack.enter_context(one)
         servers[0].run()
+    return stopped

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
-from tracefork_backend.cli.interrupt import Terminated, status_of
+from tracefork_backend.cli.interrupt import Terminated, at_once, status_of, terminable
 from wal_samples import write_conversation
 
 from tracefork_otel.store import sealing
@@ -57,6 +59,52 @@ def test_what_does_not_end_when_it_is_asked_to_is_ended() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: the query took longer than 0.1 s")
+
+
+_NEVER_BACK = """
+import os, signal, time
+from tracefork_backend.cli.interrupt import at_once, terminable
+signal.signal({0}, lambda *_: None)
+with at_once(0.1):
+    os.kill(os.getpid(), {0})
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_does_not_come_back_for_a_signal_is_ended(number: int, status: int) -> None:
+    """A library that is at work, or one that takes the signal for its own."""
+    code = _NEVER_BACK.format(int(number))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (status, "")
+
+
+def test_duckdbs_word_for_sigterm_is_no_ctrl_c() -> None:
+    """It has one word for both, and the exit status tells which it was."""
+    with pytest.raises(Terminated), terminable(), at_once():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        except KeyboardInterrupt:
+            raise RuntimeError("Query interrupted") from None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_serve_ends_by_ctrl_c_as_any_command_does(tmp_path: Path, number: int, status: int) -> None:
+    """SIGTERM is how those who keep servers ask for a good end, which is 0."""
+    words = ("serve", "--port", "0", "--no-otlp", "--store", str(tmp_path))
+    command = (sys.executable, "-m", "tracefork_backend.cli", *words)
+    served = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert served.stderr is not None
+        address = next(word for word in served.stderr.readline().split() if word.startswith("http"))
+        assert httpx2.get(address, timeout=20).status_code == 200  # it is stopped by signals from now on
+        served.send_signal(number)
+        _, said = served.communicate(timeout=20)
+    finally:
+        served.kill()
+    assert (served.returncode, said) == (status, "")
 
 
 @pytest.mark.slow

@@ -347,7 +347,7 @@ def test_saved_whatever_way_it_is_stopped(store: Path, upstream: ModelServer, si
         process.kill()
         process.wait()
     if signal_name != "SIGKILL":
-        assert process.returncode == 0
+        assert process.returncode == (130 if signal_name == "SIGINT" else 0)
         assert "1 step: tracefork-otel show" in said
     with open_store(store) as opened:
         (run,) = opened.runs()
