@@ -81,12 +81,17 @@ def test_what_does_not_come_back_for_a_signal_is_ended(number: int, status: int)
 
 def test_duckdbs_word_for_sigterm_is_no_ctrl_c() -> None:
     """It has one word for both, and the exit status tells which it was."""
-    with pytest.raises(Terminated), terminable(), at_once():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(30)
-        except KeyboardInterrupt:
-            raise RuntimeError("Query interrupted") from None
+
+    def asked() -> None:
+        with terminable(), at_once():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(30)
+            except KeyboardInterrupt:
+                raise RuntimeError("Query interrupted") from None
+
+    with pytest.raises(Terminated):
+        asked()
 
 
 @pytest.mark.slow
