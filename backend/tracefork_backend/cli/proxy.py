@@ -67,7 +67,7 @@ def proxy(
     _tell(store, served.ledger.run_ids, served.ledger.lost)
     if fork is not None and not served.went_on:
         say(f"tracefork-otel: the agent never came to {fork}, so nothing was changed")
-        return INTERRUPTED if stopped.interrupted else FAILED
+        return FAILED
     return INTERRUPTED if stopped.interrupted else 0
 
 

@@ -42,7 +42,7 @@ def test_a_short_answer_says_so(
     assert shown.err.startswith("incomplete: ")
     assert name in shown.err
     entry = manifest.load(tmp_path).segments[-1]
-    lost = f"missing: {entry.exchanges} exchanges and {entry.spans} span of run "
+    lost = f"missing: {entry.exchanges} exchanges and {entry.spans} span of runs "
     assert (lost if kind != "spans" else "its exchanges are shown without the names, starts") in shown.err
     assert cli._run([*command, "--strict", "--store", str(tmp_path)]) == cli_output.FINDING
     assert capsys.readouterr().out == shown.out
@@ -84,7 +84,7 @@ def test_last_is_refused_beside_segments_that_no_manifest_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A manifest that came out of a backup names an earlier run: the last one may be another."""
-    write_conversation(tmp_path, 2, process_id="4710-0badcafe", seed=1)
+    write_conversation(tmp_path, 2, process_id="4709-0badcafe", seed=1)
     assert sealing.seal_dead(tmp_path) == []
     backup = (tmp_path / manifest.FILE).read_bytes()
     damaged(tmp_path, None)

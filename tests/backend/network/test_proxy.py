@@ -388,7 +388,7 @@ def test_forks_an_agent_that_the_user_starts(store: Path, upstream: ModelServer)
     with open_store(store) as opened:
         (recorded,) = opened.runs()
     asked = len(upstream.requests)
-    for step, told, status in ((0, ["other words", "turn 1"], 0), (1, None, 3)):
+    for step, told, status in ((0, ["other words", "turn 1"], 130), (1, None, 3)):
         forked = [*command, f"{recorded.run_id}@{step}"]
         process = subprocess.Popen(forked, stderr=subprocess.PIPE, text=True, env=environment)
         try:
