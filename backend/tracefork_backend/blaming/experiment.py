@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -263,8 +264,8 @@ def blame(
             coupling=coupling,
             settings=settings,
         )
-        journal = Journal(store.path, experiment_id, None if resume else header)
-        try:
+        # Held until its end is written: to others it has one when it is free.
+        with closing(Journal(store.path, experiment_id, None if resume else header)) as journal:
             search = Search(plan)
             tail: Tail = "recorded" if journal.header.get("coupling") == "recorded" else "live"
             forks = _Forks(tape=tape, plan=plan, fits=prepared.fits, tail=tail)
@@ -285,21 +286,19 @@ def blame(
             running.grading.begin()
             told = None if on_progress is None else lambda: on_progress(progress_of(search, running))
             running.run(told)
-        finally:
-            journal.close()
-    found = search.verdict()
-    result = BlameResult(
-        experiment_id=experiment_id,
-        run_id=run.run_id,
-        findings=found,
-        trials=tuple(journal.trials),
-        plan=plan,
-        header={**journal.header, "budget_usd": budget_usd, **running.beside()},
-        problem=running.commonest_problem,
-        steps=tuple(step_shown(exchange) for exchange in tape.exchanges),
-    )
-    write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
-    return result
+            found = search.verdict()
+            result = BlameResult(
+                experiment_id=experiment_id,
+                run_id=run.run_id,
+                findings=found,
+                trials=tuple(journal.trials),
+                plan=plan,
+                header={**journal.header, "budget_usd": budget_usd, **running.beside()},
+                problem=running.commonest_problem,
+                steps=tuple(step_shown(exchange) for exchange in tape.exchanges),
+            )
+            write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
+            return result
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -276,7 +276,7 @@ def blame_parts(
     budget, store = Budget(budget_usd), runs[0].store
     prices = rates_given(price)
     experiment_id = resume or secrets.token_hex(8)
-    with contextlib.ExitStack() as opened:
+    with ExitStack() as opened:
         forkers = [
             opened.enter_context(
                 Forker(
@@ -316,8 +316,8 @@ def blame_parts(
             coupling="fresh",
             settings=settings,
         )
-        journal = Journal(store.path, experiment_id, None if resume else header)
-        try:
+        # Held until its end is written: to others it has one when it is free.
+        with closing(Journal(store.path, experiment_id, None if resume else header)) as journal:
             search, strata = Search(plan), Strata(forkers)
             dearest = max(priced, key=lambda one: one.worst_usd)
             running = Running(
@@ -338,27 +338,25 @@ def blame_parts(
             running.grading.begin()
             told = None if on_progress is None else lambda: on_progress(progress_of(search, running))
             running.run(told)
-        finally:
-            journal.close()
-    result = BlameResult(
-        experiment_id=experiment_id,
-        run_id=runs[0].run_id,
-        findings=search.verdict(),
-        trials=tuple(journal.trials),
-        plan=plan,
-        header={**journal.header, "budget_usd": budget_usd, **running.beside()},
-        problem=running.commonest_problem,
-        steps=tuple(StepShown(part=one.name, tokens=one.tokens) for one in found.parts),
-    )
-    write_back(
-        store,
-        tapes[0],
-        result,
-        roots=strata.roots,
-        root_of_parent=forkers[0].root_of_parent,
-        noted_at=found.first[0],
-    )
-    return result
+            result = BlameResult(
+                experiment_id=experiment_id,
+                run_id=runs[0].run_id,
+                findings=search.verdict(),
+                trials=tuple(journal.trials),
+                plan=plan,
+                header={**journal.header, "budget_usd": budget_usd, **running.beside()},
+                problem=running.commonest_problem,
+                steps=tuple(StepShown(part=one.name, tokens=one.tokens) for one in found.parts),
+            )
+            write_back(
+                store,
+                tapes[0],
+                result,
+                roots=strata.roots,
+                root_of_parent=forkers[0].root_of_parent,
+                noted_at=found.first[0],
+            )
+            return result
 
 
 def _digest(tapes: Sequence[Tape], known: str) -> str:

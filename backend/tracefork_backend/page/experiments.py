@@ -59,9 +59,12 @@ class ExperimentShown:
 
 def listed(store: Store) -> list[Experiment]:
     """Return the experiments of a store, the newest first."""
-    rows = {row["experiment_id"]: row for row in store.ask("blame_experiments")}
+    earlier = _rows(store)
+    begun = [one for one in journal.experiments(store.path)[-_EARLIER:] if one not in earlier]
+    states = {one: state_of(store.path, one) for one in begun}
+    rows = _rows(store) if begun else earlier  # asked after the states, as some may just have ended
     found: list[Experiment] = []
-    for experiment_id in journal.experiments(store.path)[-_EARLIER:]:
+    for experiment_id, state in states.items():
         if experiment_id in rows:
             continue
         with suppress(StoreError, UsageError):
@@ -71,7 +74,7 @@ def listed(store: Store) -> list[Experiment]:
                     experiment_id=experiment_id,
                     run_id=header["run_id"],
                     mode=header["plan"]["mode"],
-                    state=state_of(store.path, experiment_id),
+                    state=state,
                     forks=len(trials),
                     spent_usd=sum(one.counts_usd(0.0) for one in trials),
                     message="",
@@ -96,15 +99,17 @@ def listed(store: Store) -> list[Experiment]:
 
 def shown(store: Store, prefix: str) -> ExperimentShown:
     """Return the experiment whose id begins so, as it stands now."""
-    rows = {row["experiment_id"]: row for row in store.ask("blame_experiments")}
-    ids = [*dict.fromkeys([*journal.experiments(store.path), *rows])]
+    ids = [*dict.fromkeys([*journal.experiments(store.path), *_rows(store)])]
     experiment_id = journal.the_one(ids, prefix, "experiment")
-    if experiment_id in rows:
-        state = rows[experiment_id]["stop_reason"]
-        # One that is gone on with has an end from before.
-        if state_of(store.path, experiment_id) != "running":
-            return _ended(store, experiment_id, state, rows[experiment_id])
-    return _ongoing(store, experiment_id)
+    state = state_of(store.path, experiment_id)
+    # Asked after its state, as it may just have ended; one that is gone on with has an end from before.
+    if state != "running" and (row := _rows(store).get(experiment_id)):
+        return _ended(store, experiment_id, row["stop_reason"], row)
+    return _ongoing(store, experiment_id, state)
+
+
+def _rows(store: Store) -> dict[str, Mapping[str, Any]]:
+    return {row["experiment_id"]: row for row in store.ask("blame_experiments")}
 
 
 def _ended(store: Store, experiment_id: str, state: str, row: Mapping[str, Any]) -> ExperimentShown:
@@ -125,9 +130,8 @@ def _ended(store: Store, experiment_id: str, state: str, row: Mapping[str, Any])
     )
 
 
-def _ongoing(store: Store, experiment_id: str) -> ExperimentShown:
+def _ongoing(store: Store, experiment_id: str, state: str) -> ExperimentShown:
     header, trials, _ = journal.read(journal.path_of(store.path, experiment_id))
-    state = state_of(store.path, experiment_id)
     told: dict[str, Any] = {
         "experiment_id": experiment_id,
         "state": state,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,8 +163,8 @@ def repair(
             coupling="fresh",
             settings={**(settings or {}), **start.kept()},
         )
-        journal = Journal(store.path, repair_id, None if resume else header, kind=REPAIR)
-        try:
+        # Held until its end is written: to others it has one when it is free.
+        with closing(Journal(store.path, repair_id, None if resume else header, kind=REPAIR)) as journal:
             search = forks.search = RepairSearch(plan)
             running = Running(
                 forker=forker,
@@ -189,25 +190,23 @@ def repair(
                     )
 
             running.run(told)
-        finally:
-            journal.close()
-    result = RepairResult(
-        repair_id=repair_id,
-        run_id=run.run_id,
-        verdict=search.verdict,
-        repairs=tuple(
-            Repair(candidate=one, tried=tried, cost_usd=_spent(search, number, journal))
-            for number, (one, tried) in enumerate(zip(found.candidates, search.tried, strict=True))
-        ),
-        trials=tuple(journal.trials),
-        header={**journal.header, "budget_usd": budget_usd, **running.beside()},
-        stop_reason=search.stop_reason,
-        left=found.left,
-        problem=running.commonest_problem,
-        proposing_usd=start.proposing_usd,
-    )
-    write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
-    return result
+            result = RepairResult(
+                repair_id=repair_id,
+                run_id=run.run_id,
+                verdict=search.verdict,
+                repairs=tuple(
+                    Repair(candidate=one, tried=tried, cost_usd=_spent(search, number, journal))
+                    for number, (one, tried) in enumerate(zip(found.candidates, search.tried, strict=True))
+                ),
+                trials=tuple(journal.trials),
+                header={**journal.header, "budget_usd": budget_usd, **running.beside()},
+                stop_reason=search.stop_reason,
+                left=found.left,
+                problem=running.commonest_problem,
+                proposing_usd=start.proposing_usd,
+            )
+            write_back(store, tape, result, roots=forker.roots, root_of_parent=forker.root_of_parent)
+            return result
 
 
 def _start(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tracefork_backend as tf
 from conftest import Capture
-from tracefork_backend.blaming import changes, journal
+from tracefork_backend.blaming import changes, experiment, journal
 from tracefork_backend.blaming.changes import Change
 from tracefork_backend.blaming.experiment import Progress, estimate
 from tracefork_backend.blaming.verifying import verify
@@ -22,10 +22,11 @@ from tracefork_backend.grading.function import function
 from tracefork_backend.grading.graded import Graded
 from tracefork_backend.grading.judge import JUDGE_MODEL, Judge
 from tracefork_backend.grading.oracle import digest_of
+from tracefork_backend.page.experiments import shown
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, Usage
-from tracefork_backend.store import Run, open_store
+from tracefork_backend.store import Run, Store, open_store
 from tracefork_backend.validate.agents import ask
 
 import tracefork_otel
@@ -112,6 +113,23 @@ def test_the_planted_step_of_a_deterministic_agent_is_certified_and_kept(
     assert flipped
     assert all(run_id in notes[0]["links"] for run_id in flipped)
     assert verify(store, "last") == (result.experiment_id, [])
+
+
+@pytest.mark.slow
+def test_an_experiment_whose_end_is_being_written_is_not_yet_free(
+    recorded: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others see it run until they see how it ended; between the two it would be called interrupted."""
+    run, seen = recorded(3, cause=(1,)), []
+
+    def looked(store: Store, *given: Any, **named: Any) -> None:
+        seen.append(shown(store, "last").state)
+        write_back(store, *given, **named)
+
+    monkeypatch.setattr(experiment, "write_back", looked)
+    result = tf.blame(run, oracle=GRADED, change=BAD, mode="intervene", agent=ask)
+    seen.append(shown(run.store, "last").state)
+    assert seen == ["running", result.findings.stop_reason]
 
 
 @pytest.mark.slow
