@@ -27,6 +27,9 @@ SERVERS = (
     "gunicorn.workers.gasgi",
     "werkzeug.serving",
     "waitress.server",
+    "daphne.server",
+    "granian.server.mp",
+    "granian.server.mt",
     "wsgiref.simple_server",
 )
 """Modules of the servers of web applications, by which these are recorded (see `session.servers`)."""

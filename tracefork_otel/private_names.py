@@ -49,6 +49,8 @@ GLOBAL_PROVIDER = "_TRACER_PROVIDER"
 
 PROXY_TRACER = "_tracer"
 """`opentelemetry.trace.ProxyTracer`: the tracer behind it, which does nothing until a provider is set."""
+GRANIAN_ASGI, GRANIAN_WSGI = "_asgi_call_wrap", "_wsgi_call_wrap"
+"""Where granian starts its workers: makes of an application what its server calls."""
 INITIALIZING = "_initializing"
 """The `__spec__` of a module: whether it is still being imported."""
 
@@ -109,6 +111,11 @@ PRIVATE_NAMES: tuple[Private, ...] = (
     *(Private("uvicorn", "Server", name) for name in _UVICORN),
     Private("uvicorn.server", "ServerState", "connections", ()),
     Private("uvicorn.server", "ServerState", "tasks", ()),
+    *(
+        Private(f"granian.server.{workers}", None, name)
+        for workers in ("mp", "mt")
+        for name in (GRANIAN_ASGI, GRANIAN_WSGI)
+    ),
     # A unittest.TestCase that failed is told so to its item, and raises nothing.
     Private("_pytest.unittest", "TestCaseFunction", "_excinfo"),
 )

@@ -126,6 +126,33 @@ if __name__ == "__main__":
     execute_from_command_line([sys.argv[0], "runserver", os.environ["PORT"], *sys.argv[1:]])
 """
 )
+FLASK_AT_IMPORT = FLASK.partition("if __name__")[0] + "app.run(port=int(os.environ['PORT']), debug=DEBUG)\n"
+MADE = (
+    SAY
+    + """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+
+@asynccontextmanager
+async def life(app):
+    app.state.started = True
+    yield
+
+def make():
+    made = FastAPI(lifespan=life)
+
+    @made.get("/health")
+    def health():
+        return "ok"
+
+    @made.post("/chat")
+    def chat(body: dict):
+        return {"said": say(say(body["ask"]) + ", then?"), "started": made.state.started}
+
+    return made
+"""
+)
+SERVED_AT_IMPORT = MADE + "\nimport uvicorn\napp = make()\nuvicorn.run(app, port=int(os.environ['PORT']))\n"
 WAITRESS = (
     "import os, waitress, app\nwaitress.serve(app.app, host='127.0.0.1', port=int(os.environ['PORT']))\n"
 )
@@ -181,6 +208,7 @@ FLASKS = (
     ("gunicorn", "gunicorn --threads 4 -b 127.0.0.1:PORT app:create_app()", "wsgi:app:create_app()"),
     ("hypercorn", "hypercorn -b 127.0.0.1:PORT app:app", "wsgi:app:app"),
     ("uvicorn", "uvicorn --interface wsgi --port PORT app:app", "wsgi:app:app"),
+    ("granian", "granian --interface wsgi --port PORT app:app", "wsgi:app:app"),
 )
 FASTAPIS = (
     ("gunicorn", "gunicorn -k uvicorn_worker.UvicornWorker -b 127.0.0.1:PORT app:app", "asgi:app:app"),
@@ -188,6 +216,13 @@ FASTAPIS = (
     ("hypercorn", "hypercorn -b 127.0.0.1:PORT app:app", "asgi:app:app"),
     ("fastapi_cli", "fastapi run --host 127.0.0.1 --port PORT app.py", "asgi:app:app"),
     ("fastapi_cli", "fastapi dev --port PORT app.py", "asgi:app:app"),
+    ("granian", "granian --interface asgi --port PORT app:app", "asgi:app:app"),
+    ("daphne", "daphne -p PORT app:app", "asgi:app:app"),
+)
+FACTORIES = (
+    ("hypercorn", "hypercorn -b 127.0.0.1:PORT app:make()", "asgi:app:make()"),
+    ("uvicorn", "uvicorn --factory --port PORT app:make", "asgi:app:make()"),
+    ("granian", "granian --interface asgi --factory --port PORT app:make", "asgi:app:make()"),
 )
 DJANGOS = (
     ("django", "python app.py", "wsgi:app:application"),
@@ -195,15 +230,28 @@ DJANGOS = (
     ("gunicorn", "gunicorn -b 127.0.0.1:PORT app", "wsgi:app:application"),
     ("uvicorn", "uvicorn --port PORT app:by_asgi", "asgi:app:by_asgi"),
 )
+AT_IMPORT = {
+    "uvicorn": ("fastapi", SERVED_AT_IMPORT, "asgi:app:app"),
+    "flask": ("flask", FLASK_AT_IMPORT.replace("DEBUG", "False"), "wsgi:app:app"),
+    "flask with its reloader": ("flask", FLASK_AT_IMPORT.replace("DEBUG", "True"), "wsgi:app:app"),
+}
+"""Modules that serve as they are imported: a request is made again of what they had by then."""
 CASES = [
-    pytest.param(frame, code, *case, run, id=f"{case[1]} ({'run' if run else 'the one line'})")
-    for frame, code, cases in (
-        ("flask", FLASK, FLASKS),
-        ("fastapi", FASTAPI, FASTAPIS),
-        ("django", DJANGO, DJANGOS),
-    )
-    for at, case in enumerate(cases)
-    for run in (True, *([False] if at == 0 else []))
+    *(
+        pytest.param(frame, code, *case, run, id=f"{case[1]} ({'run' if run else 'the one line'})")
+        for frame, code, cases in (
+            ("flask", FLASK, FLASKS),
+            ("fastapi", FASTAPI, FASTAPIS),
+            ("fastapi", MADE, FACTORIES),
+            ("django", DJANGO, DJANGOS),
+        )
+        for at, case in enumerate(cases)
+        for run in (True, *([False] if at == 0 else []))
+    ),
+    *(
+        pytest.param(frame, code, frame, "python app.py", entry, True, id=f"{server}, at import")
+        for server, (frame, code, entry) in AT_IMPORT.items()
+    ),
 ]
 
 

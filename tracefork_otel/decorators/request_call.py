@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import io
 import sys
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
+from ..session.servers import module_of
 from ..tape.start import WSGI, given_input, kept_input
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def request_to(entrypoint: str) -> Callable[..., Any]:
     module, _, path = named.partition(":")
     if not (module and path):
         raise ImportError(f"{entrypoint!r} does not name an application: write it like {kind}:pkg.mod:app")
-    app: Any = importlib.import_module(module)
+    app: Any = module_of(entrypoint)
     for name in path.removesuffix("()").split("."):
         if not hasattr(app, name):
             raise ImportError(f"module {module} has no {path}: is the application still there?")

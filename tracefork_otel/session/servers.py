@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from .. import private_names as names
 from ..tape.start import ASGI, REQUESTS, WSGI
+from ..undo import Undo
 from . import current
 from .applications import AsgiApplication, Recorded, WsgiApplication
+from .imports import when_imported
 from .process import importable
-
-if TYPE_CHECKING:
-    from ..undo import Undo
 
 
 def _nobody(server: Any) -> str | None:
@@ -79,19 +82,69 @@ SERVERS = (
         named=_named_to_gunicorn,
     ),
     Server(module="werkzeug.serving", owner="BaseWSGIServer", attribute="app", speaks="wsgi"),
+    Server(module="daphne.server", owner="Server", attribute="application", speaks="asgi"),
     Server(module="waitress.server", owner="BaseWSGIServer", attribute="application", speaks="wsgi"),
     # Django's `runserver` has one of these.
     Server(module="wsgiref.simple_server", owner="WSGIServer", attribute="application", speaks="wsgi"),
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A function of a server that is given its application, before any request."""
+
+    module: str
+    function: str
+    speaks: Literal["asgi", "wsgi"]
+    argument: str
+    place: int
+
+
+_MP, _MT = "granian.server.mp", "granian.server.mt"
+GIVEN = (
+    Given(module=_MP, function=names.GRANIAN_ASGI, speaks="asgi", argument="callback", place=0),
+    Given(module=_MP, function=names.GRANIAN_WSGI, speaks="wsgi", argument="callback", place=0),
+    Given(module=_MT, function=names.GRANIAN_ASGI, speaks="asgi", argument="callback", place=0),
+    Given(module=_MT, function=names.GRANIAN_WSGI, speaks="wsgi", argument="callback", place=0),
+    # Its reloader starts another process, before there is a server in this one.
+    Given(module="werkzeug.serving", function="run_simple", speaks="wsgi", argument="application", place=2),
+)
+
+
 def watch(module: ModuleType, undo: Undo) -> None:
     """Have the applications of the module's servers be recorded, until that is undone."""
+    for given in GIVEN:
+        if given.module == module.__name__:
+            undo.replace(module, given.function, _given(given, getattr(module, given.function)))
     for server in SERVERS:
         if server.module == module.__name__:
             owner = getattr(module, server.owner)
             before = owner.__dict__.get(server.attribute)
             undo.replace(owner, server.attribute, _InPlaceOf(server, before))
+
+
+def _given(given: Given, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, which gets the application recorded."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        try:
+            if given.argument in named:
+                named[given.argument] = _served(named[given.argument], None, given.speaks)
+            else:
+                at = given.place
+                app = _served(arguments[at], None, given.speaks)
+                arguments = (*arguments[:at], app, *arguments[at + 1 :])
+        except Exception as error:
+            _lost(given.module, error)
+        return function(*arguments, **named)
+
+    return wrapped
+
+
+def _lost(module: str, error: Exception) -> None:
+    if (session := current.session) is not None:
+        session.lost(f"hook into {module}", error)
 
 
 class _InPlaceOf:
@@ -117,11 +170,12 @@ class _InPlaceOf:
         try:
             return self._recorded(one, app)
         except Exception as error:
-            if (session := current.session) is not None:
-                session.lost(f"hook into {self._server.module}", error)
+            _lost(self._server.module, error)
             return app
 
     def __set__(self, one: Any, app: Any) -> None:
+        if _importing is not None:  # before the server starts anything of it
+            _served(app, self._server.named(one), self._server.speaks)
         one.__dict__[self._server.attribute] = app
 
     def __delete__(self, one: Any) -> None:
@@ -132,11 +186,63 @@ class _InPlaceOf:
             return app
         known, made = self._made.get(one, (None, None))
         if known is not app:
-            made = recorded(app, self._server.named(one), self._server.speaks)
+            made = _served(app, self._server.named(one), self._server.speaks)
             self._made[one] = app, made
-            if current.session is not None:
-                current.session.runs.serves = True
         return made
+
+
+def _served(app: Any, named: str | None, speaks: str | None) -> Recorded:
+    """Return the application with its requests recorded, as its server has it now."""
+    made = recorded(app, named, speaks)
+    if _importing is not None and made.entrypoint == _importing.entrypoint:
+        raise _Serves(sys.modules[_importing.module])
+    if current.session is not None:
+        current.session.runs.serves = True
+    return made
+
+
+class _Serves(BaseException):
+    """A module serves the application, for which it is imported; so far it has come."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module.__name__)
+        self.module = module
+
+
+@dataclass(frozen=True, slots=True)
+class _Importing:
+    """The module that is imported for one of its applications."""
+
+    entrypoint: str
+    module: str
+
+
+_importing: _Importing | None = None
+
+
+def module_of(entrypoint: str) -> ModuleType:
+    """Return the module of `asgi:pkg.mod:app`, imported up to where it serves that itself, if it does.
+
+    A recording had come as far when it was asked. Raises what the module raises.
+    """
+    global _importing
+    module = entrypoint.split(":")[1]
+    changes = Undo()
+    for name in {server.module for server in (*SERVERS, *GIVEN)}:
+        changes.add(when_imported(name, lambda served: watch(served, changes)))
+    _importing = _Importing(entrypoint, module)
+    try:
+        return importlib.import_module(module)
+    except _Serves as serves:
+        # An import that ended so has taken it away.
+        sys.modules[module] = serves.module
+        package, _, name = module.rpartition(".")
+        if package:
+            setattr(sys.modules[package], name, serves.module)
+        return serves.module
+    finally:
+        _importing = None
+        changes.take_back()
 
 
 def recorded(app: Any, named: str | None = None, speaks: str | None = None) -> Recorded:
@@ -182,7 +288,24 @@ def _name_of_made(app: Any) -> str | None:
     for name in ("create_app", "make_app"):
         if callable(getattr(module, name, None)):
             return f"{getattr(module, '__name__', '')}:{name}()"
+    return _name_of_commanded()
+
+
+def _name_of_commanded() -> str | None:
+    """Return the factory that the command names, as `mod:make()` or `--factory mod:make`, if it does."""
+    for word in sys.argv[1:]:
+        if (named := _COMMANDED.fullmatch(word)) is None:
+            continue
+        name = named["module"]
+        if "/" in name or name.endswith(".py"):
+            name = Path(name).stem
+        if callable(getattr(sys.modules.get(name), named["factory"], None)):
+            return f"{name}:{named['factory']}()"
     return None
+
+
+_COMMANDED = re.compile(r"([aw]sgi:)?(?P<module>[^:]+):(?P<factory>\w+)(\(\))?")
+"""What a server's command calls its application."""
 
 
 _AROUND = (
