@@ -90,6 +90,11 @@ _PROMISES: tuple[_Promise, ...] = (
     ("a part that carries success, or costs it: certified", "a part", _rate("recall"), "at least", 0.9),
     ("experiments forecast at 60 to 80 %: end with a verdict", "forecast", _rate("ended"), "at least", 0.6),
     ("the same, not more often than was told", "forecast", _rate("ended"), "at most", 0.8),
+    (
+        "the same on curves of a real model: end with a verdict",
+        *("real forecast", _rate("ended"), "at least", 0.6),
+    ),
+    ("the same, not more often than was told", "real forecast", _rate("ended"), "at most", 0.8),
     ("deterministic agent: all causes certified", "deterministic", _rate("recall"), "at least", 1.0),
     (
         "forks where nothing is a cause, n ≥ 20, baseline ≤ 0.1, mean",

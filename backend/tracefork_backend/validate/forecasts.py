@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from ..blaming.drive import run
 from ..blaming.forecast import estimate
 from ..blaming.plan import Plan
 from ..blaming.search import Search
-from .curves import REAL, world
+from .curves import MIDDLING, REAL, world
 from .tally import Tally, generator
 from .worlds import NoisyOr, Pivot, planted
 
@@ -61,7 +61,7 @@ class ForecastCell:
 
 def forecast_cells() -> Iterator[ForecastCell]:
     """Yield every cell of the suite."""
-    for steps, forks in ((4, 90), (8, 130)):
+    for steps, forks in ((4, 105), (8, 140)):
         yield ForecastCell(
             name=f"value, n={steps}, curves as the search expects them, {forks} forks",
             make=partial(_expected, steps=steps),
@@ -82,21 +82,27 @@ def forecast_cells() -> Iterator[ForecastCell]:
         least=100,
         plan={"mode": "intervene", "parent_failed": False},
     )
-    # Told, and no gate: a real model's curves fall by less than the search is ready for.
-    real = [curve for curve in REAL.values() if len(curve) == 5]
-    yield ForecastCell(
-        name="value, n=4, curves of a real model, 90 forks",
-        make=lambda rng: world(rng.choice(real)),
-        steps=4,
-        forks=90,
-        tags=frozenset(),
-        weight=1.0,
-        least=40,
-        plan={"mode": "value", "parent_failed": True},
-    )
+    for steps, forks in _REAL_FORKS.items():
+        curves = [curve for curve in (*REAL.values(), *MIDDLING.values()) if len(curve) == steps + 1]
+        yield ForecastCell(
+            name=f"value, n={steps}, curves of a real model, {forks} forks",
+            make=partial(_one_of, curves),
+            steps=steps,
+            forks=forks,
+            tags=frozenset({"real forecast"}),
+            weight=0.4 * len(curves),
+            least=24 * len(curves),
+            plan={"mode": "value", "parent_failed": True},
+        )
 
 
+# For runs of so many steps, each of whose curves counts alike.
+_REAL_FORKS = {2: 85, 3: 95, 4: 105, 5: 120, 6: 130, 8: 140}
 _STRENGTH = _EFFECT + _NOISE
+
+
+def _one_of(curves: Sequence[tuple[float, ...]], rng: random.Random) -> Pivot:
+    return world(rng.choice(curves))
 
 
 def _expected(rng: random.Random, steps: int) -> Pivot:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..axis import MOST_FIRST, Axis, before, drop_at, drop_contrast, prefix, searched
 from ..contrast import Contrast
-from ..curve import WORTH, drawn
+from ..curve import WORTH, likely
 from ..findings import Drop, Effect, Guess, Verdict
 from ..plan import Plan
 from ..state import State
@@ -38,7 +38,7 @@ class Value(Mode):
     name = found = "value"
     redraws = True
     counts_controls = False
-    assumes = f"some step loses {WORTH:g} or more, as the search expects of such runs"
+    assumes = f"some step loses {WORTH:g} or more, mostly as in failed runs of a small real model"
     words = Words(
         lost="Step {step} lost this run.",
         won="Step {step} won this run.",
@@ -84,8 +84,8 @@ class Value(Mode):
     def foretold(
         self, plan: Plan, rng: random.Random, *, effect: float, baseline: float
     ) -> tuple[int, Sampler]:
-        """Return outcomes by a curve as the search expects them, and the step that loses most."""
-        curve = drawn(plan.steps, rng)
+        """Return outcomes by a curve that is likely of such runs, and the step that loses most."""
+        curve = likely(plan.steps, rng)
         cause = max(range(plan.steps), key=lambda step: curve[step] - curve[step + 1])
         return cause, lambda request: rng.random() < curve[request.kept]
 
