@@ -21,20 +21,38 @@ class Figure:
     target: float
     at_least: bool = False
     note: str = ""
+    within: tuple[float, float] | None = None
+    """Where the value lies as far as so many runs tell, in files at 99 %; each end by itself."""
 
     @property
     def met(self) -> bool:
-        return self.value >= self.target if self.at_least else self.value <= self.target
+        return self._meets(self.value)
+
+    @property
+    def ruled_out(self) -> bool:
+        """Whether the target is missed by more than chance explains, or missed where nothing is by chance."""
+        low, high = self.within or (self.value, self.value)
+        return not self._meets(high if self.at_least else low)
+
+    def _meets(self, value: float) -> bool:
+        return value >= self.target if self.at_least else value <= self.target
+
+
+def told(rows: Iterable[Figure]) -> None:
+    """Print a line for each figure; `near` is missed by no more than chance explains."""
+    for row in rows:
+        sign = "≥" if row.at_least else "≤"
+        state = "met " if row.met else "MISS" if row.ruled_out else "near"
+        between = f"; between {row.within[0]:,.4g} and {row.within[1]:,.4g}" if row.within else ""
+        print(
+            f"{state}  {row.what}: {row.value:,.4g} {row.unit} "
+            f"(target {sign} {row.target:,g}{between}){'  ' + row.note if row.note else ''}"
+        )
 
 
 def report(name: str, figures: Iterable[Figure]) -> None:
     rows = list(figures)
-    for row in rows:
-        sign = "≥" if row.at_least else "≤"
-        print(
-            f"{'met ' if row.met else 'MISS'}  {row.what}: {row.value:,.4g} {row.unit} "
-            f"(target {sign} {row.target:,g}){'  ' + row.note if row.note else ''}"
-        )
+    told(rows)
     RESULTS.mkdir(exist_ok=True)
     document = {"figures": [{**asdict(row), "met": row.met} for row in rows], **circumstances()}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
