@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -18,8 +20,17 @@ from .kept_output import KeptOutput
 from .supervise import exit_status
 from .watching import Watch
 
-_HEARD_S = 0.2
-"""So long a command may take to end of a Ctrl-C that reached it too, before it is passed on."""
+_HEARD_S = 0.3
+"""So long another process may take to say that a signal reached it too, on a machine that is busy."""
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_WITNESS = f"""
+import os, signal
+for number in {[int(number) for number in _PASSED_ON]}:
+    signal.signal(number, lambda number, frame: os.write(1, bytes([number])))
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
+os.read(0, 1)
+"""
+"""It ends when its standard input does, with us."""
 _GRACE_S = 0.3
 """So long what is left after Ctrl-C may take to end by itself."""
 _LOOK_S = 0.01
@@ -62,8 +73,9 @@ def run_inherited(
 class _Command:
     """The command, as signals reach it; those that came before it began are given to it then."""
 
-    def __init__(self, told: bytes | None) -> None:
+    def __init__(self, told: bytes | None, heard: Callable[[int], bool]) -> None:
         self._told = told
+        self._heard = heard
         self._child: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
 
@@ -71,74 +83,94 @@ class _Command:
         """This is the command from now on."""
         self._child = child
         for number in self._early:
-            self.send(number)
+            self._send(number)
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Pass on a Ctrl-C that did not reach it by the terminal."""
+    def signalled(self, number: int, frame: FrameType | None) -> None:
+        """Pass on what came to us alone; a Ctrl-C that was typed came to our whole process group."""
         if self._child is None:
             self._early.append(number)
-        elif not _typed():
-            late = threading.Timer(_HEARD_S, self._as_typed)
-            late.daemon = True
-            late.start()
+        else:
+            threading.Thread(target=self._pass_on, args=(number,), daemon=True).start()
 
-    def pass_on(self, number: int, frame: FrameType | None) -> None:
-        """Pass on what would end us alone."""
-        if self._child is None:
-            self._early.append(number)
-        self.send(number)
+    def _pass_on(self, number: int) -> None:
+        # A second one makes many programs stop at once that were about to end in order.
+        if not self._heard(number):
+            self._send(number)
 
-    def _as_typed(self) -> None:
-        """Give Ctrl-C to all that a terminal would: a shell alone would wait for what it has started."""
+    def _send(self, number: int) -> None:
         if self._child is None or self._child.poll() is not None:
             return
-        for process in {self._child.pid, *_in_group(self._told)}:
+        # Ctrl-C to all that a terminal would give it: a shell alone would wait for what it has started.
+        rest = _in_group(self._told) if number == signal.SIGINT else []
+        for process in {self._child.pid, *rest}:
             with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGINT)
-
-    def send(self, number: int) -> None:
-        """Signal it, if it runs."""
-        if self._child is not None:
-            with contextlib.suppress(OSError):
-                self._child.send_signal(number)
+                os.kill(process, number)
 
 
 @contextlib.contextmanager
 def _signals_passed_on(told: bytes | None) -> Iterator[_Command]:
-    """Leave Ctrl-C to the command, which the terminal sends it too; pass on what would end us alone."""
-    command = _Command(told)
+    """Leave to the command what signals our whole process group; pass on what signals us alone."""
     if threading.current_thread() is not threading.main_thread():
-        yield command
+        yield _Command(told, lambda number: False)
         return
-    # Ctrl-C has a handler also where there is nothing to do: what is ignored stays ignored in the command.
-    handlers = {
-        signal.SIGINT: command.interrupt,
-        signal.SIGTERM: command.pass_on,
-        signal.SIGHUP: command.pass_on,
-    }
-    before = {number: signal.getsignal(number) for number in handlers}
-    for number, handler in handlers.items():
-        if before[number] is not signal.SIG_IGN:  # under nohup, SIGHUP stays ignored
-            signal.signal(number, handler)
-    try:
-        yield command
-    finally:
-        for number, before_us in before.items():
-            signal.signal(number, before_us)
+    with _witness() as heard:
+        command = _Command(told, heard)
+        before = {number: signal.getsignal(number) for number in _PASSED_ON}
+        for number in _PASSED_ON:
+            # What is ignored stays ignored in the command, as SIGHUP under nohup.
+            if before[number] is not signal.SIG_IGN:
+                signal.signal(number, command.signalled)
+        try:
+            yield command
+        finally:
+            for number, before_us in before.items():
+                signal.signal(number, before_us)
 
 
-def _typed() -> bool:
-    """Return whether a terminal has us, and so the command, in its foreground, and sends Ctrl-C to both."""
+@contextlib.contextmanager
+def _witness() -> Iterator[Callable[[int], bool]]:
+    """Keep a process in our group, and tell whether a signal that we have got reached it too."""
+    # Blocked until it listens: it must not end of what it is there to tell.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WITNESS],
+            env={},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:  # of what reaches it nothing is known
+        yield lambda number: False
+        return
     finally:
-        os.close(terminal)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    told = bytearray()
+    asking = threading.Lock()
+    ended = False
+
+    def heard(number: int) -> bool:
+        deadline = time.monotonic() + _HEARD_S
+        with asking:
+            while number not in told:
+                left = deadline - time.monotonic()
+                if ended or left < 0 or process.stdout is None:
+                    return False
+                if select.select([process.stdout], [], [], left)[0]:
+                    more = os.read(process.stdout.fileno(), 64)
+                    if not more:
+                        return False
+                    told.extend(more)
+            told.remove(number)
+            return True
+
+    with process:
+        try:
+            yield heard
+        finally:
+            process.kill()
+            with asking:  # whoever still asks is told at once, by its end
+                ended = True
 
 
 def _end_rest(told: bytes) -> None:

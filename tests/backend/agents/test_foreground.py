@@ -41,13 +41,14 @@ def until(true: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize("group", [True, False], ids=["typed", "sent to us alone"])
 def test_ctrl_c_leaves_nothing_of_the_command(tmp_path: Path, group: bool) -> None:
     """Not what a shell started with `&`, which ignores Ctrl-C; what began a session of its own stays."""
-    script = "sleep 300 & echo $! >left; setsid sh -c 'echo $$ >apart; exec sleep 300' 2>&- & sleep 300"
+    apart, front = (f"sh -c 'echo $$ >{name}; exec sleep 300'" for name in ("apart", "front"))
+    script = f"sleep 300 & echo $! >left; setsid {apart} 2>&- & {front}"
     run = subprocess.Popen(
         [*RUN, "sh", "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True
     )
     pids: list[int] = []
     try:
-        for name in ("left", "apart"):
+        for name in ("left", "apart", "front"):  # a dash that starts one just then loses the signal for it
             path = tmp_path / name
             assert until(lambda path=path: path.exists() and path.read_text().endswith("\n"))
             pids.append(int(path.read_text()))
@@ -55,13 +56,44 @@ def test_ctrl_c_leaves_nothing_of_the_command(tmp_path: Path, group: bool) -> No
         assert until(lambda: run.poll() is not None)
         assert run.stderr is not None
         assert run.stderr.read() == b"tracefork-otel: nothing captured: Ctrl-C ended the command\n"
-        assert (run.returncode, *map(alive, pids)) == (130, False, True)
+        assert (run.returncode, *map(alive, pids)) == (130, False, True, False)
     finally:
         run.kill()
         run.wait()
         for pid in pids:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [True, False], ids=["sent to the group", "sent to us alone"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_reaches_the_command_once(tmp_path: Path, name: str, group: bool) -> None:
+    """A second one is for many a program that it is to end at once, in the middle of what it does to end."""
+    number = getattr(signal, name)
+    code = f"""
+import signal, sys, time
+got = []
+signal.signal({number:d}, lambda *_: got.append(1))
+print("ready", flush=True)
+while not got:
+    time.sleep(0.01)
+time.sleep(1)
+print("got", len(got), flush=True)
+sys.exit(5)
+"""
+    run = subprocess.Popen(
+        [*RUN, sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"ready\n"
+        (os.killpg if group else os.kill)(run.pid, number)
+        assert run.stdout.read() == b"got 1\n"
+        assert run.wait(60) == 5
+    finally:
+        run.kill()
+        run.wait()
 
 
 @pytest.mark.slow
