@@ -61,13 +61,19 @@ class AtRest:
     """Of each thread that sleeps for a time that is not to be seen: how often it has gone to sleep."""
     waits: bool
     """Whether every thread sleeps or waits."""
-    expects: bool
-    """Whether one of them waits for the other side of a connection, or for long and says for how long: it may
-    be for an answer."""
+    answers: bool
+    """Whether one of them waits for the other side of a connection."""
+    longest_s: float
+    """The longest that one of them waits for somebody and says for how long; 0 if none does for long."""
     listens: bool
     """Whether one of the processes takes connections."""
     connected: bool
     """Whether a connection of one of the processes is open."""
+
+    @property
+    def expects(self) -> bool:
+        """Whether one of them may wait for an answer."""
+        return self.answers or self.longest_s > 0
 
     def is_beating(self, before: AtRest) -> bool:
         """Return whether each thread that sleeps for a time that is not to be seen woke up twice since."""
@@ -86,7 +92,7 @@ def at_rest(command: int) -> AtRest | None:
         processes = list(_tree(_parent(command)))
         cpu = sum(_cpu_ticks(process) for process in processes) / _TICKS_S
         switches: dict[int, int] = {}
-        waits, expects = bool(processes), False
+        waits, answers, longest_s = bool(processes), False, 0.0
         for process in processes:
             for task in Path(f"/proc/{process}/task").iterdir():
                 number, *arguments = (task / "syscall").read_text().split()
@@ -94,14 +100,23 @@ def at_rest(command: int) -> AtRest | None:
                     waits = False
                 elif _sleeps(_WAITS[kind], int(number), arguments):
                     switches[int(task.name)] = _switches(task)
-                elif _expects(_WAITS[kind], int(number), arguments):
-                    expects = True
+                elif int(number) in _WAITS[kind].answers:
+                    answers = True
                 else:
+                    longest_s = max(longest_s, _says_s(_WAITS[kind], int(number), arguments))
                     waits = waits and _waits(_WAITS[kind], int(number))
         states = set(_connections(processes))
     except (OSError, ValueError, IndexError):  # a process that just ended, or one that may not be seen
         return None
-    return AtRest(cpu, switches, waits, expects, _LISTENS in states, _CONNECTED in states)
+    return AtRest(
+        cpu_s=cpu,
+        switches=switches,
+        waits=waits,
+        answers=answers,
+        longest_s=longest_s,
+        listens=_LISTENS in states,
+        connected=_CONNECTED in states,
+    )
 
 
 def _sleeps(known: _Waits, call: int, arguments: list[str]) -> bool:
@@ -112,12 +127,12 @@ def _sleeps(known: _Waits, call: int, arguments: list[str]) -> bool:
     return place is None or (int(arguments[place], 16) != 0) == (place == _FUTEX)
 
 
-def _expects(known: _Waits, call: int, arguments: list[str]) -> bool:
-    """Return whether a thread may wait for an answer: on a connection, or for long and says for how long."""
+def _says_s(known: _Waits, call: int, arguments: list[str]) -> float:
+    """Return for how long a thread says that it waits for somebody, if that is for long; else 0."""
     if call not in known.timed:
-        return call in known.answers
+        return 0.0
     time_ms = int(arguments[known.timed[call]], 16)
-    return time_ms not in _ENDLESS and time_ms > SHORT_MS
+    return 0.0 if time_ms in _ENDLESS or time_ms <= SHORT_MS else time_ms / 1000
 
 
 def _waits(known: _Waits, call: int) -> bool:

@@ -63,6 +63,16 @@ def lingering(tape: Tape) -> float:
     return max(0.0, (last_ns - tape.left_ns) / 1e9) + _SPARE_S
 
 
+def longest_pause(tape: Tape) -> float:
+    """Return the most seconds in which a recording asked nothing, between two of its exchanges."""
+    longest_ns, until_ns = 0, None
+    for one in tape.exchanges:
+        if until_ns is not None:
+            longest_ns = max(longest_ns, one.started_ns - until_ns)
+        until_ns = max(until_ns or 0, one.ended_ns or one.started_ns)
+    return longest_ns / 1e9
+
+
 def was_left(tape: Tape, started_ns: int) -> bool:
     """Return whether the exchange of that start was made by a process that its command had left."""
     return tape.left_ns is not None and started_ns > tape.left_ns

@@ -46,7 +46,7 @@ from ..network.agents import behind_proxy, recorded_routes
 from ..spelling import run_name, shown
 from ..store.prices import NONE_GIVEN, Given
 from ..writeback.spans import RootSpan
-from .extent import lingering
+from .extent import lingering, longest_pause
 from .reconstruct import script_folder
 from .resting import resting
 from .spending import HasRoom, MoneyWatch
@@ -264,7 +264,7 @@ class InProcesses:
         """A program that nobody has imported yet; its runs tell what they import."""
         self._warming = threading.Lock()
         self._routes = recorded_routes(start)
-        self._linger = lingering(tape)
+        self._linger, self._pause_s = lingering(tape), longest_pause(tape)
         # One thread may go beyond the end of a recording that was cut short before another is there.
         self._steps = tape.steps if tape.cut_short is not None else 0
         self._tape_steps, self._was_ended = tape.steps, tape.cut_short is not None
@@ -336,6 +336,7 @@ class InProcesses:
             steps=self._tape_steps,
             replays=self._how.mode == "replay",
             waited=self._was_ended,
+            pause_s=self._pause_s,
         )
         try:
             with (

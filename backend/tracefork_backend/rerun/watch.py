@@ -25,6 +25,8 @@ LOOK_S = 0.1
 """Between two looks."""
 REST_S = 5.0
 """So long an agent has to be seen to wait for somebody before it is ended: it asks for nothing more."""
+PAUSE_S = 60.0
+"""So long an agent may pause before its first call or after its last, of which its tape does not tell."""
 _REST_LOOK_S = 1.0
 _IDLE = 0.1
 """Of a processor: servers that wait look up now and then."""
@@ -77,10 +79,12 @@ class RestWatch(Watch):
         steps: int,
         replays: bool,
         waited: bool,
+        pause_s: float,
     ) -> None:
         """`steps` are on its tape; a fork asks for more. `waited` says that its recording was ended.
 
-        One that was not came to its end by itself, and will again, unless it listens.
+        One that was not came to its end by itself, and will again, unless it listens. No two of the steps
+        were more than `pause_s` apart.
         """
         self._claims = claims
         self._commands = commands
@@ -88,6 +92,7 @@ class RestWatch(Watch):
         self._steps = steps
         self._replays = replays
         self._waited = waited
+        self._pause_s = max(pause_s, PAUSE_S)
         super().__init__("tracefork-rest")
 
     def _is_done(self) -> bool:
@@ -103,7 +108,7 @@ class RestWatch(Watch):
         while not self.over.wait(_REST_LOOK_S):
             commands = self._commands()
             now = at_rest(commands[0]) if commands else None
-            waits = now is not None and now.waits and (not now.expects or self._may_expect())
+            waits = now is not None and now.waits and (not now.expects or self._may_expect(now))
             if now is None or not waits or len(self._claims) != answered:
                 answered, looks = len(self._claims), []
             elif looks and now.cpu_s - looks[-1].cpu_s > _IDLE * _REST_LOOK_S:
@@ -115,12 +120,14 @@ class RestWatch(Watch):
             if now is not None and waits:
                 looks.append(now)
 
-    def _may_expect(self) -> bool:
-        """Return whether what the agent still waits for on a connection is no answer.
+    def _may_expect(self, now: AtRest) -> bool:
+        """Return whether what the agent still waits for is no answer, nor the end of a pause of its own.
 
-        A replay has each answer on its tape: after the last one, it is work. A fork asks for real.
+        A replay has each answer on its tape: after the last one, it is work. A fork asks for real. A server
+        with no connection gets none, and `aiohttp.web.run_app` sleeps for an hour at a time.
         """
-        return self._replays and self._is_done()
+        idle = now.listens and not now.connected and not now.answers and now.longest_s > self._pause_s
+        return idle or (self._replays and self._is_done())
 
     def _only_waits(self, now: AtRest, before: AtRest) -> bool:
         done = self._is_done()

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 from e2e.command import environment, here
 from tracefork_backend.agents.at_rest import at_rest
@@ -53,10 +54,58 @@ while True:
 """
 )
 SLEEPS = SAY + "threading.Thread(target=listen, daemon=True).start()\nsay('1')\ntime.sleep(9)\nsay('2')\n"
+SERVES = (
+    SAY
+    + """
+import asyncio
+from aiohttp import web
+
+listening = socket.create_server(("127.0.0.1", 0))
+
+async def chat(request):
+    await asyncio.to_thread(say, "a request")
+    return web.Response(text="said")
+
+async def ready(app):
+    print("ready", listening.getsockname()[1], flush=True)
+
+app = web.Application()
+app.router.add_post("/chat", chat)
+app.on_startup.append(ready)
+"""
+)
+RUNS_APP = SERVES + "web.run_app(app, sock=listening, print=None)\n"
+BY_HAND = (
+    SERVES
+    + """
+async def main():
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    while True:
+        await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+)
+PAUSES = (
+    SAY
+    + """
+import asyncio
+
+async def main():
+    say("1")
+    async with await asyncio.start_server(lambda *streams: None, "127.0.0.1", 0):
+        await asyncio.sleep(9)
+    say("2")
+
+asyncio.run(main())
+"""
+)
 
 
 def recorded(folder: Path, code: str, model: ModelServer) -> None:
-    """Record the agent, which is interrupted where it says that it is ready and does not end."""
+    """Record the agent, asked at the port that it names, and interrupted if it does not end by itself."""
     (folder / "work.py").write_text(code)
     command = [sys.executable, "-m", "tracefork_backend.cli", "run", "--", sys.executable, "work.py"]
     agent = subprocess.Popen(
@@ -69,10 +118,13 @@ def recorded(folder: Path, code: str, model: ModelServer) -> None:
     )
     assert agent.stdout is not None
     with agent.stdout:
-        assert agent.stdout.readline() == b"ready\n"
-        if code is SLEEPS:
+        if code in (SLEEPS, PAUSES):
             assert agent.wait(60) == 0
         else:
+            ready, *port = agent.stdout.readline().split()
+            assert ready == b"ready"
+            if port:
+                assert httpx2.post(f"http://127.0.0.1:{int(port[0])}/chat", timeout=30).text == "said"
             time.sleep(0.3)
             os.killpg(agent.pid, signal.SIGINT)
         agent.wait(30)
@@ -116,10 +168,23 @@ def test_what_waits_on_a_connection_is_ended(tmp_path: Path, code: str) -> None:
 
 @LINUX
 @pytest.mark.slow
-def test_what_sleeps_goes_on(tmp_path: Path) -> None:
-    """Also where a thread of it listens meanwhile."""
+@pytest.mark.parametrize("code", [RUNS_APP, BY_HAND], ids=["run_app", "a runner by hand"])
+def test_a_server_that_sleeps_is_ended(tmp_path: Path, code: str) -> None:
+    """Nobody is connected, and it sleeps for longer than its recording ever paused: it only listens."""
     with ModelServer(lambda call: Reply(text="yes")) as model:
-        recorded(tmp_path, SLEEPS, model)
+        recorded(tmp_path, code, model)
+        done = here("replay", "last", "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
+    assert "0 of 1 exchanges" in done.out, done.out + done.err
+    assert "it only listens; to make one request" in done.out
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [SLEEPS, PAUSES], ids=["a thread listens", "it listens itself"])
+def test_what_sleeps_goes_on(tmp_path: Path, code: str) -> None:
+    """Also where it listens meanwhile."""
+    with ModelServer(lambda call: Reply(text="yes")) as model:
+        recorded(tmp_path, code, model)
         done = here("replay", "last", "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
         assert "2 of 2 exchanges" in done.out, done.out + done.err
         assert "PASS" in done.out
