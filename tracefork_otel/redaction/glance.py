@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..exchange import Headers, header_of
 from ..store.delta import common_prefix
+from .passwords import ASKING, TAKING
 
 if TYPE_CHECKING:
     from .rules import Side
@@ -33,6 +34,16 @@ _BEGINNING = 256
 _PLAIN = 16 * 2**20
 """The most that a compressed body may be."""
 _FORM = "application/x-www-form-urlencoded"
+_USERINFO = re.compile(rb"://[^\s/?#@:\"]{0,128}+:[^\s/?#@\"]{1,512}+@")
+_PAIRS = (b"wd=", b"WD=", b"ey=", b"ASSWORD=")
+_OPTION = re.compile(rb" -(?:[sSkLfi]*u|-user|-proxy-user|-auth|[UapPw])")
+_BEFORE, _MANY = 1024, 256
+"""Bytes before an option in which its program is looked for, and options that are looked at."""
+_PROGRAMS = tuple(dict.fromkeys((*ASKING, *TAKING)))
+_LONGEST_NAME = max(map(len, _PROGRAMS)) + len(".exe ")
+_STARTED = re.compile(
+    rb"(?<![\w.-])(?:" + "|".join(map(re.escape, _PROGRAMS)).encode() + rb")(?:\.exe)?[\s\\]"
+)
 
 
 class Looked:
@@ -74,6 +85,40 @@ def offers_keys(body: bytes, start: int = 0) -> bool:
     if body.find(b"authorization", start) >= 0 and any(body.find(name, start) >= 0 for name in _NAMES):
         return True
     return body.find(_HEADERS, start) >= 0
+
+
+def tells_password(body: bytes, headers: Headers) -> bool:
+    """Return whether a request's body is a text in which a password may stand, as `passwords` knows them."""
+    if header_of(headers, "content-encoding"):
+        from ..wire.codings import Unreadable, undone
+
+        coding = (header_of(headers, "content-encoding") or "").strip().lower()
+        try:
+            body = undone(body, "" if coding == "identity" else coding, limit=_PLAIN).body
+        except Unreadable:
+            return False
+    if body[:64].lstrip()[:1] not in (b"{", b"["):
+        media = (header_of(headers, "content-type") or "").lower()
+        if not media.startswith("text/") and "json" not in media and "xml" not in media:
+            return False
+    # Each look at a megabyte takes half a millisecond: the words that are rare come first.
+    return (
+        b"assword=" in body
+        or (b";" in body and any(name in body for name in _PAIRS))
+        or (b"@" in body and b"://" in body and _USERINFO.search(body) is not None)
+        or (b"login" in body and b"password" in body)
+        or _starts_with_password(body)
+    )
+
+
+def _starts_with_password(body: bytes) -> bool:
+    """Return whether a program that takes passwords may stand before such an option."""
+    seen = 0
+    for number, found in enumerate(_OPTION.finditer(body)):
+        if number == _MANY or _STARTED.search(body, max(seen, found.start() - _BEFORE), found.start() + 1):
+            return True
+        seen = max(found.start() - _LONGEST_NAME, 0)
+    return False
 
 
 def _of_json(body: bytes, looked: Looked | None = None) -> Kind | None:

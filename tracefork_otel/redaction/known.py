@@ -16,6 +16,7 @@ from .glance import KEYS, NEAR, OAUTH, Kind
 from .growth import anchored
 from .hidden import replaced
 from .names import REDACTED
+from .passwords import FORMS, SECRET, compiled
 from .rules import BOTH, DIGEST, Rule, Rules
 
 _OFFERED = (
@@ -28,8 +29,8 @@ _BATCHED = tuple(f"requests[*].params.{path}" for path in _OFFERED[:2])
 _REALTIME = "client_secret.value"
 _GRANT = ("code", "password")
 """Members and fields that prove who asks where a `grant_type` stands beside them."""
-_FORMS = ("token",)
-"""Fields of OAuth's forms that have too common a name to be members of JSON."""
+_FORMS = ("token", "SAMLResponse", "password", "passwd", "pwd")
+"""Fields of OAuth's, SAML's and other forms that have too common a name to be members of JSON."""
 _CLAIMS = "id_token"
 """The one that its reader takes apart: what it claims stays, and only its signature goes."""
 _SIGNED = re.compile(r"([\w-]+\.[\w-]+\.)[\w-]+")
@@ -48,7 +49,7 @@ class _Known(Rules):
         signed = _SIGNED.fullmatch(value) if rule.match == _CLAIMS else None
         new = REDACTED if signed is None else signed[1] + REDACTED
         if new != value:
-            replaced(rule.name, unquote_plus(value) if rule.kind == "pattern" else value)
+            replaced(rule.name, unquote_plus(value) if _is_field(rule) else value)
         return new
 
 
@@ -67,23 +68,38 @@ def _is_replaced(value: object) -> bool:
     return isinstance(value, str) and value.rpartition(".")[2] == REDACTED
 
 
+def _is_field(rule: Rule) -> bool:
+    return rule.regex is not None and SECRET not in rule.regex.groupindex
+
+
 @cache
-def rules_of(kind: Kind, left: frozenset[str]) -> Rules:
+def rules_of(kind: Kind | None, left: frozenset[str], *, passwords: bool = False) -> Rules:
     """Return the rules for a body of that kind, which leave alone what is among the `left` values.
+
+    With `passwords` also those for what stands in its texts.
 
     OAuth's members count in the outermost object only: a tool's arguments of these names reach the tool.
     """
-    names = (*OAUTH, *_GRANT) if kind.endswith("grant") else OAUTH
-    if kind.startswith("json"):
+    names = (*OAUTH, *_GRANT) if kind is not None and kind.endswith("grant") else OAUTH
+    if kind is None:
+        made = ()
+    elif kind.startswith("json"):
         made = tuple(_at(path) for path in (*_OFFERED, *_BATCHED, *names, _REALTIME))
     else:
-        made = tuple(_field(name) for name in (*names, *_FORMS))
+        made = tuple(_field(name) for name in dict.fromkeys((*names, *_FORMS)))
+    if passwords:
+        made = (*made, *(_text(tuple(anchors.split()), form) for anchors, form in FORMS))
     return _Known(rules=made, left=left)
 
 
 def _at(path: str) -> Rule:
     at = parse_path(path)
     return Rule(name=KEYS, kind="json", match=path, replace=None, sides=BOTH, path=at, texts_only=True)
+
+
+def _text(anchors: tuple[str, ...], form: str) -> Rule:
+    regex, growth = compiled(form), anchored(anchors)
+    return Rule(name=KEYS, kind="pattern", match=form, replace=None, sides=BOTH, regex=regex, growth=growth)
 
 
 def _field(name: str) -> Rule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from .keys import without_keys
+from .passwords import given, without_secrets
 
 REDACTED = "REDACTED"
 
@@ -33,8 +33,8 @@ _COMPOUND = re.compile(
 """Words that are written together."""
 _TELLING = ("access", "account", "api", "license", "master", "private", "security", "subscription", "vault")
 """Before `key` and `token` these make a name secret on what is received, too."""
-_PARAMETERS = frozenset(("code",))
-"""Further names of parameters: of an authorisation's code, and of a key to Azure's functions."""
+_PARAMETERS = frozenset(("code", "samlresponse"))
+"""Further names of parameters: of an authorisation's code, a key to Azure's functions, and who asks by SAML."""
 
 _PARTIAL = frozenset(("auth", "authentication", "oauth", "sas", "sig"))
 """Of the secret words, those that in options and variables stand in names of much else."""
@@ -139,7 +139,7 @@ def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, 
 def _holds_secret(value: str) -> bool:
     return (
         _VALUE.search(value) is not None
-        or without_keys(value, REDACTED) != value
+        or without_secrets(value, REDACTED) != value
         or any(is_secret_setting(pair[2], pair[3]) for pair in _PAIR.finditer(value))
         or any(is_secret_setting(member[2], member[3]) for member in _MEMBER.finditer(value))
     )
@@ -147,11 +147,14 @@ def _holds_secret(value: str) -> bool:
 
 def arguments(argv: Iterable[str]) -> tuple[str, ...]:
     """Return the command line with the values of secret-looking options and arguments replaced."""
+    words = tuple(argv)
     kept: list[str] = []
-    before = ""
-    for word in argv:
-        kept.append(_argument(word, before))
-        before = word
+    for at, word in enumerate(words):
+        password = given(words[:at], word)
+        if password:
+            kept.append(word.removesuffix(password) + REDACTED)
+        else:
+            kept.append(_argument(word, words[at - 1] if at else ""))
     return tuple(kept)
 
 
@@ -159,7 +162,7 @@ def _argument(word: str, before: str) -> str:
     """Return a word of a command line as it is recorded, by the word before it."""
     if _takes_secret(before, word):
         return REDACTED
-    known = _VALUE.sub(REDACTED, without_keys(word, REDACTED))
+    known = _VALUE.sub(REDACTED, without_secrets(word, REDACTED))
     if before == "-c":  # code
         return known
     header = _HEADER.fullmatch(word)

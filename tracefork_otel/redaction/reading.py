@@ -15,6 +15,7 @@ from .bodies import substituted
 from .growth import Explodes, Growth, anchored, growth
 from .keys import FIELDS, PAIRS, PATHS
 from .keys import forms as forms_of_keys
+from .passwords import FORMS, compiled
 from .rules import BOTH, KINDS, Kind, Rule, Rules, Side
 
 _SIDES: dict[str, tuple[Side, ...]] = {"request": ("request",), "response": ("response",), "both": BOTH}
@@ -99,6 +100,7 @@ def _rules(told: Mapping[str, Any], where: str) -> tuple[Rule, ...]:
     forms = [
         *forms_of_keys(),
         *(((f"{name}=",), re.compile(pair)) for name, pair in zip(FIELDS, PAIRS, strict=True)),
+        *((tuple(anchors.split()), compiled(form)) for anchors, form in FORMS),
     ]
     patterns = (
         Rule(

@@ -14,8 +14,8 @@ from ..errors import UsageError
 from ..exchange import Headers, RedactedRequest, Request, Response, beside_body, held
 from ..log import LOG
 from . import glance, hidden
-from .keys import without_keys
 from .names import REDACTED, arguments, environment, is_secret_header, is_secret_param
+from .passwords import without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,12 +170,14 @@ class Redactor:
         if not (self._known and body):
             return None
         kind = glance.kind_of(side, body, headers, looked)
-        return None if kind is None else self._rules_of(kind)
+        # What is received goes on to the agent: a replay must give it a password that it asks with.
+        told = side == "request" and glance.tells_password(body, headers)
+        return self._rules_of(kind, told=told) if kind is not None or told else None
 
-    def _rules_of(self, kind: glance.Kind) -> Rules:
+    def _rules_of(self, kind: glance.Kind | None, *, told: bool = False) -> Rules:
         from .known import rules_of
 
-        return rules_of(kind, self._left)
+        return rules_of(kind, self._left, passwords=told)
 
     def as_today(self, request: Request, looked: glance.Looked | None = None) -> Request:
         """Return a recorded request as it is recorded today: earlier versions kept more of what is known.
@@ -212,7 +214,7 @@ class Redactor:
         known = value.decode("latin-1")
         shown = REDACTED if verdict[1] else known
         if side == "request":
-            shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_keys(shown, REDACTED)
+            shown = REDACTED if value[:7].lower().startswith(_SCHEMES) else without_secrets(shown, REDACTED)
         leads = name.lower() in _URL_HEADERS
         if leads:
             shown = self.url(shown, counts, sent=side == "request")
@@ -259,7 +261,7 @@ class Redactor:
         # What leads to the server stays, or nobody could tell whose request it is.
         origin = _ORIGIN.match(url)
         at = origin.end() if origin else 0
-        url = url[:at] + without_keys(url[at:], REDACTED)
+        url = url[:at] + without_secrets(url[at:], REDACTED)
         if self.rules is not None:
             from .bodies import substituted
 
@@ -283,6 +285,11 @@ class Redactor:
             if found is not None:
                 found.append((f"url {name}", unquote_plus(value)))
             return f"{mark}{written}={REDACTED}"
+        plain = unquote_plus(value)
+        if plain != value and (shown := without_secrets(plain, REDACTED)) != plain:
+            if found is not None:
+                found.append((f"url {name}", plain))
+            return f"{mark}{written}={quote(shown, safe='')}"
         # A parameter can hold a URL that has parameters itself.
         if "?" not in value:
             return match[0]
@@ -329,7 +336,7 @@ class Redactor:
 
     def error(self, text: str) -> str:
         """Return what an error says with keys and what patterns find replaced."""
-        return self.text(without_keys(text, REDACTED))
+        return self.text(without_secrets(text, REDACTED))
 
     def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the attributes of a span, with what patterns find in their texts replaced."""

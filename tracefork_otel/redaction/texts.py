@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..log import warn_once
 from . import hidden
 from .growth import Budget
+from .passwords import SECRET, within
 from .rules import DIGEST, Rule, Rules
 
 _WHOLE = (
@@ -86,14 +87,22 @@ def _swap(rules: Rules, rule: Rule) -> tuple[Callable[[re.Match[str]], str], lis
     swapped = [0]
     instead = rules.instead
 
+    assert rule.regex is not None
+    group = _group(rule.regex)
+
     def swap(match: re.Match[str]) -> str:
-        old = match[0]
+        old = match[group]
         if old and (new := instead(rule, old)) != old:
             swapped[0] += 1
-            return new
-        return old
+            return within(match, new) if group else new
+        return match[0]
 
     return swap, swapped
+
+
+def _group(regex: re.Pattern[str]) -> str | int:
+    """Return the part of a match that is replaced: the group of that name, else all."""
+    return SECRET if SECRET in regex.groupindex else 0
 
 
 def passes(
@@ -137,14 +146,15 @@ def _edited(
     assert rule.regex is not None
     edits: list[Edit] = []
     kept: list[tuple[int, int]] | None = None
+    group = _group(rule.regex)
     for match in rule.regex.finditer(text) if rule.regex.search(text) else ():
         if kept is None:
             kept = [one.span() for one in DIGEST.finditer(text)] if "redacted-" in text else []
-        start, end = match.span()
+        start, end = match.span(group)
         if start == end or any(a <= start and end <= b for a, b in kept):
             continue
-        new = rules.instead(rule, match[0])
-        if new != match[0]:
+        new = rules.instead(rule, match[group])
+        if new != match[group]:
             edits.append(Edit(start, end, new))
     if not edits:
         return text, tuple(cuts)
