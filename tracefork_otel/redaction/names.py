@@ -34,7 +34,7 @@ _COMPOUND = re.compile(
 _TELLING = ("access", "account", "api", "license", "master", "private", "security", "subscription", "vault")
 """Before `key` and `token` these make a name secret on what is received, too."""
 _PARAMETERS = frozenset(("code", "samlresponse"))
-"""Further names of parameters: of an authorisation's code, a key to Azure's functions, and who asks by SAML."""
+"""Further parameters: a code of an authorisation, a key to Azure's functions, an assertion of SAML."""
 
 _PARTIAL = frozenset(("auth", "authentication", "oauth", "sas", "sig"))
 """Of the secret words, those that in options and variables stand in names of much else."""
