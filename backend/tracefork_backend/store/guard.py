@@ -27,8 +27,13 @@ TABLE_FUNCTIONS = frozenset(
     )
 )
 """Table functions that read neither files nor text that is SQL itself."""
-FUNCTIONS = frozenset(("current_setting", "getenv", "nextval", "setval", "which_secret", "write_log"))
-"""Functions that tell or change what is not the store's."""
+FUNCTIONS = frozenset(
+    (
+        *("current_setting", "getenv", "getvariable", "nextval", "setval", "which_secret", "write_log"),
+        "json_serialize_plan",
+    )
+)
+"""Functions that tell or change what is not the store's; the last runs what it can of a text that is SQL."""
 _OF_DUCKDB = re.compile(r"duckdb_|pragma_|pg_settings$")
 """Views of DuckDB's own, which are as their table functions are."""
 _GAP = r"(?:\s|--[^\n\r]*[\n\r]|/\*(?:(?!/\*|\*/).)*\*/)"
