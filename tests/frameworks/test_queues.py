@@ -220,3 +220,36 @@ def test_a_job_that_fails_says_so(server: ModelServer, redis_port: int, tmp_path
     assert rows == [("task agent.answer", "error")] * 2
     again = here("replay", "last", cwd=tmp_path, MODEL_URL=server.url)
     assert "PASS    bit-exact" in again.out, again.out + again.err
+
+
+OWN_LOOP = (
+    SAY
+    + """
+import redis
+
+jobs = redis.Redis(port=PORT)
+
+def ask():
+    jobs.rpush("jobs", "one", "two")
+
+if __name__ == "__main__":
+    while True:
+        say(jobs.blpop("jobs")[1].decode())
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what a process is at")
+def test_a_loop_of_ones_own_is_seen_to_wait(server: ModelServer, redis_port: int, tmp_path: Path) -> None:
+    """Its queue is empty when it is replayed: it is ended once it waited longer than its recording did."""
+    pytest.importorskip("redis")
+    (tmp_path / "agent.py").write_text(OWN_LOOP)
+    own = {"MODEL_URL": server.url, "REDIS_PORT": str(redis_port)}
+    env = environment(**own)
+    subprocess.run(
+        [sys.executable, "-c", "import agent; agent.ask()"], cwd=tmp_path, env=env, check=True, timeout=60
+    )
+    log = worked(tmp_path, ("python", "agent.py"), server, env)
+    again = here("replay", "last", "--timeout", "120", cwd=tmp_path, **own)
+    assert "0 of 2 exchanges" in again.out, log + again.out + again.err
+    assert "it only waits; to make one request or one task again, name it: --agent agent:fn" in again.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 
 from tracefork_otel.tape.file import CutShort
 from tracefork_otel.tape.start import HowStarted
@@ -64,13 +65,9 @@ def lingering(tape: Tape) -> float:
 
 
 def longest_pause(tape: Tape) -> float:
-    """Return the most seconds in which a recording asked nothing, between two of its exchanges."""
-    longest_ns, until_ns = 0, None
-    for one in tape.exchanges:
-        if until_ns is not None:
-            longest_ns = max(longest_ns, one.started_ns - until_ns)
-        until_ns = max(until_ns or 0, one.ended_ns or one.started_ns)
-    return longest_ns / 1e9
+    """Return the most seconds in which no exchange of a recording began or ended."""
+    moments = sorted(at for one in tape.exchanges for at in (one.started_ns, one.ended_ns) if at is not None)
+    return max((after - before for before, after in pairwise(moments)), default=0) / 1e9
 
 
 def was_left(tape: Tape, started_ns: int) -> bool:

@@ -25,9 +25,10 @@ LOOK_S = 0.1
 """Between two looks."""
 REST_S = 5.0
 """So long an agent has to be seen to wait for somebody before it is ended: it asks for nothing more."""
-PAUSE_S = 60.0
+PAUSE_S = 30.0
 """So long an agent may pause before its first call or after its last, of which its tape does not tell."""
 _REST_LOOK_S = 1.0
+_LOOKS = int(REST_S / _REST_LOOK_S)
 _IDLE = 0.1
 """Of a processor: servers that wait look up now and then."""
 
@@ -66,8 +67,8 @@ class Watch(ABC):
 class RestWatch(Watch):
     """Ends an agent that has nothing more to ask, and only listens or waits for work.
 
-    One that computes, sleeps, is connected or has an answer to wait for goes on, and so does each agent where
-    the system does not say what its processes are at.
+    One that computes, sleeps, is connected or has an answer to wait for goes on, unless it waits for longer
+    than its recording did, and so does each agent where the system does not say what its processes are at.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class RestWatch(Watch):
     ) -> None:
         """`steps` are on its tape; a fork asks for more. `waited` says that its recording was ended.
 
-        One that was not came to its end by itself, and will again, unless it listens. No two of the steps
-        were more than `pause_s` apart.
+        One that was not came to its end by itself, and will again, unless it listens. In the recording, a
+        step began or ended at least every `pause_s`.
         """
         self._claims = claims
         self._commands = commands
@@ -108,32 +109,38 @@ class RestWatch(Watch):
         while not self.over.wait(_REST_LOOK_S):
             commands = self._commands()
             now = at_rest(commands[0]) if commands else None
-            waits = now is not None and now.waits and (not now.expects or self._may_expect(now))
-            if now is None or not waits or len(self._claims) != answered:
+            if now is None or not now.waits or len(self._claims) != answered:
                 answered, looks = len(self._claims), []
             elif looks and now.cpu_s - looks[-1].cpu_s > _IDLE * _REST_LOOK_S:
                 looks = []
-            elif len(looks) * _REST_LOOK_S >= REST_S and self._only_waits(now, looks[-int(REST_S)]):
+            elif len(looks) >= _LOOKS and self._only_waits(now, looks):
                 self.ended = ONLY_LISTENS if now.listens else ONLY_WAITS
                 self._end()
                 return
-            if now is not None and waits:
+            if now is not None and now.waits:
                 looks.append(now)
 
-    def _may_expect(self, now: AtRest) -> bool:
-        """Return whether what the agent still waits for is no answer, nor the end of a pause of its own.
+    def _only_waits(self, now: AtRest, looks: Sequence[AtRest]) -> bool:
+        done = self._is_done()
+        beats = now.is_beating(looks[-_LOOKS])
+        if not any(self._may_be_answered(look, done) for look in (*looks[-_LOOKS:], now)):
+            ends = done or not now.connected if now.listens and beats else done and self._waited
+            if ends:
+                return True
+        # For work that is not there again, as of a queue: its recording was never at rest for so long.
+        lasts = len(looks) * _REST_LOOK_S > self._pause_s
+        return lasts and beats and self._waited and self._replays
+
+    def _may_be_answered(self, look: AtRest, done: bool) -> bool:
+        """Return whether what the agent waits for may be an answer, or the end of a pause of its own.
 
         A replay has each answer on its tape: after the last one, it is work. A fork asks for real. A server
         with no connection gets none, and `aiohttp.web.run_app` sleeps for an hour at a time.
         """
-        idle = now.listens and not now.connected and not now.answers and now.longest_s > self._pause_s
-        return idle or (self._replays and self._is_done())
-
-    def _only_waits(self, now: AtRest, before: AtRest) -> bool:
-        done = self._is_done()
-        if now.listens and now.is_beating(before):
-            return done or not now.connected
-        return done and self._waited
+        if not look.expects or (self._replays and done):
+            return False
+        idle = look.listens and not look.connected and not look.answers
+        return not (idle and look.longest_s > self._pause_s)
 
 
 class DriftWatch(Watch):
