@@ -327,6 +327,29 @@ def test_a_request_that_ends_in_two_ways_is_refused(tmp_path: Path) -> None:
         assert takes_spans(receives)
 
 
+BROKEN_BODIES = (
+    b"5;" + b"a" * 200_000 + b"\r\n",
+    b"0\r\n" + b"x: a\r\n" * 50_000 + b"\r\n",
+    b"1\r\nab\r\n0\r\n\r\n",
+    b"no length\r\n",
+)
+
+
+def test_a_body_that_breaks_is_refused_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever breaks it, and whether the application waits for it or has refused the request before."""
+    with both(tmp_path) as (receives, proxies, upstream):
+        for port in (receives, proxies):
+            for body in BROKEN_BODIES:
+                for head in (HEAD, b"POST /nothing HTTP/1.1\r\nhost: evil.example\r\n"):
+                    got = answered(port, head + b"transfer-encoding: chunked\r\n\r\n" + body)
+                    assert got[:11] in (b"HTTP/1.1 40", b""), (body[:20], got)
+        assert takes_spans(receives)
+        assert not upstream.requests
+    assert [one.getMessage() for one in caplog.records if one.exc_info] == []
+
+
 FOREIGN = (
     "[::1]evil.example",
     "[::1]:1@evil.example",
