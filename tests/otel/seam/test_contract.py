@@ -7,6 +7,7 @@ import gzip
 import io
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from otel.seam.servers import saying
 from otel.seam.staged import replayed, replaying
 from recorded import read_store
 from tracefork_backend.simulate import ModelServer
+
+from tracefork_otel.session import current
 
 ENCODED = {"accept-encoding": "gzip, br, zstd"}
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -346,24 +349,30 @@ def test_a_stream_left_early_is_closed(client: Client, capture: Capture, raw: st
 
 
 @ASYNC
-@pytest.mark.parametrize("path", ["sse?events=90&delay_ms=20", "slow?ms=3000"], ids=["body", "head"])
+@pytest.mark.parametrize("path", ["sse?events=900&delay_ms=20", "slow?ms=9000"], ids=["body", "head"])
 def test_a_cancelled_task_is_cancelled(
     client: Client, path: str, capture: Capture, raw: str, tmp_path: Path
 ) -> None:
     """It leaves `cancelled` and what had come; a replay waits to be cancelled."""
 
-    def agent() -> list[bytes]:
+    def agent(far_enough: Callable[[bytes], bool]) -> bytes:
         with client.open() as session:
             session.ask("GET", f"{raw}/empty")
-            return session.cancelled(Call("GET", f"{raw}/{path}", cuts=True), 0.4)
+            return session.cancelled(Call("GET", f"{raw}/{path}", cuts=True), far_enough)
+
+    def is_asked(came: bytes) -> bool:
+        return current.session is not None and bool(current.session.open)
 
     capture.on()
-    seen = agent()
+    seen = agent(is_asked if path.startswith("slow") else bool)
     recorded = capture.read()
     exchange = recorded.in_order()[-1]
     assert exchange.outcome == "cancelled"
     assert (exchange.response is None) == path.startswith("slow")
-    assert replayed(recorded, tmp_path / "r", agent) == seen
+    whole = b"" if exchange.response is None else exchange.response.body
+    assert whole.startswith(seen)
+    again = replayed(recorded, tmp_path / "r", lambda: agent(lambda came: is_asked(came) and came == whole))
+    assert again == whole
 
 
 @CLIENTS
