@@ -69,6 +69,16 @@ _CALLED = {"agents": "openai-agents", "azure": "azure-monitor-opentelemetry"}
 """What people call a package of another name."""
 _ASKERS = ("logfire._internal.config", "posthog.request")
 """Modules that ask their makers what a process goes on with: whose token it has, which features are on."""
+_ASKING = {
+    "braintrust.logger": (
+        "BraintrustState._start_request",  # where a thread of its own logs in and looks its project up
+        "_compute_logger_metadata",
+        "_login_with_api_key",
+        "init.<locals>.compute_metadata",
+        "login_to_state",
+    ),
+}
+"""The same, of modules that do other things as well: how the names of what asks begin."""
 
 
 class Sender(NamedTuple):
@@ -113,4 +123,6 @@ def _senders(module: str) -> tuple[_Module, ...]:
         found.append(_Module(Sender(package), _FUNCTIONS[module]))
     if module.startswith(_ASKERS):
         found.append(_Module(Sender(package, asks=True)))
+    if module in _ASKING:
+        found.append(_Module(Sender(package, asks=True), _ASKING[module]))
     return tuple(found)

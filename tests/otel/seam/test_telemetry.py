@@ -53,6 +53,17 @@ def test_what_tells_by_a_function_that_asks_too_tells() -> None:
     assert (asked.asks, told.asks) == (True, False)
 
 
+def test_a_vendors_login_asks_and_its_prompts_are_the_agents() -> None:
+    """Braintrust logs in from a thread of its own, at a moment of its own."""
+    for function, asks in (
+        ("login_to_state", True),
+        ("_compute_logger_metadata", True),
+        ("load_prompt", None),
+    ):
+        found = sent_by("braintrust.logger", function)(lambda: sender_above(sys._getframe()))
+        assert (found.asks if found else None) is asks
+
+
 @pytest.mark.parametrize("by", ["agents.tracing.processors", "agent"])
 def test_a_model_host_that_is_told_makes_no_recording_incomplete(capture: Capture, by: str) -> None:
     """The traces of openai-agents go to where its models are."""
