@@ -273,9 +273,7 @@ def _may_match(text: str, rule: Rule) -> bool:
     growth = rule.growth
     if growth is None or "\\u" in text:
         return True
-    return all(one in text for one in growth.letters) and (
-        not growth.anchors or any(one in text for one in growth.anchors)
-    )
+    return all(one in text for one in growth.letters) and growth.is_anchored(text)
 
 
 # --- bytes ---

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..exchange import Headers, header_of
 from ..store.delta import common_prefix
-from .passwords import ASKING, TAKING
+from .passwords import ASKING, PROGRAMS, TAKING, TEXTS, Form
 
 if TYPE_CHECKING:
     from .rules import Side
@@ -35,14 +35,18 @@ _PLAIN = 16 * 2**20
 """The most that a compressed body may be."""
 _FORM = "application/x-www-form-urlencoded"
 _USERINFO = re.compile(rb"://[^\s/?#@:\"]{0,128}+:[^\s/?#@\"]{1,512}+@")
-_PAIRS = (b"wd=", b"WD=", b"ey=", b"ASSWORD=")
+_KEYWORD = re.compile(rb"password=[^\s\"'`<>(){},]{1,256} (?:host|hostaddr|user|port|dbname|sslmode)=")
+_NETRC = re.compile(rb"login(?:\s|\\+[nrt])+(?:[^\s\\]{1,255}(?:\s|\\+[nrt])+){1,3}password")
+_PAIRS = (b"assword=", b"wd=", b"WD=", b"ey=", b"ASSWORD=")
+_PAIR = re.compile(rb";(?:\s|\\+[nrt])?(?i:password|pwd|accountkey|sharedaccesskey)=")
+_PAIR_FIRST = re.compile(rb"(?:assword|wd|ey)=[^\s;\"'`<>(){}\\]{1,512};", re.IGNORECASE)
 _OPTION = re.compile(rb" -(?:[sSkLfi]*u|-user|-proxy-user|-auth|[UapPw])")
 _BEFORE, _MANY = 1024, 256
 """Bytes before an option in which its program is looked for, and options that are looked at."""
-_PROGRAMS = tuple(dict.fromkeys((*ASKING, *TAKING)))
-_LONGEST_NAME = max(map(len, _PROGRAMS)) + len(".exe ")
+_STARTERS = (*ASKING, *TAKING)
+_LONGEST_NAME = max(map(len, _STARTERS)) + len(".exe ")
 _STARTED = re.compile(
-    rb"(?<![\w.-])(?:" + "|".join(map(re.escape, _PROGRAMS)).encode() + rb")(?:\.exe)?[\s\\]"
+    rb"(?<![\w.-])(?:" + "|".join(map(re.escape, _STARTERS)).encode() + rb")(?:\.exe)?[\s\\]"
 )
 
 
@@ -87,8 +91,8 @@ def offers_keys(body: bytes, start: int = 0) -> bool:
     return body.find(_HEADERS, start) >= 0
 
 
-def tells_password(body: bytes, headers: Headers) -> bool:
-    """Return whether a request's body is a text in which a password may stand, as `passwords` knows them."""
+def forms_of_passwords(body: bytes, headers: Headers) -> tuple[Form, ...]:
+    """Return the forms in which a password may stand in a request's body; none where it is no text."""
     if header_of(headers, "content-encoding"):
         from ..wire.codings import Unreadable, undone
 
@@ -96,18 +100,29 @@ def tells_password(body: bytes, headers: Headers) -> bool:
         try:
             body = undone(body, "" if coding == "identity" else coding, limit=_PLAIN).body
         except Unreadable:
-            return False
+            return ()
     if body[:64].lstrip()[:1] not in (b"{", b"["):
         media = (header_of(headers, "content-type") or "").lower()
         if not media.startswith("text/") and "json" not in media and "xml" not in media:
-            return False
+            return ()
+    return (TEXTS if _tells_password(body) else ()) + (PROGRAMS if _starts_with_password(body) else ())
+
+
+def _tells_password(body: bytes) -> bool:
     # Each look at a megabyte takes half a millisecond: the words that are rare come first.
     return (
-        b"assword=" in body
-        or (b";" in body and any(name in body for name in _PAIRS))
+        b" password=" in body
+        or (b"password=" in body and _KEYWORD.search(body) is not None)
         or (b"@" in body and b"://" in body and _USERINFO.search(body) is not None)
-        or (b"login" in body and b"password" in body)
-        or _starts_with_password(body)
+        or (b"login" in body and b"password" in body and _NETRC.search(body) is not None)
+        or (b";" in body and any(name in body for name in _PAIRS) and _is_paired(body))
+    )
+
+
+def _is_paired(body: bytes) -> bool:
+    """Return whether a pair with a password's name stands behind a semicolon, or before one."""
+    return _PAIR.search(body) is not None or any(
+        _PAIR_FIRST.match(body, found.start()) for name in _PAIRS for found in re.finditer(name, body)
     )
 
 

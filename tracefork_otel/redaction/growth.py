@@ -76,6 +76,8 @@ class Growth:
     within: tuple[str, ...]
     anchors: tuple[str, ...] = ()
     """Texts of which one stands in each match, if any are given."""
+    sign: re.Pattern[str] | None = None
+    """What is found in each text in which the pattern is, if it is given."""
 
     @cached_property
     def _letters(self) -> _Letters:
@@ -95,8 +97,12 @@ class Growth:
 
     def may_match(self, text: str) -> bool:
         """Return whether all is in the text that each match has."""
-        return all(one in text for one in self.literals) and (
-            not self.anchors or any(one in text for one in self.anchors)
+        return all(one in text for one in self.literals) and self.is_anchored(text)
+
+    def is_anchored(self, text: str) -> bool:
+        """Return whether one of the anchors is in the text, and the sign, which JSON writes as they are."""
+        return (not self.anchors or any(one in text for one in self.anchors)) and (
+            self.sign is None or self.sign.search(text) is not None
         )
 
     @cached_property
@@ -126,9 +132,9 @@ class Growth:
         )
 
 
-def anchored(anchors: tuple[str, ...]) -> Growth:
+def anchored(anchors: tuple[str, ...], sign: re.Pattern[str] | None = None) -> Growth:
     """Return the growth of a pattern known to be linear, with texts of which one stands in a match."""
-    return Growth(0, 1, 0, "", (), (), (), anchors)
+    return Growth(0, 1, 0, "", (), (), (), anchors, sign)
 
 
 def growth(regex: re.Pattern[str]) -> Growth:

@@ -16,7 +16,7 @@ from .glance import KEYS, NEAR, OAUTH, Kind
 from .growth import anchored
 from .hidden import replaced
 from .names import REDACTED
-from .passwords import FORMS, SECRET, compiled
+from .passwords import SECRET, Form, compiled
 from .rules import BOTH, DIGEST, Rule, Rules
 
 _OFFERED = (
@@ -73,10 +73,10 @@ def _is_field(rule: Rule) -> bool:
 
 
 @cache
-def rules_of(kind: Kind | None, left: frozenset[str], *, passwords: bool = False) -> Rules:
+def rules_of(kind: Kind | None, left: frozenset[str], forms: tuple[Form, ...] = ()) -> Rules:
     """Return the rules for a body of that kind, which leave alone what is among the `left` values.
 
-    With `passwords` also those for what stands in its texts.
+    With `forms` also those for the passwords that stand in its texts so.
 
     OAuth's members count in the outermost object only: a tool's arguments of these names reach the tool.
     """
@@ -87,9 +87,7 @@ def rules_of(kind: Kind | None, left: frozenset[str], *, passwords: bool = False
         made = tuple(_at(path) for path in (*_OFFERED, *_BATCHED, *names, _REALTIME))
     else:
         made = tuple(_field(name) for name in dict.fromkeys((*names, *_FORMS)))
-    if passwords:
-        made = (*made, *(_text(tuple(anchors.split()), form) for anchors, form in FORMS))
-    return _Known(rules=made, left=left)
+    return _Known(rules=(*made, *map(_text, forms)), left=left)
 
 
 def _at(path: str) -> Rule:
@@ -97,9 +95,10 @@ def _at(path: str) -> Rule:
     return Rule(name=KEYS, kind="json", match=path, replace=None, sides=BOTH, path=at, texts_only=True)
 
 
-def _text(anchors: tuple[str, ...], form: str) -> Rule:
-    regex, growth = compiled(form), anchored(anchors)
-    return Rule(name=KEYS, kind="pattern", match=form, replace=None, sides=BOTH, regex=regex, growth=growth)
+def _text(form: Form) -> Rule:
+    match, growth = form.pattern, anchored(form.anchors, form.signed())
+    regex = compiled(match)
+    return Rule(name=KEYS, kind="pattern", match=match, replace=None, sides=BOTH, regex=regex, growth=growth)
 
 
 def _field(name: str) -> Rule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from .keys import without_keys
 
@@ -15,6 +16,8 @@ _END = r"(?=$|[\s\"'`;|&)\\])"
 _SPACE = r"(?:\s|\\[nrt]){1,8}"
 """Also as JSON within a text writes it."""
 _WORD = r"[^\s\\]{1,255}"
+_NUMBERS = r"(?:\d{1,5}|[\d.]{0,15}:[\d.:]{1,20}(?:/(?:tcp|udp))?|\d{1,5}-\d{1,5})"
+"""A port, ports that are mapped, a range: options of a container that is named by what it runs."""
 _NAMED = r"(?!REDACTED|redacted-|[$<{%*]|\\?[\"'`])"
 """What stands for a password and is none: a variable, a place to be filled in, stars."""
 
@@ -34,22 +37,30 @@ TAKING = {
     **dict.fromkeys(("redis-cli",), "-a"),
 }
 """Programs, and the option by which each takes a password, as a word of its own or joined to it."""
+_WIDE = r"[\w.-]"
+
+
+def _whole(name: str, before: str = r"\w") -> str:
+    """Return what matches the name that is no end of a longer one; it begins as text, which is found fast."""
+    return rf"{re.escape(name)}(?<!{before}{re.escape(name)})"
 
 
 def _begun(name: str) -> str:
     """Return what matches a command from its name to before an option; no two such matches overlap."""
     first, rest = name[0], re.escape(name[1:])
     return (
-        rf"(?<![\w.-]){first}{rest}(?:\.exe)?\s"
+        rf"{_whole(name, _WIDE)}(?:\.exe)?\s"
         # A backslash carries a command on to the next line.
         rf"(?:[^\n\\|;{first}]|\\[\s\S]|{first}(?!{rest}\s)){{0,400}}?(?<=\s)"
     )
 
 
 def _taken(name: str, option: str) -> str:
+    # With -p alone these ask for it, and the next word is another thing, as in prose.
+    between = r"(?:=?[\"']?|\s[\"'])" if name.startswith(("mysql", "mariadb", "7z")) else r"[ =]?[\"']?"
     return (
-        rf"{_begun(name)}{option}[ =]?[\"']?"
-        rf"{_NAMED}(?!\d{{1,5}}{_END})(?P<secret>[^\s\"'`;|&<>\\-][^\s\"'`;|&<>\\]{{0,255}})"
+        rf"{_begun(name)}{option}{between}"
+        rf"{_NAMED}(?!{_NUMBERS}{_END})(?P<secret>[^\s\"'`;|&<>\\-][^\s\"'`;|&<>\\]{{0,255}})"
     )
 
 
@@ -59,47 +70,81 @@ _BESIDE = (
 )
 """What else a connection's text says."""
 _PASSWORD = r"(?i:password|pwd|accountkey|sharedaccesskey)="
-_PAIRS = "assword= ASSWORD= Pwd= pwd= PWD= Key= key="
+_PAIRS = ("assword=", "ASSWORD=", "Pwd=", "pwd=", "PWD=", "Key=", "key=")
+_PAIR_AFTER = rf";(?:\s|\\+[nrt])?{_PASSWORD}"
+_PAIR_BEFORE = rf";(?:\s|\\+[nrt])?(?i:{_BESIDE})\s?="
 _KEYWORDS = r"(?:host|hostaddr|user|port|dbname|sslmode)="
 
-FORMS: tuple[tuple[str, str], ...] = (
+
+class Form(NamedTuple):
+    """What a password stands in, in time that is bounded at each place."""
+
+    anchors: tuple[str, ...]
+    """Texts of which one stands in it."""
+    pattern: str
+    sign: str = ""
+    """A pattern that is found in each text with such a form, also as JSON writes it, and fast."""
+
+    def signed(self) -> re.Pattern[str] | None:
+        """Return the sign, if it has one."""
+        return compiled(self.sign) if self.sign else None
+
+    def may_stand_in(self, text: str) -> bool:
+        """Return whether all is there without which it is not."""
+        sign = self.signed()
+        return any(one in text for one in self.anchors) and (sign is None or sign.search(text) is not None)
+
+
+TEXTS = (
     # In the address of a server.
-    ("://", rf"://[^\s/?#@:\"'`<>\\]{{0,128}}:{_NAMED}(?P<secret>[^\s/?#@\"'`<>\\\[\]]{{1,512}})@"),
+    Form(("://",), rf"://[^\s/?#@:\"'`<>\\]{{0,128}}:{_NAMED}(?P<secret>[^\s/?#@\"'`<>\\\[\]]{{1,512}})@"),
     # In a connection's text: its pairs stand between semicolons, or one space apart.
-    (
+    Form(
         _PAIRS,
         rf"(?i:\b(?:{_BESIDE})\s?=)[^\n\"'`(){{}}=]{{1,256}}(?:=[^\n\"'`(){{}}=]{{1,256}}){{0,8}}?;\s?{_PASSWORD}"
         rf"{_NAMED}(?P<secret>[^\s;\"'`<>(){{}}\\]{{1,512}})",
+        _PAIR_AFTER,
     ),
-    (
+    Form(
         _PAIRS,
         rf"\b{_PASSWORD}{_NAMED}(?P<secret>[^\s;\"'`<>(){{}}\\]{{1,512}})(?=;\s?(?i:{_BESIDE})\s?=)",
+        _PAIR_BEFORE,
     ),
-    (
-        "password=",
+    Form(
+        (" password=",),
         rf"{_KEYWORDS}[^\s\"'`,]{{1,128}} password={_NAMED}(?P<secret>[^\s\"'`<>(){{}},]{{1,256}})",
     ),
-    ("password=", rf"\bpassword={_NAMED}(?P<secret>[^\s\"'`<>(){{}},]{{1,256}})(?= {_KEYWORDS})"),
-    # In a .netrc.
-    (
-        "machine default",
-        rf"\b(?:machine{_SPACE}{_WORD}|default){_SPACE}login{_SPACE}{_WORD}{_SPACE}"
-        rf"(?:account{_SPACE}{_WORD}{_SPACE})?password{_SPACE}{_NAMED}(?P<secret>[^\s\"'`\\]{{1,255}})",
+    Form(
+        ("password=",),
+        rf"{_whole('password=')}{_NAMED}(?P<secret>[^\s\"'`<>(){{}},]{{1,256}})(?= {_KEYWORDS})",
     ),
-    # Given to a program.
+    # In a .netrc.
     *(
-        (
-            name,
+        Form(
+            (begun,),
+            rf"{_whole(begun)}{machine}{_SPACE}login{_SPACE}{_WORD}{_SPACE}"
+            rf"(?:account{_SPACE}{_WORD}{_SPACE})?password{_SPACE}{_NAMED}(?P<secret>[^\s\"'`\\]{{1,255}})",
+        )
+        for begun, machine in (("machine", _SPACE + _WORD), ("default", ""))
+    ),
+)
+"""Those that stand in any text."""
+PROGRAMS = (
+    *(
+        Form(
+            (name,),
             rf"{_begun(name)}(?:-[sSkLfi]*u|--user|-U|--proxy-user|-a|--auth)"
-            rf"[ =]?[\"']?[^\s:\"'`/<>|;]{{1,128}}:{_NAMED}(?P<secret>[^\s\"'`|;<>\\]{{1,255}})",
+            rf"[ =]?[\"']?[^\s:\"'`/<>|;]{{1,128}}:(?!//){_NAMED}(?P<secret>[^\s\"'`|;<>\\]{{1,255}})",
         )
         for name in ASKING
     ),
-    *((name, _taken(name, option)) for name, option in TAKING.items()),
+    *(Form((name,), _taken(name, option)) for name, option in TAKING.items()),
 )
-"""Texts of which one stands in it, and its form, whose time is bounded at each place."""
+"""Those of what is given to a program."""
+FORMS = (*TEXTS, *PROGRAMS)
 
 _PASSWORD_AT = re.compile(_NAMED + ".", re.DOTALL)
+_IS_NUMBERS = re.compile(rf"\d+|{_NUMBERS}").fullmatch
 _OPTIONS = ("-u", "--user", "-U", "--proxy-user", "-a", "--auth")
 """Options of `ASKING` that are followed by `user:password`."""
 _TOLD = 512
@@ -113,9 +158,9 @@ def without_secrets(text: str, instead: str) -> str:
 
 
 def _without(text: str, instead: str) -> str:
-    for anchors, form in _anchored():
-        if any(anchor in text for anchor in anchors):
-            text = compiled(form).sub(lambda found: within(found, instead), text)
+    for form in FORMS:
+        if form.may_stand_in(text):
+            text = compiled(form.pattern).sub(lambda found: within(found, instead), text)
     return text
 
 
@@ -136,7 +181,7 @@ def given(before: Sequence[str], word: str) -> str:
         joined = word.startswith(option)
         if joined or (before[-1] == option and not word.startswith("-")):
             password = word[len(option) :].removeprefix("=") if joined else word
-            return password if _PASSWORD_AT.match(password) and not password.isdigit() else ""
+            return password if _PASSWORD_AT.match(password) and not _IS_NUMBERS(password) else ""
     option, _, value = ("", "", word) if before and before[-1] in _OPTIONS else word.partition("=")
     if option and option not in _OPTIONS:
         joined = bool(programs & set(ASKING)) and word.startswith("-u")
@@ -151,11 +196,6 @@ def given(before: Sequence[str], word: str) -> str:
 
 def _program(word: str) -> str:
     return re.split(r"[/\\]", word)[-1].removesuffix(".exe")
-
-
-@cache
-def _anchored() -> tuple[tuple[tuple[str, ...], str], ...]:
-    return tuple((tuple(anchors.split()), form) for anchors, form in FORMS)
 
 
 @cache

@@ -100,25 +100,28 @@ def _rules(told: Mapping[str, Any], where: str) -> tuple[Rule, ...]:
     forms = [
         *forms_of_keys(),
         *(((f"{name}=",), re.compile(pair)) for name, pair in zip(FIELDS, PAIRS, strict=True)),
-        *((tuple(anchors.split()), compiled(form)) for anchors, form in FORMS),
     ]
     patterns = (
-        Rule(
-            name="keys",
-            kind="pattern",
-            match=form.pattern,
-            replace=None,
-            sides=BOTH,
-            regex=form,
-            growth=anchored(anchors),
-        )
-        for anchors, form in forms
+        *(_of_form(form, anchored(anchors)) for anchors, form in forms),
+        *(_of_form(compiled(one.pattern), anchored(one.anchors, one.signed())) for one in FORMS),
     )
     paths = (
         Rule(name="keys", kind="json", match=path, replace=None, sides=BOTH, path=parse_path(path))
         for path in PATHS
     )
     return (*patterns, *paths)
+
+
+def _of_form(regex: re.Pattern[str], growth: Growth) -> Rule:
+    return Rule(
+        name="keys",
+        kind="pattern",
+        match=regex.pattern,
+        replace=None,
+        sides=BOTH,
+        regex=regex,
+        growth=growth,
+    )
 
 
 def _rule(told: Mapping[str, Any], where: str) -> Rule:

@@ -15,7 +15,7 @@ from ..exchange import Headers, RedactedRequest, Request, Response, beside_body,
 from ..log import LOG
 from . import glance, hidden
 from .names import REDACTED, arguments, environment, is_secret_header, is_secret_param
-from .passwords import without_secrets
+from .passwords import Form, without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,13 +171,13 @@ class Redactor:
             return None
         kind = glance.kind_of(side, body, headers, looked)
         # What is received goes on to the agent: a replay must give it a password that it asks with.
-        told = side == "request" and glance.tells_password(body, headers)
-        return self._rules_of(kind, told=told) if kind is not None or told else None
+        forms = glance.forms_of_passwords(body, headers) if side == "request" else ()
+        return self._rules_of(kind, forms) if kind is not None or forms else None
 
-    def _rules_of(self, kind: glance.Kind | None, *, told: bool = False) -> Rules:
+    def _rules_of(self, kind: glance.Kind | None, forms: tuple[Form, ...] = ()) -> Rules:
         from .known import rules_of
 
-        return rules_of(kind, self._left, passwords=told)
+        return rules_of(kind, self._left, forms)
 
     def as_today(self, request: Request, looked: glance.Looked | None = None) -> Request:
         """Return a recorded request as it is recorded today: earlier versions kept more of what is known.

@@ -53,6 +53,8 @@ PLAIN = (
     "docker run -p 8080:80 -u 1000:1000 image",
     "docker run --user app:app -p 5432 postgres",
     "mysql -P 3306 -p 8080",
+    "docker run --name mysql -p 3306:3306 -d mysql",
+    "docker run --name mysql -p 127.0.0.1:3306:3306/tcp mysql",
     "mysql -u root -p$PW -h h",
     "mkdir -p a/b && ssh -p 22 me@h",
     "claude -p 'what is a password?'",
@@ -125,6 +127,12 @@ def test_other_text_stays(text: str) -> None:
     assert request(body).body == body
 
 
+def test_an_option_without_its_password_is_prose() -> None:
+    """The next word is none: mysql asks for it then."""
+    body = json.dumps({"messages": [{"content": "ask mysql with -p instead of a variable"}]}).encode()
+    assert request(body).body == body
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -173,8 +181,8 @@ def test_time_grows_with_the_length(unit: str) -> None:
     for size in (100_000, 400_000):
         text = unit * (size // len(unit)) + " password=; curl mysql machine "
         begun = time.thread_time()
-        for _, form in FORMS:
-            compiled(form).search(text)
+        for form in FORMS:
+            compiled(form.pattern).search(text)
         spent.append(time.thread_time() - begun)
     assert spent[1] < 10 * spent[0], spent
 
