@@ -20,11 +20,14 @@ _ASKING = ("-V", "-VV", "--version", "-h", "--help", "--help-all", "-?")
 """Options of Python that run nothing."""
 _SUPERVISOR = os.path.join("agents", "supervisor.py")
 """Our own: it starts agents of replays and forks, each with an environment of ours."""
+_HELPERS = tuple(os.path.join("tracefork_backend", "agents", name) for name in ("hand_on.py", "witness.py"))
+"""Our own, beside a command that is recorded: they talk to nobody."""
 _URL = re.compile(r"http(s?)://(?:[^/@\s'\"]*@)?(\[[^\]\s]+\]|[^/:?#\s'\";|&)]+)(?::(\d+))?", re.I)
 
 
 def starting(session: Session, commands: Sequence[Sequence[str]], folder: str, *, watching: bool) -> None:
     """Note a program that talks to a model, or in a replay to anybody; and a Python that is not reached."""
+    commands = [command for command in commands if not any(word.endswith(_HELPERS) for word in command)]
     if not commands:
         return
     recording = session.settings.mode == "record"

@@ -23,14 +23,7 @@ from .watching import Watch
 _HEARD_S = 0.3
 """So long another process may take to say that a signal reached it too, on a machine that is busy."""
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_WITNESS = f"""
-import os, signal
-for number in {[int(number) for number in _PASSED_ON]}:
-    signal.signal(number, lambda number, frame: os.write(1, bytes([number])))
-signal.pthread_sigmask(signal.SIG_SETMASK, [])
-os.read(0, 1)
-"""
-"""It ends when its standard input does, with us."""
+_WITNESS = Path(__file__).with_name("witness.py")
 _GRACE_S = 0.3
 """So long what is left after Ctrl-C may take to end by itself."""
 _LOOK_S = 0.01
@@ -134,7 +127,7 @@ def _witness() -> Iterator[Callable[[int], bool]]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WITNESS],
+            [sys.executable, "-I", "-S", str(_WITNESS)],
             env={},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -82,17 +83,22 @@ time.sleep(1)
 print("got", len(got), flush=True)
 sys.exit(5)
 """
+    # Under nohup, as a CI may be, SIGHUP is ignored: by who is started too.
     run = subprocess.Popen(
-        [*RUN, sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True
+        ["env", f"--default-signal={number:d}", *RUN, sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         assert run.stdout is not None
         assert run.stdout.readline() == b"ready\n"
         (os.killpg if group else os.kill)(run.pid, number)
-        assert run.stdout.read() == b"got 1\n"
-        assert run.wait(60) == 5
+        assert run.communicate(timeout=60) == (b"got 1\n", None)
+        assert run.returncode == 5
     finally:
-        run.kill()
+        with contextlib.suppress(OSError):
+            os.killpg(run.pid, signal.SIGKILL)
         run.wait()
 
 
