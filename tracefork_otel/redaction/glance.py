@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..exchange import Headers, header_of
 from ..store.delta import common_prefix
-from .passwords import ASKING, PROGRAMS, TAKING, TEXTS, Form
+from .passwords import ASKING, KEYWORDS, PAIR_AFTER, PAIRS, PROGRAMS, TAKING, TEXTS, Form
 
 if TYPE_CHECKING:
     from .rules import Side
@@ -35,11 +35,11 @@ _PLAIN = 16 * 2**20
 """The most that a compressed body may be."""
 _FORM = "application/x-www-form-urlencoded"
 _USERINFO = re.compile(rb"://[^\s/?#@:\"]{0,128}+:[^\s/?#@\"]{1,512}+@")
-_KEYWORD = re.compile(rb"password=[^\s\"'`<>(){},]{1,256} (?:host|hostaddr|user|port|dbname|sslmode)=")
+_KEYWORD = re.compile(rb"password=[^\s\"'`<>(){},]{1,256} " + KEYWORDS.encode())
 _NETRC = re.compile(rb"login(?:\s|\\+[nrt])+(?:[^\s\\]{1,255}(?:\s|\\+[nrt])+){1,3}password")
-_PAIRS = (b"assword=", b"wd=", b"WD=", b"ey=", b"ASSWORD=")
-_PAIR = re.compile(rb";(?:\s|\\+[nrt])?(?i:password|pwd|accountkey|sharedaccesskey)=")
-_PAIR_FIRST = re.compile(rb"(?:assword|wd|ey)=[^\s;\"'`<>(){}\\]{1,512};", re.IGNORECASE)
+_PAIRS = tuple(one.encode() for one in PAIRS)
+_PAIR = re.compile(PAIR_AFTER.encode())
+_PAIR_FIRST = re.compile(rb"\w{3,8}=[^\s;\"'`<>(){}\\]{1,512};")
 _OPTION = re.compile(rb" -(?:[sSkLfi]*u|-user|-proxy-user|-auth|[UapPw])")
 _BEFORE, _MANY = 1024, 256
 """Bytes before an option in which its program is looked for, and options that are looked at."""

@@ -17,7 +17,7 @@ from .growth import anchored
 from .hidden import replaced
 from .names import REDACTED
 from .passwords import SECRET, Form, compiled
-from .rules import BOTH, DIGEST, Rule, Rules
+from .rules import BOTH, DIGEST, Rule, Rules, of_pattern
 
 _OFFERED = (
     *("mcp_servers[*].authorization_token", "mcp_servers[*].headers.*"),
@@ -96,12 +96,9 @@ def _at(path: str) -> Rule:
 
 
 def _text(form: Form) -> Rule:
-    match, growth = form.pattern, anchored(form.anchors, form.signed())
-    regex = compiled(match)
-    return Rule(name=KEYS, kind="pattern", match=match, replace=None, sides=BOTH, regex=regex, growth=growth)
+    return of_pattern(KEYS, compiled(form.pattern), anchored(form.anchors, form.signed()))
 
 
 def _field(name: str) -> Rule:
     regex = re.compile(rf"(?<=\b{name}=)[^&\s]+")
-    growth = anchored((f"{name}=",))
-    return Rule(name=KEYS, kind="pattern", match=name, replace=None, sides=BOTH, regex=regex, growth=growth)
+    return of_pattern(KEYS, regex, anchored((f"{name}=",)), name)

@@ -37,6 +37,8 @@ TAKING = {
     **dict.fromkeys(("redis-cli",), "-a"),
 }
 """Programs, and the option by which each takes a password, as a word of its own or joined to it."""
+_PROMPTING = ("mysql", "mariadb", "7z")
+"""How those begin that ask for it at the option alone: the next word is another thing, as in prose."""
 _WIDE = r"[\w.-]"
 
 
@@ -56,8 +58,7 @@ def _begun(name: str) -> str:
 
 
 def _taken(name: str, option: str) -> str:
-    # With -p alone these ask for it, and the next word is another thing, as in prose.
-    between = r"(?:=?[\"']?|\s[\"'])" if name.startswith(("mysql", "mariadb", "7z")) else r"[ =]?[\"']?"
+    between = r"(?:=?[\"']?|\s[\"'])" if name.startswith(_PROMPTING) else r"[ =]?[\"']?"
     return (
         rf"{_begun(name)}{option}{between}"
         rf"{_NAMED}(?!{_NUMBERS}{_END})(?P<secret>[^\s\"'`;|&<>\\-][^\s\"'`;|&<>\\]{{0,255}})"
@@ -70,10 +71,10 @@ _BESIDE = (
 )
 """What else a connection's text says."""
 _PASSWORD = r"(?i:password|pwd|accountkey|sharedaccesskey)="
-_PAIRS = ("assword=", "ASSWORD=", "Pwd=", "pwd=", "PWD=", "Key=", "key=")
-_PAIR_AFTER = rf";(?:\s|\\+[nrt])?{_PASSWORD}"
+PAIRS = ("assword=", "ASSWORD=", "Pwd=", "pwd=", "PWD=", "Key=", "key=")
+PAIR_AFTER = rf";(?:\s|\\+[nrt])?{_PASSWORD}"
 _PAIR_BEFORE = rf";(?:\s|\\+[nrt])?(?i:{_BESIDE})\s?="
-_KEYWORDS = r"(?:host|hostaddr|user|port|dbname|sslmode)="
+KEYWORDS = r"(?:host|hostaddr|user|port|dbname|sslmode)="
 
 
 class Form(NamedTuple):
@@ -100,23 +101,23 @@ TEXTS = (
     Form(("://",), rf"://[^\s/?#@:\"'`<>\\]{{0,128}}:{_NAMED}(?P<secret>[^\s/?#@\"'`<>\\\[\]]{{1,512}})@"),
     # In a connection's text: its pairs stand between semicolons, or one space apart.
     Form(
-        _PAIRS,
+        PAIRS,
         rf"(?i:\b(?:{_BESIDE})\s?=)[^\n\"'`(){{}}=]{{1,256}}(?:=[^\n\"'`(){{}}=]{{1,256}}){{0,8}}?;\s?{_PASSWORD}"
         rf"{_NAMED}(?P<secret>[^\s;\"'`<>(){{}}\\]{{1,512}})",
-        _PAIR_AFTER,
+        PAIR_AFTER,
     ),
     Form(
-        _PAIRS,
+        PAIRS,
         rf"\b{_PASSWORD}{_NAMED}(?P<secret>[^\s;\"'`<>(){{}}\\]{{1,512}})(?=;\s?(?i:{_BESIDE})\s?=)",
         _PAIR_BEFORE,
     ),
     Form(
         (" password=",),
-        rf"{_KEYWORDS}[^\s\"'`,]{{1,128}} password={_NAMED}(?P<secret>[^\s\"'`<>(){{}},]{{1,256}})",
+        rf"{KEYWORDS}[^\s\"'`,]{{1,128}} password={_NAMED}(?P<secret>[^\s\"'`<>(){{}},]{{1,256}})",
     ),
     Form(
         ("password=",),
-        rf"{_whole('password=')}{_NAMED}(?P<secret>[^\s\"'`<>(){{}},]{{1,256}})(?= {_KEYWORDS})",
+        rf"{_whole('password=')}{_NAMED}(?P<secret>[^\s\"'`<>(){{}},]{{1,256}})(?= {KEYWORDS})",
     ),
     # In a .netrc.
     *(
@@ -176,6 +177,7 @@ def within(found: re.Match[str], instead: str) -> str:
 def given(before: Sequence[str], word: str) -> str:
     """Return what of a command line's word is a password that a program is given so; empty where none is."""
     programs = {_program(one) for one in before}
+    asking = not programs.isdisjoint(ASKING)
     for name in programs & TAKING.keys():
         option = TAKING[name]
         joined = word.startswith(option)
@@ -184,13 +186,12 @@ def given(before: Sequence[str], word: str) -> str:
             return password if _PASSWORD_AT.match(password) and not _IS_NUMBERS(password) else ""
     option, _, value = ("", "", word) if before and before[-1] in _OPTIONS else word.partition("=")
     if option and option not in _OPTIONS:
-        joined = bool(programs & set(ASKING)) and word.startswith("-u")
+        joined = asking and word.startswith("-u")
         value = word[2:] if joined else ""
     user, _, password = value.partition(":")
     if not user or not _PASSWORD_AT.match(password) or "/" in user or "://" in value or password == user:
         return ""
     # Else a user's and a group's number or name, a place in a folder of another machine.
-    asking = bool(programs & set(ASKING))
     return password if asking or not (password.isdigit() or password[0] in "/.~") else ""
 
 

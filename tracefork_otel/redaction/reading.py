@@ -16,7 +16,7 @@ from .growth import Explodes, Growth, anchored, growth
 from .keys import FIELDS, PAIRS, PATHS
 from .keys import forms as forms_of_keys
 from .passwords import FORMS, compiled
-from .rules import BOTH, KINDS, Kind, Rule, Rules, Side
+from .rules import BOTH, KINDS, Kind, Rule, Rules, Side, of_pattern
 
 _SIDES: dict[str, tuple[Side, ...]] = {"request": ("request",), "response": ("response",), "both": BOTH}
 _KEYS = (*KINDS, "name", "replace", "digest", "in")
@@ -102,26 +102,14 @@ def _rules(told: Mapping[str, Any], where: str) -> tuple[Rule, ...]:
         *(((f"{name}=",), re.compile(pair)) for name, pair in zip(FIELDS, PAIRS, strict=True)),
     ]
     patterns = (
-        *(_of_form(form, anchored(anchors)) for anchors, form in forms),
-        *(_of_form(compiled(one.pattern), anchored(one.anchors, one.signed())) for one in FORMS),
+        *(of_pattern("keys", form, anchored(anchors)) for anchors, form in forms),
+        *(of_pattern("keys", compiled(one.pattern), anchored(one.anchors, one.signed())) for one in FORMS),
     )
     paths = (
         Rule(name="keys", kind="json", match=path, replace=None, sides=BOTH, path=parse_path(path))
         for path in PATHS
     )
     return (*patterns, *paths)
-
-
-def _of_form(regex: re.Pattern[str], growth: Growth) -> Rule:
-    return Rule(
-        name="keys",
-        kind="pattern",
-        match=regex.pattern,
-        replace=None,
-        sides=BOTH,
-        regex=regex,
-        growth=growth,
-    )
 
 
 def _rule(told: Mapping[str, Any], where: str) -> Rule:

@@ -42,6 +42,12 @@ class Rule:
     """Whether what a JSON path leads to is replaced only where it is a text."""
 
 
+def of_pattern(name: str, regex: re.Pattern[str], growth: Growth, match: str = "") -> Rule:
+    """Return the rule by which what a pattern of ours finds is replaced on both sides."""
+    match = match or regex.pattern
+    return Rule(name=name, kind="pattern", match=match, replace=None, sides=BOTH, regex=regex, growth=growth)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """Rules in the order in which they are applied."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from e2e.command import environment, here
+from e2e.command import Typed, environment, here
 from tracefork_backend.agents.at_rest import at_rest
 from tracefork_backend.rerun.resting import resting
 from tracefork_backend.simulate import ModelServer, Reply
@@ -132,6 +132,13 @@ def recorded(folder: Path, code: str, model: ModelServer) -> None:
         os.killpg(agent.pid, signal.SIGKILL)
 
 
+def replayed(folder: Path, code: str) -> Typed:
+    """Record the agent with a model, and replay it while that model is there."""
+    with ModelServer(lambda call: Reply(text="yes")) as model:
+        recorded(folder, code, model)
+        return here("replay", "last", "--timeout", "60", cwd=folder, MODEL_URL=model.openai_url)
+
+
 @LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "what"), [(LISTENS, "only listens"), (WAITS, "only waits")])
@@ -159,9 +166,7 @@ def test_what_only_waits_is_ended(tmp_path: Path, code: str, what: str) -> None:
 @pytest.mark.parametrize("code", [RECEIVES, POLLS], ids=["receives", "polls"])
 def test_what_waits_on_a_connection_is_ended(tmp_path: Path, code: str) -> None:
     """In a replay, whose answers are all on the tape: with no time, as for Redis, or with a long one."""
-    with ModelServer(lambda call: Reply(text="yes")) as model:
-        recorded(tmp_path, code, model)
-        done = here("replay", "last", "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
+    done = replayed(tmp_path, code)
     assert "PASS    bit-exact" in done.out, done.out + done.err
     assert "it only waits; to make" in done.out
 
@@ -171,9 +176,7 @@ def test_what_waits_on_a_connection_is_ended(tmp_path: Path, code: str) -> None:
 @pytest.mark.parametrize("code", [RUNS_APP, BY_HAND], ids=["run_app", "a runner by hand"])
 def test_a_server_that_sleeps_is_ended(tmp_path: Path, code: str) -> None:
     """Nobody is connected, and it sleeps for longer than its recording ever paused: it only listens."""
-    with ModelServer(lambda call: Reply(text="yes")) as model:
-        recorded(tmp_path, code, model)
-        done = here("replay", "last", "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
+    done = replayed(tmp_path, code)
     assert "0 of 1 exchanges" in done.out, done.out + done.err
     assert "it only listens; to make one request" in done.out
 
@@ -183,11 +186,9 @@ def test_a_server_that_sleeps_is_ended(tmp_path: Path, code: str) -> None:
 @pytest.mark.parametrize("code", [SLEEPS, PAUSES], ids=["a thread listens", "it listens itself"])
 def test_what_sleeps_goes_on(tmp_path: Path, code: str) -> None:
     """Also where it listens meanwhile."""
-    with ModelServer(lambda call: Reply(text="yes")) as model:
-        recorded(tmp_path, code, model)
-        done = here("replay", "last", "--timeout", "60", cwd=tmp_path, MODEL_URL=model.openai_url)
-        assert "2 of 2 exchanges" in done.out, done.out + done.err
-        assert "PASS" in done.out
+    done = replayed(tmp_path, code)
+    assert "2 of 2 exchanges" in done.out, done.out + done.err
+    assert "PASS" in done.out
 
 
 @LINUX
