@@ -32,7 +32,7 @@ from .flags.oracle import OracleFlags
 from .flags.start import StartFlags, TrustOption
 from .interrupt import terminable
 from .opening import reading, told
-from .output import FINDING, print_json, say
+from .output import FINDING, growing, print_json, say
 from .parts_view import print_parts_tried, say_left_out
 from .resumed import asked_before
 from .searching import progress, status_of
@@ -47,6 +47,7 @@ ExperimentArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="EXP", help="`last`, or a unique prefix of an experiment's id.")
 ]
 
+_FORETELLING = "simulating such experiments, to foretell this one …"
 
 app = typer.Typer(
     cls=ShortRun,
@@ -231,16 +232,17 @@ def _estimated_parts(
     from ..blaming.parting import estimate
     from ..store.prices import rates_given
 
-    found, which = estimate(
-        runs,
-        parts=parts,
-        budget_usd=budget,
-        oracle=oracle,
-        prices=rates_given(price),
-        alpha=search.alpha,
-        bound=bound,
-        max_trials=search.max_trials,
-    )
+    with growing(_FORETELLING):
+        found, which = estimate(
+            runs,
+            parts=parts,
+            budget_usd=budget,
+            oracle=oracle,
+            prices=rates_given(price),
+            alpha=search.alpha,
+            bound=bound,
+            max_trials=search.max_trials,
+        )
     if as_json:
         print_json(
             {**asdict(found), "parts": [{"part": one.name, "tokens": one.tokens} for one in which.parts]}
@@ -330,7 +332,8 @@ def _estimated(
         "every": search.every,
     }
     how["prices"] = rates_given(price)
-    found = estimate(run, change=change.asked(), budget_usd=budget, oracle=oracle, **how)
+    with growing(_FORETELLING):
+        found = estimate(run, change=change.asked(), budget_usd=budget, oracle=oracle, **how)
     if as_json:
         print_json(asdict(found))
     else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..spelling import NOT_GRADED, at_least, ending, money, outcome_word, run_name, total_money
-from .output import cell, console, live, print_json, print_text, say, table
+from .output import cell, console, growing, print_json, print_text, say, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -177,7 +177,7 @@ def print_plan(planned: Matrix, *, judge_usd: float, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def progress(*, single: bool) -> Iterator[Callable[[Matrix], None]]:
-    """Yield what is told of a growing matrix, and shows it on standard error's terminal if not `single`.
+    """Yield what is told of a growing matrix, and shows it if not `single`.
 
     Where the block is interrupted it is said what was made, and that it is kept.
     """
@@ -185,12 +185,12 @@ def progress(*, single: bool) -> Iterator[Callable[[Matrix], None]]:
 
     made: list[Matrix] = []
     with contextlib.ExitStack() as stack:
-        shown = None if single or not sys.stderr.isatty() else stack.enter_context(live("", per_second=8))
+        tell = None if single else stack.enter_context(growing("", per_second=8))
 
         def on_change(now: Matrix) -> None:
             made[:] = [now]
-            if shown is not None:
-                shown.update(Group(matrix_table(now), now.summary()))
+            if tell is not None:
+                tell(now.summary(), Group(matrix_table(now), now.summary()))
 
         try:
             yield on_change

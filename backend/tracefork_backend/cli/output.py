@@ -6,16 +6,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..spelling import json_line, plain, run_name, short, visible
 from .terminal import unguarded
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.live import Live
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 FINDING = 1
@@ -24,6 +25,8 @@ FAILED = 3
 """Exit status where the agent, the model or the machine failed."""
 PIPE_WIDTH = 200
 """Columns to lay tables out for where stdout is no terminal and COLUMNS says nothing."""
+LOG_EVERY_S = 60.0
+"""Seconds between two lines on a long work's way, where a log is kept of standard error."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -39,19 +42,47 @@ def console(*, stderr: bool = False) -> Console:
     return Plain(file=unguarded(stream), width=width, highlight=False, markup=False, emoji=False)
 
 
-def live(begin: str, *, per_second: int) -> Live:
-    """Return what shows a growing text on standard error's terminal and leaves nothing of it there."""
+class Tell(Protocol):
+    """What is told how far a long work is."""
+
+    def __call__(self, line: str, picture: RenderableType | None = None) -> None:
+        """Show the picture, or the line where there is none or standard error is no terminal."""
+
+
+@contextmanager
+def growing(begin: str, *, per_second: int = 4) -> Iterator[Tell]:
+    """Give what shows how far a long work is: on a terminal at any time, in a log by a line a minute.
+
+    It goes to standard error. What stood on a terminal is gone at the end.
+    """
+    if not sys.stderr.isatty():
+        yield _a_line_a_minute()
+        return
     from rich.live import Live
 
     # Redirected, whatever is printed meanwhile would go round the guard that stands before a terminal.
-    return Live(
+    with Live(
         begin,
         console=console(stderr=True),
         refresh_per_second=per_second,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
-    )
+    ) as shown:
+        yield lambda line, picture=None: shown.update(line if picture is None else picture)
+
+
+def _a_line_a_minute() -> Tell:
+    last = time.monotonic()
+
+    def tell(line: str, picture: RenderableType | None = None) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= LOG_EVERY_S:
+            last = now
+            say(visible(line.partition("\n")[0]))
+            sys.stderr.flush()
+
+    return tell
 
 
 def table(*columns: str, right: Iterable[str] = (), grow: Iterable[str] = ()) -> Table:

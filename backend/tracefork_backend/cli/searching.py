@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from .output import FAILED, live, say
+from .output import FAILED, growing, say
 
 if TYPE_CHECKING:
     from ..blaming.journal import TrialRecord
@@ -16,14 +15,10 @@ _Progress = TypeVar("_Progress")
 
 
 @contextlib.contextmanager
-def progress(line: Callable[[_Progress], Any]) -> Iterator[Callable[[_Progress], None] | None]:
-    """Give what shows a search on a terminal by a line; None where standard error is none."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    begin = "replaying the run, to see that it still does what was recorded …"
-    with live(begin, per_second=4) as shown:
-        yield lambda progress: shown.update(line(progress))
+def progress(line: Callable[[_Progress], str]) -> Iterator[Callable[[_Progress], None]]:
+    """Give what shows a search by its line."""
+    with growing("replaying the run, to see that it still does what was recorded …") as tell:
+        yield lambda progress: tell(line(progress))
 
 
 def status_of(stop_reason: str | None, trials: Sequence[TrialRecord], problem: str | None) -> int:

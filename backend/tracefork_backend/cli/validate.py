@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from tracefork_otel.errors import UsageError
 from tracefork_otel.files import write_whole
 
 from .flags.options import JsonOption
-from .output import FINDING, console, live, print_json, table
+from .output import FINDING, console, growing, print_json, table
 
 if TYPE_CHECKING:
     from ..validate import Report
@@ -82,15 +81,12 @@ def _show(result: Report) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield what shows how far each kind of suite is, in one line on a terminal's standard error."""
+    """Yield what shows how far each kind of suite is, in one line."""
     done: dict[str, str] = {}
-    if not sys.stderr.isatty():
-        yield lambda what, at, of: None
-        return
-    with live("starting", per_second=4) as shown:
+    with growing("starting") as tell:
 
         def on_progress(what: str, at: int, of: int) -> None:
             done[what] = f"{what} {at}/{of}"
-            shown.update(" · ".join(done.values()))
+            tell(" · ".join(done.values()))
 
         yield on_progress

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 from stored import Recorder, answered, asked, trace
 from tracefork_backend import cli
-from tracefork_backend.cli import fork_view, searching, validate
+from tracefork_backend.cli import fork_view, output, searching, validate
 from tracefork_backend.cli.terminal import Guarded, guarded
 from tracefork_backend.spelling import visible
 
@@ -142,6 +143,26 @@ def test_nothing_goes_round_the_guard_while_something_grows(
     assert r"\x1b]0;OWNED\x07 \x9b31m" in err.getvalue()
     assert "\x1b]0;OWNED" not in err.getvalue()
     assert out.getvalue() == "\\x1b[8mhidden\n"
+
+
+def test_in_a_log_a_long_work_tells_by_a_line_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How far it is, without pictures and what a terminal would obey; before its minute is over, nothing."""
+    with validate._progress() as on_progress:
+        on_progress("simulated cells", 1, 9)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(output, "LOG_EVERY_S", 0.0)
+    with validate._progress() as on_progress:
+        on_progress("simulated cells", 2, 9)
+        on_progress("real forks", 1, 4)
+    with output.growing("") as tell:
+        tell("3 \x1b[8mforks\n  step 1: moves", Text("a picture"))
+    assert capsys.readouterr().err.splitlines() == [
+        "simulated cells 2/9",
+        "simulated cells 2/9 · real forks 1/4",
+        r"3 \x1b[8mforks",
+    ]
 
 
 @pytest.mark.parametrize(
