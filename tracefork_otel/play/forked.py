@@ -24,15 +24,17 @@ class ForkState:
         self.tail = intervention.tail
         self._claim = claim
         self._delivered = self._drifted = False
-        forked = tape.exchanges[intervention.step]
+        self.departs = intervention.kind == "agent"
+        """Whether the first request that is not on the tape begins the tail."""
+        forked = None if self.departs else tape.exchanges[intervention.step]
         self._prefix = frozenset(
             step
             for step, exchange in enumerate(tape.exchanges)
             if step != intervention.step
-            and (forked.ended_ns is None or exchange.started_ns < forked.ended_ns)
+            and (forked is None or forked.ended_ns is None or exchange.started_ns < forked.ended_ns)
         )
         self.step = intervention.step
-        self.recorded = self._prefix | {intervention.step}
+        self.recorded = self._prefix if self.departs else self._prefix | {intervention.step}
         self.again = tape.steps
         """Stands for the forked exchange's recorded answer, for a client that tries again afterwards."""
         self._also = {change.step: change for change in intervention.also}
@@ -69,13 +71,21 @@ class ForkState:
         """Return whether this step may be served now."""
         if self.is_prefix(step):
             return True
+        if self.departs:
+            return False
         if step == self._intervention.step:
             return not self.drifted
         return not self.drifted and (self.tail != "live" or not self.delivered)
 
     def is_prefix(self, step: int) -> bool:
         """Return whether this step began before the change was answered, or beside it."""
-        return step in self._prefix
+        return step in self._prefix and not (self.departs and self.delivered)
+
+    def depart(self) -> Live:
+        """Let this request, and all that follow it, go over the network."""
+        self._delivered = True
+        self._claim(claim_to("step", self._intervention.step))
+        return Live("intervention", label=self._intervention.label)
 
     def is_memo(self, step: int) -> bool:
         """Return whether this step may answer what comes after the change."""

@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal[
     "resample",  # the same request, sent for real
     "noop",  # nothing: the recorded response
     "tool_result",  # another result of a tool
+    "agent",  # nothing of ours: the agent itself is another, and goes on from its first other request
 ]
 Tail: TypeAlias = Literal["live", "recorded", "offline"]
 Break: TypeAlias = Literal["timeout", "disconnect"]
@@ -45,7 +46,7 @@ class Intervention:
 
     kind: Kind
     step: int
-    """Index into the tape's exchanges."""
+    """Index into the tape's exchanges; their number where nobody knows it beforehand (`agent`)."""
     label: str
     """What views and spans show, such as `text`, `request model=…`, `fault 529`."""
     tail: Tail = "live"
@@ -79,7 +80,9 @@ class Intervention:
     @property
     def goes_live(self) -> bool:
         """Whether the forked request itself goes over the network."""
-        return self.kind in ("request", "resample") or (self.kind == "tool_result" and bool(self.edits))
+        return self.kind in ("request", "resample", "agent") or (
+            self.kind == "tool_result" and bool(self.edits)
+        )
 
     @property
     def keeps_exchange(self) -> bool:

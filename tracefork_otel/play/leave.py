@@ -15,6 +15,7 @@ from ..exchange import Request
 # As they were at import: where an agent works on copies, one of each of its own files is looked for first.
 _open, _mkfifo, _unlink = os.open, os.mkfifo, os.unlink
 _ASKED = "leave"
+_GIVEN, _REFUSED = b"1", b"0"
 _LOOK_MS = 1000
 """So often somebody who waits looks whether anybody is left who could answer."""
 _numbers = itertools.count()
@@ -30,13 +31,13 @@ class Leave:
         """`folder` is that of the fork's files; without one, or a director who listens, everything may go."""
         self._folder = folder
 
-    def wait(self, request: Request) -> None:
-        """Return once the request may be sent; whoever may not is ended while this waits."""
+    def wait(self, request: Request) -> bool:
+        """Return whether the request may be sent, once that is known; who is to be ended is, meanwhile."""
         if self._folder is None:
-            return
+            return True
         asking = self._asking()
         if asking is None:
-            return
+            return True
         path = self._folder / f"{_ASKED}-{os.getpid()}-{get_ident()}-{next(_numbers)}"
         answer = path.with_suffix(".answer")
         try:
@@ -45,11 +46,11 @@ class Leave:
             heard = _open(answer, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.write(asking, f"{path.name}\n".encode())
-                self._hear(heard)
+                return self._hear(heard)
             finally:
                 os.close(heard)
         except OSError:  # the folder went away: nobody is left to ask
-            pass
+            return True
         finally:
             os.close(asking)
             for one in (path, answer):
@@ -63,14 +64,15 @@ class Leave:
             return _open(self._folder / _ASKED, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         return None
 
-    def _hear(self, heard: int) -> None:
+    def _hear(self, heard: int) -> bool:
         waiting = poll()
         waiting.register(heard, POLLIN)
         while not waiting.poll(_LOOK_MS):
             again = self._asking()
             if again is None:
-                return
+                return True
             os.close(again)
+        return os.read(heard, 1) != _REFUSED
 
 
 class Leaves:
@@ -110,12 +112,19 @@ class Leaves:
 
     def give(self, name: str) -> None:
         """Let who asked go on, where somebody still waits."""
+        self._say(name, _GIVEN)
+
+    def refuse(self, name: str) -> None:
+        """Tell who asked that the request may not be sent."""
+        self._say(name, _REFUSED)
+
+    def _say(self, name: str, word: bytes) -> None:
         with suppress(OSError):
             answer = _open(
                 (self._folder / name).with_suffix(".answer"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
             )
             try:
-                os.write(answer, b"1")
+                os.write(answer, word)
             finally:
                 os.close(answer)
 

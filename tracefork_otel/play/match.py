@@ -50,16 +50,22 @@ class Explanation:
 
     def text(self) -> str:
         """Return one line for a person: where, what, why, and what to do."""
+        advice = self.advice or _ADVICE[self.cause]
+        if self.cause == "websocket" or not self.path:
+            return f"{self.difference()}: {advice}"
+        return f"{self.difference()}; {advice}" + (f" '{self.path}'" if self.cause in _CHANCE else "")
+
+    def difference(self) -> str:
+        """Return the same, but for what to do."""
         where = f"step {self.step}: {self.request}"
         if self.cause == "websocket":
-            return f"{where}: {self.advice or _ADVICE[self.cause]}"
+            return where
         if not self.path:
-            return f"{where} is not on the tape ({self.cause}): {self.advice or _ADVICE[self.cause]}"
+            return f"{where} is not on the tape ({self.cause})"
         more = f" and {self.differences - 1} more" if self.differences > 1 else ""
         return (
             f"{where} differs from its tape at {self.path}{more} ({self.cause}): "
-            f"recorded {self.recorded}, got {self.got}; {self.advice or _ADVICE[self.cause]}"
-            + (f" '{self.path}'" if self.cause in _CHANCE else "")
+            f"recorded {self.recorded}, got {self.got}"
         )
 
     def to_json(self) -> str:

@@ -162,11 +162,16 @@ class Player:
                 memo = self._told(fork.served(step, out), step, out)
                 return replace(memo, label=held.label)
         if not fork.goes_on_live:
-            return None
+            return self._departing(fork, request) if fork.departs and not fork.drifted else None
         answer = self._recalled(_identity(key, out), fork.answer_of_tail(out, held))
         if held is None:
             return _asked(answer, request, base)
         return answer if answer.phase != "memo" else replace(answer, label=held.label)
+
+    def _departing(self, fork: ForkState, request: Request) -> Live:
+        """Return leave to go live from here on, and say where that is."""
+        self._claim(DRIFTED, self._explained(request, tuple(self._candidates())).difference())
+        return fork.depart()
 
     def _take_changed(
         self, key: str, request: Request, is_open: Callable[[int], bool] = lambda number: True
@@ -251,7 +256,8 @@ class Player:
             fork = self._fork
             if fork is None:
                 return Placement("replay", step)
-            if not fork.delivered or fork.drifted:
+            # What a tool gets that is not on the tape is for the request to tell that carries it.
+            if not fork.departs and (not fork.delivered or fork.drifted):
                 return Placement("prefix", step)
             return Placement("tail", step, fork.tail == "offline", fork.changes)
 

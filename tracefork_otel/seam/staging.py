@@ -54,8 +54,9 @@ def staged(session: Session, request: Any, body: bytes, refusing: Refusing) -> S
     elif isinstance(answer, Live | Miss):
         player.order.free()
     if isinstance(answer, Live):
-        player.leave.wait(answer.sent(value))
-        return answer
+        if player.leave.wait(answer.sent(value)):
+            return answer
+        why = "it was not sent, as the budget has no room for it"
     served = answer if isinstance(answer, Served) else None
     if served is not None and served.asked is not None:
         value = served.asked

@@ -129,13 +129,14 @@ class Tally:
 class MoneyWatch(Watch):
     """Watches what one agent spends within a block; lets its calls go, and ends it where there is no room.
 
-    An agent asks before each call. One that does not is seen to have made it by what it recorded.
+    An agent asks before each call. One that does not is seen to have made it by what it recorded. A function
+    of this process cannot be ended: from the first call on for which there is no room, each is refused.
     """
 
     def __init__(
-        self, folder: Path, store: Path, has_room: HasRoom, given: Given, end: Callable[[], None]
+        self, folder: Path, store: Path, has_room: HasRoom, given: Given, end: Callable[[], None] | None
     ) -> None:
-        """`folder` is that of the fork's files, `store` where the agent records."""
+        """`folder` is that of the fork's files, `store` where the agent records; `end` is None in place."""
         self._leaves = Leaves(folder)
         self._tally = Tally(store, given)
         self._has_room = has_room
@@ -173,7 +174,15 @@ class MoneyWatch(Watch):
             asking = self._leaves.wait(LOOK_S / 2)
             if self.over.is_set():
                 return
-            if not (all(map(self._may_go, asking)) and self._goes_on(self._tally.now())):
+            if self._end is None:
+                self._refuse_beyond(asking)
+            elif not (all(map(self._may_go, asking)) and self._goes_on(self._tally.now())):
                 self.ended = "it was ended before its next call, as the budget has no room for it"
                 self._end()
                 return
+
+    def _refuse_beyond(self, asking: list[str]) -> None:
+        for name in asking:
+            if self.ended is not None or not self._may_go(name):
+                self.ended = "its next call was refused, as the budget has no room for it"
+                self._leaves.refuse(name)

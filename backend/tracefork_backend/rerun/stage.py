@@ -66,7 +66,7 @@ class Stage:
         if self.tape.cut_short is not None:
             on_drift = None  # what goes beyond the end of a recording is none
         self.way: Way = (
-            InPlace(agent, self.tape, how, on_drift=on_drift)
+            InPlace(agent, self.tape, how, on_drift=on_drift, given=given)
             if callable(agent)
             else InProcesses(
                 agent, self.tape, how, portable=portable, go_on=go_on, on_drift=on_drift, given=given
@@ -103,7 +103,8 @@ class Stage:
     ) -> tuple[Ended, Records]:
         """Return how the agent ended and what it recorded below this root; from any number of threads.
 
-        An agent in processes of its own is ended once what it spent leaves it no more room.
+        An agent in processes of its own is ended once what it spent leaves it no more room; a function makes
+        no further call.
         """
         with self._state.given(space) as originals:
             ended = self.way.run(space, root, timeout, self.stopper, has_room)

@@ -158,9 +158,16 @@ class InPlace:
         return Path.cwd()
 
     def __init__(
-        self, function: Callable[..., Any], tape: Tape, how: Settings, *, on_drift: OnDrift | None = None
+        self,
+        function: Callable[..., Any],
+        tape: Tape,
+        how: Settings,
+        *,
+        on_drift: OnDrift | None = None,
+        given: Given = NONE_GIVEN,
     ) -> None:
         self._on_drift = on_drift
+        self._given = given
         self._function = function
         self._arguments = tape.start.arguments
         self._how = as_recorded(how, tape.start)
@@ -177,7 +184,14 @@ class InPlace:
         started = time.monotonic()
         status, error, result = 0, "", None
         watch = DriftWatch(space.claims, on_drift=self._on_drift)
-        with watch, playing(_in_space(self._how, space), root.trace_id, root.span_id):
+        money = None
+        if has_room is not None:
+            money = MoneyWatch(space.folder, space.store, has_room, self._given, None)
+        with (
+            money or contextlib.nullcontext(),
+            watch,
+            playing(_in_space(self._how, space), root.trace_id, root.span_id),
+        ):
             try:
                 result = call(self._function, self._arguments)
             except Exception:
@@ -189,6 +203,7 @@ class InPlace:
             result=result,
             seconds=time.monotonic() - started,
             in_place=True,
+            no_room=None if money is None else money.ended,
         )
 
     def close(self) -> None:

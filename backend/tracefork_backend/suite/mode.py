@@ -7,7 +7,8 @@ from typing import Literal, TypeAlias, cast, get_args
 
 import pytest
 
-Mode: TypeAlias = Literal["replay", "once", "rewrite", "live"]
+Mode: TypeAlias = Literal["replay", "once", "rewrite", "live", "fork"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def mode_of(config: pytest.Config) -> Mode:
@@ -16,6 +17,7 @@ def mode_of(config: pytest.Config) -> Mode:
     if given is not None:
         return cast(Mode, given)
     mode = str(config.getini("tracefork"))
-    if mode not in get_args(Mode):
-        raise pytest.UsageError(f"tracefork = {mode}: use replay, once, rewrite or live")
+    if mode not in MODES:
+        *modes, last = MODES
+        raise pytest.UsageError(f"tracefork = {mode}: use {', '.join(modes)} or {last}")
     return "replay" if os.environ.get("CI", "").lower() in ("1", "true") else cast(Mode, mode)

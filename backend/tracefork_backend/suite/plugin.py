@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .mode import MODES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .taped import Taped
 
-MODES = ("replay", "once", "rewrite", "live")
 MARK = (
     "tracefork(name=None, match='exact', ignore=(), allow_hosts=(), skip_hosts=(), tools=None, draws=False):"
     " model calls of the test are answered from its tape"
@@ -30,7 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tracefork",
         choices=MODES,
         help="What marked tests get: answers from their tapes (replay, the default), the model's where"
-        " there is no tape yet, which is recorded (once), or always (rewrite), or without a tape (live).",
+        " there is no tape yet, which is recorded (once), or always (rewrite), or without a tape (live); or"
+        " their tapes' answers up to the first request that is another one, and the model's from there on"
+        " (fork).",
+    )
+    group.addoption(
+        "--tracefork-budget",
+        type=float,
+        metavar="USD",
+        help="What all tests may spend together under --tracefork=fork; each worker of pytest -n has its"
+        " share.",
     )
     group.addoption(
         "--tracefork-unused",
@@ -47,6 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marks known."""
     config.addinivalue_line("markers", MARK)
     config.addinivalue_line("markers", OUTCOME_MARK)
+    if (usd := config.getoption("--tracefork-budget")) is not None:
+        if not 0 <= usd < float("inf"):
+            raise pytest.UsageError(f"--tracefork-budget {usd}: write dollars, such as 2.00")
+        if config.getoption("--tracefork") != "fork":
+            raise pytest.UsageError("--tracefork-budget is for --tracefork=fork")
 
 
 @pytest.fixture

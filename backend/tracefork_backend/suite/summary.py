@@ -27,6 +27,17 @@ def write(reporter: Any, config: pytest.Config, told: Sequence[Mapping[str, Any]
             reporter.write_line(
                 f"tracefork: {counted(len(ours), 'test')}, {counted(calls, 'exchange')} {words}{worth}"
             )
+    forked = [one for one in told if one["tracefork"] == "forked"]
+    if forked:
+        served, asked = (
+            sum(one[name] for one in forked) for name in ("tracefork_exchanges", "tracefork_asked")
+        )
+        live = f", {asked} asked of models" if asked else ""
+        usd = sum(one["tracefork_cost_usd"] for one in forked)
+        reporter.write_line(
+            f"tracefork: {counted(len(forked), 'test')}, {counted(served, 'exchange')} answered from"
+            f" tapes{live}" + (f", {money(usd)} spent" if usd else "")
+        )
     left = config.stash.get(UNUSED, [])
     if left:
         done = (

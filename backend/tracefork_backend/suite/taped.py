@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,13 @@ from tracefork_otel.tape.start import HowStarted
 from tracefork_otel.tape.tape import Tape
 
 from ..agents.in_place import playing
+from ..rerun.budget import Budget
 from ..rerun.reconstruct import reconstruct
 from ..rerun.replaying import ReplayResult, replay
 from ..store import open_store
 from ..store.prices import bill
 from . import names
+from .forking import MEANT, fork
 from .mode import Mode, mode_of
 
 _TAPED = pytest.StashKey["Taped"]()
@@ -93,7 +95,7 @@ class Taped:
         if self.mode == "live":
             return
         shown = names.said(self.path, self._item)
-        if self.mode != "replay":
+        if self.mode not in ("replay", "fork"):
             first = self._item.config.stash[TAPES].get(self.path)
             if first is not None and first != self._item.nodeid:
                 pytest.fail(
@@ -123,6 +125,8 @@ class Taped:
             call()
         elif self.records:
             self._record(call)
+        elif self.mode == "fork":
+            self._fork(call)
         else:
             self._replay(call)
 
@@ -161,25 +165,8 @@ class Taped:
 
     def _replay(self, call: Callable[[], None]) -> None:
         assert self.tape is not None
-        failure: list[BaseException] = []
-
-        def called() -> None:
-            try:
-                call()
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # pytest's own skip and fail are no Exception
-                failure.append(error)
-
-        result = replay(
-            self.tape,
-            agent=called,
-            match=self._how.get("match", "exact"),
-            ignore=self._how.get("ignore", ()),
-            allow_hosts=self._how.get("allow_hosts", ()),
-            skip_hosts=self._skipped,
-            tools=self._how.get("tools"),
-        )
+        failure, called = _kept(call)
+        result = replay(self.tape, agent=called, **self._compared)
         self.receipt = result.receipt
         self._say("replayed", list(result.receipt))
         # A test that fails by itself asks no more; what is missing on the tape then is no other finding.
@@ -195,22 +182,82 @@ class Taped:
                 pytrace=False,
             )
 
-    def _say(self, what: str, receipt: list[str]) -> None:
+    @property
+    def _compared(self) -> dict[str, Any]:
+        """How the tape is played."""
+        return {
+            "match": self._how.get("match", "exact"),
+            "ignore": self._how.get("ignore", ()),
+            "allow_hosts": self._how.get("allow_hosts", ()),
+            "skip_hosts": self._skipped,
+            "tools": self._how.get("tools"),
+        }
+
+    def _fork(self, call: Callable[[], None]) -> None:
+        assert self.tape is not None
+        failure, called = _kept(call)
+        forked = fork(self.tape, called, budget_of(self._item.config), **self._compared)
+        self.receipt = forked.receipt
+        more = [("tracefork_live_from", forked.live_from)] if forked.live_from is not None else []
+        self._say("forked", list(forked.receipt), exchanges=forked.served, usd=forked.paid.usd, more=more)
+        self._item.user_properties.append(("tracefork_asked", forked.asked))
+        if forked.wrong is not None:
+            pytest.fail(forked.wrong + _beside(failure), pytrace=False)
+        if failure:
+            raise failure[0].with_traceback(failure[0].__traceback__)
+
+    def _say(
+        self,
+        what: str,
+        receipt: list[str],
+        *,
+        exchanges: int | None = None,
+        usd: float | None = None,
+        more: Sequence[tuple[str, object]] = (),
+    ) -> None:
+        """Put the receipt and the figures into the report: the tape's, unless others are given."""
         assert self.tape is not None
         self._item.add_report_section("call", "tracefork", "\n".join(receipt))
-        paid = bill(self.tape.exchanges)
         self._item.user_properties += [
             ("tracefork", what),
-            ("tracefork_exchanges", self.tape.steps),
-            ("tracefork_cost_usd", paid.usd),
+            ("tracefork_exchanges", self.tape.steps if exchanges is None else exchanges),
+            ("tracefork_cost_usd", bill(self.tape.exchanges).usd if usd is None else usd),
+            *more,
         ]
+
+
+_BUDGET = pytest.StashKey[Budget]()
+
+
+def budget_of(config: pytest.Config) -> Budget:
+    """Return what all tests of this process may spend together; a worker of xdist has its share."""
+    if _BUDGET not in config.stash:
+        usd = config.getoption("--tracefork-budget")
+        told: dict[str, Any] = getattr(config, "workerinput", {})
+        config.stash[_BUDGET] = Budget(None if usd is None else usd / int(told.get("workercount", 1)))
+    return config.stash[_BUDGET]
+
+
+def _kept(call: Callable[[], None]) -> tuple[list[BaseException], Callable[[], None]]:
+    """Return a call that raises nothing that a test fails by, and where that is kept instead."""
+    failure: list[BaseException] = []
+
+    def called() -> None:
+        try:
+            call()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # pytest's own skip and fail are no Exception
+            failure.append(error)
+
+    return failure, called
 
 
 def _short(result: ReplayResult) -> str:
     """Return what a replay without a drift lacks, without the digests of its receipt."""
     lines = [line for line in result.receipt[1:] if line.split(" ", 1)[0] not in ("digest", "tape", "exit")]
     if result.leaks:
-        lines.append("a connection that is meant: @pytest.mark.tracefork(allow_hosts=['HOST'])")
+        lines.append(MEANT)
     return "\n".join(lines)
 
 

@@ -135,6 +135,96 @@ def test_tapes_are_recorded_once_and_answer_from_then_on(project: Project) -> No
     assert project.pytest("-k", "books", MODEL_URL=was, SAY="good morning")[0] == 0
 
 
+LOOPS = """
+STEPS = int(os.environ.get("STEPS", "3"))
+
+def loop(last="c"):
+    for text in ["a", os.environ.get("SECOND", "b"), last, "d"][:STEPS]:
+        said = ask(text)
+    return said
+
+@pytest.mark.tracefork
+def test_loop(tracefork):
+    assert loop() and os.environ.get("WRONG") is None
+
+@pytest.mark.tracefork
+@pytest.mark.parametrize("last", ["x", "y"])
+def test_each(last):
+    assert loop(last)
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_goes_live_where_it_differs(project: Project, server: ModelServer) -> None:
+    """What is asked as on the tape costs nothing; from the first other request on the model is asked."""
+    project.write(TESTS[: TESTS.index("@pytest.mark")] + LOOPS)
+    assert project.pytest("--tracefork=once")[0] == 0
+    before = {path: path.read_bytes() for path in project.tapes()}
+
+    def asked() -> list[str]:
+        texts = [one.json()["messages"][0]["content"] for one in server.requests]
+        server.requests.clear()
+        return texts
+
+    asked()
+    status, said = project.pytest("--tracefork=fork", "-rP")
+    assert (status, asked()) == (0, []), said
+    assert "tracefork: 3 tests, 9 exchanges answered from tapes" in said
+
+    status, said = project.pytest("--tracefork=fork", "-rP", "-k", "loop", SECOND="B", STEPS="4")
+    assert (status, asked()) == (0, ["B", "c", "d"]), said
+    assert "live from step 1" in said
+    assert "test_agent.py:10 ask" in said
+    assert "messages[0].content (prompt): recorded b, got B" in said
+    assert "record anew" not in said
+    assert "tracefork: 1 test, 1 exchange answered from tapes, 3 asked of models, $0." in said
+    assert {path: path.read_bytes() for path in project.tapes()} == before
+
+    status, said = project.pytest("--tracefork=fork", "-k", "loop", SECOND="B", WRONG="1")
+    assert (status, asked()) == (1, ["B", "c"]), said
+    assert "os.environ.get" in said  # the test's own failure
+    assert "live from step 1" in said
+
+    flags = ("--tracefork=fork", "--tracefork-budget=1", "--junitxml=out.xml")
+    status, said = project.pytest(*flags, "-n", "2", SECOND="B")
+    assert (status, len(asked())) == (0, 6), said
+    told = list(ElementTree.parse(project.folder / "out.xml").iter("property"))
+    assert [one.get("value") for one in told if one.get("name") == "tracefork_live_from"] == ["1"] * 3
+
+
+@pytest.mark.slow
+def test_a_fork_is_held_to_its_budget(project: Project, server: ModelServer) -> None:
+    """The call that the budget may not hold is not made, and the failure says so, whatever the agent does."""
+    hides = """
+@pytest.mark.tracefork
+def test_hides():
+    for text in [os.environ.get("FIRST", "a"), "b", "c"]:
+        try:
+            ask(text)
+        except Exception:
+            pass
+"""
+    project.write(TESTS[: TESTS.index("@pytest.mark")] + hides + LOOPS)
+    assert project.pytest("--tracefork=once")[0] == 0
+    server.requests.clear()
+    status, said = project.pytest("--tracefork=fork", "--tracefork-budget=0", FIRST="A", SECOND="B")
+    assert (status, server.requests) == (1, []), said
+    assert said.count("the budget of $0 (--tracefork-budget) holds no further call") >= 4
+    assert "Traceback" not in said
+
+    # By its fifty tokens and its bytes a call may take $0.00129: the first fits, and no second one after it.
+    status, said = project.pytest("--tracefork=fork", "--tracefork-budget=0.0013", "-k", "hides", FIRST="A")
+    assert (status, len(server.requests)) == (1, 1), said
+    assert "this test spent $0.0" in said
+    for wrong in ("-1", "nan", "much"):
+        status, said = project.pytest("--tracefork=fork", f"--tracefork-budget={wrong}")
+        assert status == 4, said
+        assert "--tracefork-budget" in said
+    status, said = project.pytest("--tracefork=replay", "--tracefork-budget=1")
+    assert status == 4
+    assert "--tracefork-budget is for --tracefork=fork" in said
+
+
 @pytest.mark.slow
 def test_what_is_no_tape_of_a_test(project: Project) -> None:
     """No call, a failing test, two that write one tape, a drift that the test hides, a damaged tape."""
@@ -364,5 +454,10 @@ def test_nothing_is_imported_before_a_mark_is_met() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(
-        ["tracefork_backend", "tracefork_backend.suite", "tracefork_backend.suite.plugin"]
+        [
+            "tracefork_backend",
+            "tracefork_backend.suite",
+            "tracefork_backend.suite.mode",
+            "tracefork_backend.suite.plugin",
+        ]
     )

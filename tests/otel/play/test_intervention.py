@@ -76,9 +76,9 @@ def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_only_edits_and_resamples_go_live() -> None:
-    """The forked request itself goes over the network for a request edit and a resample, for nothing else."""
+    """The forked request itself goes over the network for a request edit, a resample and another agent."""
     live = {kind for kind in KINDS if Intervention(kind=kind, step=0, label=kind).goes_live}
-    assert live == {"request", "resample"}
+    assert live == {"request", "resample", "agent"}
 
 
 GOOD = json.loads(

@@ -23,8 +23,10 @@ def test_a_request_waits_until_it_may_go(tmp_path: Path) -> None:
     """Many ask at once, each is told for itself, byte for byte what it asked for, and nothing is left."""
     leaves, gone, many = Leaves(tmp_path), threading.Semaphore(0), 8
 
+    told: list[bool] = []
+
     def ask() -> None:
-        Leave(tmp_path).wait(ASKED)
+        told.append(Leave(tmp_path).wait(ASKED))
         gone.release()
 
     threads = [threading.Thread(target=ask) for _ in range(many)]
@@ -34,10 +36,11 @@ def test_a_request_waits_until_it_may_go(tmp_path: Path) -> None:
     while len(names) < many:
         names += leaves.wait(60)
     assert not gone.acquire(blocking=False), "one went before it was told"
-    for name in names:
+    for at, name in enumerate(names):
         assert leaves.request(name) == ASKED
-        leaves.give(name)
+        (leaves.give if at % 2 else leaves.refuse)(name)
         assert gone.acquire(timeout=60)
+    assert told == [False, True] * (many // 2)
     for thread in threads:
         thread.join()
     leaves.wake()
