@@ -140,7 +140,11 @@ def test_a_budget_that_has_no_room_is_bad_usage(folder: Path) -> None:
     assert typed.status == 2
     assert said.startswith("budget $0.0010: a call that runs when it ends is paid for")
     assert refused.startswith("error: the budget is too small: $0.0010 left, a fork may take")
+    found = re.search(r"--budget (\d\.\d+) has room for it", refused)
+    assert found is not None, refused
     assert here("sql", "select * from forks", "--json", cwd=folder).rows == []
+    again = here("fork", "last@1", "--resample", "--budget", found[1], cwd=folder, **BARE)
+    assert "too small" not in again.err
 
 
 @pytest.mark.parametrize(

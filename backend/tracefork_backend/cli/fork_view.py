@@ -81,7 +81,7 @@ def headline(fork: Fork) -> str:
 def _outcome(fork: Fork) -> str:
     if fork.outcome is not None:
         return outcome_word(fork.outcome)
-    if fork.problem is not None:
+    if fork.problem is not None and fork.problem.kind != "exit_status":
         return fork.problem.kind.replace("_", " ")
     return NOT_GRADED if fork.exit_status is None else f"{NOT_GRADED}, exit status {fork.exit_status}"
 

@@ -77,6 +77,12 @@ def _answer(oracle: Oracle, graded: Graded, limit_s: float | None) -> object:
     return bounded(lambda: oracle(graded), limit_s)
 
 
+def remarks_of(oracle: Oracle, graded: Graded) -> tuple[str, ...]:
+    """Return what the oracle itself has to say of how it read that run."""
+    remarks: Callable[[Graded], tuple[str, ...]] | None = getattr(oracle, "remarks", None)
+    return () if remarks is None else remarks(graded)
+
+
 def name_of(oracle: Oracle) -> str:
     """Return what tables and messages call the oracle."""
     named = getattr(oracle, "name", None)

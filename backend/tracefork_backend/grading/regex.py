@@ -26,6 +26,8 @@ _SEARCH = (
 )
 _ABSENCE = re.compile(r"\(\?<?!")
 _ENDS = re.compile(r"[\^$]|\\[AZ]")
+_MAY_BACKTRACK = re.compile(r"[*+?{(]")
+"""What a pattern has that can take for ever; without it, a search goes over the text once."""
 Gap: TypeAlias = tuple[int, int]
 """Where in a text something was left out."""
 
@@ -68,6 +70,26 @@ class Regex:
             return None if lost is None else not lost
         return won if None not in (won, lost) and won != lost else None
 
+    def remarks(self, graded: Graded) -> tuple[str, ...]:
+        """Return what to tell a person whose pattern the output has in other capitals."""
+        said: list[str] = []
+        for pattern in (self.success, self.failure):
+            # What looks like prose in small letters ("nothing was booked") is no other spelling of BOOKED.
+            if pattern is None or not _plain(pattern) or pattern.search(graded.text):
+                continue
+            found = re.compile(pattern.pattern, pattern.flags | re.IGNORECASE).finditer(graded.text)
+            if (near := next((one[0] for one in found if one[0] != one[0].lower()), None)) is not None:
+                said.append(
+                    f"an output has {near!r} where the pattern is {pattern.pattern!r}: capitals count; "
+                    f"{'(?i)' + pattern.pattern!r} takes both"
+                )
+        return tuple(said)
+
+
+def _plain(pattern: re.Pattern[str]) -> bool:
+    """Return whether searching for it is sure to end soon."""
+    return _MAY_BACKTRACK.search(pattern.pattern) is None
+
 
 def _shows(pattern: re.Pattern[str], gap: Gap | None) -> bool:
     """Return whether what is found in a part of an output is in the whole of it too.
@@ -93,6 +115,8 @@ def _found(patterns: list[re.Pattern[str]], text: str, limit_s: float, gap: Gap 
             for pattern in patterns
         ]
 
+    if all(map(_plain, patterns)):
+        return search()
     if can_interrupt(limit_s):
         return bounded(search, limit_s)
     # Nothing else runs while `re` searches, not even who would end it: it does so elsewhere.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -343,7 +344,11 @@ class _Group:
             most = money(worst + grading) + (f", {money(grading)} of it its judge" if grading else "")
             # Where nothing was spent yet, nothing ended: it never sufficed for one.
             ended = "the budget ended" if board.budget.spent_usd else "the budget is too small"
-            board.lacks(place, f"{ended}: {money(left)} left, a fork may take {most}")
+            room = math.ceil((board.budget.spent_usd + worst + grading) * 1e4) / 1e4
+            board.lacks(
+                place,
+                f"{ended}: {money(left)} left, a fork may take {most}; --budget {room:.4f} has room for it",
+            )
             return False
         self._purses[at] = Purse(
             board.budget,

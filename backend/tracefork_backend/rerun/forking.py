@@ -22,7 +22,7 @@ from tracefork_otel.play.tools import ToolsMode
 from tracefork_otel.settings import Timing
 from tracefork_otel.tape.tape import Tape
 
-from ..grading.oracle import Oracle, grade
+from ..grading.oracle import Oracle, grade, remarks_of
 from ..grading.steady import Steady
 from ..spelling import run_name
 from ..store import Run, Store, open_store
@@ -442,6 +442,7 @@ class Forker:
                 graded = fork.graded(said.graded())
                 fork = replace(fork, outcome=grade(oracle, graded, limit_s=self.timeout))
                 self._say_once(self._steady.after(oracle, graded, fork.outcome))
+                self._say_once(remarks_of(oracle, graded))
                 if fork.outcome is None and graded.left_out:
                     why = f"not graded: {graded.left_out} bytes in the middle of its output are not kept"
                     fork = replace(fork, notes=(*fork.notes, why))

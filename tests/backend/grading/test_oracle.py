@@ -24,7 +24,7 @@ from tracefork_backend.grading.field import field
 from tracefork_backend.grading.function import function
 from tracefork_backend.grading.graded import Graded, graded_run
 from tracefork_backend.grading.kinds import from_flags
-from tracefork_backend.grading.oracle import grade, name_of
+from tracefork_backend.grading.oracle import grade, name_of, remarks_of
 from tracefork_backend.grading.regex import regex
 from tracefork_backend.store import open_store
 
@@ -51,6 +51,41 @@ def test_regex(output: str, both: bool | None, success: bool, failure: bool) -> 
     assert grade(regex("BOOKED", "ERROR"), shown) is both
     assert grade(regex(success="BOOKED"), shown) is success
     assert grade(regex(failure="ERROR"), shown) is failure
+
+
+@pytest.mark.parametrize(
+    ("success", "failure", "output", "near"),
+    [
+        ("refunded", None, "order REFUNDED, order REFUNDED", "'REFUNDED'"),
+        ("BOOKED", "error", "Error: sold out", "'Error'"),
+        ("success.$", None, "Success!", "'Success!'"),
+        ("BOOKED", None, "nothing was booked", None),
+        ("(?i)refunded", None, "REFUNDED", None),
+        ("Done", "failed", "Done, none Failed, none failed", None),
+        ("(a+)+b", None, "A" * 60, None),
+    ],
+)
+def test_capitals_that_a_pattern_misses_are_named(
+    success: str, failure: str | None, output: str, near: str | None
+) -> None:
+    """What only differs by them looks like the other outcome; words in small letters are no mark."""
+    oracle = regex(success, failure)
+    said = remarks_of(oracle, Graded(run_id="1", output=output))
+    assert [one.split()[3] for one in said] == ([] if near is None else [near])
+    for line in said:
+        taken = re.search(r"; '(\(\?i\).+)' takes both", line)
+        assert taken is not None
+        assert re.search(taken[1], output)
+
+
+@pytest.mark.slow
+def test_a_pattern_without_repeats_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many forks at once are graded on threads, where others are searched for in a process each."""
+    monkeypatch.setattr("tracefork_backend.grading.regex.can_interrupt", lambda limit_s: False)
+    monkeypatch.setattr("tracefork_backend.grading.regex.subprocess", None)
+    assert regex("BOOKED|DONE", "ERROR")(Graded(run_id="1", output="it is DONE")) is True
+    with pytest.raises(AttributeError):
+        regex("B(O)*KED")(Graded(run_id="1", output="it is DONE"))
 
 
 def test_an_asynchronous_oracle(recwarn: pytest.WarningsRecorder) -> None:

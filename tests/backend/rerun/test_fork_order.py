@@ -50,6 +50,64 @@ def test_any_step_of_a_pool_can_be_forked_again_and_again(desk: Desk) -> None:
     assert replay(below.run).passed
 
 
+TASKS = """
+    import asyncio
+
+    async def main():
+        two = asyncio.Semaphore(2)
+
+        async def ask(word):
+            async with two:
+                return await asyncio.to_thread(say, word, forget=True)
+
+        print(*await asyncio.gather(*map(ask, ["wait", "b", "c", "d"])))
+
+    asyncio.run(main())
+"""
+
+PROCESSES = """
+    import concurrent.futures, multiprocessing
+
+    def ask(word):
+        return say(word, forget=True)
+
+    if __name__ == "__main__":
+        how = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=how) as pool:
+            print(*pool.map(ask, ["wait", "b", "c", "d"]))
+"""
+
+TESTED = """
+    import pytest
+
+    @pytest.mark.parametrize("word", ["wait", "b", "c", "d"])
+    def test_says(word):
+        said = say(word, forget=True)
+        with open("said.txt", "a") as file:
+            print(said, file=file)
+
+    if __name__ == "__main__":
+        open("said.txt", "w").close()
+        pytest.main(["-q", "-n", "2", "-p", "no:cacheprovider", "agent.py"])
+        print(open("said.txt").read())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", [TASKS, PROCESSES, TESTED], ids=["tasks", "processes", "xdist"])
+def test_any_step_that_two_workers_share_can_be_forked(desk: Desk, body: str) -> None:
+    """Whoever comes to it first; a fork of such a fork too."""
+    run = desk.recorded(body)
+    assert run.steps == 4
+    with Forker(run) as forker:
+        for step in range(run.steps):
+            made = forker.fork(step, text("X"))
+            assert (made.problem, made.steps) == (None, 4), made.problem
+            assert made.stdout.split().count("X") == 1, made.stdout
+    below = fork(made.run, at=2, edit=text("Y"))
+    assert (below.problem, below.stdout.split().count("Y")) == (None, 1)
+
+
 TRIO = """
     import trio
 
