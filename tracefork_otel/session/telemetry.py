@@ -74,11 +74,16 @@ _ASKING = {
         "BraintrustState._start_request",  # where a thread of its own logs in and looks its project up
         "_compute_logger_metadata",
         "_login_with_api_key",
-        "init.<locals>.compute_metadata",
         "login_to_state",
     ),
 }
 """The same, of modules that do other things as well: how the names of what asks begin."""
+_MAKING = {
+    "braintrust.logger": ("init.<locals>.compute_metadata", "init_dataset.<locals>.compute_metadata"),
+}
+"""What makes a thing at its maker's, by whose id the agent goes on: its own, even where a sender is who asks
+for that id first. Asked anew, each replay would make another thing.
+"""
 
 
 class Sender(NamedTuple):
@@ -94,6 +99,8 @@ def sender_above(frame: FrameType | None) -> Sender | None:
     asks: Sender | None = None  # unless what tells is what called it
     while frame is not None:
         module = frame.f_globals.get("__name__")
+        if module in _MAKING and frame.f_code.co_qualname.startswith(_MAKING[module]):
+            return asks
         for one in _senders(module) if isinstance(module, str) else ():
             if one.functions is None or frame.f_code.co_qualname.startswith(one.functions):
                 if not one.sender.asks:

@@ -64,6 +64,27 @@ def test_a_vendors_login_asks_and_its_prompts_are_the_agents() -> None:
         assert (found.asks if found else None) is asks
 
 
+def test_what_a_vendor_makes_for_the_agent_is_the_agents_own() -> None:
+    """Braintrust makes an experiment, by whatever asks for its id first; how it logs in to do so is its own."""
+    made: dict[str, Any] = {"__name__": "braintrust.logger"}
+    exec("def init():\n    def compute_metadata(act):\n        return act()\n    return compute_metadata", made)
+    make = made["init"]()
+    flush = sent_by("braintrust.logger", "flush")
+    flush.__code__ = flush.__code__.replace(co_qualname="_HTTPBackgroundLogger.flush")
+    login = sent_by("braintrust.logger", "login_to_state")
+    assert make(lambda: sender_above(sys._getframe())) is None
+    assert flush(lambda: make(lambda: sender_above(sys._getframe()))) is None
+    for called in (
+        make(lambda: login(lambda: sender_above(sys._getframe()))),
+        flush(lambda: make(lambda: login(lambda: sender_above(sys._getframe())))),
+    ):
+        assert called is not None
+        assert called.asks
+    told = flush(lambda: sender_above(sys._getframe()))
+    assert told is not None
+    assert not told.asks
+
+
 @pytest.mark.parametrize("by", ["agents.tracing.processors", "agent"])
 def test_a_model_host_that_is_told_makes_no_recording_incomplete(capture: Capture, by: str) -> None:
     """The traces of openai-agents go to where its models are."""
