@@ -65,9 +65,10 @@ def test_a_vendors_login_asks_and_its_prompts_are_the_agents() -> None:
 
 
 def test_what_a_vendor_makes_for_the_agent_is_the_agents_own() -> None:
-    """Braintrust makes an experiment, by whatever asks for its id first; how it logs in to do so is its own."""
+    """Braintrust makes an experiment, by whatever asks for its id first; it logs in for itself."""
     made: dict[str, Any] = {"__name__": "braintrust.logger"}
-    exec("def init():\n    def compute_metadata(act):\n        return act()\n    return compute_metadata", made)
+    source = "def init():\n    def compute_metadata(act):\n        return act()\n    return compute_metadata"
+    exec(source, made)
     make = made["init"]()
     flush = sent_by("braintrust.logger", "flush")
     flush.__code__ = flush.__code__.replace(co_qualname="_HTTPBackgroundLogger.flush")
