@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..errors import UsageError
 from .codings import Unreadable, coded, undone
@@ -17,6 +17,7 @@ _ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 # How many paths of a body are compared with one that it lacks, and how many of those are named.
 _COMPARED = 5000
 _NAMED = 3
+_AT_TOP = 8
 _KINDS = {"{": "an object", "[": "an array", '"': "a string", "t": "true", "f": "false", "n": "null"}
 
 
@@ -180,8 +181,17 @@ class _Edited:
 
         wanted = format_path(path)
         near = get_close_matches(wanted, _paths(json.loads(self._text)), n=_NAMED, cutoff=0.5)
-        known = f"; near it are {', '.join(near)}" if near else ""
+        known = f"; near it are {', '.join(near)}" if near else _at_top(json.loads(self._text))
         return UsageError(f"the request has no {wanted}: {why}{known}")
+
+
+def _at_top(body: object) -> str:
+    """Return what to choose among where nothing is near what was typed."""
+    if not isinstance(body, dict) or not body:
+        return ""
+    names = [str(name) for name in cast("dict[object, object]", body)]
+    more = ", …" if len(names) > _AT_TOP else ""
+    return f"; at its top are {', '.join(names[:_AT_TOP])}{more}"
 
 
 def _named(path: PathTokens) -> str:

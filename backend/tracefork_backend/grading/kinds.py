@@ -15,9 +15,8 @@ from ..flag import Flag
 from .exit_code import ExitCode
 from .field import Field
 from .function import Function
-from .graded import graded_run
 from .judge import Judge
-from .offers import offers
+from .offers import offers_for
 from .oracle import Oracle
 from .regex import Regex
 
@@ -49,7 +48,7 @@ def asked_for(given: Mapping[str, Any], run: Run | None = None) -> Oracle:
     found = from_flags(given)
     if found is None:
         *ways, last = _ways()
-        more = "" if run is None else _offered(offers(graded_run(run)))
+        more = "" if run is None else _offered(offers_for(run))
         raise UsageError(f"say what a success is: {', '.join(ways)} or {last}{more}")
     return found
 

@@ -11,8 +11,7 @@ from starlette.responses import Response
 
 from tracefork_otel.errors import TraceforkError, UnknownRun, UsageError
 
-from ..grading.graded import graded_run
-from ..grading.offers import offers
+from ..grading.offers import offers_for
 from ..rerun.estimate import Estimate
 from ..rerun.reconstruct import reconstruct
 from ..spelling import counted, money, run_name
@@ -80,7 +79,7 @@ def blame_form(page: Page, request: Request) -> Response:
     """The form for an experiment."""
     found = page.run(request)
     try:
-        offered = [one for one in offers(graded_run(found)) if not one.startswith("--judge")]
+        offered = [one for one in offers_for(found) if not one.startswith("--judge")]
     except TraceforkError:
         offered = []
     return page.whole("blame.html", found=found, offered=offered)

@@ -28,3 +28,18 @@ def test_what_a_run_put_out_says_how_to_grade(
 ) -> None:
     """Its own words, its status where that tells, and a model at last: three at most."""
     assert offers(Graded(run_id="1", output=output, exit_status=status)) == offered
+
+
+def test_what_every_run_puts_out_is_not_offered() -> None:
+    """A banner tells nothing of how a run ended; where all is a banner, it is what there is."""
+    ran = Graded(run_id="1", output="ACME travel 2.14. Your flight JL42 is BOOKED.", exit_status=0)
+    other = "ACME travel 2.14. Your hotel is on hold."
+    assert offers(ran)[0] == "--success-re ACME"
+    for others in ([other], [other, "ACME travel 2.14, closed", ran.text, ""]):
+        assert offers(ran, others)[:2] == ("--success-re BOOKED", "--exit-code")
+    only = Graded(run_id="1", output="ACME travel", exit_status=None)
+    assert offers(only, [other]) == offers(only)
+    lost = Graded(run_id="1", output="ACME: ERROR, sold out", exit_status=0)
+    assert offers(lost, ["ACME: ERROR, too late"])[0] == "--failure-re ERROR"
+    unsure = Graded(run_id="1", output="I do not know.", exit_status=0)
+    assert offers(unsure)[0] == "--failure-re 'not know'"

@@ -201,7 +201,7 @@ def test_characters_are_escaped_where_the_body_does(body: bytes, expected: bytes
         ("messages.content", r"messages is an array"),
         ("messages[0][0]", r"messages\[0\] is an object"),
         ("temperature.x", r"temperature is a number"),
-        ("nested.new.member", r"has no 'nested'"),
+        ("nested.new.member", r"has no 'nested'; at its top are model, "),
         ("a[b", "is not a JSON path"),
     ],
 )
