@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _STOCK = {"httpx2": "HTTPX2ClientInstrumentor", "httpx": "HTTPXClientInstrumentor"}
 
+_AUTOMATIC = frozenset({"skip_dep_check", "raise_exception_on_conflict"})
+"""Arguments that only `opentelemetry-instrument` gives."""
+
 
 class TraceforkInstrumentor(BaseInstrumentor):
     """The switch that turns recording on and off in this process; also found by `opentelemetry-instrument`.
@@ -76,13 +79,16 @@ class TraceforkInstrumentor(BaseInstrumentor):
             from .seam import unseen
 
             unseen.put_back()
-        if "skip_dep_check" in others or "raise_exception_on_conflict" in others:
-            others.setdefault("via", "entry_point")  # only `opentelemetry-instrument` gives these
-        super().instrument(
-            tracer_provider=tracer_provider,
-            given={name: value for name, value in given.items() if value is not None},
-            **others,
-        )
+        if not _AUTOMATIC.isdisjoint(others):
+            others.setdefault("via", "entry_point")
+        said = {name: value for name, value in given.items() if value is not None}
+        if not self.is_instrumented_by_opentelemetry:
+            super().instrument(tracer_provider=tracer_provider, given=said, **others)
+            return
+        for name in _AUTOMATIC:
+            others.pop(name, None)
+        # What the line says holds also where `opentelemetry-instrument` found us before.
+        self._instrument(tracer_provider=tracer_provider, given=said, **others)
 
     def _instrument(self, **kwargs: Any) -> None:
         tracer_provider = kwargs.pop("tracer_provider", None)
@@ -99,7 +105,7 @@ class TraceforkInstrumentor(BaseInstrumentor):
             return
         if present is not None:
             wanted = given.pop("store", present.settings.store)
-            if wanted != present.settings.store and not present.launched:
+            if wanted.absolute() != present.settings.store.absolute() and not present.launched:
                 LOG.warning("tracefork: this process already records into %s", present.settings.store)
             session.adjust(given)
             _more_draws(session)
@@ -110,8 +116,12 @@ class TraceforkInstrumentor(BaseInstrumentor):
             atexit.register(_say_if_nothing, os.getpid())
         from .session import providers
 
-        providers.use_provider(tracer_provider)
-        if session.settings.http_spans and session.settings.mode == "record":
+        again = self.is_instrumented_by_opentelemetry
+        if tracer_provider is not None or not again:
+            providers.use_provider(tracer_provider)
+        if not session.settings.http_spans:
+            _stock_off()
+        elif session.settings.mode == "record" and not (again and _turned_on):
             launch.undo.add(_stock_off)
             for name in _STOCK:
                 if find_spec(name) is not None:

@@ -75,6 +75,24 @@ def test_arguments_come_before_the_environment(
     assert not (tmp_path / "environment").exists()
 
 
+def test_what_the_line_says_holds_after_another_one(
+    capture: Capture, raw: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`opentelemetry-instrument` turns us on before the line does, which may say what is not to be stored."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "city"\npattern = "Lima"\n')
+    capture.on()
+    TraceforkInstrumentor().instrument(redact=rules, http_spans=True)
+    assert HTTPX2ClientInstrumentor().is_instrumented_by_opentelemetry
+    TraceforkInstrumentor().instrument(skip_dep_check=True, raise_exception_on_conflict=True)
+    TraceforkInstrumentor().instrument(http_spans=False, store=capture.store)
+    assert not HTTPX2ClientInstrumentor().is_instrumented_by_opentelemetry
+    fetch(httpx2, "sync", "POST", f"{raw}/echo", content=b"How many live in Lima?")
+    (exchange,) = capture.read().exchanges
+    assert b"Lima" not in exchange.request.body
+    assert not caplog.messages
+
+
 @pytest.mark.slow
 def test_under_run_the_store_is_the_runs(tmp_path: Path, raw: str) -> None:
     """In a process that `run` started, the line's other settings count, and the store is the command's."""
