@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .blaming.parting import blame_parts
     from .blaming.result import BlameResult
     from .diffs.diff import Diff, diff
+    from .executors.engines import ray_executor
     from .exporting.export import Exported, export
     from .grading.exit_code import exit_code
     from .grading.field import field
@@ -63,6 +64,7 @@ _HOME = {
     "model": "rerun.edits",
     "noop": "rerun.edits",
     "open_store": "store",
+    "ray_executor": "executors.engines",
     "regex": "grading.regex",
     "repair": "repairing.repair",
     "replay": "rerun.replaying",
@@ -101,6 +103,7 @@ __all__ = [
     "model",
     "noop",
     "open_store",
+    "ray_executor",
     "regex",
     "repair",
     "replay",

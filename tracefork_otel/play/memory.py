@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,28 +54,43 @@ class Memory:
 
 def dump(entries: Iterable[Remembered], intervention: Path) -> None:
     """Write the answers that the fork of this intervention is to remember."""
-    lines = (json.dumps([entry.request, str(entry.tape), entry.step]) + "\n" for entry in entries)
+    # By their way from here: the files may be carried to another machine together.
+    folder = intervention.parent
+    lines = (
+        json.dumps([entry.request, os.path.relpath(entry.tape, folder), entry.step]) + "\n"
+        for entry in entries
+    )
     write_whole(intervention.with_name(intervention.name + _ENDING), "".join(lines).encode())
 
 
 def memory_beside(intervention: Path, claim: Claims) -> Memory | None:
     """Return what the fork of this intervention remembers, or None if it was given nothing."""
+    entries = _entries(intervention)
+    return None if entries is None else Memory(entries, claim)
+
+
+def tapes_beside(intervention: Path) -> list[Path]:
+    """Return the tapes that what the fork of this intervention remembers stands on, each once."""
+    return list(dict.fromkeys(entry.tape for entry in _entries(intervention) or ()))
+
+
+def _entries(intervention: Path) -> list[Remembered] | None:
     path = intervention.with_name(intervention.name + _ENDING)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        return Memory([_remembered(shapes.parsed(line)) for line in data.splitlines()], claim)
+        return [_remembered(shapes.parsed(line), path.parent) for line in data.splitlines()]
     except (ValueError, TypeError) as error:
         raise TapeError(
             f"{path}: is no memory of a fork, or a damaged one ({error}): start the fork anew"
         ) from error
 
 
-def _remembered(told: list[object]) -> Remembered:
+def _remembered(told: list[object], folder: Path) -> Remembered:
     request, tape, step = told
-    return Remembered(_TEXT(request), Path(_TEXT(tape)), _STEP(step))
+    return Remembered(_TEXT(request), folder / _TEXT(tape), _STEP(step))
 
 
 _TEXT, _STEP = shapes.text(), shapes.number()

@@ -70,10 +70,15 @@ class Output:
 
     def whole(self) -> tuple[str, int]:
         """Return as much of it as there is, and how many bytes of its middle that leaves out."""
+        kept = self.kept()
+        return (self.text(), self.missing) if kept is None else (kept.decode("utf-8", "replace"), 0)
+
+    def kept(self) -> bytes | None:
+        """Return all of it, where it is more than `text` shows and was kept."""
         if not self.missing or self._whole is None or self.total > self.limit:
-            return self.text(), self.missing
+            return None
         self._whole.seek(0)
-        return self._whole.read().decode("utf-8", "replace"), 0
+        return self._whole.read()
 
     def close(self) -> None:
         """Keep no more than its beginning and end."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from tracefork_otel.errors import AgentFailed
 
@@ -59,12 +59,24 @@ class NeverBegan(AgentFailed):
     """The supervisor was gone before it started anything."""
 
 
+class Ends(Protocol):
+    """What runs, and can be ended."""
+
+    def ask_to_end(self, *, at_once: bool = False) -> None:
+        """Begin to end it; where it is to be `at_once`, without the time to do something more."""
+        ...
+
+    def commands(self) -> list[int]:
+        """Return the process ids of its commands, once they are known."""
+        ...
+
+
 class Stopper:
     """Ends every command that runs under it, from any thread; what starts afterwards is ended at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[_Supervised | Stopper] = set()
+        self._running: set[Ends] = set()
         self._stopped = False
 
     @property
@@ -90,7 +102,7 @@ class Stopper:
             return [one for supervised in self._running for one in supervised.commands()]
 
     @contextlib.contextmanager
-    def over(self, supervised: _Supervised | Stopper) -> Iterator[None]:
+    def over(self, supervised: Ends) -> Iterator[None]:
         """Count this command, or those of another stopper, among those that are ended, within the block."""
         with self._lock:
             self._running.add(supervised)

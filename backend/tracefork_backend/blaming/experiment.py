@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,6 +204,8 @@ def blame(
     trust: bool = False,
     price: Sequence[str] = (),
     same_oracle: bool = False,
+    executor: Executor | None = None,
+    allow_drift: bool = False,
     on_bound: Callable[[str], None] | None = None,
 ) -> BlameResult:
     """Find which steps of the run move its outcome, by forks that the oracle grades; keep it in its store.
@@ -212,10 +215,10 @@ def blame(
     it, and `same_oracle` says that the oracle grades as it did though its file is another. Coupling
     `recorded` holds the recorded answers to requests that a fork makes as the run did: another question,
     whose control never flips. Value mode goes on for `every` step that may be certified, not only for large
-    drops, and past 300 forks where `max_trials` is more. `trust` says what it says to `replay`; `price` has
-    `MODEL=IN/OUT`, what models cost for a million tokens, and `on_bound` is told how far the budget can be
-    passed, before anything is paid. Raises UsageError if the run cannot be graded or the budget not be held,
-    Drift or AgentFailed if the run does not replay.
+    drops, and past 300 forks where `max_trials` is more. `trust`, `executor` and `allow_drift` say what they
+    say to `fork`; `price` has `MODEL=IN/OUT`, what models cost for a million tokens, and `on_bound` is told
+    how far the budget can be passed, before anything is paid. Raises UsageError if the run cannot be graded
+    or the budget not be held, Drift or AgentFailed if the run does not replay.
     """
     known = ""
     if resume:
@@ -244,6 +247,8 @@ def blame(
         timing=timing,
         trust=trust,
         prices=prices,
+        executor=executor,
+        allow_drift=allow_drift,
         experiment_id=experiment_id,
     ) as forker:
         tape = forker.tape

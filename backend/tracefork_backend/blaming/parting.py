@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -256,6 +257,8 @@ def blame_parts(
     trust: bool = False,
     price: Sequence[str] = (),
     same_oracle: bool = False,
+    executor: Executor | None = None,
+    allow_drift: bool = False,
     on_bound: Callable[[str], None] | None = None,
     on_parts: Callable[[Parts], None] | None = None,
 ) -> BlameResult:
@@ -291,6 +294,8 @@ def blame_parts(
                     timing=timing,
                     trust=trust,
                     prices=prices,
+                    executor=executor,
+                    allow_drift=allow_drift,
                     experiment_id=experiment_id,
                 )
             )

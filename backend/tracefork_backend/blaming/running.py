@@ -18,7 +18,7 @@ from ..rerun.budget import Budget, Grading, Purse
 from ..rerun.estimate import Estimate
 from ..rerun.estimate import estimate as priced
 from ..rerun.forking import Fork, Gate, OnDone, Planned
-from ..rerun.spending import HasRoom
+from ..rerun.spending import Room
 from ..store import Store
 from ..store.prices import Given
 from .asking import Asking
@@ -186,9 +186,9 @@ class Running:
         )
         return True
 
-    def watching(self, at: int) -> HasRoom | None:
+    def watching(self, at: int) -> Room | None:
         """Return what ends the trial, where there is a budget."""
-        return None if self.budget.limit_usd is None else self._purses[at].has_room
+        return None if self.budget.limit_usd is None else self._purses[at]
 
     def ended(self, at: int, fork: Fork) -> None:
         """Book what the trial did cost."""

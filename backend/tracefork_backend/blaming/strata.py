@@ -10,7 +10,7 @@ from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle
 from ..rerun.forking import Fork, Forker, Gate, OnDone, Planned
-from ..rerun.spending import HasRoom
+from ..rerun.spending import Room
 from ..store import Store
 
 
@@ -82,7 +82,7 @@ class _Within:
         """Return whether the fork planned at that place starts."""
         return self.gate.admit(self.places[at])
 
-    def watching(self, at: int) -> HasRoom | None:
+    def watching(self, at: int) -> Room | None:
         """Return what tells by what it spent whether the fork planned there may go on."""
         return self.gate.watching(self.places[at])
 

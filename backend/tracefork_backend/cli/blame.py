@@ -21,7 +21,6 @@ from .flags.options import (
     STORE,
     BudgetOption,
     EstimateOption,
-    JobsOption,
     JsonOption,
     PriceOption,
     StoreOption,
@@ -30,6 +29,7 @@ from .flags.options import (
 )
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags, TrustOption
+from .flags.workers import WorkerFlags
 from .interrupt import terminable
 from .opening import reading, told
 from .output import FINDING, growing, print_json, say
@@ -80,7 +80,7 @@ def run(
     budget: BudgetOption = None,
     estimate: EstimateOption = False,
     price: PriceOption = [],  # noqa: B006
-    jobs: JobsOption = 4,
+    workers: WorkerFlags,
     start: StartFlags,
     report: ReportOption = None,
     as_json: JsonOption = False,
@@ -104,7 +104,6 @@ def run(
         "oracle": oracle.values,
         "change": change.given if parts is None else {"parts": parts},
         "how": how,
-        "jobs": jobs,
     }
     with reading(store) as opened:
         if parts is not None:
@@ -114,24 +113,28 @@ def run(
                     runs, parts, search, budget, price, as_json, bound=bound, oracle=oracle.asked()
                 )
             asked["how"] = {**how, "runs": [one.run_id for one in runs]}
-            return _parts(opened, asked, budget, trust=trust, report=report, as_json=as_json)
+            with workers.at_work() as now:
+                now["trust"] = trust
+                return _parts(opened, asked, budget, now, report=report, as_json=as_json)
         if estimate:
             asked_for = oracle.asked()
             return _estimated(opened.run(ref), search, change, budget, price, as_json, oracle=asked_for)
-        return _experiment(opened, ref, asked, budget, trust=trust, report=report, as_json=as_json)
+        with workers.at_work() as now:
+            now["trust"] = trust
+            return _experiment(opened, ref, asked, budget, now, report=report, as_json=as_json)
 
 
 app.command("run")(expanded(run))
 
 
-@app.command("resume", cls=Later)
 def resume(
     experiment: ExperimentArgument,
+    *,
     store: StoreOption = STORE,
     budget: BudgetOption = None,
     price: PriceOption = [],  # noqa: B006
     max_trials: MaxTrialsOption = None,
-    jobs: JobsOption = 4,
+    workers: WorkerFlags,
     same_oracle: SameOracleOption = False,
     trust: TrustOption = False,
     report: ReportOption = None,
@@ -140,26 +143,28 @@ def resume(
     """Go on with an experiment after an interrupt or a kill, or past its limits; pay for no trial twice."""
     from ..blaming import journal
 
-    limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price, "jobs": jobs}
-    with reading(store) as opened:
+    limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price}
+    with reading(store) as opened, workers.at_work() as now:
+        now["trust"] = trust
         experiment_id = journal.find(opened.path, experiment)
         begun = asked_before(journal.path_of(opened.path, experiment_id), **limits, trust=trust)
         asked, header, budget = begun.asked, begun.header, begun.budget_usd
         asked["how"]["same_oracle"] = same_oracle
         if "parts" in asked["change"]:
-            return _parts(
-                opened, asked, budget, trust=trust, report=report, as_json=as_json, resume=experiment_id
-            )
+            return _parts(opened, asked, budget, now, report=report, as_json=as_json, resume=experiment_id)
         return _experiment(
             opened,
             header["run_id"],
             asked,
             budget,
-            trust=trust,
+            now,
             resume=experiment_id,
             report=report,
             as_json=as_json,
         )
+
+
+app.command("resume", cls=Later)(expanded(resume))
 
 
 @app.command("show", cls=Later)
@@ -257,8 +262,8 @@ def _parts(
     opened: Store,
     asked: Mapping[str, Any],
     budget: float | None,
+    now: Mapping[str, Any],
     *,
-    trust: bool,
     report: Path | None,
     as_json: bool,
     resume: str | None = None,
@@ -278,13 +283,12 @@ def _parts(
                 parts=asked["change"]["parts"],
                 oracle=oracle,
                 budget_usd=budget,
-                jobs=asked["jobs"],
                 resume=resume,
-                settings=asked,
+                settings={**asked, "jobs": now["jobs"]},
                 on_progress=on_progress,
                 on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
                 on_parts=lambda which: say_left_out(which),
-                **{**how, "trust": trust},
+                **{**how, **now},
             )
     except KeyboardInterrupt:
         say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
@@ -346,8 +350,8 @@ def _experiment(
     ref: str,
     asked: Mapping[str, Any],
     budget: float | None,
+    now: Mapping[str, Any],
     *,
-    trust: bool,
     report: Path | None,
     as_json: bool,
     resume: str | None = None,
@@ -371,12 +375,11 @@ def _experiment(
                 oracle=oracle,
                 change=from_flags(asked["change"]),
                 budget_usd=budget,
-                jobs=asked["jobs"],
                 resume=resume,
-                settings=asked,
+                settings={**asked, "jobs": now["jobs"]},
                 on_progress=on_progress,
                 on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
-                **{**asked["how"], "trust": trust},
+                **{**asked["how"], **now},
             )
     except KeyboardInterrupt:
         say("interrupted; what was paid for is kept: tracefork-otel blame resume last")

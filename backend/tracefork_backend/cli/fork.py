@@ -15,7 +15,6 @@ from .flags.options import (
     STORE,
     BudgetOption,
     EstimateOption,
-    JobsOption,
     JsonOption,
     PriceOption,
     StoreOption,
@@ -23,6 +22,7 @@ from .flags.options import (
 )
 from .flags.oracle import OracleFlags
 from .flags.start import ReplayFlags, TailOption
+from .flags.workers import WorkerFlags
 from .interrupt import terminable
 from .opening import reading, told
 from .output import FAILED, FINDING, print_json, say
@@ -48,7 +48,7 @@ def fork(
     ] = None,
     tail: TailOption = "live",
     times: Annotated[int, typer.Option("--times", min=1, help="Forks of each.")] = 1,
-    jobs: JobsOption = 1,
+    workers: WorkerFlags,
     oracle: OracleFlags,
     budget: BudgetOption = None,
     price: PriceOption = [],  # noqa: B006
@@ -83,17 +83,17 @@ def fork(
             view.print_plan(planned, judge_usd=judge_usd, as_json=as_json)
             return 0
         single = len(runs_at) * len(edits) * times == 1
-        with view.progress(single=single) as on_change:
+        with workers.at_work(1) as now, view.progress(single=single) as on_change:
             made = matrix(
                 runs_at,
                 edits,
-                jobs=jobs,
                 store=opened,
                 on_change=on_change,
                 parents=not single,  # of one fork it is not shown
-                on_planned=lambda planned: view.print_bound(planned, jobs),
+                on_planned=lambda planned: view.print_bound(planned, now["jobs"]),
                 **trials,
                 **start.asked(),
+                **now,
             )
         if not made.forks:
             raise UsageError(next((cell.why for cell in made.cells if cell.why), "no fork was made"))

@@ -19,7 +19,6 @@ from .flags.blame import MaxTrialsOption, SameOracleOption
 from .flags.options import (
     STORE,
     BudgetOption,
-    JobsOption,
     JsonOption,
     PriceOption,
     StoreOption,
@@ -28,6 +27,7 @@ from .flags.options import (
 )
 from .flags.oracle import OracleFlags
 from .flags.start import StartFlags, TrustOption
+from .flags.workers import WorkerFlags
 from .interrupt import terminable
 from .opening import reading, told
 from .output import print_json, say
@@ -86,7 +86,7 @@ def run(
     max_trials: MaxTrialsOption = None,
     budget: BudgetOption = None,
     price: PriceOption = [],  # noqa: B006
-    jobs: JobsOption = 4,
+    workers: WorkerFlags,
     start: StartFlags,
     as_json: JsonOption = False,
 ) -> int:
@@ -101,25 +101,26 @@ def run(
     edits = [pair for file in tries for pair in read_edits(file, "--try").items()]
     how = {**start.asked(), "alpha": alpha, "max_trials": max_trials, "price": price}
     trust = how.pop("trust")  # said anew each time: a journal is a file that anybody may write
-    with reading(store) as opened:
+    with reading(store) as opened, workers.at_work() as now:
+        now["trust"] = trust
         run = _run_of(opened, ref)
         how["over"] = [opened.run(name).run_id for name in over]
-        asked = {"oracle": oracle.values, "change": {}, "how": how, "jobs": jobs}
+        asked = {"oracle": oracle.values, "change": {}, "how": how}
         what = {"edits": edits, "at": at, "propose": propose, "every": every}
-        return _search(opened, run, asked, what, budget, trust=trust, keep=keep, as_json=as_json)
+        return _search(opened, run, asked, what, budget, now, keep=keep, as_json=as_json)
 
 
 app.command("run")(expanded(run))
 
 
-@app.command("resume", cls=Later)
 def resume(
     search: SearchArgument,
+    *,
     store: StoreOption = STORE,
     budget: BudgetOption = None,
     price: PriceOption = [],  # noqa: B006
     max_trials: MaxTrialsOption = None,
-    jobs: JobsOption = 4,
+    workers: WorkerFlags,
     same_oracle: SameOracleOption = False,
     trust: TrustOption = False,
     keep: KeepOption = None,
@@ -129,15 +130,19 @@ def resume(
     from ..blaming import journal
     from ..repairing import resuming
 
-    limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price, "jobs": jobs}
-    with reading(store) as opened:
+    limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price}
+    with reading(store) as opened, workers.at_work() as now:
+        now["trust"] = trust
         repair_id = resuming.find(opened.path, search)
         path = resuming.journal_of(opened.path, repair_id)
         resuming.check_tells(journal.read(path)[0])
         begun = asked_before(path, **limits, trust=trust)
         what = {"resume": repair_id, "same_oracle": same_oracle}
         run, budget = opened.run(begun.header["run_id"]), begun.budget_usd
-        return _search(opened, run, begun.asked, what, budget, trust=trust, keep=keep, as_json=as_json)
+        return _search(opened, run, begun.asked, what, budget, now, keep=keep, as_json=as_json)
+
+
+app.command("resume", cls=Later)(expanded(resume))
 
 
 @app.command("show", cls=Later)
@@ -163,8 +168,8 @@ def _search(
     asked: Mapping[str, Any],
     what: Mapping[str, Any],
     budget: float | None,
+    now: Mapping[str, Any],
     *,
-    trust: bool,
     keep: Path | None,
     as_json: bool,
 ) -> int:
@@ -175,7 +180,7 @@ def _search(
     from ..rerun.edits.files import write_edits
     from ..store.prices import rates_given
 
-    jobs, how = asked["jobs"], dict(asked["how"])
+    how = dict(asked["how"])
     others = [opened.run(run_id) for run_id in how.pop("over", ())]
     graded_by = asked_for(asked["oracle"], run)
     try:
@@ -184,12 +189,11 @@ def _search(
                 run,
                 oracle=graded_by,
                 budget_usd=budget,
-                jobs=jobs,
-                settings=asked,
+                settings={**asked, "jobs": now["jobs"]},
                 on_progress=on_progress,
                 on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
                 **what,
-                **{**how, "trust": trust},
+                **{**how, **now},
             )
     except KeyboardInterrupt:
         say("interrupted; what was paid for is kept: tracefork-otel repair resume last")
@@ -205,10 +209,9 @@ def _search(
                 others,
                 oracle=graded_by,
                 budget_usd=None if budget is None else max(0.0, budget - spent),
-                jobs=jobs,
                 store=opened,
                 prices=rates,
-                **{**start, "trust": trust},
+                **{**start, **now},
             )
         except UsageError as error:  # what was found is to be shown all the same
             say(f"--over: {error}")

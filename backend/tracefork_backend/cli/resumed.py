@@ -21,7 +21,6 @@ def asked_before(
     budget: float | None,
     max_trials: int | None,
     price: Sequence[str],
-    jobs: int,
     trust: bool,
 ) -> Resumed:
     """Return what the journal there was begun with; limits that are not given are those of then.
@@ -36,5 +35,5 @@ def asked_before(
     known = journal.limits_of(header)
     how = {**settings["how"], "max_trials": max_trials or known["max_trials"]}
     how["price"] = [*how.get("price", ()), *price]
-    asked = {**settings, "how": how, "jobs": jobs}
+    asked = {**settings, "how": how}
     return Resumed(header, asked, known["budget_usd"] if budget is None else budget)

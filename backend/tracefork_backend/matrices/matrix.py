@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -26,7 +26,7 @@ from ..rerun.estimate import check_priced, estimate
 from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned, check_jobs
 from ..rerun.reconstruct import reconstruct
 from ..rerun.replaying import replay
-from ..rerun.spending import HasRoom
+from ..rerun.spending import Room
 from ..rerun.trust import permitted
 from ..spelling import money
 from ..store import Run, Store
@@ -136,6 +136,8 @@ def matrix(
     trust: bool = False,
     go_on: bool = False,
     prices: Given = NONE_GIVEN,
+    executor: Executor | None = None,
+    allow_drift: bool = False,
     on_change: OnChange | None = None,
     on_planned: OnChange | None = None,
     parents: bool = True,
@@ -145,9 +147,9 @@ def matrix(
     No trial starts that the budget has no room for: it ends with what was found so far. A trial that takes
     more than was set aside for it is ended before its next call. Where a price is not known and there is a
     budget, nothing is run: `prices` says what a model costs. Runs are forked in their order, as many at a
-    time as there are jobs. How a recorded run ended is found out too, by a replay where its output was not
-    kept, unless `parents` is False. Raises UsageError as `plan` does, and where the start of one of them is
-    not trusted, before anything runs.
+    time as there are jobs; `executor` and `allow_drift` say what they say to `fork`. How a recorded run ended
+    is found out too, by a replay here where its output was not kept, unless `parents` is False. Raises
+    UsageError as `plan` does, and where the start of one of them is not trusted, before anything runs.
     """
     check_jobs(jobs)
 
@@ -189,15 +191,23 @@ def matrix(
                 if has_room:
                     group.is_known(_recorded_outcome(group.run, oracle, how))
         warm = len(group.cells) * times > 1
-        with Forker(group.run, jobs=max(1, jobs // width), warm=warm, prices=prices, **how) as forker:
+        with Forker(
+            group.run,
+            jobs=max(1, jobs // width),
+            warm=warm,
+            prices=prices,
+            executor=executor,
+            allow_drift=allow_drift,
+            **how,
+        ) as forker:
             group.make(forker, oracle)
 
     if width == 1:
         for group in groups:
             run_group(group)
         return board.now()
-    with ThreadPoolExecutor(width, thread_name_prefix="tracefork-matrix") as executor:
-        futures = [executor.submit(run_group, group) for group in groups]
+    with ThreadPoolExecutor(width, thread_name_prefix="tracefork-matrix") as threads:
+        futures = [threads.submit(run_group, group) for group in groups]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -361,9 +371,9 @@ class _Group:
         self._admitted.append(place)
         return True
 
-    def watching(self, at: int) -> HasRoom | None:
+    def watching(self, at: int) -> Room | None:
         """Return what ends the trial, where there is a budget."""
-        return None if self.board.budget.limit_usd is None else self._purses[at].has_room
+        return None if self.board.budget.limit_usd is None else self._purses[at]
 
     def ended(self, at: int, fork: Fork) -> None:
         """Book what the trial did cost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,8 @@ def repair(
     resume: str | None = None,
     same_oracle: bool = False,
     settings: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
+    allow_drift: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_bound: Callable[[str], None] | None = None,
 ) -> RepairResult:
@@ -119,6 +122,8 @@ def repair(
         timing=timing,
         trust=trust,
         prices=prices,
+        executor=executor,
+        allow_drift=allow_drift,
         experiment_id=repair_id,
     ) as forker:
         tape = forker.tape

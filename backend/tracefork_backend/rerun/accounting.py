@@ -67,7 +67,8 @@ class Account:
             "calls_live": len(self.live),
             "calls_memo": sum(phase_of(one) == "memo" for one in self.records.exchanges),
             "cost_usd": cost.usd if cost.usd or not cost.unpriced else None,
-            "unpriced": cost.unpriced,
+            # What ran where nobody could look, and is lost, made calls that nobody counted.
+            "unpriced": cost.unpriced + (ended.lost is not None),
             **self._held(),
             "last_text": self._last_text(),
             "answers_sha256": self._answers(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tracefork_otel.errors import UsageError
 
-from .spending import Spending
+from .spending import Share, Spending
 
 if TYPE_CHECKING:
     from ..grading.oracle import Oracle
@@ -115,6 +115,13 @@ class Grading:
         return getattr(self._oracle, "cost_usd", None) or 0.0
 
 
+def purse_of(share: Share) -> Purse:
+    """Return the purse of a budget that has this share and no more."""
+    budget = Budget(share.reserved_usd)
+    budget.reserve(share.reserved_usd)
+    return Purse(budget, share.reserved_usd, share.call_usd, most_usd=share.most_usd, at_once=share.at_once)
+
+
 class Purse:
     """What is set aside for one trial: it grows as its calls are paid for, as long as there is room."""
 
@@ -159,6 +166,13 @@ class Purse:
         if not goes_on:
             self._budget.ends()
         return goes_on
+
+    @property
+    def share(self) -> Share:
+        """What is set aside for it by now."""
+        return Share(
+            reserved_usd=self._reserved, call_usd=self._call, most_usd=self._said, at_once=self._at_once
+        )
 
     def _kept(self, spent: Spending) -> float:
         """Return what is kept for the calls that run: the most that they can cost, but for what was said.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -31,14 +32,16 @@ from ..writeback.names import PROBLEM, PROBLEM_TEXT
 from ..writeback.spans import RootSpan, SpanRef
 from .accounting import Account
 from .edits import Edit, checked
+from .elsewhere import Elsewhere
 from .memory import Memories
 from .problems import first_problem
 from .result import Fork
 from .said import Said
-from .spending import HasRoom
+from .spending import Room
 from .stage import Stage
 from .starting import Agent, playable
 from .told_changes import told_changes
+from .work import work
 from .workspace import TrialSpace
 
 __all__ = ["Agent", "Fork", "Forker", "Gate", "OnDone", "Planned", "fork"]
@@ -69,6 +72,8 @@ class Options(TypedDict, total=False):
     trust: bool
     go_on: bool
     prices: Given
+    executor: Executor | None
+    allow_drift: bool
 
 
 @overload
@@ -99,13 +104,17 @@ def fork(
     trust: bool = False,
     go_on: bool = False,
     prices: Given = NONE_GIVEN,
+    executor: Executor | None = None,
+    allow_drift: bool = False,
 ) -> Fork | list[Fork]:
     """Return the fork of a run that is changed by this edit at this step; a list of them if `times` is not 1.
 
     `on_done` is given each fork as it ends; `timeout` holds for agents in processes of their own; `tools`,
-    `trust` and `go_on` say what they say to `replay`, `prices` what models cost. What goes wrong with an
-    agent is the fork's `problem`, not an exception. Raises UsageError if the edit does not fit the step, or
-    nothing that is trusted says how to start the agent, StoreError if the forks cannot be kept.
+    `trust` and `go_on` say what they say to `replay`, `prices` what models cost. With an `executor` each
+    fork is a job of its workers, `jobs` at a time; one that has another Python, other packages or another
+    commit than was recorded refuses it, unless it is to `allow_drift`. What goes wrong with an agent is the
+    fork's `problem`, not an exception. Raises UsageError if the edit does not fit the step, nothing that is
+    trusted says how to start the agent, or a worker refuses, StoreError if the forks cannot be kept.
     """
     if times < 1:
         raise UsageError(f"times={times}: ask for at least one fork")
@@ -125,6 +134,8 @@ def fork(
         trust=trust,
         go_on=go_on,
         prices=prices,
+        executor=executor,
+        allow_drift=allow_drift,
         warm=times > 1,
     ) as forker:
         planned = Planned(change=edit.bind(forker.tape, at, tail=tail))
@@ -149,7 +160,7 @@ class Gate(Protocol):
         """Return whether the fork planned at that place starts; it may wait until others have ended."""
         ...
 
-    def watching(self, at: int) -> HasRoom | None:
+    def watching(self, at: int) -> Room | None:
         """Return what tells by what it spent whether the fork planned there may go on; None: it may."""
         ...
 
@@ -191,6 +202,8 @@ class Forker:
         trust: bool = False,
         go_on: bool = False,
         prices: Given = NONE_GIVEN,
+        executor: Executor | None = None,
+        allow_drift: bool = False,
         experiment_id: str | None = None,
         warm: bool = True,
     ) -> None:
@@ -228,6 +241,9 @@ class Forker:
             warm=warm,
             go_on=go_on,
             given=prices,
+            elsewhere=None
+            if executor is None
+            else Elsewhere(submit=partial(executor.submit, work), allow_drift=allow_drift),
         )
         self._prices = prices
         self.tape = self._stage.tape
@@ -273,7 +289,11 @@ class Forker:
                 root.end(status="ERROR", message=f"KeyboardInterrupt: {why}", attributes=told)
                 if self.store is not None:
                     name = run_name(root.trace_id)
-                    error.add_note(f"fork {name} is kept as far as it went: tracefork-otel show {name}")
+                    error.add_note(
+                        f"fork {name} is kept as far as it went: tracefork-otel show {name}"
+                        if self._stage.way.is_here
+                        else f"fork {name} is lost: a worker had it, who ends it by itself"
+                    )
 
     def fork(self, at: int, edit: Edit, *, tail: Tail = "live", oracle: Oracle | None = None) -> Fork:
         """Return the one fork of this edit at this step."""
@@ -378,10 +398,8 @@ class Forker:
         """Run the agent to its end and return the fork, not yet graded, and its output; from any thread."""
         change, replicate = attempt.change, attempt.replicate
         try:
-            has_room = None if gate is None else gate.watching(attempt.at)
-            ended, records = self._stage.run(
-                attempt.space, attempt.root, timeout=self.timeout, has_room=has_room
-            )
+            room = None if gate is None else gate.watching(attempt.at)
+            ended, records = self._stage.run(attempt.space, attempt.root, timeout=self.timeout, room=room)
             if replicate is not None:
                 self._memories.add(replicate, attempt.number, records.exchanges)
             if self._experiment_id is None:

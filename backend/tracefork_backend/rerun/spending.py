@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol
 
 from tracefork_otel.errors import TraceforkError
 from tracefork_otel.exchange import Exchange, Request
@@ -39,8 +39,27 @@ class Spending:
     """What each of those that are being answered can cost at most; None where its request does not tell."""
 
 
-HasRoom: TypeAlias = Callable[[Spending], bool]
-"""Whether an agent may go on that spent so much."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What is set aside for one trial, as told where nobody can be asked for more; see `budget.Purse`."""
+
+    reserved_usd: float
+    call_usd: float
+    most_usd: float | None = None
+    at_once: int = 1
+
+
+class Room(Protocol):
+    """What a budget has for one trial."""
+
+    @property
+    def share(self) -> Share:
+        """What is set aside for it by now."""
+        ...
+
+    def has_room(self, spent: Spending) -> bool:
+        """Return whether the agent may go on that spent so much."""
+        ...
 
 
 class Tally:
@@ -134,12 +153,12 @@ class MoneyWatch(Watch):
     """
 
     def __init__(
-        self, folder: Path, store: Path, has_room: HasRoom, given: Given, end: Callable[[], None] | None
+        self, folder: Path, store: Path, room: Room, given: Given, end: Callable[[], None] | None
     ) -> None:
         """`folder` is that of the fork's files, `store` where the agent records; `end` is None in place."""
         self._leaves = Leaves(folder)
         self._tally = Tally(store, given)
-        self._has_room = has_room
+        self._room = room
         self._end = end
         self._last: Spending | None = None
         super().__init__("tracefork-money")
@@ -157,7 +176,7 @@ class MoneyWatch(Watch):
         if spent == self._last:
             return True
         self._last = spent
-        return self._has_room(spent)
+        return self._room.has_room(spent)
 
     def _may_go(self, name: str) -> bool:
         """Return whether there is room for what somebody asks for; let it go then."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 from tracefork_otel.errors import UsageError
 from tracefork_otel.redaction import redact
@@ -19,15 +20,18 @@ from ..network.agents import recorded_routes
 from ..spelling import run_name
 from ..store import Run
 from ..store.prices import NONE_GIVEN, Given
-from ..writeback.spans import RootSpan, WriteBack
+from ..writeback.spans import WriteBack
+from .elsewhere import Elsewhere, InJobs
 from .reconstruct import reconstruct, without_housekeeping
 from .records import Records
-from .spending import HasRoom
-from .starting import Agent, Ended, InPlace, InProcesses, Way
-from .state import GivenState
+from .spending import Room
+from .starting import Agent, Ended, Ids, InPlace, InProcesses
+from .state import GivenState, lacking, with_state
 from .trust import permitted
 from .watch import OnDrift
 from .workspace import TrialSpace, Workspace
+
+Way: TypeAlias = InPlace | InProcesses | InJobs
 
 
 class Stage:
@@ -45,17 +49,25 @@ class Stage:
         go_on: bool = False,
         on_drift: OnDrift | None = None,
         given: Given = NONE_GIVEN,
+        portable: bool | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """`store` is where what runs is kept, None if nowhere; `warm` lets functions be imported once.
+
+        A tape's agent is started in this folder where that has its files too, the one of a run is not: a tape
+        is `portable` unless it is told otherwise. With `elsewhere` it is started by whoever works there.
 
         An agent that only tries again what its tape does not answer is ended, unless it may `go_on`.
 
         Raises UsageError if nothing says how to start the agent, or something that is not trusted does (see
         `trust.permitted`), StoreError if nothing can be kept.
         """
-        portable = isinstance(source, Tape)
+        if portable is None:
+            portable = isinstance(source, Tape)
         self.how = how
-        tape = reconstruct(source.store, source, command=agent is None) if not portable else source
+        tape = (
+            source if isinstance(source, Tape) else reconstruct(source.store, source, command=agent is None)
+        )
         self.tape = permitted(tape, agent=agent, trust=trust, portable=portable)
         if lost := self.tape.start.changes_lost:
             done = "replayed" if how.mode == "replay" else "forked"
@@ -65,20 +77,34 @@ class Stage:
             self.tape = without_housekeeping(self.tape, as_recorded(how, self.tape.start).skip_hosts)
         if self.tape.cut_short is not None:
             on_drift = None  # what goes beyond the end of a recording is none
-        self.way: Way = (
-            InPlace(agent, self.tape, how, on_drift=on_drift, given=given)
-            if callable(agent)
-            else InProcesses(
+        self.way: Way
+        if callable(agent):
+            if elsewhere is not None:
+                raise UsageError(
+                    "an executor's workers cannot call a function of this process: name one of a module that "
+                    "they have too, agent='pkg.mod:fn'"
+                )
+            self.way = InPlace(agent, self.tape, how, on_drift=on_drift, given=given)
+        elif elsewhere is not None:
+            held_state = source.store.path if isinstance(source, Run) else None
+            sent = self.tape if held_state is None else with_state(self.tape, held_state)
+            if lacks := lacking(sent):
+                raise UsageError(
+                    f"the files that the agent begins with are too much to be sent to workers: {lacks}; "
+                    "leave the executor out"
+                )
+            self.way = InJobs(agent, sent, how, elsewhere, portable=portable, go_on=go_on, given=given)
+        else:
+            self.way = InProcesses(
                 agent, self.tape, how, portable=portable, go_on=go_on, on_drift=on_drift, given=given
             )
-        )
         self.stopper = Stopper()
         with contextlib.ExitStack() as stack:
             held = stack.enter_context(contextlib.ExitStack())
             self.workspace = stack.enter_context(contextlib.closing(Workspace(store, self.tape)))
             self.spans = stack.enter_context(WriteBack(store))
             stack.callback(self.way.close)
-            self._state = GivenState(source, self.tape, self.way, self.workspace, held)
+            self._state = GivenState(source, self.tape, self.way.folder, self.workspace, held)
             # What a process that is shared has open, or has read, would be the same files for all.
             if warm and isinstance(self.way, InProcesses) and not self._state.kept:
                 self.way.warm_up(self.workspace, draws=bool(self.tape.draws))
@@ -96,10 +122,10 @@ class Stage:
     def run(
         self,
         space: TrialSpace,
-        root: RootSpan,
+        root: Ids,
         *,
         timeout: float | None,
-        has_room: HasRoom | None = None,
+        room: Room | None = None,
     ) -> tuple[Ended, Records]:
         """Return how the agent ended and what it recorded below this root; from any number of threads.
 
@@ -107,8 +133,8 @@ class Stage:
         no further call.
         """
         with self._state.given(space) as originals:
-            ended = self.way.run(space, root, timeout, self.stopper, has_room)
-            changed = originals.changed()
+            ended = self.way.run(space, root, timeout, self.stopper, room)
+            changed = (*originals.changed(), *ended.changed)
         return ended, replace(self.records(space), changed=changed)
 
     @cached_property

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from tracefork_otel.decorators.main import NOT_STARTED
 from tracefork_otel.errors import AgentFailed, UsageError
@@ -45,16 +45,30 @@ from ..agents.supervise import Finished, Stopper, run_command
 from ..network.agents import behind_proxy, recorded_routes
 from ..spelling import run_name, shown
 from ..store.prices import NONE_GIVEN, Given
-from ..writeback.spans import RootSpan
 from .extent import lingering, longest_pause
 from .reconstruct import script_folder
 from .resting import resting
-from .spending import HasRoom, MoneyWatch
+from .spending import MoneyWatch, Room
 from .watch import DriftWatch, OnDrift, RestWatch
 from .workspace import TrialSpace, Workspace
 
 Agent: TypeAlias = str | Callable[..., Any]
 """`pkg.mod:fn`, or a function to call in this process."""
+
+
+class Ids(Protocol):
+    """Whose ids a run has."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits: the id of the run."""
+        ...
+
+    @property
+    def span_id(self) -> str:
+        """16 hex digits: its root's."""
+        ...
+
 
 _ERROR_LENGTH = 4000
 """The agent's own error is shown whole up to this length, its end if it is longer."""
@@ -132,6 +146,10 @@ class Ended:
     """What it was at when it was ended from here: it only waited for somebody who asks, or for work."""
     no_room: str | None = None
     """Why it was ended from here: the budget had no room for its next call."""
+    lost: str | None = None
+    """Why nobody knows how it ended: it ran elsewhere, and nothing came back of it."""
+    changed: tuple[str, ...] = ()
+    """Files of another machine that it changed there, though it had copies."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -149,6 +167,8 @@ class InPlace:
     """A function of this process, called for one replay or fork at a time."""
 
     concurrent = False
+    is_here = True
+    """Whether it runs on this machine, and what it records is here meanwhile."""
     left: tuple[Left, ...] = ()
     """Programs that the command starts out of reach."""
 
@@ -175,18 +195,18 @@ class InPlace:
     def run(
         self,
         space: TrialSpace,
-        root: RootSpan,
+        root: Ids,
         timeout: float | None,
         stopper: Stopper,
-        has_room: HasRoom | None = None,
+        room: Room | None = None,
     ) -> Ended:
         """Call the function; what it raises is data here."""
         started = time.monotonic()
         status, error, result = 0, "", None
         watch = DriftWatch(space.claims, on_drift=self._on_drift)
         money = None
-        if has_room is not None:
-            money = MoneyWatch(space.folder, space.store, has_room, self._given, None)
+        if room is not None:
+            money = MoneyWatch(space.folder, space.store, room, self._given, None)
         with (
             money or contextlib.nullcontext(),
             watch,
@@ -214,6 +234,8 @@ class InProcesses:
     """A command, or a function of a module, in processes of its own each time."""
 
     concurrent = True
+    is_here = True
+    """Whether it runs on this machine, and what it records is here meanwhile."""
 
     def __init__(
         self,
@@ -328,10 +350,10 @@ class InProcesses:
     def run(
         self,
         space: TrialSpace,
-        root: RootSpan,
+        root: Ids,
         timeout: float | None,
         stopper: Stopper,
-        has_room: HasRoom | None = None,
+        room: Room | None = None,
     ) -> Ended:
         """Run the agent to its end, after which nothing of its process tree is left."""
         settings, launch = _in_space(self._how, space), (root.trace_id, root.span_id)
@@ -342,8 +364,8 @@ class InProcesses:
         # It may go on with its calls until it is gone, so it gets no time to end by itself.
         at_once = partial(own.stop, at_once=True)
         money = None
-        if has_room is not None:
-            money = MoneyWatch(space.folder, space.store, has_room, self._given, at_once)
+        if room is not None:
+            money = MoneyWatch(space.folder, space.store, room, self._given, at_once)
         rest = RestWatch(
             space.claims,
             own.commands,
@@ -416,7 +438,7 @@ class InProcesses:
             linger=self._linger,
         )
 
-    def _why_not_at_work(self, finished: Finished, space: TrialSpace, root: RootSpan) -> str | None:
+    def _why_not_at_work(self, finished: Finished, space: TrialSpace, root: Ids) -> str | None:
         status, said = finished.exit_status, own_words(finished.stderr)
         if status == NOT_STARTED and self._argv[1:2] == ("-m",):
             return f"the agent {self._name} cannot be imported{self._hint}{said}"
@@ -433,9 +455,6 @@ class InProcesses:
         """End the warm process, if there is one."""
         if self._pool is not None:
             self._pool.close()
-
-
-Way: TypeAlias = InPlace | InProcesses
 
 
 def own_words(stderr: str) -> str:

@@ -17,7 +17,6 @@ from tracefork_otel.tape.tape import Tape
 
 from ..spelling import counted, run_name, shown
 from ..store import Run
-from .starting import Way
 from .touched import Originals
 from .workspace import TrialSpace, Workspace
 
@@ -66,7 +65,7 @@ class GivenState:
     """What was kept of one tape's agent, given to each of its starts."""
 
     def __init__(
-        self, source: Run | Tape, tape: Tape, way: Way, workspace: Workspace, held: ExitStack
+        self, source: Run | Tape, tape: Tape, folder: Path, workspace: Workspace, held: ExitStack
     ) -> None:
         """Create it for the tape of this source; what `held` closes is over once the runs are kept.
 
@@ -76,7 +75,7 @@ class GivenState:
             raise UsageError(f"run {run_name(tape.run_id)} cannot be run again: {tape.start.state_lost}")
         self.kept = kept_of(tape.start.state)
         self._recorded = tape.start.cwd
-        self._folder = way.folder
+        self._folder = folder
         self._workspace = workspace
         if isinstance(source, Run):
             self._objects = objects_of(source.store.path)

@@ -96,6 +96,10 @@ class Workspace:
             intervention.dump(file)
         return TrialSpace(folder, self.tape, file)
 
+    def drop(self, space: TrialSpace) -> None:
+        """Remove the files of a fork that are kept elsewhere."""
+        shutil.rmtree(space.folder, ignore_errors=True)
+
     def settle(self) -> None:
         """Seal what was recorded so far into the store, in one segment."""
         if self.kept_in is not None:

@@ -54,8 +54,8 @@ def fork(tape: Tape, call: Callable[[], None], budget: Budget, **how: Any) -> Fo
         budget.reserve(0.0)
         # Nobody was told that a call may go beyond it: each has to have room for the most that it can cost.
         purse = Purse(budget, 0.0, bill(tape.exchanges).dearest_usd, most_usd=0.0)
-        held = None if budget.limit_usd is None else purse.has_room
-        ended, records = stage.run(space, root, timeout=None, has_room=held)
+        held = None if budget.limit_usd is None else purse
+        ended, records = stage.run(space, root, timeout=None, room=held)
         where = space.claims.said(DRIFTED)
         root.end()
     live = [one for one in records.exchanges if went_live(one)]

@@ -25,7 +25,7 @@ from tracefork_backend.rerun.estimate import WORST, estimate
 from tracefork_backend.rerun.forking import Fork, Forker, Planned
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.records import Records
-from tracefork_backend.rerun.spending import HasRoom, MoneyWatch, Spending, Tally
+from tracefork_backend.rerun.spending import MoneyWatch, Room, Spending, Tally
 from tracefork_backend.rerun.stage import Stage
 from tracefork_backend.store import open_store
 from tracefork_backend.store.prices import NONE_GIVEN, Rates, bill
@@ -65,7 +65,7 @@ class Judge:
     cost_usd: float = 0.0
 
 
-def one_trial(world: World, has_room: HasRoom, trial: list[float]) -> float:
+def one_trial(world: World, room: Room, trial: list[float]) -> float:
     """The trial runs, so many calls at a time, each of which asks before it begins."""
     waves = [trial[at : at + world.width] for at in range(0, len(trial), world.width)]
     spent, dearest = 0.0, 0.0
@@ -73,7 +73,9 @@ def one_trial(world: World, has_room: HasRoom, trial: list[float]) -> float:
         running: list[float] = []
         for cost in wave:
             most = (*(world.slack * one for one in running), world.slack * cost)
-            goes_on = has_room(Spending(usd=spent, running=len(most), dearest_usd=dearest, most_usd=most))
+            goes_on = room.has_room(
+                Spending(usd=spent, running=len(most), dearest_usd=dearest, most_usd=most)
+            )
             if goes_on:
                 running.append(cost)
                 with world.lock:
@@ -98,7 +100,7 @@ def run(world: World, jobs: int) -> None:
 
         def play(trial: list[float], purse: Purse) -> None:
             try:
-                purse.settle(one_trial(world, purse.has_room, trial))
+                purse.settle(one_trial(world, purse, trial))
             finally:
                 free.release()
 
@@ -189,9 +191,9 @@ class Repairing(Forker):
         return SimpleNamespace(at=at, number=self._made, change=planned.change)
 
     def _ran(self, attempt: Any, gate: Any) -> tuple[Any, Any]:
-        has_room = gate.watching(attempt.at)
+        room = gate.watching(attempt.at)
         trials = self.world.trials
-        spent = one_trial(self.world, has_room, trials[attempt.number % len(trials)])
+        spent = one_trial(self.world, room, trials[attempt.number % len(trials)])
         fork = SimpleNamespace(
             run_id=f"{attempt.number:032x}",
             outcome=attempt.change.kind != "noop" and self._rng.random() < self._helps,
@@ -441,7 +443,8 @@ def test_a_watch_tells_calls_that_ended_without_a_count_from_the_one_that_runs(t
         told.append(spent)
         return False
 
-    with MoneyWatch(tmp_path, tmp_path, has_room, NONE_GIVEN, ended.set) as watch:
+    room: Any = SimpleNamespace(has_room=has_room)
+    with MoneyWatch(tmp_path, tmp_path, room, NONE_GIVEN, ended.set) as watch:
         assert ended.wait(60)
     recorder.close()
     (spent,) = told

@@ -136,7 +136,6 @@ PortOption: TypeAlias = Annotated[
 HostOption: TypeAlias = Annotated[
     str, typer.Option("--host", help="The address to listen on: this machine alone.")
 ]
-JobsOption: TypeAlias = Annotated[int, typer.Option("--jobs", min=1, help="Agents at a time.")]
 BudgetOption: TypeAlias = Annotated[float | None, valued("--budget", "USD", "Start no fork beyond this.")]
 PriceOption: TypeAlias = Annotated[
     list[str],

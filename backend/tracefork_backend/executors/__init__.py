@@ -1,0 +1,1 @@
+"""Where jobs run: engines that others wrote, each a `concurrent.futures.Executor`."""
