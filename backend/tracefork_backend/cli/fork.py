@@ -139,6 +139,9 @@ def _status(made: Matrix) -> int:
         return FINDING
     failed = [fork.problem is not None and fork.outcome is None for fork in made.forks]
     if all(failed):
+        if len(failed) > 1:
+            for text in dict.fromkeys(str(fork.problem) for fork in made.forks):
+                say(f"error: {text}")
         return FAILED
     if count := sum(failed):
         say(f"tracefork-otel: {count} of {len(failed)} forks have a problem: `show` says more of each")

@@ -23,6 +23,10 @@ class How:
     """Whether it ends in time by itself, and raises Endless where it would not."""
 
 
+NOTHING = "null"
+"""What is kept of a function that returned None, which says by what it printed how it ended."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graded:
     """What an oracle is shown of a run."""
@@ -70,6 +74,7 @@ def graded_run(run: Run | Tape) -> Graded:
     told = {} if isinstance(run, Tape) else run.store.start_attributes(run.run_id, run.launch_id)
     answers = (found for one in reversed(run.exchanges) if (found := facts_of(one)) is not None)
     result, printed = told.get("tracefork.result"), told.get("tracefork.output")
+    result = None if result == NOTHING else result
     output = printed if result is None else result
     left_out = told.get("tracefork.output.left_out" if result is None else "tracefork.result.left_out")
     return Graded(

@@ -18,6 +18,7 @@ from tracefork_otel.store.wal import wal_files
 from tracefork_otel.store.wal_reading import exchanges_of, read_wal
 
 from ..agents.left import Left, still_left
+from ..grading.graded import NOTHING
 from ..spelling import shown
 from ..store.absent import Absent, absent_of
 from ..store.lost import losses
@@ -205,7 +206,8 @@ class Records:
 
     def _returned(self) -> SpanRecord | None:
         found = [span for span in self.spans if "tracefork.result" in span.attributes]
-        return min(found, key=lambda span: span.started_ns, default=None)
+        first = min(found, key=lambda span: span.started_ns, default=None)
+        return None if first is None or first.attributes["tracefork.result"] == NOTHING else first
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 from forked import Desk, alive, at_desk
+from tracefork_backend.grading.graded import graded_run
+from tracefork_backend.grading.oracle import grade
+from tracefork_backend.grading.regex import regex
 from tracefork_backend.rerun.edits import Edit, fault, noop, request, resample, response, text
 from tracefork_backend.rerun.forking import Fork, Forker, Planned, fork
 from tracefork_backend.rerun.reconstruct import reconstruct
@@ -680,3 +683,19 @@ def test_a_store_that_cannot_be_written_is_refused(desk: Desk, monkeypatch: pyte
     other = open_store(desk.folder / "other")
     assert fork(locked.run(run.run_id), at=0, edit=noop(), store=other).problem is None
     assert desk.asked() == []
+
+
+@pytest.mark.slow
+def test_a_function_that_returns_nothing_is_graded_by_what_it_printed(desk: Desk) -> None:
+    """None is no answer: what the command printed is, in the fork and in the recorded run."""
+    run = desk.recorded("""
+        @tracefork_otel.agent
+        def main():
+            print("DONE", say("a"))
+
+        main()
+    """)
+    oracle = regex(success="DONE")
+    made = fork(run, at=0, edit=text("other"), oracle=oracle)
+    assert (made.outcome, made.output) == (True, "DONE other\n")
+    assert grade(oracle, graded_run(run)) is True
