@@ -144,7 +144,9 @@ def test_exchanges_outlive_the_file_of_spans(
     assert "unreadable" not in out
     assert in_store(tmp_path) == whole
     assert len(list((tmp_path / KEPT).glob("*.spans.parquet"))) == (harm != "gone")
-    assert repair(tmp_path) == []
+    # On a slow machine the files that it replaced are old enough by now to be put aside.
+    again = [one.text for one in repair(tmp_path) if "0 exchanges taken in" not in one.text]
+    assert again == []
     compacting.pack(tmp_path)
     assert in_store(tmp_path) == whole
 
