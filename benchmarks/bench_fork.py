@@ -20,7 +20,7 @@ from tracefork_backend.agents.in_place import playing
 from tracefork_backend.agents.pool import WarmPool
 from tracefork_backend.agents.recording import record
 from tracefork_backend.rerun.edits import noop, text
-from tracefork_backend.rerun.forking import Forker, Planned
+from tracefork_backend.rerun.forker import Forker, Planned
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.simulate import ModelServer, Reply

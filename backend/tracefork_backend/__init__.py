@@ -35,15 +35,16 @@ if TYPE_CHECKING:
         tool_input,
         tool_result,
     )
-    from .rerun.forking import Fork, fork
+    from .rerun.forking import fork
     from .rerun.replaying import ReplayResult, replay
+    from .rerun.result import Fork
     from .store import Run, Step, Store, open_store
 
 _HOME = {
     "BlameResult": "blaming.result",
     "Diff": "diffs.diff",
     "Exported": "exporting.export",
-    "Fork": "rerun.forking",
+    "Fork": "rerun.result",
     "Graded": "grading.graded",
     "Matrix": "matrices.matrix",
     "RepairResult": "repairing.result",

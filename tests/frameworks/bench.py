@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from conftest import Capture
 from opentelemetry.sdk.trace import TracerProvider
 from tracefork_backend.rerun.edits import text, tool_input
-from tracefork_backend.rerun.forking import Fork, fork
+from tracefork_backend.rerun.forker import Fork
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.model import Call, Reply, ToolUse

@@ -12,7 +12,7 @@ import pytest
 from e2e.command import Typed, environment, tracefork
 from frameworks.bench import chains, clerk
 from tracefork_backend.rerun.edits import tool_input
-from tracefork_backend.rerun.forking import Fork, Forker, Planned
+from tracefork_backend.rerun.forker import Fork, Forker, Planned
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.store import open_store
 

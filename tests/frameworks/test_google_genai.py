@@ -13,7 +13,8 @@ import pytest
 from frameworks.bench import ASKED, PEOPLE, QUESTION, Bench, population
 from tracefork_backend.diffs.diff import diff
 from tracefork_backend.rerun.edits import request, tool_input
-from tracefork_backend.rerun.forking import Fork, fork
+from tracefork_backend.rerun.forker import Fork
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.store import open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -16,7 +16,7 @@ from ..grading.judge import Judge
 from ..grading.oracle import Oracle, digest_of, digests_of, grade, modules_of, name_of
 from ..rerun import edits
 from ..rerun.estimate import Estimate, check_priced, total
-from ..rerun.forking import Forker, Planned
+from ..rerun.forker import Forker, Planned
 from ..spelling import run_name
 from ..store import Run
 from ..store.prices import Given

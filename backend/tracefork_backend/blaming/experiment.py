@@ -27,7 +27,7 @@ from ..rerun.edits import Edit, checked
 from ..rerun.estimate import Estimate as Estimated
 from ..rerun.estimate import after, again, total
 from ..rerun.estimate import estimate as priced
-from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Forker, Planned
+from ..rerun.forker import DEFAULT_TIMEOUT, Agent, Forker, Planned
 from ..rerun.reconstruct import reconstruct
 from ..spelling import counted, money, run_name
 from ..store import Run

@@ -29,7 +29,7 @@ from ..rerun.budget import Budget, Grading
 from ..rerun.edits.removal import Removal
 from ..rerun.estimate import Estimate as Estimated
 from ..rerun.estimate import after, again
-from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Forker, Planned
+from ..rerun.forker import DEFAULT_TIMEOUT, Agent, Forker, Planned
 from ..rerun.reconstruct import reconstruct
 from ..spelling import counted, run_name, short
 from ..store import Run

@@ -17,7 +17,7 @@ from ..grading.oracle import Oracle
 from ..rerun.budget import Budget, Grading, Purse
 from ..rerun.estimate import Estimate
 from ..rerun.estimate import estimate as priced
-from ..rerun.forking import Fork, Gate, OnDone, Planned
+from ..rerun.forker import Fork, Gate, OnDone, Planned
 from ..rerun.spending import Room
 from ..store import Store
 from ..store.prices import Given

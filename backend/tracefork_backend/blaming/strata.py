@@ -9,7 +9,7 @@ from tracefork_otel.exchange import Exchange
 from tracefork_otel.tape.tape import Tape
 
 from ..grading.oracle import Oracle
-from ..rerun.forking import Fork, Forker, Gate, OnDone, Planned
+from ..rerun.forker import Fork, Forker, Gate, OnDone, Planned
 from ..rerun.spending import Room
 from ..store import Store
 

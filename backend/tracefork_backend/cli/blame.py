@@ -113,14 +113,12 @@ def run(
                     runs, parts, search, budget, price, as_json, bound=bound, oracle=oracle.asked()
                 )
             asked["how"] = {**how, "runs": [one.run_id for one in runs]}
-            with workers.at_work() as now:
-                now["trust"] = trust
+            with workers.at_work(trust=trust) as now:
                 return _parts(opened, asked, budget, now, report=report, as_json=as_json)
         if estimate:
             asked_for = oracle.asked()
             return _estimated(opened.run(ref), search, change, budget, price, as_json, oracle=asked_for)
-        with workers.at_work() as now:
-            now["trust"] = trust
+        with workers.at_work(trust=trust) as now:
             return _experiment(opened, ref, asked, budget, now, report=report, as_json=as_json)
 
 
@@ -144,8 +142,7 @@ def resume(
     from ..blaming import journal
 
     limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price}
-    with reading(store) as opened, workers.at_work() as now:
-        now["trust"] = trust
+    with reading(store) as opened, workers.at_work(trust=trust) as now:
         experiment_id = journal.find(opened.path, experiment)
         begun = asked_before(journal.path_of(opened.path, experiment_id), **limits, trust=trust)
         asked, header, budget = begun.asked, begun.header, begun.budget_usd

@@ -101,8 +101,7 @@ def run(
     edits = [pair for file in tries for pair in read_edits(file, "--try").items()]
     how = {**start.asked(), "alpha": alpha, "max_trials": max_trials, "price": price}
     trust = how.pop("trust")  # said anew each time: a journal is a file that anybody may write
-    with reading(store) as opened, workers.at_work() as now:
-        now["trust"] = trust
+    with reading(store) as opened, workers.at_work(trust=trust) as now:
         run = _run_of(opened, ref)
         how["over"] = [opened.run(name).run_id for name in over]
         asked = {"oracle": oracle.values, "change": {}, "how": how}
@@ -131,8 +130,7 @@ def resume(
     from ..repairing import resuming
 
     limits: dict[str, Any] = {"budget": budget, "max_trials": max_trials, "price": price}
-    with reading(store) as opened, workers.at_work() as now:
-        now["trust"] = trust
+    with reading(store) as opened, workers.at_work(trust=trust) as now:
         repair_id = resuming.find(opened.path, search)
         path = resuming.journal_of(opened.path, repair_id)
         resuming.check_tells(journal.read(path)[0])

@@ -32,7 +32,7 @@ _JUDGE = "The run succeeded if the user got what was asked for."
 
 
 def offers_for(run: Run) -> tuple[str, ...]:
-    """Return the same for a recorded run, beside the newest others of its agent."""
+    """Return ways to grade a recorded run, as `offers` does, beside the newest others of its agent."""
     others = [one for one in run.store.runs("record") if one.name == run.name and one.run_id != run.run_id]
     texts: list[str] = []
     for one in others[:_BESIDE]:

@@ -23,7 +23,7 @@ from ..grading.oracle import Oracle, grade, name_of
 from ..rerun.budget import Budget, Grading, Purse
 from ..rerun.edits import Edit, checked
 from ..rerun.estimate import check_priced, estimate
-from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned, check_jobs
+from ..rerun.forker import DEFAULT_TIMEOUT, Agent, Fork, Forker, Planned, check_jobs
 from ..rerun.reconstruct import reconstruct
 from ..rerun.replaying import replay
 from ..rerun.spending import Room

@@ -29,7 +29,7 @@ from ..rerun.budget import Budget, Grading
 from ..rerun.edits import Edit, checked
 from ..rerun.estimate import Estimate, check_priced
 from ..rerun.estimate import estimate as priced
-from ..rerun.forking import DEFAULT_TIMEOUT, Agent, Forker, Planned
+from ..rerun.forker import DEFAULT_TIMEOUT, Agent, Forker, Planned
 from ..spelling import money, no_step, run_name
 from ..store import Run
 from ..store.prices import Given, rates_given

@@ -19,9 +19,10 @@ from ..agents.left import Left
 from ..agents.supervise import Stopper
 from ..spelling import shown
 from ..store.prices import Given
+from ..writeback.spans import Root
 from .job import Job, Outcome, write_files
 from .spending import Room, Tally
-from .starting import Ended, Ids
+from .starting import Ended
 from .workspace import TrialSpace
 
 Submit: TypeAlias = Callable[[bytes], "Future[bytes]"]
@@ -84,7 +85,7 @@ class InJobs:
     def run(
         self,
         space: TrialSpace,
-        root: Ids,
+        root: Root,
         timeout: float | None,
         stopper: Stopper,
         room: Room | None = None,

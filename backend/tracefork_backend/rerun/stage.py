@@ -20,12 +20,12 @@ from ..network.agents import recorded_routes
 from ..spelling import run_name
 from ..store import Run
 from ..store.prices import NONE_GIVEN, Given
-from ..writeback.spans import WriteBack
+from ..writeback.spans import Root, WriteBack
 from .elsewhere import Elsewhere, InJobs
 from .reconstruct import reconstruct, without_housekeeping
 from .records import Records
 from .spending import Room
-from .starting import Agent, Ended, Ids, InPlace, InProcesses
+from .starting import Agent, Ended, InPlace, InProcesses
 from .state import GivenState, lacking, with_state
 from .trust import permitted
 from .watch import OnDrift
@@ -122,7 +122,7 @@ class Stage:
     def run(
         self,
         space: TrialSpace,
-        root: Ids,
+        root: Root,
         *,
         timeout: float | None,
         room: Room | None = None,
@@ -132,9 +132,11 @@ class Stage:
         An agent in processes of its own is ended once what it spent leaves it no more room; a function makes
         no further call.
         """
-        with self._state.given(space) as originals:
+        # Who starts it elsewhere has its files from the tape, and tells what was changed there.
+        given = self._state.given(space) if self.way.is_here else contextlib.nullcontext()
+        with given as originals:
             ended = self.way.run(space, root, timeout, self.stopper, room)
-            changed = (*originals.changed(), *ended.changed)
+            changed = ended.changed if originals is None else tuple(originals.changed())
         return ended, replace(self.records(space), changed=changed)
 
     @cached_property

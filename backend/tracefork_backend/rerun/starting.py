@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from tracefork_otel.decorators.main import NOT_STARTED
 from tracefork_otel.errors import AgentFailed, UsageError
@@ -45,6 +45,7 @@ from ..agents.supervise import Finished, Stopper, run_command
 from ..network.agents import behind_proxy, recorded_routes
 from ..spelling import run_name, shown
 from ..store.prices import NONE_GIVEN, Given
+from ..writeback.spans import Root
 from .extent import lingering, longest_pause
 from .reconstruct import script_folder
 from .resting import resting
@@ -54,21 +55,6 @@ from .workspace import TrialSpace, Workspace
 
 Agent: TypeAlias = str | Callable[..., Any]
 """`pkg.mod:fn`, or a function to call in this process."""
-
-
-class Ids(Protocol):
-    """Whose ids a run has."""
-
-    @property
-    def trace_id(self) -> str:
-        """32 hex digits: the id of the run."""
-        ...
-
-    @property
-    def span_id(self) -> str:
-        """16 hex digits: its root's."""
-        ...
-
 
 _ERROR_LENGTH = 4000
 """The agent's own error is shown whole up to this length, its end if it is longer."""
@@ -195,7 +181,7 @@ class InPlace:
     def run(
         self,
         space: TrialSpace,
-        root: Ids,
+        root: Root,
         timeout: float | None,
         stopper: Stopper,
         room: Room | None = None,
@@ -350,7 +336,7 @@ class InProcesses:
     def run(
         self,
         space: TrialSpace,
-        root: Ids,
+        root: Root,
         timeout: float | None,
         stopper: Stopper,
         room: Room | None = None,
@@ -438,7 +424,7 @@ class InProcesses:
             linger=self._linger,
         )
 
-    def _why_not_at_work(self, finished: Finished, space: TrialSpace, root: Ids) -> str | None:
+    def _why_not_at_work(self, finished: Finished, space: TrialSpace, root: Root) -> str | None:
         status, said = finished.exit_status, own_words(finished.stderr)
         if status == NOT_STARTED and self._argv[1:2] == ("-m",):
             return f"the agent {self._name} cannot be imported{self._hint}{said}"

@@ -98,6 +98,10 @@ class RootSpan:
         self._on_end(self._record)
 
 
+Root: TypeAlias = RootSpan | SpanRef
+"""A run's own span, open or as others know it."""
+
+
 class WriteBack:
     """Writes spans of service `tracefork` for one operation; at the block's end they are sealed and sent.
 
@@ -190,7 +194,7 @@ class WriteBack:
         return root
 
     def note_fork(
-        self, *, exchange: Exchange, kind: str, fork: RootSpan | SpanRef, attributes: Attributes | None = None
+        self, *, exchange: Exchange, kind: str, fork: Root, attributes: Attributes | None = None
     ) -> SpanRef:
         """Say in the parent's trace, at the forked exchange, that it was forked there; link to the fork."""
         return self.note(

@@ -20,7 +20,8 @@ from forked import Desk, alive, at_desk
 from tracefork_backend.agents.pool import Refused, WarmPool
 from tracefork_backend.agents.supervise import Finished, Stopper
 from tracefork_backend.rerun.edits import noop, text
-from tracefork_backend.rerun.forking import Forker, Planned, fork
+from tracefork_backend.rerun.forker import Forker, Planned
+from tracefork_backend.rerun.forking import fork
 
 from tracefork_otel import AgentFailed, Tape
 

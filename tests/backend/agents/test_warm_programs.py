@@ -14,7 +14,7 @@ import pytest
 from forked import Desk, alive, at_desk
 from tracefork_backend.agents.program import python_program
 from tracefork_backend.rerun.edits import noop, text
-from tracefork_backend.rerun.forking import Fork, Forker, Planned
+from tracefork_backend.rerun.forker import Fork, Forker, Planned
 
 TELL = """
 import json, pickle, re

@@ -22,7 +22,7 @@ from tracefork_backend.repairing.search import RepairPlan, RepairSearch, Try
 from tracefork_backend.rerun.budget import Budget, Grading, Purse
 from tracefork_backend.rerun.edits import noop, text
 from tracefork_backend.rerun.estimate import WORST, estimate
-from tracefork_backend.rerun.forking import Fork, Forker, Planned
+from tracefork_backend.rerun.forker import Fork, Forker, Planned
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.records import Records
 from tracefork_backend.rerun.spending import MoneyWatch, Room, Spending, Tally

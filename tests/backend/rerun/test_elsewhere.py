@@ -21,7 +21,8 @@ from tracefork_backend.executors.engines import opened
 from tracefork_backend.grading.regex import regex
 from tracefork_backend.matrices.matrix import matrix
 from tracefork_backend.rerun.edits import resample, text
-from tracefork_backend.rerun.forking import Forker, Planned, fork
+from tracefork_backend.rerun.forker import Forker, Planned
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.rerun.job import Outcome
 from tracefork_backend.rerun.work import differences
 from tracefork_backend.store import open_store

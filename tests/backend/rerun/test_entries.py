@@ -10,7 +10,8 @@ import pytest
 import tracefork_backend as tf
 from e2e.command import here
 from forked import Desk, at_desk
-from tracefork_backend.rerun.forking import Forker, fork
+from tracefork_backend.rerun.forker import Forker
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.replaying import replay
 

@@ -20,7 +20,8 @@ from tracefork_backend.grading.graded import graded_run
 from tracefork_backend.grading.oracle import grade
 from tracefork_backend.grading.regex import regex
 from tracefork_backend.rerun.edits import Edit, fault, noop, request, resample, response, text
-from tracefork_backend.rerun.forking import Fork, Forker, Planned, fork
+from tracefork_backend.rerun.forker import Fork, Forker, Planned
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.store import Run, open_store

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from forked import Desk, at_desk
 from tracefork_backend.rerun.edits import noop
-from tracefork_backend.rerun.forking import Forker, Planned
+from tracefork_backend.rerun.forker import Forker, Planned
 from tracefork_backend.store import Run
 
 BODY = """

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from forked import Desk, at_desk
 from tracefork_backend.rerun.edits import resample, text
-from tracefork_backend.rerun.forking import Forker, fork
+from tracefork_backend.rerun.forker import Forker
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.rerun.replaying import replay
 from tracefork_backend.simulate.model import Call, Reply
 

@@ -18,7 +18,8 @@ import pytest
 from conftest import Capture
 from recorded import run_python
 from tracefork_backend.rerun.edits import Edit, fault, noop, request, resample, response, text, tool_input
-from tracefork_backend.rerun.forking import Forker, Planned, fork
+from tracefork_backend.rerun.forker import Forker, Planned
+from tracefork_backend.rerun.forking import fork
 from tracefork_backend.simulate import ModelServer
 from tracefork_backend.simulate.behaviours import booking, chat_tools, research
 from tracefork_backend.store import Run, open_store

@@ -15,7 +15,7 @@ from forked import Desk, at_desk
 from tracefork_backend.agents.recording import record
 from tracefork_backend.rerun import state
 from tracefork_backend.rerun.edits import text
-from tracefork_backend.rerun.forking import Forker, Planned
+from tracefork_backend.rerun.forker import Forker, Planned
 from tracefork_backend.rerun.importing import import_tape
 from tracefork_backend.rerun.reconstruct import reconstruct
 from tracefork_backend.rerun.replaying import replay

@@ -37,10 +37,13 @@ class WorkerFlags(Flags):
     ] = False
 
     @contextmanager
-    def at_work(self, jobs: int = 4) -> Iterator[dict[str, Any]]:
-        """Give who works as arguments of `fork`, `matrix` and `blame`; `jobs` where nothing else tells."""
+    def at_work(self, jobs: int = 4, **also: Any) -> Iterator[dict[str, Any]]:
+        """Give who works, and what is said `also`, as arguments of `fork`, `matrix` and `blame`.
+
+        `jobs` is how many agents run at a time where neither the user nor the executor tells.
+        """
         if self.executor is None:
-            yield {"jobs": self.jobs or jobs}
+            yield {"jobs": self.jobs or jobs, **also}
             return
         from ...executors.engines import opened
 
@@ -49,4 +52,5 @@ class WorkerFlags(Flags):
                 "jobs": self.jobs or engine.width or jobs,
                 "executor": engine.executor,
                 "allow_drift": self.allow_drift,
+                **also,
             }
