@@ -35,7 +35,7 @@ from .opening import reading, told
 from .output import FINDING, growing, print_json, say
 from .parts_view import print_parts_tried, say_left_out
 from .resumed import asked_before
-from .searching import progress, status_of
+from .searching import progress, resumable, status_of
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -266,6 +266,7 @@ def _parts(
     resume: str | None = None,
 ) -> int:
     """Run an experiment on parts to its end and show it; return the exit status."""
+    from ..blaming import journal
     from ..blaming.parting import blame_parts
     from ..blaming.result import tables_of
     from ..grading.kinds import asked_for
@@ -273,23 +274,23 @@ def _parts(
     how = dict(asked["how"])
     runs = [opened.run(one) for one in how.pop("runs")]
     oracle = asked_for(asked["oracle"], runs[0])
-    try:
-        with terminable(), progress(view.progress_line) as on_progress:
-            result = blame_parts(
-                runs,
-                parts=asked["change"]["parts"],
-                oracle=oracle,
-                budget_usd=budget,
-                resume=resume,
-                settings={**asked, "jobs": now["jobs"]},
-                on_progress=on_progress,
-                on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
-                on_parts=lambda which: say_left_out(which),
-                **{**how, **now},
-            )
-    except KeyboardInterrupt:
-        say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
-        raise
+    with (
+        terminable(),
+        resumable("blame", lambda: journal.experiments(opened.path), resume),
+        progress(view.progress_line) as on_progress,
+    ):
+        result = blame_parts(
+            runs,
+            parts=asked["change"]["parts"],
+            oracle=oracle,
+            budget_usd=budget,
+            resume=resume,
+            settings={**asked, "jobs": now["jobs"]},
+            on_progress=on_progress,
+            on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
+            on_parts=lambda which: say_left_out(which),
+            **{**how, **now},
+        )
     tables = tables_of(result)
     if as_json:
         print_json({**tables.to_dict(), **told(opened)})
@@ -354,6 +355,7 @@ def _experiment(
     resume: str | None = None,
 ) -> int:
     """Run an experiment to its end and show it; return the exit status."""
+    from ..blaming import journal
     from ..blaming.changes import from_flags
     from ..blaming.experiment import blame
     from ..blaming.modes import mode_found
@@ -365,22 +367,22 @@ def _experiment(
     if watching := page_url(opened.path, "/blame"):
         say(f"watch it at {watching}")
     oracle = asked_for(asked["oracle"], run)
-    try:
-        with terminable(), progress(view.progress_line) as on_progress:
-            result = blame(
-                run,
-                oracle=oracle,
-                change=from_flags(asked["change"]),
-                budget_usd=budget,
-                resume=resume,
-                settings={**asked, "jobs": now["jobs"]},
-                on_progress=on_progress,
-                on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
-                **{**asked["how"], **now},
-            )
-    except KeyboardInterrupt:
-        say("interrupted; what was paid for is kept: tracefork-otel blame resume last")
-        raise
+    with (
+        terminable(),
+        resumable("blame", lambda: journal.experiments(opened.path), resume),
+        progress(view.progress_line) as on_progress,
+    ):
+        result = blame(
+            run,
+            oracle=oracle,
+            change=from_flags(asked["change"]),
+            budget_usd=budget,
+            resume=resume,
+            settings={**asked, "jobs": now["jobs"]},
+            on_progress=on_progress,
+            on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
+            **{**asked["how"], **now},
+        )
     if mode_found(result.findings.mode).redraws and not result.plan.natural:
         say(
             "the run ends differently by itself too often to try a change at each step, so each step was "

@@ -32,7 +32,7 @@ from .interrupt import terminable
 from .opening import reading, told
 from .output import print_json, say
 from .resumed import asked_before
-from .searching import progress, status_of
+from .searching import progress, resumable, status_of
 
 if TYPE_CHECKING:
     from ..store import Run, Store
@@ -172,6 +172,7 @@ def _search(
     as_json: bool,
 ) -> int:
     """Search to the end, carry a repair of requests over, and show it all; return the exit status."""
+    from ..blaming import journal
     from ..grading.kinds import asked_for
     from ..repairing.carrying import carried
     from ..repairing.repair import repair as repaired
@@ -181,21 +182,21 @@ def _search(
     how = dict(asked["how"])
     others = [opened.run(run_id) for run_id in how.pop("over", ())]
     graded_by = asked_for(asked["oracle"], run)
-    try:
-        with terminable(), progress(view.progress_line) as on_progress:
-            result = repaired(
-                run,
-                oracle=graded_by,
-                budget_usd=budget,
-                settings={**asked, "jobs": now["jobs"]},
-                on_progress=on_progress,
-                on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
-                **what,
-                **{**how, **now},
-            )
-    except KeyboardInterrupt:
-        say("interrupted; what was paid for is kept: tracefork-otel repair resume last")
-        raise
+    with (
+        terminable(),
+        resumable("repair", lambda: journal.experiments(opened.path, journal.REPAIR), what.get("resume")),
+        progress(view.progress_line) as on_progress,
+    ):
+        result = repaired(
+            run,
+            oracle=graded_by,
+            budget_usd=budget,
+            settings={**asked, "jobs": now["jobs"]},
+            on_progress=on_progress,
+            on_bound=lambda beyond: say(f"budget {money(budget)}: {beyond}"),
+            **what,
+            **{**how, **now},
+        )
     beside = None
     if others and result.confirmed and not result.edit.answers:
         spent = result.cost_usd + (getattr(graded_by, "cost_usd", None) or 0.0)

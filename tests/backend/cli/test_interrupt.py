@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from tracefork_backend.cli.interrupt import Terminated, at_once, status_of, terminable
+from tracefork_backend.cli.searching import resumable
 from wal_samples import write_conversation
 
 from tracefork_otel.store import sealing
@@ -170,3 +171,28 @@ def test_ctrl_c_while_it_loads_ends_it_without_a_word(tmp_path: Path) -> None:
         [sys.executable, "-c", _WHILE_LOADING], cwd=tmp_path, capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("resumed", "begins", "said"),
+    [
+        (None, False, "interrupted before it began: there is nothing to go on with"),
+        (None, True, "interrupted; what was paid for is kept: tracefork-otel blame resume bbbbbbbb"),
+        ("a" * 16, False, "interrupted; what was paid for is kept: tracefork-otel blame resume aaaaaaaa"),
+    ],
+)
+def test_an_interrupt_names_its_own_experiment(
+    resumed: str | None, begins: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or none, where it came before there was one: the last of the store is another's."""
+    there = ["a" * 16]
+
+    def search() -> None:
+        with resumable("blame", lambda: there, resumed):
+            if begins:
+                there.append("b" * 16)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search()
+    assert capsys.readouterr().err == said + "\n"
