@@ -106,7 +106,10 @@ class InJobs:
         try:
             future = self._workers.submit(job.to_bytes())
         except (BrokenExecutor, RuntimeError) as error:
-            raise AgentFailed(f"the executor takes no more jobs: {_said(error)}") from error
+            raise AgentFailed(
+                f"the executor takes no more jobs: {_said(error)}; what was made is kept: start anew with "
+                "one that works, or `blame resume` what was begun"
+            ) from error
         waiting = _Waiting(future)
         with stopper.over(waiting):
             waiting.over.wait()
