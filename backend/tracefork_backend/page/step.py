@@ -302,7 +302,7 @@ def _changes(
     return {"before": before, "old": _folded(found.old), "now": _folded(found.new), "left": found.left_out}
 
 
-def _folded(pieces: tuple[Piece, ...], around: int = 400) -> tuple[Piece, ...]:
+def _folded(pieces: tuple[Piece, ...], around: int = 200) -> tuple[Piece, ...]:
     """Return the pieces with what is long and the same on both sides cut in its middle."""
     made: list[Piece] = []
     for piece in pieces:
