@@ -19,6 +19,12 @@ MODEL_PROGRAMS = ("aider", "claude", "codex", "copilot", "cursor-agent", "gemini
 """Programs that call a model themselves, whatever their arguments say."""
 FETCHING_PROGRAMS = ("curl", "http", "https", "wget", "xh")
 """Programs that request the URLs among their arguments."""
+INTERPRETERS = (
+    *("bun", "bunx", "cargo", "deno", "dotnet", "elixir", "erl", "go", "groovy", "java", "julia", "kotlin"),
+    *("lua", "luajit", "node", "nodejs", "npm", "npx", "perl", "php", "pnpm", "pwsh", "R", "Rscript", "ruby"),
+    *("scala", "swift", "ts-node", "tsx", "yarn"),
+)
+"""Programs that run those of other languages, which may ask whom they want."""
 OTHER_USERS = ("doas", "runuser", "su", "sudo")
 """Programs that start others with an environment of its own user."""
 

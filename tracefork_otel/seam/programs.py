@@ -10,7 +10,15 @@ from ..session.interpreter import ISOLATING, is_python, isolating_option, progra
 from ..session.session import Session
 from ..wire.registry import is_model_host
 from .children import BOOT
-from .lines import FETCHING_PROGRAMS, MODEL_PROGRAMS, OTHER_USERS, found_in, in_scripts, program_at
+from .lines import (
+    FETCHING_PROGRAMS,
+    INTERPRETERS,
+    MODEL_PROGRAMS,
+    OTHER_USERS,
+    found_in,
+    in_scripts,
+    program_at,
+)
 from .noting import at, caller, is_allowed, is_allowed_program, leaked, missed, note_once
 
 _EMPTYING = ("-", "-i", "--ignore-environment", "PYTHONPATH", "--unset=PYTHONPATH", "-uPYTHONPATH")
@@ -36,7 +44,9 @@ def starting(session: Session, commands: Sequence[Sequence[str]], folder: str, *
     if not (watching or recording):
         return
     called_at = caller()
+    told: set[str] = set()
     for client, places in asked(commands, folder):
+        told.add(client)
         if watching:
             for host, port in places:
                 if not is_allowed(session, host, port):
@@ -45,6 +55,12 @@ def starting(session: Session, commands: Sequence[Sequence[str]], folder: str, *
         model = model_of(client, places)
         if model is not None:
             missed(session, model, client, called_at, asks(client, model, at(called_at)))
+    for command in commands:
+        program = os.path.basename(command[program_at(command, folder) or 0])
+        of_another_kind = program in INTERPRETERS or program in FETCHING_PROGRAMS
+        if of_another_kind and program not in told and not is_allowed_program(session, program):
+            started = {"program": program, "caller": at(called_at)}
+            note_once(session, "program", program, started)
 
 
 def out_of_reach(

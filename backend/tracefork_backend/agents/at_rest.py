@@ -89,7 +89,7 @@ def at_rest(command: int) -> AtRest | None:
     if kind not in _WAITS:
         return None
     try:
-        processes = list(_tree(_parent(command)))
+        processes = list(tree(parent_of(command)))
         cpu = sum(_cpu_ticks(process) for process in processes) / _TICKS_S
         switches: dict[int, int] = {}
         waits, answers, longest_s = bool(processes), False, 0.0
@@ -144,7 +144,8 @@ def _stat(process: int) -> list[bytes]:
     return raw[raw.rindex(b")") + 2 :].split()
 
 
-def _parent(process: int) -> int:
+def parent_of(process: int) -> int:
+    """Return the process that started it, or took it over."""
     return int(_stat(process)[1])
 
 
@@ -152,7 +153,7 @@ def _cpu_ticks(process: int) -> int:
     return sum(map(int, _stat(process)[11:13]))
 
 
-def _tree(top: int) -> Iterator[int]:
+def tree(top: int) -> Iterator[int]:
     """Yield the living processes below the one at the top."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):

@@ -73,6 +73,8 @@ class ReplayResult(Displayed):
     """Steps with values that redaction replaced and that could not be compared."""
     ended_early: str | None = None
     """Why the agent was ended before it had done all that it does; None if it was not."""
+    programs: tuple[str, ...] = ()
+    """What is said of programs that nothing plays to, and that were not seen to ask anybody."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the tape; none of it fails the replay."""
 
@@ -90,7 +92,7 @@ class ReplayResult(Displayed):
         verdict = "equal" if same else "not equal" if self.exact else "not compared"
         lines = [
             f"{self.matched} of {self.total} exchanges served from the tape, 0 bytes from the network"
-            if not (self.leaks or self.problems)
+            if not (self.leaks or self.problems or self.programs)
             else f"{self.matched} of {self.total} exchanges served from the tape",
             f"digest  {self.replay_digest}",
             f"tape    {self.tape_digest}  {verdict}",
@@ -115,7 +117,7 @@ class ReplayResult(Displayed):
         lines += [f"problem {problem}" for problem in self.problems]
         lines += [f"ends    {self.ends}"] if self.ends else []
         lines += [f"ended   {self.ended_early}"] if self.ended_early else []
-        lines += [f"note    {note}" for note in self.notes]
+        lines += [f"note    {note}" for note in (*self.programs, *self.notes)]
         if self.passed:
             as_far = "" if self.ends is None else ", as far as the recording goes"
             exact = self.exact and not (self.renewed or self.uncompared)
@@ -183,6 +185,7 @@ def compare(
         "missing": missing,
         "drifts": drifts or (absent if whole else ()),
         "leaks": records.leaks(),
+        "programs": records.programs(),
         "problems": (*problems, *(f"the replay was not recorded whole: {why}" for why in records.losses())),
         "draws": draws.line(records),
         "tools": calls.line(records),

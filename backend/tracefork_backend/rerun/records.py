@@ -97,6 +97,8 @@ class Records:
     """Pythons that were reached, and have not what records and plays."""
     left: Sequence[Left] = ()
     """Programs that the agent's command itself starts out of reach."""
+    ran: Sequence[str] = ()
+    """Known interpreters of other languages that were seen to run."""
     changed: Sequence[str] = ()
     """Files of the user's that have a copy here, and were changed meanwhile nevertheless."""
 
@@ -133,6 +135,23 @@ class Records:
         for one in (*map(Left.of, self.absent), *still_left(self.left, self.processes)):
             found.setdefault(Leak(host=one.program, port=None, caller=one.what))
         return tuple(found)
+
+    def programs(self) -> tuple[str, ...]:
+        """Return what is said of programs that may have asked whom they want, and were not seen to."""
+        started: dict[str, str] = {}
+        for note in self.notes:
+            if note.kind == "program":
+                program, caller = (str(note.attributes.get(name, "")) for name in ("program", "caller"))
+                started.setdefault(program, f"the program {program}, which was started{caller},")
+        for program in self.ran:
+            started.setdefault(program, f"the program {program}, which was started below the command,")
+        leaks = {leak.host for leak in self.leaks()}
+        return tuple(
+            f"{what} is not played to: what it asks goes out, and no connection of it was seen; "
+            "run --proxy records what such a program asks"
+            for program, what in started.items()
+            if program not in leaks
+        )
 
     def telemetry(self) -> tuple[str, ...]:
         """Return whose telemetry went to whom or would have, which is no part of the run, each once."""

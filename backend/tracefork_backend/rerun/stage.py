@@ -137,7 +137,9 @@ class Stage:
         with given as originals:
             ended = self.way.run(space, root, timeout, self.stopper, room)
             changed = ended.changed if originals is None else tuple(originals.changed())
-        return ended, replace(self.records(space), changed=changed)
+        records = self.records(space)
+        left = (*records.left, *ended.left)
+        return ended, replace(records, changed=changed, left=left, ran=ended.ran)
 
     @cached_property
     def redactor(self) -> redact.Redactor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from tracefork_otel.decorators.main import NOT_STARTED
 from tracefork_otel.errors import AgentFailed, UsageError
@@ -22,6 +23,8 @@ from tracefork_otel.play.tools import TOOLS_MODES, ToolsMode
 from tracefork_otel.settings import Mode, Settings, Timing
 from tracefork_otel.tape.start import given_input
 from tracefork_otel.tape.tape import Tape
+from tracefork_otel.wire.hosts import is_loopback
+from tracefork_otel.wire.registry import port_of
 
 from ..agents.environment import (
     as_recorded,
@@ -37,6 +40,7 @@ from ..agents.environment import (
 )
 from ..agents.in_place import call, playing
 from ..agents.left import Left, left_by, left_then
+from ..agents.others import Others
 from ..agents.output import Output
 from ..agents.pool import Refused, WarmPool
 from ..agents.program import Program, python_program
@@ -134,6 +138,10 @@ class Ended:
     """Why it was ended from here: the budget had no room for its next call."""
     lost: str | None = None
     """Why nobody knows how it ended: it ran elsewhere, and nothing came back of it."""
+    left: tuple[Left, ...] = ()
+    """Programs that were seen to ask somebody, and that nothing plays to."""
+    ran: tuple[str, ...] = ()
+    """Known interpreters of other languages that were seen to run."""
     changed: tuple[str, ...] = ()
     """Files of another machine that it changed there, though it had copies."""
     notes: tuple[str, ...] = ()
@@ -290,6 +298,8 @@ class InProcesses:
         self._linger, self._pause_s = lingering(tape), longest_pause(tape)
         # One thread may go beyond the end of a recording that was cut short before another is there.
         self._steps = tape.steps if tape.cut_short is not None else 0
+        urls = [urlsplit(one.request.url) for one in tape.exchanges]
+        self._recorded = frozenset(port_of(url) for url in urls if is_loopback(url.hostname or ""))
         self._tape_steps, self._was_ended = tape.steps, tape.cut_short is not None
         left = path_left_out(start, os.environ)
         self._hint = f"; no recording sets PYTHONPATH, set it as it was: {shown(left)}" if left else ""
@@ -361,9 +371,12 @@ class InProcesses:
             waited=self._was_ended,
             pause_s=self._pause_s,
         )
+        # A fork may ask for real after its change, and the system does not tell before from after.
+        others = Others(own.commands, recorded=self._recorded, allowed=self._how.allow_hosts)
         try:
             with (
                 money or contextlib.nullcontext(),
+                others if self._how.mode == "replay" else contextlib.nullcontext(),
                 rest if self._entrypoint is None and not self._go_on else contextlib.nullcontext(),
                 behind_proxy(self._routes, settings, launch=launch, name=self._service) as behind,
                 stopper.over(own),
@@ -394,6 +407,8 @@ class InProcesses:
             not_started=why,
             given_up=watch.ended if gave_up else None,
             notes=self._notes,
+            left=others.left,
+            ran=others.ran,
         )
 
     def _finished(self, env: Mapping[str, str], timeout: float | None, stopper: Stopper) -> Finished:

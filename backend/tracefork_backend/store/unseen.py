@@ -10,6 +10,7 @@ from tracefork_otel.store.records import Note
 
 def unseen(notes: Iterable[Note]) -> tuple[str, ...]:
     """Return who connected where and how often, one line each; a process tells it again as it counts on."""
+    programs: dict[str, None] = {}
     counts: dict[tuple[str, ...], dict[str, int]] = {}
     for note in notes:
         if note.kind == "unseen":
@@ -19,7 +20,10 @@ def unseen(notes: Iterable[Note]) -> tuple[str, ...]:
             by_process = counts.setdefault(key, {})
             known = by_process.get(note.process_id, 1)
             by_process[note.process_id] = max(known, count if isinstance(count, int) else 1)
-    lines: list[str] = []
+        elif note.kind == "program":
+            program, caller = (note.attributes.get(name, "") for name in ("program", "caller"))
+            programs[f"the program {program}, which was started{caller}, is not captured"] = None
+    lines = list(programs)
     for (client, host, port, caller), by_process in counts.items():
         said = connected(client, host, port, caller, count=sum(by_process.values()))
         lines.append(f"{said}: it is not captured")
