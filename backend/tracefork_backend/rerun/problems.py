@@ -14,6 +14,9 @@ from .records import REFUSED, DriftReport, is_error, last_line, phase_of
 from .result import Problem
 
 _SIGNALLED = 128
+_MCP_SESSION = "mcp-session-id"
+_SESSION_OVER = (400, 404)
+"""What servers answer in a session that they do not know; the protocol has 404."""
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -112,6 +115,28 @@ def _offline(account: Account) -> Problem | None:
     )
 
 
+def _session_over(account: Account) -> Problem | None:
+    """Tell of a request of an MCP session that began on the tape, where the server does not know it."""
+    recorded = {session for one in account.tape.exchanges for session in _mcp_sessions(one)}
+    for exchange in account.live:
+        response = exchange.response
+        known = recorded & _mcp_sessions(exchange)
+        if response is not None and response.status in _SESSION_OVER and known:
+            return Problem(
+                "live_call",
+                f"the live call {exchange.request.method} {exchange.request.url} was answered with status "
+                f"{response.status}: the MCP session in which it is began in the recording, and the server "
+                "has ended it since. Let the server keep no sessions (stateless_http=True in the official "
+                "SDK), or have the agent open one for each call; a change of what the model reads "
+                "(--tool-result) asks it nothing",
+            )
+    return None
+
+
+def _mcp_sessions(exchange: Exchange) -> set[str]:
+    return {value for name, value in exchange.request.headers if name.lower() == _MCP_SESSION}
+
+
 def _live_call(account: Account) -> Problem | None:
     """Tell of the last call to each host: a client may have tried again."""
     last: dict[str, Exchange] = {urlsplit(one.request.url).netloc: one for one in account.live}
@@ -190,6 +215,7 @@ _CAUSES = (
     _not_reached,
     _not_called,
     _offline,
+    _session_over,
     _live_call,
     _ended_otherwise,
     _incomplete,

@@ -26,7 +26,7 @@ from ..store.lost import losses
 REFUSED = "tracefork_otel.Drift"
 """The error type of a request that was refused here."""
 _DRIFT = "tracefork.drift"
-_MORE = re.compile(r"\(?\s*(?:for|see) (?:more|further|help)|\(?\s*https?://\S+$|\^+$", re.I)
+_MORE = re.compile(r"[-+| ]+$|\(?\s*(?:for|see) (?:more|further|help)|\(?\s*https?://\S+$|\^+$", re.I)
 """What libraries put below an error's own words."""
 _ERROR = 400
 _LISTED = 3
@@ -259,5 +259,6 @@ def went_live(exchange: Exchange) -> bool:
 
 def last_line(text: str) -> str:
     """Return the last line that says something: of a traceback the error, not where more of it is told."""
-    lines = [line.strip() for line in reversed(text.splitlines()) if line.strip()]
+    # An exception group is drawn in boxes.
+    lines = [line.strip(" |\t") for line in reversed(text.splitlines()) if line.strip(" |\t")]
     return next((line for line in lines if not _MORE.match(line)), next(iter(lines), ""))

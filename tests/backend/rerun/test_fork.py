@@ -330,6 +330,26 @@ def test_a_refused_key_names_the_variable(
     assert "status 401: set AGENT_API_KEY in this environment" in made.problem.text
 
 
+@pytest.mark.parametrize(
+    ("status", "header"), [(404, "Mcp-Session-Id"), (400, "mcp-session-id"), (404, None)]
+)
+def test_a_session_that_the_server_has_ended_is_told(desk: Desk, status: int, header: str | None) -> None:
+    """Of MCP over HTTP; any other request may be meant to be answered so."""
+    headers = {header: "recorded"} if header else {}
+    body = f"""
+        said = say("a")
+        url = os.environ["AGENT_URL"] + "/raw/status/{status}"
+        answer = httpx2.post(url, headers={headers!r}, json={{"method": "tools/call", "city": said}})
+        print(answer.status_code)
+    """
+    run = desk.recorded(body)
+    problem = fork(run, at=0, edit=text("x"), oracle=lambda graded: True).problem
+    assert (problem is not None) == (header is not None)
+    if problem is not None:
+        assert problem.kind == "live_call"
+        assert "the MCP session in which it is began in the recording" in problem.text
+
+
 @pytest.mark.slow
 def test_another_exit_status(desk: Desk) -> None:
     """A status that is neither 0 nor the parent's is told, and graded; a signal is a crash."""

@@ -35,12 +35,21 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         "(For more information check: https://developer.mozilla.org/en-US/docs/Web/HTTP/Status/500)",
         "For further information visit https://errors.pydantic.dev/2.12/v/missing\n",
         "https://docs.example/errors",
+        "    +------------------------------------",
     ],
 )
 def test_a_crash_is_quoted_by_its_own_words(below: str) -> None:
     """Not by where more of it is told."""
     error = "httpx2.HTTPStatusError: Server error '500 Internal Server Error'"
     assert last_line(f"Traceback (most recent call last):\n  File ...\n{error}\n{below}\n") == error
+
+
+def test_a_group_of_errors_is_quoted_by_its_last_one() -> None:
+    """Without the boxes in which Python draws it."""
+    group = (
+        "  | ExceptionGroup: two (2 sub-exceptions)\n  +-+------ 1 ------\n    | KeyError: 'a'\n    +------\n"
+    )
+    assert last_line(group) == "KeyError: 'a'"
 
 
 def test_an_output_is_kept_whole_up_to_a_limit() -> None:
