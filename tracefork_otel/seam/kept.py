@@ -99,6 +99,7 @@ class _Call:
 def keep_compiled(undo: Undo) -> None:
     """Have what sends by compiled code, where no seam and no audit hook sees it, send nothing in a replay."""
     undo.add(when_imported("ddtrace.internal.writer.writer", lambda module: _on_ddtrace_writer(module, undo)))
+    undo.add(when_imported("ddtrace.internal.telemetry.writer", lambda module: _on_ddtrace_use(module, undo)))
     undo.add(when_imported("ddtrace.internal.http", lambda module: _on_ddtrace_http(module, undo)))
 
 
@@ -119,6 +120,23 @@ def _unwritten(original: Callable[..., Any]) -> Callable[..., None]:
             _note_url(session, self.intake_url, "ddtrace")
 
     return write
+
+
+def _on_ddtrace_use(module: ModuleType, undo: Undo) -> None:
+    """Have what ddtrace tells of its own use never begin: from version 4.15 on, compiled code sends it."""
+    cls = getattr(module, "TelemetryWriter", None)
+    original = getattr(cls, "enable", None)
+    if original is None:
+        return
+
+    @wraps(original)
+    def enable(self: Any, *args: Any, **kwargs: Any) -> Any:
+        session = current.session
+        if session is None or session.player is None:
+            return original(self, *args, **kwargs)
+        return False
+
+    undo.replace(cls, "enable", enable)
 
 
 def _on_ddtrace_http(module: ModuleType, undo: Undo) -> None:

@@ -23,6 +23,7 @@ from .noting import addresses, at, begin, caller, client, is_allowed, leaked, mi
 from .programs import starting
 from .services import known_services
 
+_CONNECTING = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 _REMEMBERED = 4
 """How many looked-up host names are kept: a connection shows an address, a person wants the name."""
 
@@ -42,7 +43,7 @@ def watch(session: Session) -> None:
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     # Every import, open and exec of the process comes by here, so anything else leaves at once.
-    if event != "socket.connect" and event != "socket.getaddrinfo" and event not in STARTED:
+    if event not in _CONNECTING and event not in STARTED:
         return
     session = current.session
     if session is None or getattr(_inside, "hook", False):
@@ -52,6 +53,9 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         watching = session.player is not None and session.player.watching
         if event == "socket.getaddrinfo":
             _looked_up(session, args[0], watching)
+        elif event == "socket.sendto":
+            if session.player is not None:
+                _refuse_senders(session, args[0], args[1])
         elif event == "socket.connect":
             if session.player is not None:
                 _refuse_senders(session, args[0], args[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -143,3 +144,34 @@ def test_a_vendors_sender_is_no_step_and_sends_nothing_in_a_replay(
     (note,) = read_store(store).notes
     told_of = note.attributes
     assert (note.kind, told_of["client"], told_of["sent"]) == ("telemetry", "langsmith", False)
+
+
+@pytest.mark.parametrize(
+    ("module", "connects"), [("statsd.client.udp", False), ("datadog.dogstatsd.base", True)]
+)
+def test_datagrams_of_a_sender_stay_here_in_a_replay(
+    module: str, connects: bool, capture: Capture, tmp_path: Path
+) -> None:
+    """Those of the agent's own code go where they went."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        sink.bind(("127.0.0.1", 0))
+        sink.settimeout(0.2)
+
+        def send() -> None:
+            if connects:
+                sender.connect(sink.getsockname())
+            else:
+                sender.sendto(b"calls:1|c", sink.getsockname())
+
+        with replaying(capture.read(), tmp_path / "r") as store:
+            with pytest.raises(ConnectionRefusedError):
+                sent_by(module)(send)
+            send()
+            sender.sendto(b"mine", sink.getsockname())
+        came = {sink.recv(100) for _ in range(1 if connects else 2)}
+        assert came == ({b"mine"} if connects else {b"mine", b"calls:1|c"})
+    (note,) = read_store(store).notes
+    assert (note.kind, note.attributes["sent"]) == ("telemetry", False)
