@@ -75,6 +75,8 @@ class ReplayResult(Displayed):
     """Why the agent was ended before it had done all that it does; None if it was not."""
     programs: tuple[str, ...] = ()
     """What is said of programs that nothing plays to, and that were not seen to ask anybody."""
+    went_out: bool = False
+    """Whether a request that is no part of the run was made over the network; a note says whose."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the tape; none of it fails the replay."""
 
@@ -92,7 +94,7 @@ class ReplayResult(Displayed):
         verdict = "equal" if same else "not equal" if self.exact else "not compared"
         lines = [
             f"{self.matched} of {self.total} exchanges served from the tape, 0 bytes from the network"
-            if not (self.leaks or self.problems or self.programs)
+            if not (self.leaks or self.problems or self.programs or self.went_out)
             else f"{self.matched} of {self.total} exchanges served from the tape",
             f"digest  {self.replay_digest}",
             f"tape    {self.tape_digest}  {verdict}",
@@ -186,6 +188,7 @@ def compare(
         "drifts": drifts or (absent if whole else ()),
         "leaks": records.leaks(),
         "programs": records.programs(),
+        "went_out": records.went_out,
         "problems": (*problems, *(f"the replay was not recorded whole: {why}" for why in records.losses())),
         "draws": draws.line(records),
         "tools": calls.line(records),

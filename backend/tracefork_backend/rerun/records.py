@@ -160,9 +160,14 @@ class Records:
             if note.kind == "telemetry":
                 client, host, port = (note.attributes.get(name, "?") for name in ("client", "host", "port"))
                 what = f"telemetry of {client} to {host}:{port}" if client else f"{host}:{port} (--skip-host)"
-                was = "is no part of the run" if note.attributes.get("sent", True) else "was not sent"
+                was = "went out: it is no part of the run" if _was_sent(note) else "was not sent"
                 found[f"{what} {was}"] = None
         return tuple(found)
+
+    @property
+    def went_out(self) -> bool:
+        """Whether somebody's telemetry, or what the user left out, was asked over the network."""
+        return any(note.kind == "telemetry" and _was_sent(note) for note in self.notes)
 
     def at_import(self) -> tuple[str, ...]:
         """Return what is said of calls that the agent's module made while it was imported."""
@@ -227,6 +232,10 @@ class Records:
         found = [span for span in self.spans if "tracefork.result" in span.attributes]
         first = min(found, key=lambda span: span.started_ns, default=None)
         return None if first is None or first.attributes["tracefork.result"] == NOTHING else first
+
+
+def _was_sent(note: Note) -> bool:
+    return bool(note.attributes.get("sent", True))
 
 
 def _listed(paths: Sequence[str]) -> str:

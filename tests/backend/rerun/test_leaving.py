@@ -156,6 +156,7 @@ httpx2.get(os.environ["AGENT_URL"] + "/raw/204?now=" + os.urandom(4).hex())
     desk.write(body)
     result = replay(run, skip_hosts=["127.0.0.1/raw"])
     assert (result.passed, result.total) == (True, 1), result.receipt
+    assert "0 bytes from the network" not in result.receipt[0]
     assert any("127.0.0.1" in line and "--skip-host" in line for line in result.receipt)
     record(desk.store_path, (sys.executable, "agent.py"), skip_hosts=["127.0.0.1/raw"])
     again = desk.run()
