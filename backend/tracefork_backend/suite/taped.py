@@ -33,6 +33,8 @@ TAPES = pytest.StashKey[dict[Path, str]]()
 """The tapes that collected tests have, each with the first test that has it."""
 _ARGUMENTS = ("name", "match", "ignore", "allow_hosts", "skip_hosts", "tools", "draws")
 
+_ASKED_OTHERWISE = ("prompt", "model", "parameter", "extra")
+"""Causes of a drift after which a model may be asked what it says now; chance, or a failed tool, is none."""
 _IN_PROCESS = ("testserver", "test")
 """Hosts of applications that a test calls in its own process, as Starlette's and FastAPI's documentation name
 them: they are what is tested, and run for real."""
@@ -119,6 +121,10 @@ class Taped:
     def _anew(self) -> str:
         return f"pytest --tracefork=rewrite {self._item.nodeid!r}"
 
+    @property
+    def _from_there(self) -> str:
+        return f"pytest --tracefork=fork {self._item.nodeid!r}"
+
     def run(self, call: Callable[[], None]) -> None:
         """Make the test's own call with its tape in place; its failure is the test's, else the drift's."""
         if self.mode == "live":
@@ -176,9 +182,11 @@ class Taped:
         if not result.passed:
             text = "\n\n".join(one.text for one in drifts) or _short(result)
             shown = names.said(self.path, self._item)
+            asks = any(one.cause in _ASKED_OTHERWISE for one in drifts)
+            from_there = f"\nto ask the model from there on: {self._from_there}" if asks else ""
             pytest.fail(
                 f"the test no longer does what is on its tape {shown}\n\n{text}\n\n"
-                f"if that is meant: {self._anew}" + _beside(failure),
+                f"if that is meant: {self._anew}{from_there}" + _beside(failure),
                 pytrace=False,
             )
 

@@ -129,6 +129,7 @@ def test_tapes_are_recorded_once_and_answer_from_then_on(project: Project) -> No
     assert status == 1
     assert "messages[0].content (prompt): recorded hello, got good morning" in said
     assert "if that is meant: pytest --tracefork=rewrite 'tests/test_agent.py::test_books'" in said
+    assert "from there on: pytest --tracefork=fork 'tests/test_agent.py::test_books'" in said
 
     status, said = project.pytest("-k", "books", "--tracefork=rewrite", MODEL_URL=was, SAY="good morning")
     assert status == 0, said
